@@ -1,0 +1,12 @@
+# CUDA is optional. Kernels are free of torch headers, so that nvcc compiles each in seconds.
+if(FOCUS_WITH_CUDA)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
+    set(CMAKE_CUDA_ARCHITECTURES 80 90)
+  endif()
+  set(CMAKE_CUDA_STANDARD 17)
+  enable_language(CUDA)
+  find_package(CUDAToolkit REQUIRED)
+  if(NOT EXISTS "${FOCUS_TORCH_DIR}/lib/libtorch_cuda.so")
+    message(FATAL_ERROR "FOCUS_WITH_CUDA needs a CUDA build of LibTorch: '${FOCUS_TORCH_DIR}/lib/libtorch_cuda.so' is missing.")
+  endif()
+endif()

@@ -1,0 +1,60 @@
+// Files that appear whole or not at all, and small whole-file helpers.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <string_view>
+
+namespace focus {
+
+/// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is removed.
+/// Every write is checked: a full disk or a missing folder throws DataError naming the path and the system's reason.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void write(const void* bytes, std::size_t num_bytes);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  /// Bytes written so far.
+  std::int64_t size() const { return size_; }
+  /// Path of the temporary file, for libraries that write by name (close() first).
+  const std::filesystem::path& temporary() const { return temporary_; }
+  /// Closes the stream but keeps the temporary file for another writer.
+  void close();
+  /// Flushes to disk, closes and renames onto the final path.
+  void commit();
+
+ private:
+  std::filesystem::path path_, temporary_;
+  int fd_ = -1;
+  std::int64_t size_ = 0;
+  bool committed_ = false;
+};
+
+/// Whole file as a string; DataError when it is missing or unreadable.
+std::string read_file(const std::filesystem::path& path);
+/// Writes text through AtomicFile.
+void write_file(const std::filesystem::path& path, std::string_view text);
+
+/// Read-only memory map of a whole file; an empty file maps to size 0. Throws DataError.
+class MappedFile {
+ public:
+  explicit MappedFile(const std::filesystem::path& path);
+  ~MappedFile();
+  MappedFile(MappedFile&& other) noexcept;
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  const std::byte* data() const { return data_; }
+  std::int64_t size() const { return size_; }
+
+ private:
+  const std::byte* data_ = nullptr;
+  std::int64_t size_ = 0;
+};
+
+}  // namespace focus

@@ -1,0 +1,103 @@
+#include "focus/core/file.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "focus/core/error.h"
+
+namespace focus {
+namespace {
+std::string reason() { return std::strerror(errno); }
+}  // namespace
+
+AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  temporary_ = path_;
+  temporary_ += concat(".tmp-", ::getpid());
+  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (fd_ < 0) fail<DataError>("cannot create '", temporary_.string(), "': ", reason(), "; check that the folder exists and is writable");
+}
+
+AtomicFile::~AtomicFile() {
+  if (fd_ >= 0) ::close(fd_);
+  if (!committed_) {
+    std::error_code ignored;
+    std::filesystem::remove(temporary_, ignored);
+  }
+}
+
+void AtomicFile::write(const void* bytes, std::size_t num_bytes) {
+  FOCUS_CHECK(fd_ >= 0, "write after close of ", path_.string());
+  const char* cursor = static_cast<const char*>(bytes);
+  while (num_bytes > 0) {
+    const ssize_t written = ::write(fd_, cursor, num_bytes);
+    if (written < 0) {
+      if (errno == EINTR) continue;
+      fail<DataError>("cannot write '", path_.string(), "': ", reason(), "; nothing was left under that name");
+    }
+    cursor += written;
+    num_bytes -= static_cast<std::size_t>(written);
+    size_ += written;
+  }
+}
+
+void AtomicFile::close() {
+  if (fd_ < 0) return;
+  const int fd = std::exchange(fd_, -1);
+  if (::close(fd) != 0) fail<DataError>("cannot close '", temporary_.string(), "': ", reason());
+}
+
+void AtomicFile::commit() {
+  if (fd_ < 0) fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd_ < 0 || ::fsync(fd_) != 0) fail<DataError>("cannot flush '", temporary_.string(), "': ", reason());
+  close();
+  std::error_code error;
+  std::filesystem::rename(temporary_, path_, error);
+  if (error) fail<DataError>("cannot rename '", temporary_.string(), "' to '", path_.string(), "': ", error.message());
+  committed_ = true;
+}
+
+std::string read_file(const std::filesystem::path& path) {
+  const MappedFile mapped(path);
+  return std::string(reinterpret_cast<const char*>(mapped.data()), static_cast<std::size_t>(mapped.size()));
+}
+
+void write_file(const std::filesystem::path& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+MappedFile::MappedFile(const std::filesystem::path& path) {
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) fail<DataError>("cannot open '", path.string(), "': ", reason());
+  struct stat info {};
+  if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
+    ::close(fd);
+    fail<DataError>("cannot read '", path.string(), "': not a regular file");
+  }
+  size_ = info.st_size;
+  if (size_ > 0) {
+    void* address = ::mmap(nullptr, static_cast<std::size_t>(size_), PROT_READ, MAP_PRIVATE, fd, 0);
+    if (address == MAP_FAILED) {
+      const std::string why = reason();
+      ::close(fd);
+      fail<DataError>("cannot map '", path.string(), "': ", why);
+    }
+    data_ = static_cast<const std::byte*>(address);
+  }
+  ::close(fd);
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), static_cast<std::size_t>(size_));
+}
+
+}  // namespace focus
