@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Usage: scripts/test.sh [CTEST ARGUMENT ...]
+#
+# Sets the machine up, builds the cpu-release preset and runs all its tests. Arguments go to ctest, for example
+#   scripts/test.sh -j 2                 two tests at a time
+#   scripts/test.sh -R Fidelity          those with a matching name
+#   scripts/test.sh -L unit              those with a label: unit, golden, gradient, cli, slow
+# Needs no GPU, and no network once the machine is set up.
+set -euo pipefail
+# shellcheck source=scripts/common.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+
+case "${1-}" in
+  -h | --help) show_help "${BASH_SOURCE[0]}"; exit 0 ;;
+esac
+cd -- "$root"
+
+scripts/build.sh cpu-release
+say "==> Test"
+exec ctest --preset cpu-release --no-tests=error "$@"
