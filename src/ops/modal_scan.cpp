@@ -56,7 +56,7 @@ void backward_kernel(const Tensor& p, const Tensor& poles, const Tensor& residue
 struct Scan : torch::autograd::Function<Scan> {
   static variable_list forward(AutogradContext* ctx, const Tensor& p, const Tensor& poles, const Tensor& residues, const Tensor& initial) {
     Tensor y = at::empty_like(p), final = at::empty_like(initial), saved;
-    if (ctx->needs_input_grad(0) || ctx->needs_input_grad(1) || ctx->needs_input_grad(2) || ctx->needs_input_grad(3)) {
+    if (p.requires_grad() || poles.requires_grad() || residues.requires_grad() || initial.requires_grad()) {
       const int64_t blocks = (p.size(1) + kernels::kScanBlock - 1) / kernels::kScanBlock;
       saved = at::empty({p.size(0), blocks, poles.size(0), p.size(2)}, p.options());
     }
