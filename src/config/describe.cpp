@@ -12,7 +12,7 @@ namespace {
 
 template <class T>
 std::string bounds_text(bool has_min, bool has_max, const T& min, const T& max) {
-  if (has_min && has_max) return "[" + min + ", " + max + "]";
+  if (has_min && has_max) return concat("[", min, ", ", max, "]");
   if (has_min) return ">= " + min;
   if (has_max) return "<= " + max;
   return "";
@@ -31,15 +31,17 @@ class Describer final : public Fields {
   void number(std::string_view name, double& value, NumberRange range, std::string_view doc) override {
     add(name, "number", number_text(value), range_text(range), doc);
   }
-  void text(std::string_view name, std::string& value, std::string_view doc) override { add(name, "text", '"' + value + '"', "", doc); }
+  void text(std::string_view name, std::string& value, std::string_view doc) override {
+    add(name, "text", concat('"', value, '"'), "", doc);
+  }
   void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range, std::string_view doc) override {
     std::string list;
-    for (const int64_t v : value) list += (list.empty() ? "" : ", ") + std::to_string(v);
+    for (const int64_t v : value) list += concat(list.empty() ? "" : ", ", v);
     const std::string allowed = range_text(range);
-    add(name, "integers", "[" + list + "]", allowed.empty() ? "" : "each " + allowed, doc);
+    add(name, "integers", concat("[", list, "]"), allowed.empty() ? "" : "each " + allowed, doc);
   }
   void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) override {
-    add(name, "texts", "[" + quoted_list(value) + "]", "", doc);
+    add(name, "texts", concat("[", quoted_list(value), "]"), "", doc);
   }
 
  protected:
@@ -47,7 +49,7 @@ class Describer final : public Fields {
     FOCUS_CHECK(index >= 0, "the value of '", prefix_, name, "' is none of its choices");
     std::string allowed;
     for (const std::string& option : names) allowed += (allowed.empty() ? "" : "|") + option;
-    add(name, "choice", '"' + names[static_cast<std::size_t>(index)] + '"', allowed, doc);
+    add(name, "choice", concat('"', names[static_cast<std::size_t>(index)], '"'), allowed, doc);
   }
   void nest(std::string_view name, const std::function<void(Fields&)>& visit, std::string_view doc) override {
     add(name, "group", "", "", doc, true);
