@@ -1,0 +1,73 @@
+#include "common.h"
+
+#include <ATen/Parallel.h>
+#include <c10/util/Exception.h>
+
+#include <csignal>
+#include <iostream>
+#include <new>
+#include <thread>
+
+#include "focus/core/error.h"
+#include "focus/core/interrupt.h"
+#include "focus/core/log.h"
+#include "focus/core/version.h"
+
+namespace focus::cli {
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+  app.add_option("-c,--config", options.config, "JSON configuration file (comments allowed)");
+  app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")->allow_extra_args(false)->take_all();
+  app.add_option("--device", options.device, "auto, cpu or cuda:N");
+  app.add_option("--dtype", options.dtype, "fp32 or bf16");
+  app.add_option("-t,--threads", options.threads, "CPU threads; 0 = all cores");
+  app.add_option("--seed", options.seed, "random seed");
+  app.add_flag("-v,--verbose", options.verbose, "more messages");
+  app.add_flag("-q,--quiet", options.quiet, "warnings and errors only");
+}
+
+void apply_common_options(const CommonOptions& options, int64_t configured_threads) {
+  log::set_verbosity(options.quiet ? 0 : options.verbose > 0 ? 2 : 1);
+  const int64_t wanted = options.threads >= 0 ? options.threads : configured_threads;
+  at::set_num_threads(wanted > 0 ? static_cast<int>(wanted) : static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  install_interrupt_handlers();
+}
+
+int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
+  std::signal(SIGPIPE, SIG_DFL);  // a closed pipe ends the program quietly
+  app.set_version_flag("--version", version_line());
+  const auto code = [](ExitCode c) { return static_cast<int>(c); };
+  if (argc < 2) {
+    std::cerr << app.help();
+    return code(ExitCode::usage);
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& e) {
+    const int status = app.exit(e, std::cout, std::cerr);
+    return status == 0 ? 0 : code(ExitCode::usage);
+  }
+  try {
+    body();
+    return code(ExitCode::ok);
+  } catch (const Error& e) {
+    log::error(e.what());
+    return code(e.exit_code());
+  } catch (const c10::OutOfMemoryError& e) {
+    log::error(concat("out of device memory: ", e.what_without_backtrace(), "; use a shorter length, a smaller batch or --device cpu"));
+    return code(ExitCode::resources);
+  } catch (const std::bad_alloc&) {
+    log::error("out of memory; use a shorter length or a smaller batch");
+    return code(ExitCode::resources);
+  } catch (const c10::Error& e) {
+    const std::string what = e.what_without_backtrace();
+    const bool memory = what.find("alloc") != std::string::npos && what.find("memory") != std::string::npos;
+    log::error(concat(memory ? "out of memory: " : "LibTorch failed: ", what));
+    return code(memory ? ExitCode::resources : ExitCode::check_failed);
+  } catch (const std::exception& e) {
+    log::error(concat("unexpected failure: ", e.what()));
+    return code(ExitCode::check_failed);
+  }
+}
+
+}  // namespace focus::cli

@@ -1,0 +1,29 @@
+// What all focus programs share: common options, and the one place where errors become exit codes.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <string>
+#include <vector>
+
+namespace focus::cli {
+
+struct CommonOptions {
+  std::string config;
+  std::vector<std::string> overrides;  // --set path=value
+  std::string device, dtype;           // empty: as configured
+  int64_t threads = -1;
+  int64_t seed = -1;
+  int verbose = 0;
+  bool quiet = false;
+};
+
+/// --config, --set, --device, --dtype, --threads, --seed, -q, -v. `visit_help` prints --help-config.
+void add_common_options(CLI::App& app, CommonOptions& options);
+/// -q/-v, threads, interrupt handlers.
+void apply_common_options(const CommonOptions& options, int64_t configured_threads);
+
+/// Parses, runs, maps exceptions to exit codes (see core/error.h) with one message on stderr.
+int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body);
+
+}  // namespace focus::cli

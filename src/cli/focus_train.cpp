@@ -1,0 +1,54 @@
+#include <iostream>
+
+#include "common.h"
+#include "focus/core/error.h"
+#include "focus/core/log.h"
+#include "focus/core/units.h"
+#include "focus/train/trainer.h"
+
+int main(int argc, char** argv) {
+  using namespace focus;
+  CLI::App app("Trains a FOCUS adapter on a frozen backbone (task: adapter), or a small backbone from scratch (task: pretrain).", "focus-train");
+  cli::CommonOptions common;
+  std::string output;
+  bool resume = false, force = false, dry_run = false, help_config = false;
+  cli::add_common_options(app, common);
+  app.add_option("-o,--output", output, "run folder: configuration, metrics, checkpoints, result");
+  app.add_flag("--resume", resume, "continue the run in --output; starts afresh when it holds none");
+  app.add_flag("-f,--force", force, "replace an earlier run in --output");
+  app.add_flag("--dry-run", dry_run, "resolve and check everything, print the plan, train nothing");
+  app.add_flag("--help-config", help_config, "list every setting with its default and meaning, then exit");
+
+  return cli::run_program(app, argc, argv, [&] {
+    train::TrainConfig config;
+    if (help_config) {
+      std::cout << config::describe([&](config::Fields& f) { config.visit(f); });
+      return;
+    }
+    config::read_file(common.config, common.overrides, config);
+    if (!common.device.empty()) config.device = common.device;
+    if (!common.dtype.empty()) config.dtype = common.dtype;
+    if (common.seed >= 0) config.seed = common.seed;
+    cli::apply_common_options(common, config.threads);
+    config.validate();
+    if (output.empty() && !dry_run) fail<ConfigError>("--output is missing: name the run's folder");
+    const auto task = train::make_task(config, train::pick_device(config.device));
+    if (dry_run) {
+      int64_t bases = 0, steps = 0, trainable = 0;
+      for (const auto& stage : config.stages) {
+        steps += stage.steps;
+        bases += stage.steps * stage.batch * stage.length * config.accumulation;
+      }
+      for (const auto& parameter : task->parameters()) trainable += parameter.tensor.numel();
+      std::cout << config::to_json(config) << "\ntrainable parameters: " << trainable << "\nsteps: " << steps << "\nbases: " << bases << "\n";
+      return;
+    }
+    train::TrainerOptions options;
+    options.output = output;
+    options.resume = resume;
+    options.force = force;
+    options.command_line.assign(argv, argv + argc);
+    const auto result = train::train(config, *task, options);
+    log::info(concat("done: ", result.steps, " steps in ", format_duration(result.seconds), ", last loss ", result.last_loss));
+  });
+}

@@ -1,0 +1,81 @@
+#include "focus/core/error.h"
+#include "focus/train/config.h"
+
+namespace focus::train {
+
+void StageConfig::visit(config::Fields& f) {
+  f.integer("length", length, {2, int64_t{1} << 32}, "bases per sequence");
+  f.integer("steps", steps, {1, int64_t{1} << 40}, "optimizer steps of this stage");
+  f.integer("batch", batch, {1, 1 << 20}, "sequences per micro-batch");
+  f.number("natural_weight", natural_weight, {0, 1}, "loss weight outside planted copies");
+  f.group("copies", copies, "planted copies");
+}
+
+void ObjectiveConfig::visit(config::Fields& f) {
+  f.number("ce", ce, {0, 1e6}, "weight of the next-base cross-entropy");
+  f.number("kl", kl, {0, 1e6}, "weight of KL(full || compressed), the teacher being the same backbone with full memory");
+  f.boolean("focus_positions", focus_positions, "inline stream: Focus tokens predict the next base too (cross-entropy, Eq. 6)");
+  f.boolean("skip_first_window", skip_first_window, "leave out the first window, where nothing is compressed yet");
+}
+
+void ValidationConfig::visit(config::Fields& f) {
+  f.integer("every", every, {0, int64_t{1} << 40}, "steps between validations; 0 = none");
+  f.integer("sequences", sequences, {1, 1 << 20}, "held-out sequences, the same every time");
+  f.integer("length", length, {2, int64_t{1} << 32}, "bases per held-out sequence");
+  f.group("data", data, "held-out data");
+}
+
+void TrainConfig::visit(config::Fields& f) {
+  f.choice("task", task, {{"adapter", TaskKind::adapter}, {"pretrain", TaskKind::pretrain}}, "train a FOCUS adapter on a frozen backbone, or a backbone from scratch");
+  f.text("model_config", model_config, "Evo-2 YAML file of the backbone");
+  f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone; pretrain: where to start from, empty = from scratch");
+  f.group("init", init, "pretrain: initial weights");
+  f.group("memory", memory, "adapter: the compressed memory");
+  f.group("data", data, "training data");
+  f.list("stages", stages, "parts of the run, in order");
+  f.integer("accumulation", accumulation, {1, 1 << 20}, "micro-batches per optimizer step");
+  f.group("objective", objective, "adapter: what is minimised");
+  f.choice("execution", execution, {{"parallel", Execution::parallel}, {"sequential", Execution::sequential}},
+           "adapter: one pass with masks, or window after window, really dropping");
+  f.integer("bptt_windows", bptt_windows, {0, 1 << 20}, "sequential: windows the gradient goes back; 0 = all");
+  f.group("optimizer", optimizer, "AdamW");
+  f.group("schedule", schedule, "learning rate over the whole run");
+  f.texts("freeze", freeze, "pretrain: parameters whose names end so are not trained");
+  f.group("validation", validation, "held-out figures during training");
+  f.integer("checkpoint_every", checkpoint_every, {1, int64_t{1} << 40}, "steps between checkpoints");
+  f.integer("keep_last", keep_last, {1, 1 << 20}, "checkpoints kept besides the best");
+  f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of data, initial weights and adapter");
+  f.text("dtype", dtype, "fp32 or bf16: the backbone's weights and arithmetic");
+  f.text("device", device, "auto, cpu or cuda:N");
+  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores");
+}
+
+void TrainConfig::validate() const {
+  if (stages.empty()) fail<ConfigError>("stages: at least one is needed");
+  if (model_config.empty()) fail<ConfigError>("model_config: the backbone's YAML file is missing");
+  if (data.sources.empty()) fail<ConfigError>("data.sources: at least one FASTA or JSONL source is needed");
+  if (validation.every > 0 && validation.data.sources.empty()) fail<ConfigError>("validation.data.sources: needed when validation.every > 0");
+  if (task == TaskKind::pretrain) {
+    if (execution == Execution::sequential) fail<ConfigError>("execution 'sequential' has no effect with task 'pretrain'; remove it");
+    if (dtype != "fp32") fail<ConfigError>("dtype: pretraining runs in fp32, got '", dtype, "'");
+    return;
+  }
+  if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: task 'adapter' needs the frozen backbone's checkpoint");
+  if (!freeze.empty()) fail<ConfigError>("freeze has no effect with task 'adapter': the whole backbone is frozen");
+  if (objective.ce == 0 && objective.kl == 0) fail<ConfigError>("objective: ce and kl are both 0, nothing would be minimised");
+  if (bptt_windows > 0 && execution != Execution::sequential) fail<ConfigError>("bptt_windows has no effect unless execution is 'sequential'");
+  if (objective.focus_positions && memory.focus.stream != compress::Stream::inline_tokens) {
+    fail<ConfigError>("objective.focus_positions needs memory.focus.stream 'inline': only there Focus tokens have outputs of their own");
+  }
+  if (objective.focus_positions && objective.ce == 0) fail<ConfigError>("objective.focus_positions has no effect with objective.ce 0");
+  memory.validate();
+  const compress::WindowPlan plan(memory.window, memory.focus.k);
+  for (std::size_t i = 0; i < stages.size(); ++i) {
+    if (stages[i].length <= plan.window(0).size() + 1) {
+      fail<ConfigError>("stages.", i, ".length = ", stages[i].length, " crosses no window boundary (window of ", plan.window(0).size(),
+                        " bases), so no entry would ever be read; use a longer sequence or a smaller window.size");
+    }
+  }
+}
+
+}  // namespace focus::train
