@@ -191,13 +191,14 @@ void CheckpointStore::remove_old() const {
   }
   const std::vector<int64_t> all = steps();
   for (std::size_t i = 0; i + static_cast<std::size_t>(keep_last_) < all.size(); ++i) {
-    if (all[i] != best_) doomed.push_back(path_of(all[i]));
+    if (all[i] == best_) continue;
+    // Under a temporary name a removal that is cut short is finished by the next save.
+    fs::path leaving = path_of(all[i]);
+    leaving += concat(kTemporary, ::getpid(), "-old");
+    fs::rename(path_of(all[i]), leaving);
+    doomed.push_back(leaving);
   }
-  for (const fs::path& path : doomed) {
-    // Without its manifest a half removed folder counts for nothing, so the manifest goes first.
-    fs::remove(path / kManifest);
-    fs::remove_all(path);
-  }
+  for (const fs::path& path : doomed) fs::remove_all(path);
 }
 
 std::vector<int64_t> CheckpointStore::steps() const {

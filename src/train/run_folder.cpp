@@ -83,6 +83,15 @@ std::string utc_now() {
   return text.data();
 }
 
+/// Leftovers of a killed write count for nothing.
+bool holds_files(const fs::path& folder) {
+  if (!fs::exists(folder)) return false;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().filename().string().find(".tmp-") == std::string::npos) return true;
+  }
+  return false;
+}
+
 Json start_entry(const RunFolderOptions& options, const std::optional<int64_t>& resume_step) {
   Json inputs = Json::array();
   for (const InputDigest& input : options.inputs)
@@ -100,17 +109,17 @@ RunFolder prepare(const RunFolderOptions& options) {
     fail<ConfigError>("--resume and --force contradict each other: continue '", shown, "', or replace it?");
   if (fs::exists(options.output) && !fs::is_directory(options.output))
     fail<ConfigError>("output '", shown, "' is a file; pass a folder with --output DIR");
-  const bool has_files = fs::exists(options.output) && !fs::is_empty(options.output);
+  const bool has_files = holds_files(options.output);
   RunFolder folder{options.output, options.output / kMetrics, options.output / kCheckpoints, std::nullopt};
   const fs::path config = options.output / kConfig, provenance_path = options.output / kProvenance;
 
   Json provenance = {{"starts", Json::array()}};
   if (has_files && options.resume) {
-    if (!fs::exists(config) || !fs::exists(provenance_path)) {
-      fail<ConfigError>("cannot resume '", shown, "': it holds files, but no ", kConfig, " and ", kProvenance,
-                        " of a run; pass another --output");
+    if (!fs::exists(provenance_path)) {
+      fail<ConfigError>("cannot resume '", shown, "': it holds files, but no ", kProvenance, " of a run; pass another --output");
     }
-    require_same_config(config, options);
+    // The provenance is written first: a run killed right after it has no configuration yet, and nothing to disagree with.
+    if (fs::exists(config)) require_same_config(config, options);
     provenance = read_json(provenance_path);
     require_same_inputs(provenance, provenance_path, options.inputs);
     folder.resume_step = CheckpointStore(folder.checkpoints).latest();
