@@ -46,7 +46,8 @@ struct OpenPart {
     while (done < size) {
       const ssize_t got = ::pread(fd, target + done, size - done, static_cast<off_t>(done));
       if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) fail<WeightsError>("cannot read '", path.string(), "' at byte ", done, ": ", got < 0 ? std::strerror(errno) : "file shrank");
+      if (got <= 0)
+        fail<WeightsError>("cannot read '", path.string(), "' at byte ", done, ": ", got < 0 ? std::strerror(errno) : "file shrank");
       done += static_cast<std::size_t>(got);
     }
   }
