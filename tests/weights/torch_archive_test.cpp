@@ -221,8 +221,11 @@ TEST(TorchArchiveTest, RecordsBeyondFourGibibytesAreRead) {
   std::ofstream out(path, std::ios::binary);
   const auto add = [&](const std::string& name, std::uint64_t size) {
     placed.push_back({name, size, static_cast<std::uint64_t>(out.tellp())});
-    // Local sizes stay zero, as torch.save leaves them: only the directory counts.
-    out << "PK\x03\x04" << std::string(22, '\0') << little(static_cast<std::uint16_t>(name.size())) << little<std::uint16_t>(0) << name;
+    // Local sizes stay zero, as torch.save leaves them: only the directory counts. Aligned data are mapped, not copied.
+    const auto padding = 64 - (static_cast<std::uint64_t>(out.tellp()) + 34 + name.size()) % 64;
+    out << "PK\x03\x04" << std::string(22, '\0') << little(static_cast<std::uint16_t>(name.size()))
+        << little(static_cast<std::uint16_t>(padding + 4)) << name << "FB" << little(static_cast<std::uint16_t>(padding))
+        << std::string(padding, 'Z');
   };
   add("a/data.pkl", bytes.size());
   out << bytes;
