@@ -46,7 +46,8 @@ struct OpenPart {
     while (done < size) {
       const ssize_t got = ::pread(fd, target + done, size - done, static_cast<off_t>(done));
       if (got < 0 && errno == EINTR) continue;
-      if (got <= 0) fail<WeightsError>("cannot read '", path.string(), "' at byte ", done, ": ", got < 0 ? std::strerror(errno) : "file shrank");
+      if (got <= 0)
+        fail<WeightsError>("cannot read '", path.string(), "' at byte ", done, ": ", got < 0 ? std::strerror(errno) : "file shrank");
       done += static_cast<std::size_t>(got);
     }
   }
@@ -69,7 +70,7 @@ FileBytes::FileBytes(const std::filesystem::path& path) : where_(concat("'", pat
   }
   advice_ = "the file is damaged or incomplete: compare its size with the publisher's and download it again";
   const std::string extension = path.extension().string();
-  if (extension.rfind(".part", 0) == 0) {
+  if (extension.starts_with(".part") && extension.size() > 5 && extension.find_first_not_of("0123456789", 5) == std::string::npos) {
     advice_ = concat("this is one part of a split checkpoint: pass '", (path.parent_path() / path.stem()).string(), "' to join all parts");
   }
   if (parts.size() > 1) {

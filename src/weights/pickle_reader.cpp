@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <limits>
 #include <optional>
 
 #include "focus/core/error.h"
@@ -57,7 +56,8 @@ class Reader {
 
   Pickle read() {
     if (bytes_.size() > kMaxPickleBytes) {
-      fail<WeightsError>(where_, ": its pickle has ", bytes_.size(), " bytes, expected at most ", kMaxPickleBytes, " for a file of tensors");
+      fail<WeightsError>(where_, ": its pickle has ", bytes_.size(), " bytes, expected at most ", kMaxPickleBytes,
+                         " for a file of tensors");
     }
     if (take<std::uint8_t>() != 0x80) broken("it does not begin with a protocol number");
     const int protocol = take<std::uint8_t>();
@@ -193,9 +193,10 @@ class Reader {
       fail<WeightsError>(where_, ": it holds tensors of the unsupported type ", printable(concat(module, ".", name)),
                          "; convert them to one of F32 BF16 F16 F64 I64 I32 I16 I8 U8 BOOL and save the file again");
     }
-    fail<WeightsError>(where_, ": refused: its pickle asks for the global ", printable(concat(module, ".", name)),
-                       ", which no file of tensors needs; nothing was executed. Do not load this file with a plain Python unpickler; get it from a "
-                       "trusted source, or save only its state dict");
+    fail<WeightsError>(
+        where_, ": refused: its pickle asks for the global ", printable(concat(module, ".", name)),
+        ", which no file of tensors needs; nothing was executed. Do not load this file with a plain Python unpickler; get it from a "
+        "trusted source, or save only its state dict");
   }
   void push_stack_global() {
     const Ref name = pop(), module = pop();
@@ -311,32 +312,76 @@ bool Reader::step() {
   opcode_at_ = at_;
   const auto opcode = take<std::uint8_t>();
   switch (opcode) {
-    case '.': return false;
+    case '.':
+      return false;
     case '(':
       if (marks_.size() >= kMaxNodes) broken("more than ", kMaxNodes, " open collections");
       marks_.push_back(stack_.size());
       break;
-    case 'N': push(Kind::none); break;
-    case 0x88: push(Kind::boolean).integer = 1; break;
-    case 0x89: push(Kind::boolean).integer = 0; break;
-    case 'K': push_integer(take<std::uint8_t>()); break;
-    case 'M': push_integer(take<std::uint16_t>()); break;
-    case 'J': push_integer(take<std::int32_t>()); break;
-    case 0x8a: push_integer(take_long()); break;
-    case 'G': take<std::uint64_t>(); push(Kind::real); break;
-    case 'X': push_text(take<std::uint32_t>()); break;
-    case 0x8c: push_text(take<std::uint8_t>()); break;
-    case 0x8d: push_text(take<std::uint64_t>()); break;
-    case 'B': push_bytes(take<std::uint32_t>()); break;
-    case 'C': push_bytes(take<std::uint8_t>()); break;
-    case 0x8e: push_bytes(take<std::uint64_t>()); break;
-    case '}': push(Kind::dict); break;
-    case ']': push(Kind::list); break;
-    case ')': push(Kind::tuple); break;
-    case 't': push_tuple(pop_to_mark()); break;
-    case 0x85: push_tuple(std::size_t{1}); break;
-    case 0x86: push_tuple(std::size_t{2}); break;
-    case 0x87: push_tuple(std::size_t{3}); break;
+    case 'N':
+      push(Kind::none);
+      break;
+    case 0x88:
+      push(Kind::boolean).integer = 1;
+      break;
+    case 0x89:
+      push(Kind::boolean).integer = 0;
+      break;
+    case 'K':
+      push_integer(take<std::uint8_t>());
+      break;
+    case 'M':
+      push_integer(take<std::uint16_t>());
+      break;
+    case 'J':
+      push_integer(take<std::int32_t>());
+      break;
+    case 0x8a:
+      push_integer(take_long());
+      break;
+    case 'G':
+      take<std::uint64_t>();
+      push(Kind::real);
+      break;
+    case 'X':
+      push_text(take<std::uint32_t>());
+      break;
+    case 0x8c:
+      push_text(take<std::uint8_t>());
+      break;
+    case 0x8d:
+      push_text(take<std::uint64_t>());
+      break;
+    case 'B':
+      push_bytes(take<std::uint32_t>());
+      break;
+    case 'C':
+      push_bytes(take<std::uint8_t>());
+      break;
+    case 0x8e:
+      push_bytes(take<std::uint64_t>());
+      break;
+    case '}':
+      push(Kind::dict);
+      break;
+    case ']':
+      push(Kind::list);
+      break;
+    case ')':
+      push(Kind::tuple);
+      break;
+    case 't':
+      push_tuple(pop_to_mark());
+      break;
+    case 0x85:
+      push_tuple(std::size_t{1});
+      break;
+    case 0x86:
+      push_tuple(std::size_t{2});
+      break;
+    case 0x87:
+      push_tuple(std::size_t{3});
+      break;
     case 'a': {
       const Ref item = pop();
       append(top(), {item});
@@ -357,23 +402,44 @@ bool Reader::step() {
       set_items(top(), items);
       break;
     }
-    case 'q': put(take<std::uint8_t>()); break;
-    case 'r': put(take<std::uint32_t>()); break;
-    case 0x94: put(num_memo_); break;
-    case 'h': get(take<std::uint8_t>()); break;
-    case 'j': get(take<std::uint32_t>()); break;
+    case 'q':
+      put(take<std::uint8_t>());
+      break;
+    case 'r':
+      put(take<std::uint32_t>());
+      break;
+    case 0x94:
+      put(num_memo_);
+      break;
+    case 'h':
+      get(take<std::uint8_t>());
+      break;
+    case 'j':
+      get(take<std::uint32_t>());
+      break;
     case 'c': {
       const std::string_view module = take_line();
       push_global(module, take_line());
       break;
     }
-    case 0x93: push_stack_global(); break;
+    case 0x93:
+      push_stack_global();
+      break;
     case 'R':
-    case 0x81: call(); break;
-    case 'b': build(); break;
-    case 'Q': push_storage(); break;
-    case 0x95: take<std::uint64_t>(); break;  // a frame only groups opcodes
-    default: broken("opcode ", static_cast<int>(opcode), " is not one that files of tensors use; nothing was executed");
+    case 0x81:
+      call();
+      break;
+    case 'b':
+      build();
+      break;
+    case 'Q':
+      push_storage();
+      break;
+    case 0x95:
+      take<std::uint64_t>();
+      break;  // a frame only groups opcodes
+    default:
+      broken("opcode ", static_cast<int>(opcode), " is not one that files of tensors use; nothing was executed");
   }
   return true;
 }
@@ -382,19 +448,32 @@ bool Reader::step() {
 
 const char* name_of(PickleNode::Kind kind) {
   switch (kind) {
-    case Kind::none: return "None";
-    case Kind::boolean: return "bool";
-    case Kind::integer: return "int";
-    case Kind::real: return "float";
-    case Kind::text: return "str";
-    case Kind::bytes: return "bytes";
-    case Kind::tuple: return "tuple";
-    case Kind::list: return "list";
-    case Kind::dict: return "dict";
-    case Kind::global: return "global";
-    case Kind::storage: return "storage";
-    case Kind::tensor: return "tensor";
-    case Kind::byte_stream: return "BytesIO";
+    case Kind::none:
+      return "None";
+    case Kind::boolean:
+      return "bool";
+    case Kind::integer:
+      return "int";
+    case Kind::real:
+      return "float";
+    case Kind::text:
+      return "str";
+    case Kind::bytes:
+      return "bytes";
+    case Kind::tuple:
+      return "tuple";
+    case Kind::list:
+      return "list";
+    case Kind::dict:
+      return "dict";
+    case Kind::global:
+      return "global";
+    case Kind::storage:
+      return "storage";
+    case Kind::tensor:
+      return "tensor";
+    case Kind::byte_stream:
+      return "BytesIO";
   }
   return "?";
 }

@@ -1,6 +1,6 @@
-// Reads the pickle of a .pt file into a passive tree. Nothing is ever executed: a global is one of a fixed list or an error, and calling one
-// only builds a node. All work and memory are linear in the pickle's length: nodes live in one array and refer to each other by number, so
-// neither depth nor cycles cost anything.
+// Reads the pickle of a .pt file into a passive tree. Nothing is ever executed: a global is one of a fixed list or an error, and calling
+// one only builds a node. All work and memory are linear in the pickle's length: nodes live in one array and refer to each other by number,
+// so neither depth nor cycles cost anything.
 #pragma once
 
 #include <cstddef>

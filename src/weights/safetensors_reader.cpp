@@ -88,7 +88,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
     if (state_ == State::entry) {
       const Entry& entry = entries.back();
       if (!entry.dtype || !entry.has_shape || entry.offsets.size() != 2) {
-        fail<WeightsError>(where_, ": tensor ", printable(entry.name), " lacks a dtype, a shape or two data_offsets in the safetensors header");
+        fail<WeightsError>(where_, ": tensor ", printable(entry.name),
+                           " lacks a dtype, a shape or two data_offsets in the safetensors header");
       }
     }
     state_ = state_ == State::top ? State::done : State::top;
@@ -110,7 +111,8 @@ class HeaderReader final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
-    fail<WeightsError>(where_, ": malformed JSON at byte ", position, " of its safetensors header; the file is damaged or of another format");
+    fail<WeightsError>(where_, ": malformed JSON at byte ", position,
+                       " of its safetensors header; the file is damaged or of another format");
   }
 
  private:
@@ -142,8 +144,8 @@ class Safetensors final : public MappedTensorFile {
     if (bytes.size() < 9) fail<WeightsError>(where(), ": ", bytes.size(), " bytes, too short for weights; ", file_->advice());
     const auto header_bytes = load_little<std::uint64_t>(bytes.data());
     if (header_bytes > kMaxHeaderBytes || header_bytes > bytes.size() - 8 || header_bytes < 2 || text[8] != '{') {
-      fail<WeightsError>(where(), ": neither a .pt (no zip signature) nor safetensors (header of ", header_bytes, " bytes in a file of ", bytes.size(),
-                         "); expected one of the two. If it should be one, ", file_->advice());
+      fail<WeightsError>(where(), ": neither a .pt (no zip signature) nor safetensors (header of ", header_bytes, " bytes in a file of ",
+                         bytes.size(), "); expected one of the two. If it should be one, ", file_->advice());
     }
     HeaderReader header(where());
     nlohmann::json::sax_parse(text.substr(8, header_bytes), &header);
@@ -159,13 +161,17 @@ class Safetensors final : public MappedTensorFile {
     for (Entry& entry : entries) {
       const std::int64_t from = entry.offsets[0], to = entry.offsets[1];
       const auto broken = [&](const auto&... args) {
-        fail<WeightsError>(where(), ": tensor ", printable(entry.name), " at bytes ", from, " to ", to, ": ", args..., "; ", file_->advice());
+        fail<WeightsError>(where(), ": tensor ", printable(entry.name), " at bytes ", from, " to ", to, ": ", args..., "; ",
+                           file_->advice());
       };
-      if (from != end) broken(from < end ? "overlaps the tensor before it, which ends at " : "leaves a gap after the tensor before it, which ends at ", end);
+      if (from != end)
+        broken(from < end ? "overlaps the tensor before it, which ends at " : "leaves a gap after the tensor before it, which ends at ",
+               end);
       if (to < from || static_cast<std::uint64_t>(to) > data.size()) broken("leaves the ", data.size(), " bytes of data");
       const std::optional<std::int64_t> num_bytes = checked_num_bytes(entry.shape, *entry.dtype);
       if (!num_bytes || *num_bytes != to - from) {
-        broken("does not fit ", name_of(*entry.dtype), ' ', shape_text(entry.shape), num_bytes ? concat(", which needs ", *num_bytes, " bytes") : "");
+        broken("does not fit ", name_of(*entry.dtype), ' ', shape_text(entry.shape),
+               num_bytes ? concat(", which needs ", *num_bytes, " bytes") : "");
       }
       end = to;
       add({std::move(entry.name), *entry.dtype, std::move(entry.shape), data.data() + from});

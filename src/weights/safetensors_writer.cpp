@@ -17,7 +17,8 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Tens
     header += "\"__metadata__\":{";
     const char* separator = "";
     for (const auto& [key, value] : metadata) {
-      if (!is_utf8(key) || !is_utf8(value)) fail<DataError>("cannot write '", path.string(), "': metadata ", printable(key), " is not UTF-8");
+      if (!is_utf8(key) || !is_utf8(value))
+        fail<DataError>("cannot write '", path.string(), "': metadata ", printable(key), " is not UTF-8");
       header += concat(separator, quoted(key), ":", quoted(value));
       separator = ",";
     }
@@ -25,7 +26,8 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Tens
   }
   std::int64_t offset = 0;
   for (const TensorView& tensor : tensors) {
-    if (tensor.name == "__metadata__") fail<DataError>("cannot write '", path.string(), "': the name '__metadata__' is reserved by safetensors");
+    if (tensor.name == "__metadata__")
+      fail<DataError>("cannot write '", path.string(), "': the name '__metadata__' is reserved by safetensors");
     std::string shape;
     for (const std::int64_t size : tensor.shape) shape += concat(shape.empty() ? "" : ",", size);
     header += concat(header.size() > 1 ? "," : "", quoted(tensor.name), ":{\"dtype\":\"", name_of(tensor.dtype), "\",\"shape\":[", shape,

@@ -89,15 +89,15 @@ bool has_sha_ni() {
 }
 #endif
 
-void compress(State& state, const std::uint8_t* block, std::size_t num_blocks) {
+}  // namespace
+
+void Sha256::compress(const std::uint8_t* blocks, std::size_t num_blocks) {
 #if defined(__x86_64__)
   static const bool fast = has_sha_ni();
-  if (fast) return compress_sha_ni(state, block, num_blocks);
+  if (fast && !portable_) return compress_sha_ni(state_, blocks, num_blocks);
 #endif
-  compress_portable(state, block, num_blocks);
+  compress_portable(state_, blocks, num_blocks);
 }
-
-}  // namespace
 
 void Sha256::update(const void* bytes, std::size_t num_bytes) {
   if (num_bytes == 0) return;
@@ -108,10 +108,10 @@ void Sha256::update(const void* bytes, std::size_t num_bytes) {
     std::memcpy(pending_.data() + num_pending_, cursor, taken);
     num_pending_ += taken, cursor += taken, num_bytes -= taken;
     if (num_pending_ < kBlock) return;
-    compress(state_, pending_.data(), 1);
+    compress(pending_.data(), 1);
     num_pending_ = 0;
   }
-  compress(state_, cursor, num_bytes / kBlock);
+  compress(cursor, num_bytes / kBlock);
   num_pending_ = num_bytes % kBlock;
   if (num_pending_ > 0) std::memcpy(pending_.data(), cursor + (num_bytes - num_pending_), num_pending_);
 }
@@ -123,7 +123,7 @@ std::string Sha256::hex() {
   tail[num_pending_] = 0x80;
   const std::size_t tail_bytes = num_pending_ + 9 <= kBlock ? kBlock : 2 * kBlock;
   for (std::size_t i = 0; i < 8; ++i) tail[tail_bytes - 1 - i] = static_cast<std::uint8_t>(num_bits >> (8 * i));
-  compress(state_, tail.data(), tail_bytes / kBlock);
+  compress(tail.data(), tail_bytes / kBlock);
   constexpr char kHex[] = "0123456789abcdef";
   std::string out;
   for (const std::uint32_t word : state_) {

@@ -13,31 +13,45 @@ namespace focus::weights {
 std::int64_t size_of(DType dtype) {
   switch (dtype) {
     case DType::float64:
-    case DType::int64: return 8;
+    case DType::int64:
+      return 8;
     case DType::float32:
-    case DType::int32: return 4;
+    case DType::int32:
+      return 4;
     case DType::bfloat16:
     case DType::float16:
-    case DType::int16: return 2;
+    case DType::int16:
+      return 2;
     case DType::int8:
     case DType::uint8:
-    case DType::boolean: return 1;
+    case DType::boolean:
+      return 1;
   }
   fail<InternalError>("a DType without a size");
 }
 
 const char* name_of(DType dtype) {
   switch (dtype) {
-    case DType::float32: return "F32";
-    case DType::bfloat16: return "BF16";
-    case DType::float16: return "F16";
-    case DType::float64: return "F64";
-    case DType::int64: return "I64";
-    case DType::int32: return "I32";
-    case DType::int16: return "I16";
-    case DType::int8: return "I8";
-    case DType::uint8: return "U8";
-    case DType::boolean: return "BOOL";
+    case DType::float32:
+      return "F32";
+    case DType::bfloat16:
+      return "BF16";
+    case DType::float16:
+      return "F16";
+    case DType::float64:
+      return "F64";
+    case DType::int64:
+      return "I64";
+    case DType::int32:
+      return "I32";
+    case DType::int16:
+      return "I16";
+    case DType::int8:
+      return "I8";
+    case DType::uint8:
+      return "U8";
+    case DType::boolean:
+      return "BOOL";
   }
   fail<InternalError>("a DType without a name");
 }

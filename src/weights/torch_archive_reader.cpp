@@ -44,8 +44,8 @@ std::optional<std::int64_t> reach(const std::vector<std::int64_t>& shape, const 
 }
 
 /// Row-major copy of a strided tensor with at least one element; the caller has checked that every index lies in the storage.
-void gather(const std::byte* from, const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& strides, std::int64_t element_bytes,
-            std::byte* to) {
+void gather(const std::byte* from, const std::vector<std::int64_t>& shape, const std::vector<std::int64_t>& strides,
+            std::int64_t element_bytes, std::byte* to) {
   std::vector<std::int64_t> index(shape.size(), 0);
   std::int64_t at = 0;
   while (true) {
@@ -68,7 +68,8 @@ class TorchArchive final : public MappedTensorFile {
   explicit TorchArchive(std::unique_ptr<FileBytes> file) : MappedTensorFile(std::move(file), "pt"), zip_(*file_) {
     const std::span<const std::byte> pickle_bytes = find_pickle();
     if (const auto* order = record("/byteorder"); order != nullptr && as_text(*order) != "little") {
-      fail<WeightsError>(where(), ": its byte order is ", printable(as_text(*order)), ", expected 'little'; save it again on a little-endian machine");
+      fail<WeightsError>(where(), ": its byte order is ", printable(as_text(*order)),
+                         ", expected 'little'; save it again on a little-endian machine");
     }
     pickle_ = read_pickle(pickle_bytes, where(), file_->advice());
     read_state_dict(state_dict());
@@ -85,7 +86,8 @@ class TorchArchive final : public MappedTensorFile {
       folder_ = name.substr(0, name.size() - kPickleSuffix.size());
     }
     if (found == nullptr) {
-      fail<WeightsError>(where(), ": a zip without a NAME/data.pkl, so not a file that torch.save wrote; expected an Evo-2 .pt or a safetensors file");
+      fail<WeightsError>(
+          where(), ": a zip without a NAME/data.pkl, so not a file that torch.save wrote; expected an Evo-2 .pt or a safetensors file");
     }
     return *found;
   }
@@ -116,7 +118,8 @@ class TorchArchive final : public MappedTensorFile {
       const bool usual = key.kind == Kind::text && std::find(kUsualKeys.begin(), kUsualKeys.end(), key.text) != kUsualKeys.end();
       if (value.kind != Kind::dict || !(usual || dict.items.size() == 2)) continue;
       if (inner != nullptr) {
-        fail<WeightsError>(where(), ": several of its entries could be the state dict, ", printable(key.text), " among them; save the one to load");
+        fail<WeightsError>(where(), ": several of its entries could be the state dict, ", printable(key.text),
+                           " among them; save the one to load");
       }
       inner = &value;
     }
@@ -140,7 +143,8 @@ class TorchArchive final : public MappedTensorFile {
         case Kind::storage:
         case Kind::global:
           // These could hide tensors, which would then be missing without a word.
-          fail<WeightsError>(where(), ": entry ", printable(key.text), " is a ", name_of(value.kind), ", expected a tensor; save only the state dict");
+          fail<WeightsError>(where(), ": entry ", printable(key.text), " is a ", name_of(value.kind),
+                             ", expected a tensor; save only the state dict");
         default:
           opaque_.emplace_back(key.text);
       }
@@ -167,20 +171,22 @@ class TorchArchive final : public MappedTensorFile {
     if (bytes == nullptr) broken("its storage ", printable(storage.text), " is not in the file");
     const auto available = static_cast<std::int64_t>(bytes->size());
     if (storage.integer != available / element_bytes || available % element_bytes != 0) {
-      broken("storage ", printable(storage.text), " has ", available, " bytes, expected ", storage.integer, " elements of ", element_bytes, " bytes");
+      broken("storage ", printable(storage.text), " has ", available, " bytes, expected ", storage.integer, " elements of ", element_bytes,
+             " bytes");
     }
     const std::optional<std::int64_t> num_bytes = checked_num_bytes(tensor.shape, tensor.dtype);
     if (!num_bytes || strides.size() != tensor.shape.size()) {
       broken("impossible shape ", shape_text(tensor.shape), " with strides ", shape_text(strides));
     }
-    if (node.integer < 0 || node.integer > storage.integer) broken("offset ", node.integer, " in a storage of ", storage.integer, " elements");
+    if (node.integer < 0 || node.integer > storage.integer)
+      broken("offset ", node.integer, " in a storage of ", storage.integer, " elements");
     tensor.data = bytes->data() + node.integer * element_bytes;
     if (*num_bytes == 0) return add(std::move(tensor));
 
     const std::optional<std::int64_t> last = reach(tensor.shape, strides);
     if (!last || *last >= storage.integer - node.integer) {
-      broken("shape ", shape_text(tensor.shape), " with strides ", shape_text(strides), " at offset ", node.integer, " leaves its storage of ",
-             storage.integer, " elements");
+      broken("shape ", shape_text(tensor.shape), " with strides ", shape_text(strides), " at offset ", node.integer,
+             " leaves its storage of ", storage.integer, " elements");
     }
     if (!is_contiguous(tensor.shape, strides)) {
       std::byte* copy = allocate(*num_bytes, name);

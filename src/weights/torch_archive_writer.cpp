@@ -120,16 +120,26 @@ class ZipWriter {
 
 const char* storage_type(DType dtype) {
   switch (dtype) {
-    case DType::float32: return "FloatStorage";
-    case DType::bfloat16: return "BFloat16Storage";
-    case DType::float16: return "HalfStorage";
-    case DType::float64: return "DoubleStorage";
-    case DType::int64: return "LongStorage";
-    case DType::int32: return "IntStorage";
-    case DType::int16: return "ShortStorage";
-    case DType::int8: return "CharStorage";
-    case DType::uint8: return "ByteStorage";
-    case DType::boolean: return "BoolStorage";
+    case DType::float32:
+      return "FloatStorage";
+    case DType::bfloat16:
+      return "BFloat16Storage";
+    case DType::float16:
+      return "HalfStorage";
+    case DType::float64:
+      return "DoubleStorage";
+    case DType::int64:
+      return "LongStorage";
+    case DType::int32:
+      return "IntStorage";
+    case DType::int16:
+      return "ShortStorage";
+    case DType::int8:
+      return "CharStorage";
+    case DType::uint8:
+      return "ByteStorage";
+    case DType::boolean:
+      return "BoolStorage";
   }
   fail<InternalError>("a DType without a storage type");
 }
@@ -195,7 +205,8 @@ void write_torch_archive(const std::filesystem::path& path, const std::vector<Te
   std::vector<std::string_view> storages;
   std::map<std::tuple<const std::byte*, DType, std::int64_t>, std::size_t> known;
   for (const TensorView& tensor : tensors) {
-    if (tensor.name.size() > 0xffff) fail<DataError>("cannot write '", path.string(), "': a tensor's name has ", tensor.name.size(), " bytes");
+    if (tensor.name.size() > 0xffff)
+      fail<DataError>("cannot write '", path.string(), "': a tensor's name has ", tensor.name.size(), " bytes");
     std::size_t storage = storages.size();
     const std::int64_t num_bytes = tensor.num_bytes();
     if (num_bytes > 0) storage = known.emplace(std::tuple(tensor.data, tensor.dtype, num_bytes), storage).first->second;

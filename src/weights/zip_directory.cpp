@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <vector>
 
@@ -91,7 +90,8 @@ class Parser {
     const unsigned flags = u16(cursor + 8), method = u16(cursor + 10);
     std::uint64_t stored = u32(cursor + 20), size = u32(cursor + 24), offset = u32(cursor + 42);
     read_zip64(cursor + kCentralBytes + name_bytes, extra_bytes, name, size, stored, offset);
-    if ((flags & 1U) != 0) fail<WeightsError>(file_.where(), ": zip entry ", printable(name), " is encrypted; save the file again without encryption");
+    if ((flags & 1U) != 0)
+      fail<WeightsError>(file_.where(), ": zip entry ", printable(name), " is encrypted; save the file again without encryption");
     if (method != 0) {
       fail<WeightsError>(file_.where(), ": zip entry ", printable(name), " is compressed (method ", method,
                          "), expected stored entries as torch.save writes them; load the file in Python and torch.save it again");
