@@ -46,6 +46,8 @@ void TrainConfig::visit(config::Fields& f) {
   f.integer("keep_last", keep_last, {1, 1 << 20}, "checkpoints kept besides the best");
   f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of data, initial weights and adapter");
   f.text("dtype", dtype, "fp32 or bf16: the backbone's weights and arithmetic");
+  f.choice("matmul", matmul, {{"exact", MatmulPrecision::exact}, {"bf16", MatmulPrecision::bf16}},
+           "fp32 matrix products: exact, or with inputs rounded to bf16 where the hardware is faster that way");
   f.text("device", device, "auto, cpu or cuda:N");
   f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores");
 }

@@ -1,5 +1,6 @@
 #include "focus/train/trainer.h"
 
+#include <ATen/Context.h>
 #include <ATen/Parallel.h>
 
 #include <chrono>
@@ -25,7 +26,10 @@ class Loop {
  public:
   Loop(const TrainConfig& config, Task& task, const TrainerOptions& options)
       : config_(config), task_(task), options_(options), device_(pick_device(config.device)), optimizer_(task.parameters(), config.optimizer) {
-    for (const StageConfig& stage : config.stages) total_steps_ += stage.steps;
+    for (const StageConfig& stage : config.stages) {
+      total_steps_ += stage.steps;
+      total_bases_ += stage.steps * stage.batch * stage.length * config.accumulation;
+    }
     RunFolderOptions folder;
     folder.output = options.output;
     folder.resume = options.resume;
@@ -100,6 +104,13 @@ class Loop {
     return batches;
   }
 
+  // The step whose place in the schedule this one takes: its own, or, counting bases, the one at the same share of the run.
+  int64_t schedule_step() const {
+    if (config_.schedule.over == DecayOver::steps || step_ < config_.schedule.warmup_steps) return step_;
+    const double share = static_cast<double>(bases_) / static_cast<double>(total_bases_);
+    return std::max(config_.schedule.warmup_steps, static_cast<int64_t>(share * static_cast<double>(total_steps_)));
+  }
+
   double one_step(Progress& progress) {
     const auto start = std::chrono::steady_clock::now();
     std::size_t index = 0;
@@ -133,7 +144,7 @@ class Loop {
       fail<CheckFailed>("step ", step_ + 1, ": loss ", loss, ", gradient norm ", norm, " (samples ", first_sample, "..", samples_ - 1,
                         "); the parameters were not changed. Lower optimizer.lr or raise schedule.warmup_steps, then --resume from the last checkpoint");
     }
-    const double lr = lr_at(config_.schedule, config_.optimizer.lr, step_, total_steps_);
+    const double lr = lr_at(config_.schedule, config_.optimizer.lr, schedule_step(), total_steps_);
     optimizer_.step(lr);
     task_.after_step();
     ++step_;
@@ -216,7 +227,7 @@ class Loop {
   std::vector<Batch> validation_;
   std::optional<std::pair<int64_t, double>> best_;
   bool best_is_new_ = false;
-  int64_t step_ = 0, samples_ = 0, bases_ = 0, total_steps_ = 0;
+  int64_t step_ = 0, samples_ = 0, bases_ = 0, total_steps_ = 0, total_bases_ = 0;
 };
 
 }  // namespace
@@ -258,6 +269,7 @@ at::ScalarType pick_dtype(const std::string& name) {
 }
 
 TrainResult train(const TrainConfig& config, Task& task, const TrainerOptions& options) {
+  at::globalContext().setFloat32MatmulPrecision(config.matmul == MatmulPrecision::bf16 ? "medium" : "highest");
   Loop loop(config, task, options);
   return loop.run();
 }

@@ -15,6 +15,7 @@
 namespace focus::train {
 
 enum class TaskKind { adapter, pretrain };
+enum class MatmulPrecision { exact, bf16 };
 enum class Execution { parallel, sequential };
 
 /// A part of the run with sequences of one length.
@@ -63,6 +64,7 @@ struct TrainConfig {
   int64_t keep_last = 3;
   int64_t seed = 42;
   std::string dtype = "fp32";
+  MatmulPrecision matmul = MatmulPrecision::exact;  // bf16: fp32 matrix products round their inputs to bf16, where the CPU or GPU is faster so
   std::string device = "auto";
   int64_t threads = 0;  // 0 = all cores
   void visit(config::Fields& f);
