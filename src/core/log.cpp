@@ -3,6 +3,12 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <cstdio>
+#include <mutex>
+#include <utility>
+
+#include "terminal_line.h"
+
 namespace focus::log {
 namespace {
 int current_verbosity = 1;
@@ -15,6 +21,14 @@ spdlog::logger& logger() {
   }();
   return *instance;
 }
+
+void write(spdlog::level::level_enum level, const std::string& message) {
+  if (!logger().should_log(level)) return;
+  TerminalLine& line = TerminalLine::instance();
+  const std::lock_guard lock(line.mutex);
+  if (std::exchange(line.bar_shown, false)) std::fputs(kClearLine, stderr);
+  logger().log(level, "{}", message);
+}
 }  // namespace
 
 void set_verbosity(int level) {
@@ -23,9 +37,9 @@ void set_verbosity(int level) {
 }
 int verbosity() { return current_verbosity; }
 
-void debug(const std::string& message) { logger().debug("{}", message); }
-void info(const std::string& message) { logger().info("{}", message); }
-void warn(const std::string& message) { logger().warn("{}", message); }
-void error(const std::string& message) { logger().error("{}", message); }
+void debug(const std::string& message) { write(spdlog::level::debug, message); }
+void info(const std::string& message) { write(spdlog::level::info, message); }
+void warn(const std::string& message) { write(spdlog::level::warn, message); }
+void error(const std::string& message) { write(spdlog::level::err, message); }
 
 }  // namespace focus::log

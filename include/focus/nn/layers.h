@@ -1,0 +1,132 @@
+// The layers of StripedHyena 2, with Evo-2's checkpoint names as member names. Legend: B batch, L length, D model width, H heads,
+// E head dimension, K filter taps, N IIR modes. Formulas follow Evo-2's public reference; where its epsilon, filter direction or channel
+// order is easy to get wrong a comment says which one holds.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <torch/nn/module.h>
+
+#include <string>
+#include <utility>
+
+namespace focus::nn {
+
+/// y = x W^T + b. `weight` [out, in]; `bias` [out] or undefined.
+class Linear : public torch::nn::Module {
+ public:
+  Linear(int64_t in, int64_t out, bool with_bias);
+  at::Tensor forward(const at::Tensor& x) const { return at::linear(x, weight, bias); }
+  at::Tensor weight, bias;
+};
+
+/// x / (rms(x) + eps) * scale.
+class RmsNorm : public torch::nn::Module {
+ public:
+  RmsNorm(int64_t width, double eps);
+  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor scale;
+
+ private:
+  double eps_;
+};
+
+enum class Activation { identity, gelu };
+
+/// l3(act(l1(x)) * l2(x)); act is exact (erf) GELU or the identity.
+class GatedMlp : public torch::nn::Module {
+ public:
+  GatedMlp(int64_t width, int64_t inner, Activation activation);
+  at::Tensor forward(const at::Tensor& x) const;
+  std::shared_ptr<Linear> l1, l2, l3;
+
+ private:
+  Activation activation_;
+};
+
+/// What a Hyena layer carries from one chunk to the next: constant size.
+struct HyenaState {
+  at::Tensor fir;    // [B, taps-1, 3D] last outputs of the input projection, oldest first, interleaved channels
+  at::Tensor inner;  // [B, K-1, D] last values of x1*v (hcs, hcm), or [B, D, N] fp32 modal state (hcl)
+};
+
+enum class HyenaKind { hcs, hcm, hcl };
+
+struct HyenaOptions {
+  HyenaKind kind = HyenaKind::hcs;
+  int64_t width = 0;
+  int64_t input_taps = 3;
+  int64_t taps = 7;    // hcs, hcm
+  int64_t groups = 1;  // hcs, hcm: channel c uses filter c / (width / groups)
+  int64_t modes = 16;  // hcl
+};
+
+/// The filter parameters of a Hyena mixer (checkpoint prefix `filter`).
+class HyenaFilter : public torch::nn::Module {
+ public:
+  explicit HyenaFilter(const HyenaOptions& options);
+  at::Tensor short_filter_weight;  // [3D, 1, input_taps]
+  at::Tensor h;                    // [groups, 1, taps]: hcs, hcm
+  at::Tensor D;                    // [D]: hcm, hcl
+  at::Tensor log_poles;            // [D, N, 1] fp32: hcl
+  at::Tensor residues;             // [D, N] fp32: hcl
+};
+
+/// Gated convolution: z' = fir(z); x2, x1, v = z'[0::3], z'[1::3], z'[2::3]; p = x1 v; y = x2 (conv(p) + D p).
+/// hcs convolves by cross-correlation, hcm by true convolution, hcl by a sum of decaying exponentials.
+class HyenaMixer {
+ public:
+  HyenaMixer(const HyenaOptions& options, std::shared_ptr<HyenaFilter> filter) : options_(options), filter_(std::move(filter)) {}
+  /// `z_BLC` [B, L, 3D], the input projection. `state` may be null (a whole sequence from its first base, nothing carried); otherwise
+  /// undefined members mean the start of a sequence, and it is replaced by the state after the chunk. Returns [B, L, D].
+  at::Tensor forward(const at::Tensor& z_BLC, HyenaState* state) const;
+  const HyenaOptions& options() const { return options_; }
+
+ private:
+  HyenaOptions options_;
+  std::shared_ptr<HyenaFilter> filter_;
+};
+
+struct AttentionOptions {
+  int64_t width = 0;
+  int64_t heads = 1;
+  double rotary_base = 10000.0;
+  double rotary_scaling = 1.0;  // positions are divided by it
+  bool column_split = true;     // Wqkv rows are (head, q|k|v, dim); otherwise (q|k|v, head, dim)
+  bool qkv_bias = false;
+  bool out_bias = true;
+};
+
+class RotaryEmbedding : public torch::nn::Module {
+ public:
+  RotaryEmbedding(int64_t head_dim, double base);
+  at::Tensor inv_freq;  // buffer [E/2] fp32, read from the checkpoint and used as it is
+};
+
+struct Projection {
+  at::Tensor q, k, v;  // [B, H, L, E]; q and k rotated to their positions
+};
+
+/// Multi-head attention with rotary positions. It knows neither caches nor compression: keys and values come as plain tensors.
+class Attention : public torch::nn::Module {
+ public:
+  explicit Attention(const AttentionOptions& options);
+  /// `u_BLD` normed input; `positions` [L] (int64). Rotated queries, keys and values.
+  Projection project(const at::Tensor& u_BLD, const at::Tensor& positions) const;
+  /// Splits Wqkv's output [B, L, 3D] into un-rotated q, k, v [B, H, L, E].
+  Projection split(const at::Tensor& qkv_BLC) const;
+  at::Tensor rotate(const at::Tensor& x_BHLE, const at::Tensor& positions) const;
+  /// Rows of Wqkv that make q (0), k (1) or v (2), as [D, D] in (head, dim) order.
+  at::Tensor weight_of(int64_t part) const;
+  /// [B, H, L, E] -> output projection -> [B, L, D].
+  at::Tensor output(const at::Tensor& context_BHLE) const;
+  const AttentionOptions& options() const { return options_; }
+  int64_t head_dim() const { return options_.width / options_.heads; }
+
+  std::shared_ptr<Linear> Wqkv, out_proj;
+  std::shared_ptr<RotaryEmbedding> rotary_emb;
+
+ private:
+  AttentionOptions options_;
+};
+
+}  // namespace focus::nn

@@ -1,0 +1,40 @@
+// Between a StripedHyena and its checkpoint files.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "focus/model/striped_hyena.h"
+#include "focus/weights/tensor_file.h"
+
+namespace focus::weights {
+
+at::ScalarType scalar_type(DType dtype);
+DType dtype_of(at::ScalarType type);
+/// A tensor over the file's memory, without a copy; the file must outlive it.
+at::Tensor as_tensor(const TensorView& view);
+/// A view of a contiguous CPU tensor, which must outlive it.
+TensorView as_view(const std::string& name, const at::Tensor& tensor);
+
+struct LoadReport {
+  std::vector<std::string> ignored;  // entries that compute nothing: unembed.weight (tied), filter.t, _extra_state
+};
+
+/// Fills the model's parameters from the file, strictly: every missing, unexpected or misshapen tensor is listed in one WeightsError.
+/// As in the reference, each weight but poles, residues and rotary frequencies is rounded to bf16, whatever the file holds.
+LoadReport load_checkpoint(model::StripedHyena& model, const TensorFile& file);
+
+/// Writes the model in Evo-2's names: weights in bf16, norm scales, poles, residues and rotary frequencies in fp32. `.pt` or `.safetensors` by
+/// the path's extension.
+void save_checkpoint(const model::StripedHyena& model, const std::filesystem::path& path);
+
+struct LoadedModel {
+  std::shared_ptr<model::StripedHyena> model;
+  std::string digest;  // of names, dtypes, shapes and bytes of the checkpoint
+};
+/// Config + checkpoint -> frozen model on a device in a dtype.
+LoadedModel load_model(const std::string& config_path, const std::string& checkpoint_path, at::ScalarType dtype, const at::Device& device);
+
+}  // namespace focus::weights

@@ -1,0 +1,73 @@
+#include <cstdlib>
+#include <string_view>
+
+#include "focus/kernels/cpu.h"
+#include "table.h"
+
+namespace focus::kernels {
+namespace {
+
+struct Chosen {
+  const Tables* tables;
+  const char* name;
+};
+
+Chosen choose() {
+#if defined(__x86_64__)
+  const char* wish = std::getenv("FOCUS_CPU_ISA");
+  const std::string_view limit = wish == nullptr ? "" : wish;
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && limit != "avx2" && limit != "baseline") return {&tables_avx512(), "avx512"};
+  if (avx2 && limit != "baseline") return {&tables_avx2(), "avx2"};
+#endif
+  return {&tables_baseline(), "baseline"};
+}
+
+const Chosen& chosen() {
+  static const Chosen value = choose();
+  return value;
+}
+
+template <class T>
+const Table<T>& table() {
+  if constexpr (sizeof(T) == sizeof(float)) {
+    return chosen().tables->f32;
+  } else {
+    return chosen().tables->f64;
+  }
+}
+
+}  // namespace
+
+const char* cpu_isa() { return chosen().name; }
+
+template <class T>
+void fir_forward(const FirForward<T>& args, int64_t begin, int64_t end) {
+  table<T>().fir_forward(args, begin, end);
+}
+template <class T>
+void fir_taps_gradient(const FirTapsGradient<T>& args, int64_t begin, int64_t end) {
+  table<T>().fir_taps_gradient(args, begin, end);
+}
+template <class T>
+void modal_scan(const ModalScan<T>& args, int64_t begin, int64_t end) {
+  table<T>().modal_scan(args, begin, end);
+}
+template <class T>
+void modal_scan_gradient(const ModalScanGradient<T>& args, int64_t begin, int64_t end) {
+  table<T>().modal_scan_gradient(args, begin, end);
+}
+
+template void fir_forward(const FirForward<float>&, int64_t, int64_t);
+template void fir_forward(const FirForward<double>&, int64_t, int64_t);
+template void fir_taps_gradient(const FirTapsGradient<float>&, int64_t, int64_t);
+template void fir_taps_gradient(const FirTapsGradient<double>&, int64_t, int64_t);
+template void modal_scan(const ModalScan<float>&, int64_t, int64_t);
+template void modal_scan(const ModalScan<double>&, int64_t, int64_t);
+template void modal_scan_gradient(const ModalScanGradient<float>&, int64_t, int64_t);
+template void modal_scan_gradient(const ModalScanGradient<double>&, int64_t, int64_t);
+
+}  // namespace focus::kernels

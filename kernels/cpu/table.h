@@ -1,0 +1,24 @@
+// One table of function pointers per instruction set.
+#pragma once
+
+#include "focus/kernels/cpu.h"
+
+namespace focus::kernels {
+
+template <class T>
+struct Table {
+  void (*fir_forward)(const FirForward<T>&, int64_t, int64_t);
+  void (*fir_taps_gradient)(const FirTapsGradient<T>&, int64_t, int64_t);
+  void (*modal_scan)(const ModalScan<T>&, int64_t, int64_t);
+  void (*modal_scan_gradient)(const ModalScanGradient<T>&, int64_t, int64_t);
+};
+struct Tables {
+  Table<float> f32;
+  Table<double> f64;
+};
+
+const Tables& tables_baseline();
+const Tables& tables_avx2();
+const Tables& tables_avx512();
+
+}  // namespace focus::kernels
