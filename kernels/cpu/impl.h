@@ -108,10 +108,12 @@ void modal_block(const ModalScan<T>& a, int64_t c) {
   using V = typename L::Vec;
   const int modes = N > 0 ? N : static_cast<int>(a.num_modes);
   const int64_t stride = a.channels;
-  V s[N > 0 ? N : kMaxModes], pole[N > 0 ? N : kMaxModes], res[N > 0 ? N : kMaxModes];
+  constexpr int kSize = N > 0 ? N : kMaxModes;
+  V s[kSize], pole[kSize], rest[kSize], res[kSize];
   for (int n = 0; n < modes; ++n) {
     s[n] = load<V>(a.initial + n * stride + c);
     pole[n] = load<V>(a.poles + n * stride + c);
+    rest[n] = load<V>(a.poles_rest + n * stride + c);
     res[n] = load<V>(a.residues + n * stride + c);
   }
   for (int64_t t = 0; t < a.length; ++t) {
@@ -122,7 +124,7 @@ void modal_block(const ModalScan<T>& a, int64_t c) {
     V even = zero<V>(), odd = zero<V>();
 #pragma GCC unroll 16
     for (int n = 0; n < modes; ++n) {
-      s[n] = pole[n] * s[n] + p;
+      s[n] = pole[n] * s[n] + (rest[n] * s[n] + p);
       if (n % 2 == 0) {
         even += res[n] * s[n];
       } else {

@@ -25,11 +25,11 @@ void for_channel_blocks(int64_t tasks_per_block, int64_t channels, const F& run)
 
 // Tensors here are mode-major: poles, residues [N, D]; states [B, N, D].
 template <class T>
-void forward_kernel(const Tensor& p, const Tensor& poles, const Tensor& residues, const Tensor& initial, Tensor& y, Tensor& final, Tensor& saved) {
+void forward_kernel(const Tensor& p, const Tensor& poles, const Tensor& rest, const Tensor& residues, const Tensor& initial, Tensor& y, Tensor& final, Tensor& saved) {
   const int64_t length = p.size(1), channels = p.size(2), modes = poles.size(0);
   const int64_t saved_size = saved.defined() ? saved.size(1) * modes * channels : 0;
   for_channel_blocks(p.size(0), channels, [&](int64_t b, int64_t c0, int64_t c1) {
-    kernels::modal_scan<T>({p.const_data_ptr<T>() + b * length * channels, poles.const_data_ptr<T>(), residues.const_data_ptr<T>(),
+    kernels::modal_scan<T>({p.const_data_ptr<T>() + b * length * channels, poles.const_data_ptr<T>(), rest.const_data_ptr<T>(), residues.const_data_ptr<T>(),
                             initial.const_data_ptr<T>() + b * modes * channels, y.mutable_data_ptr<T>() + b * length * channels,
                             final.mutable_data_ptr<T>() + b * modes * channels,
                             saved.defined() ? saved.mutable_data_ptr<T>() + b * saved_size : nullptr, length, modes, channels},
@@ -54,14 +54,15 @@ void backward_kernel(const Tensor& p, const Tensor& poles, const Tensor& residue
 }
 
 struct Scan : torch::autograd::Function<Scan> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& p, const Tensor& poles, const Tensor& residues, const Tensor& initial) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& p, const Tensor& log_poles, const Tensor& residues, const Tensor& initial) {
+    const Tensor exact = log_poles.to(at::kDouble).exp(), poles = exact.to(p.scalar_type()), rest = (exact - poles).to(p.scalar_type());
     Tensor y = at::empty_like(p), final = at::empty_like(initial), saved;
-    if (p.requires_grad() || poles.requires_grad() || residues.requires_grad() || initial.requires_grad()) {
+    if (p.requires_grad() || log_poles.requires_grad() || residues.requires_grad() || initial.requires_grad()) {
       const int64_t blocks = (p.size(1) + kernels::kScanBlock - 1) / kernels::kScanBlock;
       saved = at::empty({p.size(0), blocks, poles.size(0), p.size(2)}, p.options());
     }
-    p.scalar_type() == at::kDouble ? forward_kernel<double>(p, poles, residues, initial, y, final, saved)
-                                   : forward_kernel<float>(p, poles, residues, initial, y, final, saved);
+    p.scalar_type() == at::kDouble ? forward_kernel<double>(p, poles, rest, residues, initial, y, final, saved)
+                                   : forward_kernel<float>(p, poles, rest, residues, initial, y, final, saved);
     ctx->save_for_backward({p, poles, residues, saved});
     return {y, final};
   }
@@ -73,7 +74,7 @@ struct Scan : torch::autograd::Function<Scan> {
     Tensor dp = at::empty_like(p), dpoles = at::zeros_like(poles), dresidues = at::zeros_like(residues), dinitial = at::empty_like(dfinal);
     p.scalar_type() == at::kDouble ? backward_kernel<double>(p, poles, residues, saved, dy, dfinal, dp, dpoles, dresidues, dinitial)
                                    : backward_kernel<float>(p, poles, residues, saved, dy, dfinal, dp, dpoles, dresidues, dinitial);
-    return {dp, dpoles, dresidues, dinitial};
+    return {dp, dpoles.mul_(poles), dresidues, dinitial};  // d log a = a da
   }
 };
 
@@ -95,7 +96,7 @@ std::pair<Tensor, Tensor> modal_scan(const Tensor& p_BLD, const Tensor& log_pole
   if (!p_BLD.is_cpu()) return modal_scan_reference(p_BLD, log_poles_DN, residues_DN, state_BDN);
   const Tensor initial = state_BDN.defined() ? state_BDN.transpose(1, 2).contiguous()
                                              : at::zeros({p_BLD.size(0), log_poles_DN.size(1), p_BLD.size(2)}, p_BLD.options());
-  const auto out = Scan::apply(p_BLD.contiguous(), log_poles_DN.exp().t().contiguous(), residues_DN.t().contiguous(), initial);
+  const auto out = Scan::apply(p_BLD.contiguous(), log_poles_DN.t().contiguous(), residues_DN.t().contiguous(), initial);
   return {out[0], out[1].transpose(1, 2)};
 }
 

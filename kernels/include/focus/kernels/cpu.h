@@ -29,6 +29,7 @@ template <class T>
 struct ModalScan {
   const T* p;         // [length, channels]
   const T* poles;     // [num_modes, channels]: decay a per mode
+  const T* poles_rest;  // [num_modes, channels]: what rounding took off each pole; a slow pole's rounding error would grow with every step
   const T* residues;  // [num_modes, channels]
   const T* initial;   // [num_modes, channels]
   T* y;               // [length, channels]

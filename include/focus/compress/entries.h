@@ -1,0 +1,40 @@
+// Retained entries: what is left of closed windows at one attention layer. Legend: B batch, H heads, S entries, E head dimension.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace focus::compress {
+
+/// Where an entry comes from: its window and its k-mer's index over the whole sequence (raw bases of rivals: the base's index).
+struct EntryOrigin {
+  int64_t window = 0;
+  int64_t index = 0;
+};
+
+struct Entries {
+  at::Tensor k;     // [B, H, S, E] rotated to true positions
+  at::Tensor v;     // [B, H, S, E]
+  at::Tensor beta;  // [B, H, S] fp32 log-mass added to the score; undefined = 0 for all
+  std::vector<EntryOrigin> origin;
+
+  int64_t size() const { return k.defined() ? k.size(2) : 0; }
+  bool empty() const { return size() == 0; }
+  /// Appends along S; a missing beta on one side is filled with zeros.
+  void append(const Entries& more);
+  /// Entries [begin, end).
+  Entries slice(int64_t begin, int64_t end) const;
+  /// Drops all but [begin, end), into storage of their own where no gradient is recorded, so that memory is really freed.
+  void keep(int64_t begin, int64_t end);
+  /// Bytes of keys, values and beta.
+  int64_t num_bytes() const;
+  Entries clone() const;
+  void detach();
+};
+
+/// Bytes of one entry: keys and values of all heads, and beta where the policy stores one.
+int64_t bytes_per_entry(int64_t batch, int64_t heads, int64_t head_dim, at::ScalarType dtype, bool with_beta);
+
+}  // namespace focus::compress

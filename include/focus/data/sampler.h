@@ -1,0 +1,89 @@
+// Training sequences drawn at random from FASTA and JSONL sources, with pasted far copies as an option.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "focus/config/fields.h"
+
+namespace focus::data {
+
+/// One file to draw from; exactly one of fasta and jsonl is set.
+struct SourceConfig {
+  std::string fasta;                 // FASTA file
+  std::vector<std::string> regions;  // regions or .bed files to draw from; empty: every record
+  std::string jsonl;                 // JSONL file, held in memory
+  double weight = 1.0;               // share of the samples, relative to the other sources
+
+  void visit(config::Fields& f);
+};
+
+/// Planted copies: a segment of the sequence is written again further right, so that its bases can only be predicted well by what still
+/// knows the first occurrence. Lengths are cut to a quarter (minimum) and to .45 (maximum) of the sequence.
+struct CopyConfig {
+  double probability = 0.0;  // of a sequence to receive copies
+  int64_t min_count = 1, max_count = 4;
+  int64_t min_length = 100, max_length = 800;
+  double far_fraction = 0.6;                 // of the sequences with copies, where long enough: all their copies are far
+  int64_t min_far_distance = 1100;           // least distance of a far copy; sequences shorter than twice this have no far copies
+  double max_substitution = 0.05;            // each copy draws its substitution rate from [0, this]
+  double reverse_complement_fraction = 0.0;  // of the copies, written on the opposite strand
+
+  void visit(config::Fields& f);
+};
+
+struct SamplerConfig {
+  std::vector<SourceConfig> sources;
+  std::vector<std::string> exclude;  // regions or .bed files never drawn from (held-out data), looked up in every FASTA source
+  double max_n_fraction = 0.05;
+  double reverse_complement = 0.0;
+  double lowercase_weight = 0.1;
+  double natural_weight = 1.0;  // factor on the loss weight outside copies
+  double copy_weight = 1.0;     // loss weight inside a copy
+  int64_t copy_warmup = 8;      // first bases of a copy that still count as outside: no model can know that a copy has begun
+  int64_t memory_mb = 512;      // FASTA regions are held decoded when all together fit, else read piece by piece; bounds JSONL sources
+  CopyConfig copies;
+
+  void visit(config::Fields& f);
+};
+
+/// One training sequence. All arrays have the sequence's length.
+struct Sample {
+  std::vector<uint8_t> tokens;       // upper-case letters
+  std::vector<float> weights;        // loss weight of the prediction OF token t; weights[0] = 0
+  std::vector<int32_t> copy_offset;  // position within a planted copy, -1 outside
+  std::vector<int32_t> copy_source;  // position the base was copied from, -1 outside
+  std::string name;                  // record
+  int64_t begin = 0;                 // 0-based first base in the record, on the forward strand
+  bool reverse = false;              // the sequence is the reverse complement of [begin, begin + length)
+};
+
+/// Draws sequences. sample() is a pure function of (configuration, seed, index, length): a resumed run needs only the next index, and
+/// several workers may draw interleaved indices. Safe to call from several threads.
+///
+/// A source is drawn by weight; in a FASTA source each allowed window of the length is equally likely, in a JSONL source a record is
+/// drawn in proportion to its length. Windows cross neither record nor region nor excluded stretch. A JSONL record shorter than the
+/// length is returned whole, at its own length.
+///
+/// Throws DataError: unreadable or unsound files, unknown records, letters that are no nucleotides, no window of the length, only windows
+/// with more than max_n_fraction letters other than ACGT (after 1000 draws). ConfigError: a source with neither or both files.
+class SequenceSampler {
+ public:
+  SequenceSampler(SamplerConfig config, uint64_t seed);
+  ~SequenceSampler();
+  SequenceSampler(SequenceSampler&&) noexcept;
+
+  Sample sample(uint64_t index, int64_t length) const;
+  /// Bases that may be drawn, over all sources.
+  int64_t num_bases() const;
+  /// Whether all FASTA regions are held in memory.
+  bool in_memory() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace focus::data

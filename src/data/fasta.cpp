@@ -1,0 +1,339 @@
+#include "focus/data/fasta.h"
+
+#include <htslib/bgzf.h>
+#include <htslib/faidx.h>
+#include <htslib/hts_log.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <fstream>
+#include <mutex>
+#include <sstream>
+#include <unordered_map>
+#include <unordered_set>
+#include <utility>
+
+#include "focus/core/error.h"
+#include "focus/core/file.h"
+
+namespace focus::data {
+namespace fs = std::filesystem;
+namespace {
+
+struct BgzfClose {
+  void operator()(BGZF* file) const { bgzf_close(file); }
+};
+using BgzfHandle = std::unique_ptr<BGZF, BgzfClose>;
+struct FaiClose {
+  void operator()(faidx_t* index) const { fai_destroy(index); }
+};
+using FaiHandle = std::unique_ptr<faidx_t, FaiClose>;
+
+// htslib writes its own messages to stderr; here every failure becomes a DataError instead.
+class QuietHtslib {
+ public:
+  QuietHtslib() : level_(hts_get_log_level()) { hts_set_log_level(HTS_LOG_OFF); }
+  ~QuietHtslib() { hts_set_log_level(level_); }
+
+ private:
+  htsLogLevel level_;
+};
+
+struct IndexEntry {
+  std::string name;
+  int64_t length = 0, offset = 0, line_bases = 0, line_bytes = 0;
+};
+
+enum class Packing { plain, bgzf };
+
+BgzfHandle open_bgzf(const fs::path& path) {
+  BgzfHandle file(bgzf_open(path.c_str(), "r"));
+  if (!file) fail<DataError>("cannot open '", path.string(), "': check that the file exists and is readable");
+  return file;
+}
+
+Packing check_kind(const fs::path& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) fail<DataError>("FASTA file '", path.string(), "' does not exist");
+  if (!fs::is_regular_file(path, error))
+    fail<DataError>("'", path.string(), "' is not a regular file; an indexed FASTA must be a file on disk, not a pipe or a folder");
+  if (fs::file_size(path, error) == 0) fail<DataError>("FASTA file '", path.string(), "' is empty");
+  BgzfHandle file = open_bgzf(path);
+  const int compression = bgzf_compression(file.get());
+  if (compression == 1)
+    fail<DataError>("'", path.string(), "' is plain gzip, which cannot be read at random positions; repack it with: gunzip -c '",
+                    path.string(), "' | bgzip > '", path.stem().string(), ".bgz'");
+  int first = '\n';
+  while (first == '\n' || first == '\r') first = bgzf_getc(file.get());
+  if (first == -1) fail<DataError>("FASTA file '", path.string(), "' holds no record");
+  if (first < 0) fail<DataError>("cannot read '", path.string(), "': the file is damaged or cut short");
+  if (first == '@')
+    fail<DataError>("'", path.string(), "' is FASTQ, but FASTA is needed; convert it with: seqtk seq -A (or samtools fasta), then bgzip");
+  if (first != '>')
+    fail<DataError>("'", path.string(), "' is not FASTA: it must begin with '>', but begins with '", static_cast<char>(first), "'");
+  return compression == 2 ? Packing::bgzf : Packing::plain;
+}
+
+// htslib silently drops a record whose name was seen before and accepts empty ones, so the headers are walked once before indexing.
+void check_records(const fs::path& path) {
+  BgzfHandle file = open_bgzf(path);
+  std::unordered_set<std::string> seen;
+  std::vector<char> buffer(1 << 16);
+  std::string header, name;
+  bool line_start = true, in_header = false, any_base = true;
+  const auto finish_record = [&] {
+    if (!any_base) fail<DataError>("record '", name, "' of '", path.string(), "' has no bases; remove it");
+  };
+  for (;;) {
+    const ssize_t count = bgzf_read(file.get(), buffer.data(), buffer.size());
+    if (count < 0) fail<DataError>("cannot read '", path.string(), "': the file is damaged or cut short");
+    if (count == 0) break;
+    const char* cursor = buffer.data();
+    const char* const end = cursor + count;
+    while (cursor < end) {
+      if (line_start && *cursor == '>') {
+        finish_record();
+        in_header = true;
+        header.clear();
+        ++cursor;
+      }
+      const char* stop = std::find(cursor, end, '\n');
+      if (in_header) {
+        header.append(cursor, stop);
+      } else if (!any_base) {
+        any_base = std::any_of(cursor, stop, [](char c) { return std::isgraph(static_cast<unsigned char>(c)) != 0; });
+      }
+      line_start = stop != end;
+      if (line_start && in_header) {
+        in_header = false;
+        any_base = false;
+        name = header.substr(0, header.find_first_of(" \t\r"));
+        if (name.empty()) fail<DataError>("a record of '", path.string(), "' has no name ('>' must be followed by one)");
+        if (!seen.insert(name).second)
+          fail<DataError>("record name '", name, "' occurs twice in '", path.string(), "'; names must be unique");
+      }
+      cursor = line_start ? stop + 1 : stop;
+    }
+  }
+  finish_record();
+  if (in_header) fail<DataError>("record '", header, "' of '", path.string(), "' has no bases; remove it");
+}
+
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string pattern = (fs::temp_directory_path() / "focus-index-XXXXXX").string();
+    if (mkdtemp(pattern.data()) == nullptr)
+      fail<DataError>("cannot create a temporary folder for a FASTA index in '", fs::temp_directory_path().string(), "'");
+    path_ = pattern;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  const fs::path& path() const { return path_; }
+
+ private:
+  fs::path path_;
+};
+
+bool build_index(const fs::path& path, const fs::path& fai, const fs::path& gzi) {
+  const QuietHtslib quiet;
+  return fai_build3(path.c_str(), fai.c_str(), gzi.c_str()) == 0;
+}
+
+bool can_create(const fs::path& file) {
+  std::error_code ignored;
+  const bool opened = std::ofstream(file).good();
+  fs::remove(file, ignored);
+  return opened;
+}
+
+std::vector<IndexEntry> read_index(const fs::path& fai) {
+  std::vector<IndexEntry> entries;
+  std::istringstream text(read_file(fai));
+  std::string line;
+  for (int64_t number = 1; std::getline(text, line); ++number) {
+    if (line.empty()) continue;
+    std::istringstream columns(line);
+    IndexEntry entry;
+    if (!std::getline(columns, entry.name, '\t') || !(columns >> entry.length >> entry.offset >> entry.line_bases >> entry.line_bytes) ||
+        entry.length < 0 || entry.offset < 0)
+      fail<DataError>("line ", number, " of the FASTA index '", fai.string(), "' is damaged; delete the index, it will be built again");
+    entries.push_back(std::move(entry));
+  }
+  return entries;
+}
+
+// An index made from another version of the file would give wrong bases without a word: its last record must end where the file ends.
+void check_index_fits(const fs::path& path, const fs::path& fai, const fs::path& gzi, Packing packing,
+                      const std::vector<IndexEntry>& entries) {
+  const auto stale = [&] {
+    fail<DataError>("the index '", fai.string(), "' does not fit '", path.string(),
+                    "' (made from another version of it?); delete the index, it will be built again");
+  };
+  if (entries.empty()) stale();
+  const IndexEntry& last =
+      *std::max_element(entries.begin(), entries.end(), [](const IndexEntry& a, const IndexEntry& b) { return a.offset < b.offset; });
+  if (last.length == 0) return;  // reported as an empty record
+  if (last.line_bases <= 0) stale();
+  BgzfHandle file = open_bgzf(path);
+  if (packing == Packing::bgzf && bgzf_index_load(file.get(), gzi.c_str(), nullptr) != 0)
+    fail<DataError>("cannot read the BGZF index '", gzi.string(), "'; delete it, it will be built again");
+  const auto read_at = [&](int64_t offset, int64_t count) {
+    std::string bytes(static_cast<std::size_t>(count), '\0');
+    if (bgzf_useek(file.get(), offset, SEEK_SET) != 0) stale();
+    const ssize_t got = bgzf_read(file.get(), bytes.data(), bytes.size());
+    bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
+    return bytes;
+  };
+  const int64_t last_base = last.offset + (last.length - 1) / last.line_bases * last.line_bytes + (last.length - 1) % last.line_bases;
+  const std::string before = read_at(last.offset - 1, 1), tail = read_at(last_base, 64);
+  if (before != "\n" || tail.empty() || std::isalpha(static_cast<unsigned char>(tail[0])) == 0 ||
+      std::any_of(tail.begin() + 1, tail.end(), [](char c) { return std::isspace(static_cast<unsigned char>(c)) == 0; }))
+    stale();
+}
+
+int64_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<int64_t> row(b.size() + 1);
+  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int64_t>(j);
+  for (std::size_t i = 1; i <= a.size(); ++i) {
+    int64_t diagonal = row[0];
+    row[0] = static_cast<int64_t>(i);
+    for (std::size_t j = 1; j <= b.size(); ++j) {
+      const int64_t substitute = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+      diagonal = row[j];
+      row[j] = std::min({substitute, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row[b.size()];
+}
+
+std::string folded(std::string_view name, bool drop_chr) {
+  std::string result(name);
+  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (drop_chr && result.rfind("chr", 0) == 0) result.erase(0, 3);
+  if (drop_chr && result == "m") result = "mt";
+  return result;
+}
+
+}  // namespace
+
+std::string nearest_name(std::string_view name, const std::vector<std::string>& known) {
+  const std::string wanted = folded(name, true);
+  for (const std::string& candidate : known) {
+    if (folded(candidate, true) == wanted) return candidate;
+  }
+  const std::string plain = folded(name, false);
+  int64_t best = std::max<int64_t>(1, static_cast<int64_t>(name.size()) / 3) + 1;
+  std::string nearest;
+  for (const std::string& candidate : known) {
+    const int64_t distance = edit_distance(plain, folded(candidate, false));
+    if (distance < best) {
+      best = distance;
+      nearest = candidate;
+    }
+  }
+  return nearest;
+}
+
+struct FastaFile::Impl {
+  fs::path path;
+  FaiHandle index;
+  std::vector<std::string> names;
+  std::unordered_map<std::string, int64_t> lengths;
+  int64_t total_length = 0;
+  std::mutex mutex;  // faidx keeps one file position
+
+  int64_t length(std::string_view name) const {
+    const auto found = lengths.find(std::string(name));
+    if (found != lengths.end()) return found->second;
+    const std::string near = nearest_name(name, names);
+    std::string hint = near.empty() ? concat("it holds ", names.size(), " record(s), the first is '", names.front(), "'")
+                                    : concat("did you mean '", near, "'?");
+    if (!near.empty() && near != name && folded(near, true) == folded(name, true) && folded(near, false) != folded(name, false))
+      hint += " (the file and the request differ in the 'chr' prefix)";
+    fail<DataError>("no record '", name, "' in '", path.string(), "'; ", hint);
+  }
+};
+
+FastaFile::FastaFile(const fs::path& path) : impl_(std::make_unique<Impl>()) {
+  impl_->path = path;
+  const Packing packing = check_kind(path);
+  fs::path fai = path, gzi = path;
+  fai += ".fai";
+  gzi += ".gzi";
+  std::unique_ptr<TemporaryFolder> temporary;
+  std::error_code error;
+  const bool have_index = fs::exists(fai, error) && (packing == Packing::plain || fs::exists(gzi, error));
+  if (!have_index) {
+    check_records(path);
+    // Built under names of this process and renamed, so that programs started together never read half an index.
+    const std::string suffix = concat(".tmp-", ::getpid());
+    fs::path built_fai = fai, built_gzi = gzi;
+    built_fai += suffix;
+    built_gzi += suffix;
+    bool in_place = can_create(built_fai);
+    if (in_place) {
+      in_place = build_index(path, built_fai, built_gzi);
+      if (in_place && packing == Packing::bgzf) fs::rename(built_gzi, gzi, error);
+      if (in_place && !error) fs::rename(built_fai, fai, error);
+      in_place = in_place && !error;
+      fs::remove(built_fai, error);
+      fs::remove(built_gzi, error);
+    }
+    if (!in_place) {
+      temporary = std::make_unique<TemporaryFolder>();
+      fai = temporary->path() / "index.fai";
+      gzi = temporary->path() / "index.gzi";
+      if (!build_index(path, fai, gzi))
+        fail<DataError>("cannot index '", path.string(),
+                        "': within a record all lines but the last must have the same length (rewrap it, e.g. with: seqtk seq -l 60)");
+    }
+  }
+  const std::vector<IndexEntry> entries = read_index(fai);
+  check_index_fits(path, fai, gzi, packing, entries);
+  for (const IndexEntry& entry : entries) {
+    if (entry.length == 0) fail<DataError>("record '", entry.name, "' of '", path.string(), "' has no bases; remove it");
+    impl_->names.push_back(entry.name);
+    impl_->lengths[entry.name] = entry.length;
+    impl_->total_length += entry.length;
+  }
+  const QuietHtslib quiet;
+  impl_->index.reset(fai_load3(path.c_str(), fai.c_str(), gzi.c_str(), 0));
+  if (!impl_->index)
+    fail<DataError>("cannot load the index '", fai.string(), "' of '", path.string(), "'; delete it, it will be built again");
+}
+
+FastaFile::~FastaFile() = default;
+FastaFile::FastaFile(FastaFile&&) noexcept = default;
+FastaFile& FastaFile::operator=(FastaFile&&) noexcept = default;
+
+const fs::path& FastaFile::path() const { return impl_->path; }
+const std::vector<std::string>& FastaFile::names() const { return impl_->names; }
+bool FastaFile::contains(std::string_view name) const { return impl_->lengths.count(std::string(name)) != 0; }
+int64_t FastaFile::length(std::string_view name) const { return impl_->length(name); }
+int64_t FastaFile::total_length() const { return impl_->total_length; }
+
+std::string FastaFile::fetch(std::string_view name, int64_t begin, int64_t end) const {
+  const int64_t length = impl_->length(name);
+  if (begin < 0 || end < begin || end > length)
+    fail<DataError>("bases ", begin, "..", end, " (0-based, half-open) of record '", name, "' in '", impl_->path.string(),
+                    "' do not exist: the record has ", length, " bases");
+  if (begin == end) return {};
+  const std::string key(name);
+  const std::lock_guard lock(impl_->mutex);
+  hts_pos_t count = 0;
+  const std::unique_ptr<char, decltype(&std::free)> bases(faidx_fetch_seq64(impl_->index.get(), key.c_str(), begin, end - 1, &count),
+                                                          &std::free);
+  if (!bases || count != end - begin)
+    fail<DataError>("cannot read bases ", begin, "..", end, " of record '", name, "' in '", impl_->path.string(),
+                    "': the file is damaged or was changed after it was opened");
+  return std::string(bases.get(), static_cast<std::size_t>(count));
+}
+
+std::string FastaFile::fetch(std::string_view name) const { return fetch(name, 0, length(name)); }
+
+}  // namespace focus::data

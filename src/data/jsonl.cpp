@@ -1,0 +1,46 @@
+#include "focus/data/jsonl.h"
+
+#include <nlohmann/json.hpp>
+
+#include "focus/core/error.h"
+#include "line_reader.h"
+
+namespace focus::data {
+
+struct JsonlReader::Impl {
+  explicit Impl(const std::filesystem::path& p) : path(p), lines(p) {}
+  std::filesystem::path path;
+  LineReader lines;
+  std::string line;
+};
+
+JsonlReader::JsonlReader(const std::filesystem::path& path) : impl_(std::make_unique<Impl>(path)) {}
+JsonlReader::~JsonlReader() = default;
+
+bool JsonlReader::next(JsonlRecord& record) {
+  do {
+    if (!impl_->lines.next(impl_->line)) return false;
+  } while (impl_->line.find_first_not_of(" \t") == std::string::npos);
+  record.line = impl_->lines.number();
+  const std::string where = concat("line ", record.line, " of '", impl_->path.string(), "': ");
+  nlohmann::json value;
+  try {
+    value = nlohmann::json::parse(impl_->line);
+  } catch (const nlohmann::json::exception& error) {
+    fail<DataError>(where, "not JSON (", error.what(), "); each line must be one object such as {\"text\": \"ACGT\"}");
+  }
+  if (!value.is_object()) fail<DataError>(where, "expected an object such as {\"text\": \"ACGT\"}, got ", value.type_name());
+  const auto text = value.find("text");
+  if (text == value.end()) fail<DataError>(where, "the object has no \"text\"");
+  if (!text->is_string()) fail<DataError>(where, "\"text\" must be a string, got ", text->type_name());
+  record.text = text->get<std::string>();
+  if (record.text.empty()) fail<DataError>(where, "\"text\" is empty");
+  record.name = concat("line-", record.line);
+  for (const char* key : {"name", "id"}) {
+    const auto name = value.find(key);
+    if (name != value.end()) record.name = name->is_string() ? name->get<std::string>() : name->dump();
+  }
+  return true;
+}
+
+}  // namespace focus::data
