@@ -1,0 +1,73 @@
+// The configuration of focus-train: one JSON file, every key also settable with --set path=value.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "focus/compress/config.h"
+#include "focus/config/fields.h"
+#include "focus/data/sampler.h"
+#include "focus/model/initialise.h"
+#include "focus/train/optimizer.h"
+#include "focus/train/schedule.h"
+
+namespace focus::train {
+
+enum class TaskKind { adapter, pretrain };
+enum class Execution { parallel, sequential };
+
+/// A part of the run with sequences of one length.
+struct StageConfig {
+  int64_t length = 8192;  // bases per sequence
+  int64_t steps = 100;    // optimizer steps
+  int64_t batch = 1;      // sequences per micro-batch
+  double natural_weight = 1.0;
+  data::CopyConfig copies;
+  void visit(config::Fields& f);
+};
+
+struct ObjectiveConfig {
+  double ce = 0.0;       // weight of the next-base cross-entropy (Eq. 1, 6)
+  double kl = 1.0;       // weight of KL(full || compressed)
+  bool focus_positions = false;  // inline stream: Focus tokens predict the next base too (Eq. 6)
+  bool skip_first_window = true;  // nothing is compressed there, so its loss has no gradient in the adapter
+  void visit(config::Fields& f);
+};
+
+struct ValidationConfig {
+  int64_t every = 0;      // steps between validations; 0 = none
+  int64_t sequences = 8;
+  int64_t length = 8192;
+  data::SamplerConfig data;
+  void visit(config::Fields& f);
+};
+
+struct TrainConfig {
+  TaskKind task = TaskKind::adapter;
+  std::string model_config;      // Evo-2 YAML
+  std::string model_checkpoint;  // adapter: the frozen backbone; pretrain: where to start from, or empty
+  model::InitConfig init;        // pretrain
+  compress::MemoryConfig memory;  // adapter
+  data::SamplerConfig data;
+  std::vector<StageConfig> stages = {StageConfig{}};
+  int64_t accumulation = 4;  // micro-batches per optimizer step
+  ObjectiveConfig objective;
+  Execution execution = Execution::parallel;
+  int64_t bptt_windows = 0;  // sequential: windows the gradient goes back; 0 = all
+  AdamWConfig optimizer;
+  ScheduleConfig schedule;
+  std::vector<std::string> freeze;  // pretrain: parameters whose names end with one of these stay as they are
+  ValidationConfig validation;
+  int64_t checkpoint_every = 100;
+  int64_t keep_last = 3;
+  int64_t seed = 42;
+  std::string dtype = "fp32";
+  std::string device = "auto";
+  int64_t threads = 0;  // 0 = all cores
+  void visit(config::Fields& f);
+  /// Cross-field checks; ConfigError.
+  void validate() const;
+};
+
+}  // namespace focus::train

@@ -1,0 +1,82 @@
+// The training loop: fetch all micro-batches of a step, forward and backward each, clip, check, step, log, validate, save. What is trained
+// and with which loss is a Task's business.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "focus/data/sampler.h"
+#include "focus/train/checkpoint.h"
+#include "focus/train/config.h"
+#include "focus/train/metrics_log.h"
+#include "focus/train/optimizer.h"
+
+namespace focus::train {
+
+/// Sequences of a micro-batch, right-padded with weight 0 (causality keeps padding from changing anything before it).
+struct Batch {
+  at::Tensor tokens;       // [B, L] int64
+  at::Tensor weights;      // [B, L] fp32, loss weight of the prediction OF token t; column 0 is 0
+  at::Tensor copy_offset;  // [B, L] int32, -1 outside planted copies
+};
+Batch make_batch(const std::vector<data::Sample>& samples, const at::Device& device);
+
+/// A weighted sum of losses and the weight it is to be divided by.
+struct LossSum {
+  at::Tensor sum;      // scalar with gradient
+  double weight = 0;
+  std::vector<std::pair<std::string, double>> parts;  // further sums to report, divided by the same weight
+};
+
+class Task {
+ public:
+  virtual ~Task() = default;
+  virtual std::vector<Parameter> parameters() = 0;
+  /// The divisor of this batch's loss, known before the forward pass, so that accumulation over unequal batches is exact.
+  virtual double weight_of(const Batch& batch) const = 0;
+  virtual LossSum loss(const Batch& batch) = 0;
+  /// Called after each optimizer step.
+  virtual void after_step() {}
+  /// Named figures on held-out data; `primary` is what "best" means (lower is better).
+  struct Validation {
+    std::vector<std::pair<std::string, double>> figures;
+    double primary = 0;
+  };
+  virtual Validation validate(const std::vector<Batch>& batches) = 0;
+  /// Extra identity stored with checkpoints and checked on resume (e.g. the backbone's digest).
+  virtual std::string identity() const = 0;
+  /// Writes the result of the run into its folder.
+  virtual void write_result(const std::filesystem::path& folder) = 0;
+};
+
+struct TrainerOptions {
+  std::filesystem::path output;
+  bool resume = false, force = false;
+  std::vector<std::string> command_line;
+};
+
+struct TrainResult {
+  int64_t steps = 0;
+  double last_loss = 0;
+  double seconds = 0;
+  bool interrupted = false;
+};
+
+/// Runs the whole schedule. Throws Interrupted after a signal was honoured (checkpoint written), CheckFailed on a non-finite loss or
+/// gradient, naming step and sample indices.
+TrainResult train(const TrainConfig& config, Task& task, const TrainerOptions& options);
+
+/// Device and threads of a run from its config ("auto", "cpu", "cuda:N"). DeviceError.
+at::Device pick_device(const std::string& name);
+at::ScalarType pick_dtype(const std::string& name);
+
+/// The task a config asks for.
+std::unique_ptr<Task> make_task(const TrainConfig& config, const at::Device& device);
+
+}  // namespace focus::train
