@@ -17,13 +17,13 @@ constexpr const char* kStyles = R"(
 :root{--bg:#ffffff;--fg:#1a1e24;--muted:#5f6875;--line:#d5dae1;--panel:#f5f7f9;--warn-bg:#fff1e0;--warn-fg:#8a3b00;color-scheme:light dark}
 @media (prefers-color-scheme:dark){:root{--bg:#14171b;--fg:#e6e9ee;--muted:#9aa5b4;--line:#363d47;--panel:#1d2127;--warn-bg:#3d2508;--warn-fg:#ffc58f}}
 *{box-sizing:border-box}
-body{margin:0 auto;padding:24px 20px 60px;max-width:1560px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+body{margin:0 auto;padding:24px 20px 60px;max-width:1480px;background:var(--bg);color:var(--fg);font:15px/1.5 system-ui,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 h1{font-size:26px;margin:0 0 2px}h2{font-size:19px;margin:36px 0 8px}h3{font-size:15px;margin:0 0 6px}
 p{max-width:88ch;margin:8px 0}.sub{color:var(--muted);margin:0 0 16px}
 .warn{background:var(--warn-bg);color:var(--warn-fg);border-left:6px solid currentColor;padding:12px 16px;font-size:17px;font-weight:600;max-width:none}
 .scroll{overflow-x:auto;border:1px solid var(--line);border-radius:6px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums;font-size:13.5px}
-th,td{padding:5px 9px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
+th,td{padding:5px 8px;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 tr:last-child td{border-bottom:0}thead th{background:var(--panel);font-weight:600;vertical-align:bottom}
 th:first-child,td:first-child,.text{text-align:left}.wrap{white-space:normal}
 small{color:var(--muted);font-size:12px;display:block}
@@ -45,14 +45,18 @@ std::string interval_text(const metrics::Interval& interval, std::string (*forma
   return std::isnan(interval.low) ? "" : "<small>[" + format(interval.low) + ", " + format(interval.high) + "]</small>";
 }
 
+std::string one_decimal(double value) {
+  const std::string text = percent(value / 100);
+  return text.substr(0, text.find(' '));
+}
+
 std::string method_table(const ReportDigest& digest, Scope scope) {
-  std::string out =
-      "<div class=\"scroll\"><table>\n<thead><tr><th>method</th><th>kept entries<small>per layer</small></th><th>kept bytes<small>all "
-      "layers</small></th><th>KL mean<small>[95% interval]</small></th>"
-      "<th>KL median</th><th>recovered R<small>[95% interval]</small></th><th>L1</th><th>L2</th><th>Hellinger</th><th>JS</th><th>KL "
-      "over<small>A, C, G, "
-      "T</small></th><th>top-1<small>agreement</small></th><th>cross entropy</th>"
-      "<th>less full<small>[95% interval]</small></th></tr></thead>\n<tbody>\n";
+  std::string out = "<div class=\"scroll\"><table>\n<thead><tr><th>method</th><th>kept entries<small>per layer</small></th>";
+  out += "<th>kept bytes<small>all layers</small></th><th>KL mean<small>[95% interval]</small></th><th>KL median</th>";
+  out += "<th>recovered R<small>[95% interval]</small></th><th>L1</th><th>L2</th><th>Hellinger</th><th>JS</th>";
+  out +=
+      "<th>top-1<small>agreement</small></th><th>cross<small>entropy</small></th><th>less full<small>[95% "
+      "interval]</small></th></tr></thead>\n<tbody>\n";
   for (std::size_t m = 0; m < digest.methods.size(); ++m) {
     const MethodResult& method = *digest.methods[m].method;
     const ScopeStatistics& statistics = digest.methods[m].scopes[static_cast<std::size_t>(scope)];
@@ -66,12 +70,14 @@ std::string method_table(const ReportDigest& digest, Scope scope) {
     cell(format_bytes(method.kept_bytes));
     cell(rounded(of(Measure::kl).summary.mean) + (is_full ? "" : interval_text(of(Measure::kl).interval, rounded)));
     cell(rounded(of(Measure::kl).summary.median));
-    cell(is_full ? "\u2013" : percent(statistics.recovered.share) + interval_text(statistics.recovered.interval, percent));
+    cell(is_full ? "\u2013"
+                 : percent(statistics.recovered.share) +
+                       interval_text({100 * statistics.recovered.interval.low, 100 * statistics.recovered.interval.high}, one_decimal));
     for (const Measure measure : {Measure::l1, Measure::l2, Measure::hellinger, Measure::js}) cell(rounded(of(measure).summary.mean));
     cell(percent(of(Measure::top1_agreement).summary.mean));
     cell(rounded(of(Measure::cross_entropy).summary.mean));
     const ColumnStatistics& delta = statistics.columns[kDeltaCrossEntropy];
-    cell(is_full ? "\u2013" : rounded_difference(delta.summary.mean) + interval_text(delta.interval, rounded_difference));
+    cell(is_full ? "\u2013" : rounded_difference(delta.summary.mean) + interval_text(delta.interval, rounded));
     out += "</tr>\n";
   }
   return out + "</tbody></table></div>\n";

@@ -14,7 +14,7 @@
 namespace focus::eval {
 namespace {
 
-constexpr double kWidth = 760, kHeight = 400, kLeft = 80, kRight = 18, kTop = 14, kBottom = 58;
+constexpr double kWidth = 760, kHeight = 400, kLeft = 80, kRight = 34, kTop = 14, kBottom = 58;
 constexpr double kFloor = kHeight - kBottom;
 
 std::string num(double value) {
@@ -211,10 +211,22 @@ void Plot::labels(const std::vector<Label>& labels) {
   };
   std::vector<Placed> placed;
   for (const Label& label : labels) {
-    if (!shown(label.x, label.y)) continue;
-    const double x = place_x(label.x), y = place_y(label.y), width = 7.4 * static_cast<double>(label.text.size());
-    const bool flip = x + 12 + width > kWidth - kRight;
-    placed.push_back({&label, x, y, flip ? x - 12 - width : x + 12, flip ? x - 12 : x + 12 + width, y + 4});
+    if (shown(label.x, label.y)) placed.push_back({&label, place_x(label.x), place_y(label.y), 0, 0, place_y(label.y) + 4});
+  }
+  // Points side by side have their labels beside the whole group, so that no text covers a neighbour's marker.
+  std::sort(placed.begin(), placed.end(), [](const Placed& a, const Placed& b) { return a.x < b.x; });
+  for (std::size_t first = 0; first < placed.size();) {
+    std::size_t last = first + 1;
+    while (last < placed.size() && placed[last].x - placed[last - 1].x < 16) ++last;
+    double widest = 0;
+    for (std::size_t i = first; i < last; ++i) widest = std::max(widest, 7.4 * static_cast<double>(placed[i].label->text.size()));
+    const bool flip = placed[last - 1].x + 12 + widest > kWidth - kRight;
+    for (std::size_t i = first; i < last; ++i) {
+      const double width = 7.4 * static_cast<double>(placed[i].label->text.size());
+      placed[i].left = flip ? placed[first].x - 12 - width : placed[last - 1].x + 12;
+      placed[i].right = placed[i].left + width;
+    }
+    first = last;
   }
   std::sort(placed.begin(), placed.end(), [](const Placed& a, const Placed& b) { return a.y < b.y; });
   // Pairs that overlap push each other apart until none do.
@@ -235,7 +247,7 @@ void Plot::labels(const std::vector<Label>& labels) {
   }
   for (const Placed& entry : placed) {
     const bool flip = entry.left < entry.x;
-    if (std::fabs(entry.baseline - entry.y - 4) > 9)
+    if (std::fabs(entry.baseline - entry.y - 4) > 9 || std::fabs((flip ? entry.right : entry.left) - entry.x) > 20)
       body_ += "<path class=\"leader\" d=\"M" + num(entry.x) + " " + num(entry.y) + "L" + num(flip ? entry.right + 2 : entry.left - 2) +
                " " + num(entry.baseline - 4) + "\"/>";
     body_ += "<text class=\"halo " + entry.label->style.css_class + "\" fill=\"currentColor\" x=\"" + num(entry.left) + "\" y=\"" +
@@ -244,7 +256,7 @@ void Plot::labels(const std::vector<Label>& labels) {
 }
 
 std::vector<double> Plot::side_by_side(const std::vector<double>& xs) const {
-  constexpr double apart = 13;
+  constexpr double apart = 9;
   std::vector<std::size_t> order(xs.size());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
   std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return xs[a] < xs[b]; });
