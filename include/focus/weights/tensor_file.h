@@ -33,7 +33,9 @@ class TensorFile {
  public:
   virtual ~TensorFile() = default;
   /// Opens by content, not by name: zip magic = .pt, else safetensors. If `path` is missing and `path`.part0 exists, the parts
-  /// are joined. Throws WeightsError: truncated, malformed, disallowed pickle global (named), unsupported dtype, sizes that do not fit.
+  /// are joined. Throws WeightsError: missing, truncated, malformed, disallowed pickle global (named), unsupported dtype, sizes that do
+  /// not fit. A .pt may hold its tensors directly or one level down, under `state_dict`, `model`, `module` or a single key of any name.
+  /// No checksum is verified here: torch.save can be told to write none. Use file_digest to compare a download with its publisher's.
   static std::shared_ptr<TensorFile> open(const std::filesystem::path& path);
 
   /// In file order.
@@ -52,16 +54,19 @@ class TensorFile {
   std::vector<std::string> opaque_;
   std::map<std::string, std::string> metadata_;
   std::string format_;
+  std::map<std::string, std::size_t> index_;  // name -> position in tensors_
 };
 
-/// Writes a safetensors file atomically (8-byte aligned header, tensors in the given order). Throws DataError.
+/// Writes a safetensors file atomically (8-byte aligned header, tensors in the given order). Throws DataError: a repeated, reserved or
+/// non-UTF-8 name, a tensor without data, a file that cannot be written.
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
 /// Writes an Evo-2 style .pt: stored zip, 64-byte aligned records, protocol-2 pickle of a flat dict of tensors, which torch.load(weights_only=True)
-/// opens. Throws DataError.
+/// opens. Tensors of equal dtype and size at the same address share one storage. Throws DataError as above.
 void write_torch_archive(const std::filesystem::path& path, const std::vector<TensorView>& tensors);
 
-/// Digest of names, dtypes, shapes and bytes (SHA-256, hex) in name order: equal for the same tensors in either format.
+/// Digest of names, dtypes, shapes and bytes (SHA-256, hex) in name order: equal for the same tensors in either format. Hashed for each
+/// tensor, integers as 8 little-endian bytes: length of name, name, length of dtype, name_of(dtype), rank, every dimension, bytes.
 std::string digest(const TensorFile& file);
 /// SHA-256 of a file's bytes, hex.
 std::string file_digest(const std::filesystem::path& path);

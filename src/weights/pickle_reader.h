@@ -1,0 +1,46 @@
+// Reads the pickle of a .pt file into a passive tree. Nothing is ever executed: a global is one of a fixed list or an error, and calling one
+// only builds a node. All work and memory are linear in the pickle's length: nodes live in one array and refer to each other by number, so
+// neither depth nor cycles cost anything.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "focus/weights/tensor_file.h"
+
+namespace focus::weights {
+
+struct PickleNode {
+  using Ref = std::uint32_t;
+  enum class Kind : std::uint8_t { none, boolean, integer, real, text, bytes, tuple, list, dict, global, storage, tensor, byte_stream };
+  /// The callables; a storage type is Global::storage_type with its dtype.
+  enum class Global : std::uint8_t { rebuild_tensor, rebuild_parameter, ordered_dict, bytes_io, bytes, encode, storage_type };
+
+  Kind kind = Kind::none;
+  Global global = Global::bytes;
+  DType dtype = DType::float32;
+  /// boolean, integer: the value; storage: number of elements; tensor: offset into the storage, in elements.
+  std::int64_t integer = 0;
+  /// text: the value, UTF-8, a view of the pickle; storage: its key.
+  std::string_view text;
+  /// tuple, list: members; dict: key, value, key, value, ...; tensor: storage, tuple of sizes, tuple of strides.
+  std::vector<Ref> items;
+};
+
+struct Pickle {
+  std::vector<PickleNode> nodes;
+  PickleNode::Ref root = 0;
+  const PickleNode& operator[](PickleNode::Ref ref) const { return nodes[ref]; }
+};
+
+/// What a node is, for messages: "dict", "int", ...
+const char* name_of(PickleNode::Kind kind);
+
+/// `where` names the file in messages, `advice` ends those about damage. Keeps views into `bytes`. Throws WeightsError.
+Pickle read_pickle(std::span<const std::byte> bytes, const std::string& where, const std::string& advice);
+
+}  // namespace focus::weights

@@ -1,0 +1,167 @@
+#include "zip_directory.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "focus/core/error.h"
+#include "little_endian.h"
+#include "printable.h"
+
+namespace focus::weights {
+namespace {
+
+constexpr std::uint32_t kLocalHeader = 0x04034b50;
+constexpr std::uint32_t kCentralHeader = 0x02014b50;
+constexpr std::uint32_t kEndRecord = 0x06054b50;
+constexpr std::uint32_t kZip64EndRecord = 0x06064b50;
+constexpr std::uint32_t kZip64Locator = 0x07064b50;
+constexpr std::size_t kLocalBytes = 30, kCentralBytes = 46, kEndBytes = 22, kZip64EndBytes = 56, kLocatorBytes = 20;
+constexpr std::size_t kMaxComment = 0xffff;
+constexpr std::uint32_t kIn64 = 0xffffffff;
+
+struct Extent {
+  std::uint64_t begin, end;
+  std::string_view name;
+};
+
+class Parser {
+ public:
+  Parser(const FileBytes& file, std::map<std::string_view, std::span<const std::byte>>& records)
+      : file_(file), bytes_(file.bytes()), records_(records) {}
+
+  void parse() {
+    read_end();
+    if (directory_size_ > directory_limit_ || directory_offset_ > directory_limit_ - directory_size_) {
+      broken("its zip directory (", directory_size_, " bytes at ", directory_offset_, ") does not fit into ", bytes_.size(), " bytes");
+    }
+    if (num_entries_ > directory_size_ / kCentralBytes) {
+      broken("its zip directory of ", directory_size_, " bytes cannot hold the ", num_entries_, " entries it announces");
+    }
+    auto cursor = static_cast<std::size_t>(directory_offset_);
+    const auto stop = static_cast<std::size_t>(directory_offset_ + directory_size_);
+    for (std::uint64_t i = 0; i < num_entries_; ++i) read_entry(cursor, stop, i);
+    if (cursor != stop) broken("its zip directory has ", stop - cursor, " bytes after the last entry");
+    check_overlaps();
+  }
+
+ private:
+  template <class... Args>
+  [[noreturn]] void broken(const Args&... args) const {
+    fail<WeightsError>(file_.where(), ": ", args..., "; ", file_.advice());
+  }
+
+  std::uint16_t u16(std::size_t at) const { return load_little<std::uint16_t>(bytes_.data() + at); }
+  std::uint32_t u32(std::size_t at) const { return load_little<std::uint32_t>(bytes_.data() + at); }
+  std::uint64_t u64(std::size_t at) const { return load_little<std::uint64_t>(bytes_.data() + at); }
+
+  void read_end() {
+    if (bytes_.size() < kEndBytes) broken("only ", bytes_.size(), " bytes, too short for a zip");
+    const std::size_t last = bytes_.size() - kEndBytes;
+    const std::size_t first = last > kMaxComment ? last - kMaxComment : 0;
+    std::optional<std::size_t> end;
+    for (std::size_t at = last + 1; at-- > first && !end;) {
+      if (u32(at) == kEndRecord && u16(at + 20) == last - at) end = at;
+    }
+    if (!end) broken("begins like a zip, but has no zip directory at its end");
+    directory_limit_ = *end;
+    num_entries_ = u16(*end + 10);
+    directory_size_ = u32(*end + 12);
+    directory_offset_ = u32(*end + 16);
+    if (*end < kLocatorBytes || u32(*end - kLocatorBytes) != kZip64Locator) return;
+    const std::uint64_t record = u64(*end - kLocatorBytes + 8);
+    const std::size_t limit = *end - kLocatorBytes;
+    if (limit < kZip64EndBytes || record > limit - kZip64EndBytes || u32(static_cast<std::size_t>(record)) != kZip64EndRecord) {
+      broken("its zip64 end record (at ", record, ") is missing");
+    }
+    const auto at = static_cast<std::size_t>(record);
+    directory_limit_ = record;
+    num_entries_ = u64(at + 32);
+    directory_size_ = u64(at + 40);
+    directory_offset_ = u64(at + 48);
+  }
+
+  void read_entry(std::size_t& cursor, std::size_t stop, std::uint64_t number) {
+    if (stop - cursor < kCentralBytes || u32(cursor) != kCentralHeader) broken("zip entry ", number, " of ", num_entries_, " is malformed");
+    const std::size_t name_bytes = u16(cursor + 28), extra_bytes = u16(cursor + 30), comment_bytes = u16(cursor + 32);
+    if (stop - cursor - kCentralBytes < name_bytes + extra_bytes + comment_bytes) broken("zip entry ", number, " leaves the directory");
+    const std::string_view name(reinterpret_cast<const char*>(bytes_.data()) + cursor + kCentralBytes, name_bytes);
+    const unsigned flags = u16(cursor + 8), method = u16(cursor + 10);
+    std::uint64_t stored = u32(cursor + 20), size = u32(cursor + 24), offset = u32(cursor + 42);
+    read_zip64(cursor + kCentralBytes + name_bytes, extra_bytes, name, size, stored, offset);
+    if ((flags & 1U) != 0) fail<WeightsError>(file_.where(), ": zip entry ", printable(name), " is encrypted; save the file again without encryption");
+    if (method != 0) {
+      fail<WeightsError>(file_.where(), ": zip entry ", printable(name), " is compressed (method ", method,
+                         "), expected stored entries as torch.save writes them; load the file in Python and torch.save it again");
+    }
+    if (stored != size) broken("zip entry ", printable(name), " is stored in ", stored, " bytes but has ", size);
+    add_record(name, offset, size);
+    cursor += kCentralBytes + name_bytes + extra_bytes + comment_bytes;
+  }
+
+  void read_zip64(std::size_t at, std::size_t num_bytes, std::string_view name, std::uint64_t& size, std::uint64_t& stored,
+                  std::uint64_t& offset) const {
+    const std::size_t stop = at + num_bytes;
+    while (stop - at >= 4) {
+      const unsigned id = u16(at);
+      const std::size_t length = u16(at + 2);
+      at += 4;
+      if (length > stop - at) broken("an extra field of zip entry ", printable(name), " is longer than its header");
+      if (id == 1) {
+        std::size_t field = at;
+        for (std::uint64_t* value : {&size, &stored, &offset}) {
+          if (*value != kIn64) continue;
+          if (at + length - field < 8) broken("the zip64 field of entry ", printable(name), " is too short");
+          *value = u64(field);
+          field += 8;
+        }
+        return;
+      }
+      at += length;
+    }
+  }
+
+  void add_record(std::string_view name, std::uint64_t offset, std::uint64_t size) {
+    // All data lies before the directory; subtractions instead of sums, because the file may ask for sums beyond 64 bits.
+    const std::uint64_t limit = directory_offset_;
+    if (limit < kLocalBytes || offset > limit - kLocalBytes || u32(static_cast<std::size_t>(offset)) != kLocalHeader) {
+      broken("zip entry ", printable(name), " points to byte ", offset, ", where no entry begins");
+    }
+    const auto at = static_cast<std::size_t>(offset);
+    const std::uint64_t name_bytes = u16(at + 26), extra_bytes = u16(at + 28);
+    const std::uint64_t room = limit - offset - kLocalBytes;
+    if (room < name_bytes + extra_bytes || room - name_bytes - extra_bytes < size) {
+      broken("zip entry ", printable(name), " needs ", size, " bytes, more than the file has after byte ", offset);
+    }
+    const char* local_name = reinterpret_cast<const char*>(bytes_.data()) + at + kLocalBytes;
+    if (std::string_view(local_name, name_bytes) != name) broken("zip entry ", printable(name), " has another name in its own header");
+    const std::uint64_t begin = offset + kLocalBytes + name_bytes + extra_bytes;
+    if (!records_.emplace(name, bytes_.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(size))).second) {
+      broken("two zip entries are called ", printable(name));
+    }
+    extents_.push_back({offset, begin + size, name});
+  }
+
+  void check_overlaps() {
+    std::sort(extents_.begin(), extents_.end(), [](const Extent& a, const Extent& b) { return a.begin < b.begin; });
+    for (std::size_t i = 1; i < extents_.size(); ++i) {
+      if (extents_[i].begin < extents_[i - 1].end) {
+        broken("zip entries ", printable(extents_[i - 1].name), " and ", printable(extents_[i].name), " overlap");
+      }
+    }
+  }
+
+  const FileBytes& file_;
+  std::span<const std::byte> bytes_;
+  std::map<std::string_view, std::span<const std::byte>>& records_;
+  std::vector<Extent> extents_;
+  std::uint64_t directory_limit_ = 0, num_entries_ = 0, directory_size_ = 0, directory_offset_ = 0;
+};
+
+}  // namespace
+
+ZipDirectory::ZipDirectory(const FileBytes& file) { Parser(file, records_).parse(); }
+
+}  // namespace focus::weights
