@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <limits>
 
+#include "focus/core/error.h"
 #include "focus/core/units.h"
 #include "report_text.h"
 
@@ -42,6 +43,12 @@ std::string tick_text(double value, double step) {
     const auto whole = static_cast<int64_t>(std::llround(value));
     return std::string(whole < 0 ? "\u2212" : "").append(format_count(std::abs(whole)));
   }
+  if (step < 1e-3 && std::fabs(value) >= step * 1e-6) {
+    const int exponent = static_cast<int>(std::floor(std::log10(step) + 1e-9));
+    const auto mantissa = static_cast<int64_t>(std::llround(value / std::pow(10.0, exponent)));
+    return concat(mantissa < 0 ? "\u2212" : "", std::abs(mantissa), "\u00D710", superscript(exponent));
+  }
+  if (step < 1e-3) return "0";
   const int decimals = std::clamp(static_cast<int>(std::ceil(-std::log10(step) - 1e-9)), 0, 9);
   char buffer[48];
   std::snprintf(buffer, sizeof buffer, "%.*f", decimals, std::fabs(value) < step * 1e-6 ? 0.0 : std::fabs(value));
@@ -178,7 +185,8 @@ void Plot::vertical_bar(double x, double low, double high, const Style& style) {
 
 void Plot::box(double x, double half_width, const Box& box, const Style& style, const std::string& tooltip) {
   const auto level = [&](double value) { return y_.log && !(value > 0) ? kFloor : std::min(kFloor, place_y(value)); };
-  const double middle = place_x(x), left = place_x(x - half_width), right = place_x(x + half_width);
+  const double middle = place_x(x), half = std::min(36.0, place_x(x + half_width) - middle);
+  const double left = middle - half, right = middle + half;
   const std::string open = "<g class=\"" + style.css_class + "\" stroke=\"currentColor\" stroke-width=\"1.6\">";
   body_ += open + title(tooltip);
   body_ += "<path fill=\"none\" d=\"M" + num(middle) + " " + num(level(box.low)) + "V" + num(level(box.q25)) + "M" + num(middle) + " " +
