@@ -65,7 +65,9 @@ function(focus_add_tests)
     set(T_TIMEOUT 600)
   endif()
   include(GoogleTest)
-  gtest_discover_tests(${target} DISCOVERY_TIMEOUT 120 PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT})
+  gtest_discover_tests(${target} DISCOVERY_TIMEOUT 120 PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
+                       # Tiny tensors: a second thread would only wait, and several tests run side by side.
+                       ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()
 
 function(focus_reaches_torch room out)

@@ -134,8 +134,8 @@ class Pass {
   void attend_window(int64_t window, int64_t first, int64_t end, std::vector<Tensor>& base_context, std::vector<Tensor>& focus_context) const {
     const int64_t count = end - first;
     const Tensor k = bases_.k.narrow(2, first, count), v = bases_.v.narrow(2, first, count), q = bases_.q.narrow(2, first, count);
-    // Candidates: entries up to this window's own.
-    const int64_t known = std::min(entries_.size(), c_.plan.kmers_before(window + 1));
+    // Candidates: entries of earlier windows, and this window's own where they are shown.
+    const int64_t known = std::min(entries_.size(), c_.plan.kmers_before(c_.sees_open_entries() ? window + 1 : window));
     const int64_t oldest = c_.history() == History::window ? std::min(known, std::max<int64_t>(c_.plan.kmers_before(window) - 1, 0)) : 0;
     const Entries candidates = known > oldest ? entries_.slice(oldest, known) : Entries{};
     std::vector<int64_t> focus_of_window;

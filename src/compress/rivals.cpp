@@ -71,10 +71,11 @@ void StridedPolicy::close(const ClosedSpan& span, Entries& retained) const {
 
 void MeanPoolPolicy::close(const ClosedSpan& span, Entries& retained) const {
   if (span.kmers.empty()) return;
-  const Tensor mean = mean_matrix(span.kmers, span.num_bases(), span.k.options().dtype(at::kFloat));
+  const auto wide = span.k.options().dtype(span.k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+  const Tensor mean = mean_matrix(span.kmers, span.num_bases(), wide);
   Entries out;
-  out.k = at::matmul(mean, span.k.to(at::kFloat)).to(span.k.scalar_type());
-  out.v = at::matmul(mean, span.v.to(at::kFloat)).to(span.v.scalar_type());
+  out.k = at::matmul(mean, span.k.to(wide)).to(span.k.scalar_type());
+  out.v = at::matmul(mean, span.v.to(wide)).to(span.v.scalar_type());
   std::vector<float> log_size;
   for (std::size_t j = 0; j < span.kmers.size(); ++j) {
     log_size.push_back(std::log(static_cast<float>(span.kmers[j].size())));
