@@ -1,6 +1,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "cuda_dispatch.h"
 #include "focus/core/error.h"
 #include "focus/kernels/cpu.h"
 #include "focus/ops/sequence.h"
@@ -82,7 +83,10 @@ void check(const Tensor& x, const Tensor& taps) {
 
 Tensor causal_fir(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
-  if (!x_BTC.is_cpu()) return causal_fir_reference(x_BTC, taps_KC);
+  if (!x_BTC.is_cpu()) {
+    const bool tracked = at::GradMode::is_enabled() && (x_BTC.requires_grad() || taps_KC.requires_grad());
+    return has_cuda_fir(x_BTC) && !tracked ? cuda_fir(x_BTC, taps_KC) : causal_fir_reference(x_BTC, taps_KC);
+  }
   return CausalFir::apply(x_BTC.contiguous(), taps_KC.contiguous());
 }
 

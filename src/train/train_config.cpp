@@ -66,6 +66,7 @@ void TrainConfig::validate() const {
   if (!freeze.empty()) fail<ConfigError>("freeze has no effect with task 'adapter': the whole backbone is frozen");
   if (objective.ce == 0 && objective.kl == 0) fail<ConfigError>("objective: ce and kl are both 0, nothing would be minimised");
   if (bptt_windows > 0 && execution != Execution::sequential) fail<ConfigError>("bptt_windows has no effect unless execution is 'sequential'");
+  if (bptt_windows == 1) fail<ConfigError>("bptt_windows 1 would cut every entry from the windows that read it, so nothing would be trained; use 0 (all) or at least 2");
   if (objective.focus_positions && memory.focus.stream != compress::Stream::inline_tokens) {
     fail<ConfigError>("objective.focus_positions needs memory.focus.stream 'inline': only there Focus tokens have outputs of their own");
   }

@@ -1,0 +1,52 @@
+// Depthwise causal FIR, channels last: neighbouring threads take neighbouring channels, so that every load is coalesced; each thread makes
+// kRows consecutive outputs of one channel and so reads each tap once for all of them.
+#include <cuda_runtime.h>
+
+#include "focus/core/error.h"
+#include "focus/kernels/cuda.h"
+
+namespace focus::kernels::cuda {
+namespace {
+
+constexpr int kRows = 8;
+constexpr int kThreads = 128;
+
+__global__ void fir_kernel(const float* __restrict__ x, const float* __restrict__ taps, float* __restrict__ y, int64_t length, int64_t num_taps, int64_t channels,
+                           int64_t row_blocks) {
+  const int64_t c = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  if (c >= channels) return;
+  const int64_t batch = blockIdx.z;
+  const float* input = x + batch * (length + num_taps - 1) * channels + c;
+  float* output = y + batch * length * channels + c;
+  for (int64_t block = blockIdx.y; block < row_blocks; block += gridDim.y) {
+    const int64_t t0 = block * kRows;
+    const int rows = static_cast<int>(min(static_cast<int64_t>(kRows), length - t0));
+    float acc[kRows] = {};
+    // A window of inputs slides through registers: one new load per tap.
+    float window[kRows];
+    for (int i = 0; i < kRows; ++i) window[i] = i < rows ? input[(t0 + i) * channels] : 0.f;
+    for (int64_t j = 0; j < num_taps; ++j) {
+      const float tap = taps[j * channels + c];
+#pragma unroll
+      for (int i = 0; i < kRows; ++i) acc[i] += tap * window[i];
+#pragma unroll
+      for (int i = 0; i + 1 < kRows; ++i) window[i] = window[i + 1];
+      const int64_t next = t0 + j + kRows;
+      window[kRows - 1] = next < length + num_taps - 1 ? input[next * channels] : 0.f;
+    }
+    for (int i = 0; i < rows; ++i) output[(t0 + i) * channels] = acc[i];
+  }
+}
+
+}  // namespace
+
+void fir_forward(const float* x, const float* taps, float* y, int64_t batch, int64_t length, int64_t num_taps, int64_t channels, void* stream) {
+  if (batch == 0 || length == 0 || channels == 0) return;
+  const int64_t row_blocks = (length + kRows - 1) / kRows;
+  const dim3 grid(static_cast<unsigned>((channels + kThreads - 1) / kThreads), static_cast<unsigned>(row_blocks < 65535 ? row_blocks : 65535), static_cast<unsigned>(batch));
+  fir_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(x, taps, y, length, num_taps, channels, row_blocks);
+  const cudaError_t status = cudaGetLastError();
+  if (status != cudaSuccess) fail<InternalError>("fir_forward: CUDA launch failed: ", cudaGetErrorString(status));
+}
+
+}  // namespace focus::kernels::cuda

@@ -1,0 +1,30 @@
+#include "cuda_dispatch.h"
+
+#include "focus/core/error.h"
+#if defined(FOCUS_WITH_CUDA)
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "focus/kernels/cuda.h"
+#endif
+
+namespace focus::ops {
+
+#if defined(FOCUS_WITH_CUDA)
+bool has_cuda_fir(const at::Tensor& x) { return x.is_cuda() && x.scalar_type() == at::kFloat; }
+
+at::Tensor cuda_fir(const at::Tensor& x_BTC, const at::Tensor& taps_KC) {
+  const c10::cuda::CUDAGuard guard(x_BTC.device());
+  const at::Tensor x = x_BTC.contiguous(), taps = taps_KC.contiguous();
+  const int64_t length = x.size(1) - taps.size(0) + 1;
+  at::Tensor y = at::empty({x.size(0), length, x.size(2)}, x.options());
+  kernels::cuda::fir_forward(x.const_data_ptr<float>(), taps.const_data_ptr<float>(), y.mutable_data_ptr<float>(), x.size(0), length, taps.size(0), x.size(2),
+                             c10::cuda::getCurrentCUDAStream().stream());
+  return y;
+}
+#else
+bool has_cuda_fir(const at::Tensor&) { return false; }
+at::Tensor cuda_fir(const at::Tensor&, const at::Tensor&) { fail<DeviceError>("this build has no CUDA kernels; configure with the preset cuda-release"); }
+#endif
+
+}  // namespace focus::ops
