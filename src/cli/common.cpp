@@ -15,15 +15,19 @@
 
 namespace focus::cli {
 
-void add_common_options(CLI::App& app, CommonOptions& options) {
-  app.add_option("-c,--config", options.config, "JSON configuration file (comments allowed)");
-  app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")->allow_extra_args(false)->take_all();
+void add_machine_options(CLI::App& app, CommonOptions& options) {
   app.add_option("--device", options.device, "auto, cpu or cuda:N");
   app.add_option("--dtype", options.dtype, "fp32 or bf16");
   app.add_option("-t,--threads", options.threads, "CPU threads; 0 = all cores");
-  app.add_option("--seed", options.seed, "random seed");
   app.add_flag("-v,--verbose", options.verbose, "more messages");
   app.add_flag("-q,--quiet", options.quiet, "warnings and errors only");
+}
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+  app.add_option("-c,--config", options.config, "JSON configuration file (comments allowed)");
+  app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")->allow_extra_args(false)->take_all();
+  app.add_option("--seed", options.seed, "random seed");
+  add_machine_options(app, options);
 }
 
 void apply_common_options(const CommonOptions& options, int64_t configured_threads) {
@@ -31,6 +35,24 @@ void apply_common_options(const CommonOptions& options, int64_t configured_threa
   const int64_t wanted = options.threads >= 0 ? options.threads : configured_threads;
   at::set_num_threads(wanted > 0 ? static_cast<int>(wanted) : static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   install_interrupt_handlers();
+}
+
+std::string quoted_command(int argc, char** argv) {
+  std::string out;
+  for (int i = 0; i < argc; ++i) {
+    const std::string word = argv[i];
+    const bool plain = !word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") == std::string::npos;
+    out += i > 0 ? " " : "";
+    if (plain) {
+      out += word;
+      continue;
+    }
+    out += '\'';
+    // A line break would end the comment line that the command is written into.
+    for (const char c : word) out += c == '\'' ? std::string("'\\''") : c == '\n' || c == '\r' ? std::string(" ") : std::string(1, c);
+    out += '\'';
+  }
+  return out;
 }
 
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
@@ -45,10 +67,12 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     const int status = app.exit(e, std::cout, std::cerr);
-    return status == 0 ? 0 : code(ExitCode::usage);
+    if (status != 0) return code(ExitCode::usage);
+    return std::cout.flush() ? code(ExitCode::ok) : code(ExitCode::data);
   }
   try {
     body();
+    if (!std::cout.flush()) fail<DataError>("cannot write to standard output: is the disk full?");
     return code(ExitCode::ok);
   } catch (const Error& e) {
     log::error(e.what());

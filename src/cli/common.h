@@ -18,10 +18,15 @@ struct CommonOptions {
   bool quiet = false;
 };
 
-/// --config, --set, --device, --dtype, --threads, --seed, -q, -v. `visit_help` prints --help-config.
+/// --device, --dtype, --threads, -q, -v: for programs and subcommands without a configuration file.
+void add_machine_options(CLI::App& app, CommonOptions& options);
+/// The same, and --config, --set, --seed.
 void add_common_options(CLI::App& app, CommonOptions& options);
 /// -q/-v, threads, interrupt handlers.
 void apply_common_options(const CommonOptions& options, int64_t configured_threads);
+
+/// The command line as a shell would take it.
+std::string quoted_command(int argc, char** argv);
 
 /// Parses, runs, maps exceptions to exit codes (see core/error.h) with one message on stderr.
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body);
