@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <csignal>
 #include <iostream>
 #include <new>
@@ -11,13 +12,14 @@
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"
+#include "focus/core/units.h"
 #include "focus/core/version.h"
 
 namespace focus::cli {
 
 void add_machine_options(CLI::App& app, CommonOptions& options) {
-  app.add_option("--device", options.device, "auto, cpu or cuda:N");
-  app.add_option("--dtype", options.dtype, "fp32 or bf16");
+  app.add_option("--device", options.device, "auto, cpu or cuda:N")->capture_default_str();
+  app.add_option("--dtype", options.dtype, "fp32 or bf16")->capture_default_str();
   app.add_option("-t,--threads", options.threads, "CPU threads; 0 = all cores");
   app.add_flag("-v,--verbose", options.verbose, "more messages");
   app.add_flag("-q,--quiet", options.quiet, "warnings and errors only");
@@ -25,9 +27,27 @@ void add_machine_options(CLI::App& app, CommonOptions& options) {
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_option("-c,--config", options.config, "JSON configuration file (comments allowed)");
-  app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")->allow_extra_args(false)->take_all();
+  app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")
+      ->allow_extra_args(false)
+      ->take_all();
   app.add_option("--seed", options.seed, "random seed");
   add_machine_options(app, options);
+}
+
+CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, const std::string& help) {
+  const auto check = [](const std::string& text) -> std::string {
+    try {
+      parse_count(text);
+      return "";
+    } catch (const ConfigError& e) {
+      return e.what();
+    }
+  };
+  return app
+      .add_option_function<std::string>(
+          name, [&target](const std::string& text) { target = parse_count(text); }, help)
+      ->check(CLI::Validator(check, "COUNT"))
+      ->default_str(std::to_string(target));
 }
 
 void apply_common_options(const CommonOptions& options, int64_t configured_threads) {
@@ -41,7 +61,9 @@ std::string quoted_command(int argc, char** argv) {
   std::string out;
   for (int i = 0; i < argc; ++i) {
     const std::string word = argv[i];
-    const bool plain = !word.empty() && word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") == std::string::npos;
+    const bool plain =
+        !word.empty() &&
+        word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") == std::string::npos;
     out += i > 0 ? " " : "";
     if (plain) {
       out += word;
@@ -61,6 +83,14 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
   const auto code = [](ExitCode c) { return static_cast<int>(c); };
   if (argc < 2) {
     std::cerr << app.help();
+    return code(ExitCode::usage);
+  }
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const bool known = std::any_of(commands.begin(), commands.end(), [&](const CLI::App* command) { return command->check_name(argv[1]); });
+  if (!commands.empty() && argv[1][0] != '-' && !known) {
+    std::cerr << "unknown subcommand '" << argv[1] << "'; known:";
+    for (const CLI::App* command : commands) std::cerr << " " << command->get_name();
+    std::cerr << "\nRun with --help for more information.\n";
     return code(ExitCode::usage);
   }
   try {

@@ -9,7 +9,8 @@
 namespace focus::data {
 
 struct FastaStream::Impl {
-  explicit Impl(const std::filesystem::path& path) : lines(path), source(path == "-" ? "standard input" : concat("'", path.string(), "'")) {}
+  explicit Impl(const std::filesystem::path& path)
+      : lines(path), source(path == "-" ? "standard input" : concat("'", path.string(), "'")) {}
 
   /// Moves to the next header line; false at the end. Called at the start and after each record, so anything else is no FASTA.
   bool find_header() {

@@ -80,15 +80,17 @@ void Scorer::add_hidden(const Tensor& hidden_LD, int64_t begin, const Tensor& ta
     const Tensor bases = at::tensor(std::vector<int64_t>(kBases.begin(), kBases.end()), targets.options());
     const Tensor is_base = targets.unsqueeze(-1).eq(bases);
     if (scored.logical_and(is_base.any(-1).logical_not()).any().item<bool>())
-      fail<DataError>("'", name, "' has a scored letter other than A, C, G and T after position ", begin + 1,
-                      ", which has no probability among these four; mask such letters and read lowercase as uppercase, or score over the vocabulary");
+      fail<DataError>(
+          "'", name, "' has a scored letter other than A, C, G and T after position ", begin + 1,
+          ", which has no probability among these four; mask such letters and read lowercase as uppercase, or score over the vocabulary");
     targets = is_base.to(at::kLong).argmax(-1);
     logits = logits.index_select(-1, bases);
   }
   const Tensor log_p = at::log_softmax(logits, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1);
   const double sum = at::where(scored, log_p, at::zeros({}, log_p.options())).sum(at::kDouble).item<double>();
   if (!std::isfinite(sum))
-    fail<CheckFailed>("the model's prediction after base ", begin + 1, " of '", name, "' is not finite; check the checkpoint, or use dtype fp32");
+    fail<CheckFailed>("the model's prediction after base ", begin + 1, " of '", name,
+                      "' is not finite; check the checkpoint, or use dtype fp32");
   out.sum_log_likelihood += sum;
   out.scored += count;
 }

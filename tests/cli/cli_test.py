@@ -163,11 +163,11 @@ class CliTest(unittest.TestCase):
     def test_unknown_option_and_subcommand(self):
         for program in PROGRAMS:
             self.assert_clear(self.run_program(program, "--no-such-option"), USAGE)
-        self.assert_clear(self.run_program("focus-infer", "scroe"), USAGE)
+        self.assert_clear(self.run_program("focus-infer", "scroe"), USAGE, "scroe", "score")
         self.assert_clear(self.run_program("focus-infer", "score"), USAGE, "--model-config")
         self.assert_clear(self.score(self.genome(), "--norm", "base"), USAGE, "--norm", "acgt")
-        self.assert_clear(self.score(self.genome(), "--chunk", "many"), USAGE, "--chunk")
-        self.assert_clear(self.score(self.genome(), "--chunk", "-5"), USAGE, "--chunk")
+        self.assert_clear(self.score(self.genome(), "--chunk", "many"), USAGE, "--chunk", "many")
+        self.assert_clear(self.score(self.genome(), "--chunk", "-5"), USAGE, "--chunk", "-5")
 
     def test_contradicting_options(self):
         self.assert_clear(self.score(self.genome(), "--norm", "acgt", "--case", "keep"), USAGE, "--case keep", "--norm acgt")
@@ -235,6 +235,10 @@ class CliTest(unittest.TestCase):
     def test_training_data_too_short(self):
         short = write(self.path("short.fa"), fasta([("chr1", bases(100))]))
         self.assert_clear(self.train("-c", self.train_config(data={"sources": [{"fasta": short}]}), "-o", self.path("run")), DATA, "short.fa", "128")
+        # A later, longer stage is found out at once, and a corrected run may use the same folder.
+        stages = [{"length": 32, "steps": 1}, {"length": 101, "steps": 1}]
+        self.assert_clear(self.train("-c", self.train_config(data={"sources": [{"fasta": short}]}, stages=stages), "-o", self.path("run")), DATA, "short.fa", "101")
+        self.assertFalse(os.path.exists(self.path("run")))
 
     def test_output_folder_in_use(self):
         os.mkdir(self.path("run"))
@@ -480,7 +484,7 @@ class CliTest(unittest.TestCase):
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
     def test_interrupted_training_resumes_bit_for_bit(self):
-        steps = 40
+        steps = 80
         config = self.train_config(stages=[{"length": 128, "steps": steps, "batch": 2}], checkpoint_every=1000)
         self.assert_ok(self.train("-q", "-c", config, "-o", self.path("whole")))
         final = read(self.path("whole", "model.pt"))

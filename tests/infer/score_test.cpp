@@ -31,12 +31,14 @@ std::vector<uint8_t> random_bases(int64_t length) {
   return out;
 }
 
-RecordScore score(model::StripedHyena& model, const std::vector<uint8_t>& tokens, const ScoreOptions& options = {}, std::vector<float> weights = {}) {
+RecordScore score(model::StripedHyena& model, const std::vector<uint8_t>& tokens, const ScoreOptions& options = {},
+                  std::vector<float> weights = {}) {
   if (weights.empty()) weights.assign(tokens.size(), 1.0F);
   return Scorer(model, plain_stream(model), options).score(tokens, weights, "record");
 }
 
-// Log-likelihood of bases 2..L from the reference's recordings: logits of A, C, G, T and the log-sum over the vocabulary, at every position.
+// Log-likelihood of bases 2..L from the reference's recordings: logits of A, C, G, T and the log-sum over the vocabulary, at every
+// position.
 double recorded(const Golden& golden, const std::string& name, Norm norm) {
   const Tensor acgt = golden["acgt." + name][0].to(at::kDouble), tokens = golden["tokens." + name][0];
   const Tensor total = norm == Norm::vocab ? golden["logsumexp." + name][0].to(at::kDouble) : acgt.logsumexp(-1);
@@ -158,9 +160,7 @@ TEST(ScoreTest, RefusesWhatCannotBeScored) {
   ScoreOptions options;
   options.chunk = -1;
   EXPECT_THROW(score(*model, {'A'}, options), ConfigError);
-  const StreamFactory broken = [&] {
-    return [&](const Tensor& tokens) { return at::full({1, tokens.size(1), 64}, std::nan("")); };
-  };
+  const StreamFactory broken = [&] { return [&](const Tensor& tokens) { return at::full({1, tokens.size(1), 64}, std::nan("")); }; };
   const std::vector<uint8_t> tokens = random_bases(10);
   const std::vector<float> weights(10, 1.0F);
   EXPECT_THROW(Scorer(*model, broken, {}).score(tokens, weights, "record"), CheckFailed);

@@ -13,7 +13,8 @@ struct FastaRecord {
 };
 
 /// Reads records in file order, plain or gzip; "-" is standard input. One record is held at a time. Regions need FastaFile.
-/// Throws DataError, naming the line: cannot be opened or damaged, not FASTA, FASTQ, no record, a record without name or bases, a repeated name.
+/// Throws DataError, naming the line: cannot be opened or damaged, not FASTA, FASTQ, no record, a record without name or bases, a repeated
+/// name.
 class FastaStream {
  public:
   explicit FastaStream(const std::filesystem::path& path);
