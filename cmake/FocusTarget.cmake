@@ -65,9 +65,9 @@ function(focus_add_tests)
     set(T_TIMEOUT 600)
   endif()
   include(GoogleTest)
-  # Threads that wait without spinning: spinning ones make a test up to twenty times slower when other work shares the machine.
-  gtest_discover_tests(${target} DISCOVERY_TIMEOUT 120
-                       PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT} ENVIRONMENT "OMP_WAIT_POLICY=passive")
+  gtest_discover_tests(${target} DISCOVERY_TIMEOUT 120 PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
+                       # Tiny tensors: a second thread would only wait, and several tests run side by side.
+                       ENVIRONMENT OMP_NUM_THREADS=1)
 endfunction()
 
 function(focus_reaches_torch room out)

@@ -26,7 +26,9 @@ while (($# > 0)); do
 done
 cd -- "$root"
 
-step "Set up" scripts/setup.sh
+setup=(scripts/setup.sh)
+if [[ "$preset" == cuda* ]]; then setup+=(--cuda); fi
+step "Set up" "${setup[@]}"
 if [[ -n "${FOCUS_TORCH_DIR-}" ]]; then defines=("-DFOCUS_TORCH_DIR=$FOCUS_TORCH_DIR" "${defines[@]}"); fi
 jobs="${jobs:-$(build_jobs)}"
 step "Configure ($preset)" cmake --preset "$preset" "${defines[@]}" >&2

@@ -19,7 +19,7 @@ step() {
   local title="$1" begin="$SECONDS"
   shift
   say "==> $title"
-  "$@"
+  "$@" || { local status="$?"; say "==> $title: failed"; exit "$status"; }
   say "==> $title: $((SECONDS - begin)) s"
 }
 

@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Usage: scripts/setup.sh
+# Usage: scripts/setup.sh [--cuda]
 #
 # Makes a Debian 12 or Ubuntu 24.04 machine ready to build focus. Running it again is harmless and takes seconds.
 #   1. Packages: installs what is missing when run as root; otherwise prints the command to run and exits with 1.
 #   2. LibTorch: uses FOCUS_TORCH_DIR if set, else a supported torch that python3 imports, else installs the wheels pinned in
 #      scripts/libtorch-requirements.txt into .venv. A broken .venv is made anew.
+#
+# --cuda: LibTorch must have its CUDA libraries, and a wheel in .venv gets NVIDIA's wheels that these load (2 GB more). The CUDA
+# toolkit with nvcc 13 is not installed by this script.
 #
 # Environment: FOCUS_TORCH_DIR   a LibTorch folder, or a python package's torch folder.
 set -euo pipefail
@@ -13,7 +16,8 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 case "${1-}" in
   -h | --help) show_help "${BASH_SOURCE[0]}"; exit 0 ;;
-  "") ;;
+  --cuda) cuda=ON ;;
+  "") cuda=OFF ;;
   *) fail "unknown argument '$1'; see scripts/setup.sh --help" ;;
 esac
 cd -- "$root"
@@ -64,10 +68,17 @@ install_packages() {
 }
 
 # The folder that CMake would choose, or nothing. An unusable FOCUS_TORCH_DIR ends the script with CMake's message.
-find_libtorch() { cmake -P cmake/FocusTorchFind.cmake | grep -v '^-- ' || [[ "${PIPESTATUS[0]}" == 0 ]]; }
+find_libtorch() { cmake "-DFOCUS_WITH_CUDA=$cuda" -P cmake/FocusTorchFind.cmake; }
 
-# pip writes INSTALLER last; opening the library resolves what it needs from the other wheels.
-loads() { python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1] + "/lib/libtorch_cpu.so")' "$1" 2>/dev/null; }
+# Opening the library resolves what it needs from the other wheels. Prints nothing, or why it does not load.
+load_error() {
+  local library=libtorch_cpu.so
+  if [[ "$cuda" == ON ]]; then library=libtorch_cuda.so; fi
+  python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$1/lib/$library" 2>&1 | tail -n 1 || true
+}
+
+# Whether the wheel in .venv is whole: pip writes INSTALLER last.
+venv_complete() { compgen -G "$1-*.dist-info/INSTALLER" >/dev/null; }
 
 make_venv() {
   local python
@@ -79,26 +90,27 @@ make_venv() {
 }
 
 install_libtorch() {
-  local dir
+  local dir fault options=(--disable-pip-version-check)
+  if [[ "$cuda" == OFF ]]; then options+=(--no-deps); fi
   dir="$(find_libtorch)" || exit 1
-  if [[ -n "$dir" && "$dir" != "$root/.venv/"* ]]; then
+  if [[ -n "$dir" && "$dir" != "$root/.venv/"* ]] || { [[ -n "$dir" ]] && venv_complete "$dir" && [[ -z "$(load_error "$dir")" ]]; }; then
     say "LibTorch: $dir"
     return
   fi
-  if [[ -n "$dir" ]] && compgen -G "$dir-*.dist-info/INSTALLER" >/dev/null && loads "$dir"; then
-    say "LibTorch: $dir"
-    return
-  fi
-  if [[ -e .venv ]]; then
+  if [[ "$cuda" == ON && -n "$dir" ]] && venv_complete "$dir" && .venv/bin/python -c 'import pip' 2>/dev/null; then
+    say "LibTorch: adding NVIDIA's libraries to .venv"
+  elif [[ -e .venv ]]; then
     say "LibTorch: .venv is incomplete, making it anew"
+    make_venv
   else
     say "LibTorch: none found, installing it into .venv"
+    make_venv
   fi
-  make_venv
-  .venv/bin/python -m pip install --disable-pip-version-check --no-deps -r scripts/libtorch-requirements.txt >&2
+  .venv/bin/python -m pip install "${options[@]}" -r scripts/libtorch-requirements.txt >&2
   dir="$(find_libtorch)" || exit 1
   [[ -n "$dir" ]] || fail "the wheels are installed, but CMake finds no LibTorch in .venv"
-  loads "$dir" || fail "'$dir/lib/libtorch_cpu.so' does not load: $(python3 -c 'import ctypes, sys; ctypes.CDLL(sys.argv[1])' "$dir/lib/libtorch_cpu.so" 2>&1 | tail -n 1)"
+  fault="$(load_error "$dir")"
+  [[ -z "$fault" ]] || fail "the LibTorch in '$dir' does not load: $fault"
   say "LibTorch: $dir"
 }
 

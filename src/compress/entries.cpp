@@ -18,7 +18,8 @@ Tensor beta_or_zeros(const Entries& e) {
 void Entries::append(const Entries& more) {
   if (more.empty()) return;
   if (empty()) {
-    *this = more;
+    // Without a gradient into storage of its own: a view would keep the raw window alive.
+    *this = tracked(more.k) || tracked(more.v) || tracked(more.beta) ? more : more.clone();
     return;
   }
   if (beta.defined() || more.beta.defined()) beta = at::cat({beta_or_zeros(*this), beta_or_zeros(more)}, 2);
@@ -52,9 +53,9 @@ int64_t Entries::num_bytes() const {
 
 Entries Entries::clone() const {
   Entries out;
-  out.k = k.defined() ? k.contiguous().clone() : k;
-  out.v = v.defined() ? v.contiguous().clone() : v;
-  out.beta = beta.defined() ? beta.contiguous().clone() : beta;
+  out.k = k.defined() ? k.clone(at::MemoryFormat::Contiguous) : k;
+  out.v = v.defined() ? v.clone(at::MemoryFormat::Contiguous) : v;
+  out.beta = beta.defined() ? beta.clone(at::MemoryFormat::Contiguous) : beta;
   out.origin = origin;
   return out;
 }

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "focus/core/random.h"
 #include "focus/data/sampler.h"
-#include "random.h"
 
 namespace focus::data {
 

@@ -7,11 +7,11 @@
 
 #include "copies.h"
 #include "focus/core/error.h"
+#include "focus/core/random.h"
 #include "focus/data/fasta.h"
 #include "focus/data/jsonl.h"
 #include "focus/data/region.h"
 #include "focus/data/tokenizer.h"
-#include "random.h"
 
 namespace focus::data {
 namespace {
@@ -196,12 +196,12 @@ std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, i
     std::size_t s = 0;
     while (s + 1 < sources.size() && point >= sources[s].weight) point -= sources[s++].weight;
     const Source& source = sources[s];
-    int64_t place = random.below(totals[s]);
+    int64_t place = random.uniform_integer(totals[s]);
     std::size_t i = 0;
     while (place >= source.share(source.stretches[i], length)) place -= source.share(source.stretches[i++], length);
     const Stretch& stretch = source.stretches[i];
     const int64_t size = std::min(length, stretch.region.length());
-    if (!source.fasta) place = random.below(stretch.region.length() - size + 1);
+    if (!source.fasta) place = random.uniform_integer(stretch.region.length() - size + 1);
     std::string window = letters(source, stretch, stretch.region.begin + place, size);
     const SequenceCounts counts = count_letters(window);
     if (static_cast<double>(counts.n + counts.ambiguous) > config.max_n_fraction * static_cast<double>(size)) continue;
@@ -248,7 +248,7 @@ bool SequenceSampler::in_memory() const { return impl_->in_memory; }
 Sample SequenceSampler::sample(uint64_t index, int64_t length) const {
   FOCUS_CHECK(length >= 2 && length <= INT32_MAX, "length of a training sequence: ", length);
   const SamplerConfig& config = impl_->config;
-  Random random(impl_->seed, 0, index);
+  Random random(impl_->seed, index);
   Sample result;
   std::string letters = impl_->draw_window(random, index, length, result);
   result.reverse = random.uniform() < config.reverse_complement;

@@ -6,8 +6,8 @@
 #include <set>
 
 #include "focus/core/error.h"
+#include "focus/core/random.h"
 #include "focus/data/tokenizer.h"
-#include "random.h"
 
 namespace focus::data {
 namespace {
@@ -29,7 +29,7 @@ bool overlaps(const std::set<int64_t>& begins, int64_t begin, int64_t length) {
 
 void sample_region(const FastaFile& fasta, const Region& region, const SegmentOptions& options, SegmentSample& result) {
   const int64_t length = options.length, places = region.length() - length + 1;
-  Random random(options.seed, 1, stream_of(region));
+  Random random(options.seed, stream_of(region));
   std::set<int64_t> begins;
   std::vector<SampledSegment> chosen;
   const auto accept = [&](int64_t begin, bool may_overlap) {
@@ -50,14 +50,14 @@ void sample_region(const FastaFile& fasta, const Region& region, const SegmentOp
   if (room) {
     // Uniform over all placements without overlap: sorted gaps in the bases left over, shifted by the segments before them.
     std::vector<int64_t> gaps(static_cast<std::size_t>(options.count));
-    for (int64_t& gap : gaps) gap = random.below(region.length() - options.count * length + 1);
+    for (int64_t& gap : gaps) gap = random.uniform_integer(region.length() - options.count * length + 1);
     std::sort(gaps.begin(), gaps.end());
     for (std::size_t i = 0; i < gaps.size(); ++i) accept(region.begin + gaps[i] + static_cast<int64_t>(i) * length, false);
   }
   // Replacements for N-rich candidates, first without overlap, then with.
   for (const bool may_overlap : {false, true}) {
     for (int draw = 0; draw < kMaxDraws && static_cast<int64_t>(chosen.size()) < options.count; ++draw) {
-      if (accept(region.begin + random.below(places), may_overlap)) draw = -1;
+      if (accept(region.begin + random.uniform_integer(places), may_overlap)) draw = -1;
     }
   }
   std::sort(chosen.begin(), chosen.end(), [](const SampledSegment& a, const SampledSegment& b) { return a.begin < b.begin; });

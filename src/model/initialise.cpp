@@ -20,11 +20,11 @@ class Initialiser {
     fill(model_.embedding_layer->weight, normal(model_.embedding_layer->weight.sizes(), config_.embedding_std));
     if (model_.norm) model_.norm->scale.fill_(config_.final_norm_scale);
     for (auto& block : model_.blocks->items) init_block(*block);
-    if (!config_.delay_pair) return;
     const auto& blocks = model_.blocks->items;
-    for (std::size_t i = 1; i < blocks.size(); ++i) {
+    for (std::size_t i = 1; config_.delay_pair && i < blocks.size(); ++i) {
       if (blocks[i]->kind() == BlockKind::attention && blocks[i - 1]->kind() != BlockKind::attention) pair(*blocks[i - 1], *blocks[i]);
     }
+    if (config_.nucleotide_gap > 0) separate_nucleotides();
   }
 
  private:
@@ -67,6 +67,22 @@ class Initialiser {
       fill(filter.log_poles, -log_rate.exp().unsqueeze(-1));
       fill(filter.residues, normal(filter.residues.sizes(), 0.25) * log_rate.exp().sqrt());
     }
+  }
+
+  // The last channel tells A, C, G and T from all other bytes, reaches the tied unembedding untouched and keeps those bytes improbable from
+  // the first step. Without it the first steps only learn, at full rate and through every weight, that 508 bytes never occur, and undo
+  // whatever the weights started with.
+  void separate_nucleotides() {
+    if (!model_.norm || model_.config().vocab_size <= 'T') return;
+    const int64_t channel = model_.config().hidden_size - 1;
+    Tensor column = model_.embedding_layer->weight.select(1, channel);
+    column.fill_(-1.0);
+    for (const char letter : {'A', 'C', 'G', 'T'}) column[letter] = 1.0;
+    for (auto& block : model_.blocks->items) {
+      block->mlp->l3->weight.select(0, channel).zero_();
+      (block->kind() == BlockKind::attention ? block->inner_mha_cls->out_proj : block->out_filter_dense)->weight.select(0, channel).zero_();
+    }
+    model_.norm->scale[channel] = config_.nucleotide_gap;
   }
 
   void pair(Block& hyena, Block& attention) {
@@ -118,6 +134,7 @@ void InitConfig::visit(config::Fields& f) {
   f.number("output_gain", output_gain, {0, 10}, "gain of the output projections (the MLP's has 0.3 times that)");
   f.boolean("delay_pair", delay_pair, "start attention as a search for the base that followed the same context");
   f.number("delay_pair_gain", delay_pair_gain, {0, 100}, "gain of the shared query/key matrix");
+  f.number("nucleotide_gap", nucleotide_gap, {0, 100}, "how improbable bytes other than A, C, G, T start; 0 = as probable");
   f.integer("seed", seed, {0, std::numeric_limits<int64_t>::max()}, "seed of the initial weights");
 }
 

@@ -1,12 +1,12 @@
-#include "focus/core/error.h"
 #include "focus/train/trainer.h"
+
+#include "adapter_task.h"
 #include "pretrain.h"
 
 namespace focus::train {
 
 std::unique_ptr<Task> make_task(const TrainConfig& config, const at::Device& device) {
-  if (config.task == TaskKind::pretrain) return make_pretrain_task(config, device);
-  fail<ConfigError>("adapter");
+  return config.task == TaskKind::pretrain ? make_pretrain_task(config, device) : make_adapter_task(config, device);
 }
 
 }  // namespace focus::train

@@ -14,6 +14,7 @@ struct InitConfig {
   double output_gain = 0.7;        // output projections; the MLP's is 0.3 times that
   bool delay_pair = true;
   double delay_pair_gain = 2.0;
+  double nucleotide_gap = 8.0;
   int64_t seed = 0;
   void visit(config::Fields& f);
 };

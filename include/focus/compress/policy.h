@@ -1,0 +1,113 @@
+// Retention policies: what becomes of a span of raw keys and values when it closes. Focus and its rivals stand behind this one interface and are
+// given the same byte budget. Legend: B batch, H heads, n bases of the span, E head dimension, D width.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "focus/compress/entries.h"
+#include "focus/compress/plan.h"
+#include "focus/nn/layers.h"
+
+namespace focus::compress {
+
+/// A span of bases at one attention layer whose raw keys and values are about to be dropped.
+struct ClosedSpan {
+  const nn::Attention& attention;
+  const nn::RmsNorm& pre_norm;
+  int64_t window = 0;
+  int64_t first_base = 0;          // index of the span's first base
+  int64_t first_kmer = 0;          // index of its first k-mer over the whole sequence
+  std::vector<Span> kmers;         // relative to the span
+  at::Tensor positions;            // [n] rotary positions of the bases (they differ from the base index in an inline stream)
+  at::Tensor q, k, v;              // [B, H, n, E], q and k rotated
+  at::Tensor u_BND;                // normed input of the layer
+  at::Tensor focus_x;              // [B, kmers, D] residual state of the k-mers' Focus tokens; undefined for units that have none
+  at::Tensor focus_positions;      // [kmers] rotary positions of the Focus tokens
+  bool closes_window = true;
+
+  int64_t num_bases() const { return k.size(2); }
+};
+
+class RetentionPolicy {
+ public:
+  virtual ~RetentionPolicy() = default;
+  virtual std::string name() const = 0;
+  virtual std::string describe() const = 0;
+  /// Updates what is retained when a window closes. `retained` is all this policy kept so far.
+  virtual void close(const ClosedSpan& span, Entries& retained) const = 0;
+};
+
+/// Keeps every key and value: the uncompressed baseline.
+class FullPolicy final : public RetentionPolicy {
+ public:
+  std::string name() const override { return "full"; }
+  std::string describe() const override { return "every key and value is kept"; }
+  void close(const ClosedSpan& span, Entries& retained) const override;
+};
+
+/// Keeps nothing: only the Hyena states cross a window's end.
+class StateOnlyPolicy final : public RetentionPolicy {
+ public:
+  std::string name() const override { return "state_only"; }
+  std::string describe() const override { return "no key or value is kept; the Hyena states alone cross a window's end"; }
+  void close(const ClosedSpan& span, Entries& retained) const override;
+};
+
+/// The byte budget of a rival: after each closed window it may hold as many bytes as Focus entries would, one per k-mer.
+struct Budget {
+  WindowPlan plan;
+  int64_t focus_entry_bytes = 0;  // of one Focus entry at one layer
+  /// Entries of `entry_bytes` bytes each that may be held after window `window` (counted from 0) has closed.
+  int64_t entries_after(int64_t window, int64_t entry_bytes) const { return plan.kmers_before(window + 1) * focus_entry_bytes / entry_bytes; }
+};
+
+/// The newest bases, as many as the budget holds; `sinks` of them are the very first bases instead.
+class SlidingPolicy final : public RetentionPolicy {
+ public:
+  SlidingPolicy(Budget budget, int64_t sinks) : budget_(std::move(budget)), sinks_(sinks) {}
+  std::string name() const override { return sinks_ > 0 ? "sinks" : "sliding"; }
+  std::string describe() const override;
+  void close(const ClosedSpan& span, Entries& retained) const override;
+
+ private:
+  Budget budget_;
+  int64_t sinks_;
+};
+
+/// Bases at even distances, as many of each window as the budget holds.
+class StridedPolicy final : public RetentionPolicy {
+ public:
+  explicit StridedPolicy(Budget budget) : budget_(std::move(budget)) {}
+  std::string name() const override { return "strided"; }
+  std::string describe() const override { return "raw keys and values of evenly spaced bases of each window"; }
+  void close(const ClosedSpan& span, Entries& retained) const override;
+
+ private:
+  Budget budget_;
+};
+
+/// One entry per k-mer: the mean of its rotated keys and of its values, with log-mass beta = log k or without.
+class MeanPoolPolicy final : public RetentionPolicy {
+ public:
+  explicit MeanPoolPolicy(bool with_beta) : with_beta_(with_beta) {}
+  std::string name() const override { return with_beta_ ? "mean_pool" : "mean_pool_nobeta"; }
+  std::string describe() const override { return with_beta_ ? "mean key and value of each k-mer, beta = log k" : "mean key and value of each k-mer, no beta"; }
+  void close(const ClosedSpan& span, Entries& retained) const override;
+
+ private:
+  bool with_beta_;
+};
+
+/// Builds a rival by name: full, state_only, sliding, sinks, strided, mean_pool, mean_pool_nobeta. ConfigError lists the names.
+std::shared_ptr<RetentionPolicy> make_rival(const std::string& name, const Budget& budget);
+const std::vector<std::string>& rival_names();
+
+/// [kmers, n] fp32 with 1/size inside each k-mer: the averaging matrix of a span.
+at::Tensor mean_matrix(const std::vector<Span>& kmers, int64_t num_bases, const at::TensorOptions& options);
+
+}  // namespace focus::compress

@@ -1,0 +1,106 @@
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <algorithm>
+
+#include "focus/compress/unit.h"
+#include "focus/core/error.h"
+#include "focus/weights/checkpoint.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+
+constexpr const char* kFormat = "focus-adapter-1";
+
+std::string metadata_of(const weights::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
+  const auto found = file.metadata().find(key);
+  if (found == file.metadata().end()) fail<CheckpointError>("'", path.string(), "' is no FOCUS adapter: metadata '", key, "' is missing");
+  return found->second;
+}
+
+MemoryConfig config_of(const weights::TensorFile& file, const std::filesystem::path& path) {
+  if (metadata_of(file, "format", path) != kFormat) fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
+  MemoryConfig config;
+  config::read_text(metadata_of(file, "memory", path), path.string(), {}, [&](config::Fields& f) { config.visit(f); });
+  return config;
+}
+
+}  // namespace
+
+FocusAdapter::FocusAdapter(const model::StripedHyena& backbone, const MemoryConfig& config, int64_t seed) : config_(config) {
+  config.validate();
+  const auto attention = backbone.attention_blocks();
+  if (attention.empty()) fail<ConfigError>("model '", backbone.config().name, "' has no attention block: there is nothing to compress");
+  std::vector<int64_t> compressed = config.focus.layers.empty() ? attention : config.focus.layers;
+  const int64_t width = backbone.config().hidden_size, heads = backbone.config().num_heads;
+  layers_ = register_module("layers", std::make_shared<torch::nn::Module>());
+  for (const int64_t block : compressed) {
+    if (std::find(attention.begin(), attention.end(), block) == attention.end()) {
+      std::string known;
+      for (const int64_t a : attention) known += (known.empty() ? "" : ", ") + std::to_string(a);
+      fail<ConfigError>("focus.layers: block ", block, " is no attention block; attention blocks are ", known);
+    }
+    if (units_.contains(block)) fail<ConfigError>("focus.layers names block ", block, " twice");
+    std::shared_ptr<FocusUnit> unit;
+    if (config.focus.unit == UnitKind::fitted) {
+      unit = std::make_shared<FittedUnit>(config.focus, width, heads);
+    } else {
+      unit = std::make_shared<PaperUnit>(config.focus, width, heads);
+    }
+    units_.emplace(block, layers_->register_module(std::to_string(block), unit));
+  }
+  auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed));
+  at::NoGradGuard guard;
+  if (config.focus.unit == UnitKind::paper || config.focus.stream == Stream::inline_tokens) {
+    // Starts among the bases: the mean of A, C, G and T, plus a little of its own.
+    const Tensor bases = backbone.embedding_layer->weight.detach().to(at::kCPU, at::kFloat).index_select(0, at::tensor({int64_t{'A'}, int64_t{'C'}, int64_t{'G'}, int64_t{'T'}}).remainder(backbone.config().vocab_size));
+    embedding = register_parameter("embedding", bases.mean(0) + at::randn({width}, generator) * bases.std().item<double>() * 0.1);
+  }
+  for (auto& item : named_parameters()) {
+    if (item.key().ends_with(".down")) item.value().copy_(at::randn(item.value().sizes(), generator) / std::sqrt(static_cast<double>(width)));
+  }
+  to(backbone.device());
+}
+
+const FocusUnit* FocusAdapter::unit(int64_t block) const {
+  const auto found = units_.find(block);
+  return found == units_.end() ? nullptr : found->second.get();
+}
+
+void save_adapter(const FocusAdapter& adapter, const std::string& backbone_digest, const std::filesystem::path& path) {
+  std::vector<Tensor> alive;
+  std::vector<weights::TensorView> views;
+  for (const auto& item : adapter.named_parameters()) {
+    alive.push_back(item.value().detach().to(at::kCPU).contiguous());
+    views.push_back(weights::as_view(item.key(), alive.back()));
+  }
+  MemoryConfig config = adapter.config();
+  weights::write_safetensors(path, views, {{"format", kFormat}, {"memory", config::to_json(config)}, {"backbone", backbone_digest}});
+}
+
+MemoryConfig read_adapter_config(const std::filesystem::path& path) { return config_of(*weights::TensorFile::open(path), path); }
+
+std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, const model::StripedHyena& backbone, const std::string& backbone_digest) {
+  const auto file = weights::TensorFile::open(path);
+  const MemoryConfig config = config_of(*file, path);
+  const std::string trained_on = metadata_of(*file, "backbone", path);
+  if (trained_on != backbone_digest) {
+    fail<CheckpointError>("'", path.string(), "' was trained on another backbone: digest ", trained_on.substr(0, 16), "..., this one is ", backbone_digest.substr(0, 16), "...");
+  }
+  auto adapter = std::make_shared<FocusAdapter>(backbone, config, 0);
+  at::NoGradGuard guard;
+  std::size_t used = 0;
+  for (auto& item : adapter->named_parameters()) {
+    const auto* view = file->find(item.key());
+    if (view == nullptr) fail<CheckpointError>("'", path.string(), "': tensor '", item.key(), "' is missing");
+    const Tensor source = weights::as_tensor(*view);
+    if (source.sizes() != item.value().sizes()) fail<CheckpointError>("'", path.string(), "': tensor '", item.key(), "' has shape ", source.sizes(), ", expected ", item.value().sizes());
+    item.value().copy_(source);
+    ++used;
+  }
+  if (used != file->tensors().size()) fail<CheckpointError>("'", path.string(), "' holds ", file->tensors().size(), " tensors, its configuration has ", used);
+  return adapter;
+}
+
+}  // namespace focus::compress

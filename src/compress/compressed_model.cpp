@@ -1,0 +1,95 @@
+#include "focus/compress/compressed_model.h"
+
+#include "focus/core/error.h"
+#include "hooks.h"
+
+namespace focus::compress {
+
+using at::Tensor;
+
+/// Bases of a call with the Focus tokens of an inline stream among them.
+struct CompressedModel::Expanded {
+  Tensor x_BTD;
+  std::vector<bool> is_focus;        // empty: bases only
+  std::vector<int64_t> base_rows;    // rows of the bases
+  std::vector<int64_t> focus_rows;
+  std::vector<int64_t> next_base;    // per Focus token: index in the call of the base after it
+};
+
+CompressedModel::CompressedModel(std::shared_ptr<model::StripedHyena> backbone, std::shared_ptr<FocusAdapter> adapter)
+    : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(adapter_->config()), plan_(config_.window, config_.focus.k) {}
+
+CompressedModel::CompressedModel(std::shared_ptr<model::StripedHyena> backbone, const MemoryConfig& config, std::shared_ptr<RetentionPolicy> policy)
+    : backbone_(std::move(backbone)), config_(config), policy_(std::move(policy)), plan_(config_.window, config_.focus.k) {
+  if (config.focus.local != Local::window) fail<ConfigError>("retention policy '", policy_->name(), "' drops whole windows: it needs focus.local 'window'");
+}
+
+CompressedModel::~CompressedModel() = default;
+
+CompressedModel::Expanded CompressedModel::expand(const Tensor& tokens_BL, int64_t first_base) const {
+  Expanded out;
+  const Tensor x = backbone_->embed(tokens_BL);
+  if (!adapter_ || config_.focus.stream != Stream::inline_tokens) {
+    out.x_BTD = x;
+    return out;
+  }
+  const int64_t length = tokens_BL.size(1);
+  std::vector<int64_t> source;  // row of [bases, Focus embedding] behind each token
+  int64_t completed = plan_.kmers_completed(first_base);
+  for (int64_t i = 0; i < length; ++i) {
+    out.base_rows.push_back(static_cast<int64_t>(source.size()));
+    source.push_back(i);
+    out.is_focus.push_back(false);
+    const int64_t now = plan_.kmers_completed(first_base + i + 1);
+    if (now > completed) {
+      out.focus_rows.push_back(static_cast<int64_t>(source.size()));
+      out.next_base.push_back(i + 1);
+      source.push_back(length);
+      out.is_focus.push_back(true);
+      completed = now;
+    }
+  }
+  const Tensor focus = adapter_->embedding.to(x.scalar_type()).expand({x.size(0), 1, x.size(2)});
+  out.x_BTD = at::cat({x, focus}, 1).index_select(1, at::tensor(source, at::kLong).to(x.device()));
+  return out;
+}
+
+HiddenStates CompressedModel::collect(const Tensor& hidden, const Expanded& e, int64_t) const {
+  if (e.is_focus.empty()) return {hidden, {}, {}};
+  const auto rows = [&](const std::vector<int64_t>& index) { return hidden.index_select(1, at::tensor(index, at::kLong).to(hidden.device())); };
+  return {rows(e.base_rows), e.focus_rows.empty() ? Tensor() : rows(e.focus_rows), at::tensor(e.next_base, at::kLong)};
+}
+
+HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream& stream) const {
+  const Expanded expanded = expand(tokens_BL, stream.bases);
+  StreamHook hook({.plan = plan_, .config = config_, .adapter = adapter_.get(), .policy = policy_.get(), .first_base = stream.bases, .is_focus = expanded.is_focus});
+  const Tensor hidden = backbone_->forward_embedded(expanded.x_BTD, &stream.backbone, &hook);
+  stream.bases += tokens_BL.size(1);
+  return collect(hidden, expanded, tokens_BL.size(1));
+}
+
+HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
+  FOCUS_CHECK(adapter_ != nullptr, "the parallel execution is for Focus; rivals stream");
+  const Expanded expanded = expand(tokens_BL, 0);
+  MaskedHook hook({.plan = plan_, .config = config_, .adapter = adapter_.get(), .policy = nullptr, .first_base = 0, .is_focus = expanded.is_focus});
+  return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, &hook), expanded, tokens_BL.size(1));
+}
+
+MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {
+  MemoryUse use;
+  for (const auto& layer : stream.backbone.layers) {
+    if (const auto* memory = dynamic_cast<const MemoryState*>(layer.get())) {
+      use.entries = std::max(use.entries, memory->retained.size());
+      use.retained_bytes += memory->retained.num_bytes();
+      use.open_bytes += memory->open_bytes();
+    }
+  }
+  return use;
+}
+
+int64_t CompressedModel::focus_entry_bytes(const model::StripedHyena& backbone, const MemoryConfig& config) {
+  const auto& c = backbone.config();
+  return bytes_per_entry(1, c.num_heads, c.hidden_size / c.num_heads, backbone.dtype(), config.focus.bias);
+}
+
+}  // namespace focus::compress

@@ -1,0 +1,86 @@
+// The two attention hooks of a compressed model, and the visibility rules they share.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "focus/compress/compressed_model.h"
+
+namespace focus::compress {
+
+/// What both hooks need to know about the model and about the tokens of the running call.
+struct HookContext {
+  const WindowPlan& plan;
+  const MemoryConfig& config;
+  const FocusAdapter* adapter = nullptr;          // Focus
+  const RetentionPolicy* policy = nullptr;        // rivals
+  int64_t first_base = 0;                         // of the call
+  std::vector<bool> is_focus;                     // inline: per token of the call; empty = bases only
+
+  bool inline_stream() const { return adapter != nullptr && config.focus.stream == Stream::inline_tokens; }
+  bool by_kmer() const { return adapter != nullptr && config.focus.local == Local::kmer; }
+  History history() const { return adapter != nullptr ? config.focus.history : History::all; }
+  const FocusUnit* unit(int64_t block) const { return adapter != nullptr ? adapter->unit(block) : nullptr; }
+  /// Whether entries of the open window are visible to later bases of it: where their raw bases are gone, or where the paper inserts Focus
+  /// tokens as ordinary earlier tokens. A fitted entry stands for the mass of its bases, so beside them it would count that mass twice.
+  bool sees_open_entries() const {
+    return by_kmer() || (inline_stream() && config.focus.unit == UnitKind::paper);
+  }
+};
+
+/// Focus states of the side stream during one call: they pass from layer to layer beside the bases.
+class SideStates {
+ public:
+  /// [B, m, D] of the k-mers from first_kmer on: as the last layer left them, or the embedding.
+  at::Tensor get(int64_t first_kmer, int64_t count, const at::Tensor& embedding, const at::Tensor& like_BND);
+  void set(int64_t first_kmer, const at::Tensor& focus_x) { states_[first_kmer] = focus_x; }
+
+ private:
+  std::map<int64_t, at::Tensor> states_;
+};
+
+/// A layer's memory in a stream: entries of the past and the raw bases of the open window (or k-mer).
+class MemoryState final : public cache::LayerState {
+ public:
+  std::unique_ptr<cache::LayerState> clone() const override;
+  int64_t num_bytes() const override { return retained.num_bytes() + open_bytes(); }
+  void detach() override;
+  int64_t open_bytes() const;
+  void append(const at::Tensor& k_new, const at::Tensor& v_new, const at::Tensor& q_new, const at::Tensor& u_new, const at::Tensor& positions_new);
+  int64_t num_open() const { return k.defined() ? k.size(2) : 0; }
+  void drop_open();
+
+  Entries retained;
+  at::Tensor k, v;          // [B, H, n, E] open bases
+  at::Tensor q, u;          // [B, H, n, E], [B, n, D]; only where a unit needs them
+  at::Tensor positions;     // [n]
+  std::vector<at::Tensor> focus_x;  // inline, fitted: states of the open window's Focus tokens, [B, 1, D] each
+  std::vector<int64_t> focus_positions;
+};
+
+/// Walks a stream and really drops.
+class StreamHook final : public model::AttentionHook {
+ public:
+  explicit StreamHook(HookContext context) : context_(std::move(context)) {}
+  at::Tensor mix(const model::AttentionCall& call) override;
+  std::unique_ptr<cache::LayerState> make_state(int64_t block) override;
+
+ private:
+  HookContext context_;
+  SideStates side_;
+};
+
+/// A whole sequence with masks.
+class MaskedHook final : public model::AttentionHook {
+ public:
+  explicit MaskedHook(HookContext context) : context_(std::move(context)) {}
+  at::Tensor mix(const model::AttentionCall& call) override;
+  std::unique_ptr<cache::LayerState> make_state(int64_t block) override;
+
+ private:
+  HookContext context_;
+  SideStates side_;
+};
+
+}  // namespace focus::compress

@@ -1,0 +1,231 @@
+#include "focus/core/error.h"
+#include "focus/ops/attention.h"
+#include "hooks.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+
+const FullPolicy kKeepAll;
+
+// Into storage of its own: a view would keep the whole call's projections alive for as long as the window is open.
+Tensor join(const Tensor& before, const Tensor& now, int64_t dim) {
+  if (before.defined()) return at::cat({before, now}, dim);
+  return at::GradMode::is_enabled() ? now : now.clone(at::MemoryFormat::Contiguous);
+}
+Tensor copy(const Tensor& t) { return t.defined() ? t.clone() : t; }
+Tensor cut(const Tensor& t) { return t.defined() ? t.detach() : t; }
+
+/// Attention of queries that are the last of the open keys, over the retained entries and the open keys.
+Tensor attend(const Tensor& q, const Entries& retained, const Tensor& k, const Tensor& v) {
+  if (retained.empty()) return ops::causal_attention(q, k, v);
+  const int64_t queries = q.size(2), open = k.size(2), past = retained.size();
+  Tensor bias;
+  if (queries > 1 || retained.beta.defined()) {
+    bias = ops::causal_bias(queries, open, q.device());
+    Tensor beta = retained.beta.defined() ? retained.beta.unsqueeze(2) : at::zeros({1, 1, 1, past}, bias.options());
+    beta = beta.expand({q.size(0), q.size(1), queries, past});
+    bias = at::cat({beta, bias.to(beta.scalar_type()).expand({q.size(0), q.size(1), queries, open})}, -1);
+  }
+  return ops::attention(q, at::cat({retained.k, k}, 2), at::cat({retained.v, v}, 2), bias);
+}
+
+/// One call of one layer.
+class Walk {
+ public:
+  Walk(const HookContext& context, SideStates& side, const model::AttentionCall& call)
+      : c_(context), side_(side), call_(call), unit_(context.unit(call.block)), state_(*dynamic_cast<MemoryState*>(call.state)) {
+    // Layers that the adapter leaves alone keep everything.
+    policy_ = c_.policy != nullptr ? c_.policy : unit_ == nullptr ? &kKeepAll : nullptr;
+    by_kmer_ = unit_ != nullptr && c_.by_kmer();
+  }
+
+  Tensor run() {
+    const int64_t length = call_.u_BLD.size(1);
+    positions_ = at::arange(call_.position, call_.position + length, at::TensorOptions().dtype(at::kLong).device(call_.u_BLD.device()));
+    now_ = call_.attention.project(call_.u_BLD, positions_);
+    int64_t row = 0, base = c_.first_base;
+    while (row < length) {
+      if (!c_.is_focus.empty() && c_.is_focus[static_cast<std::size_t>(row)]) {
+        outputs_.push_back(focus_row(row, base));
+        ++row;
+        close_at(base);
+        continue;
+      }
+      // An inline stream pauses at every k-mer's end, where its Focus token follows.
+      const int64_t stop = c_.plan.next_close(base, by_kmer_ || c_.inline_stream());
+      const int64_t count = std::min(stop - base, length - row);
+      outputs_.push_back(bases(row, count));
+      row += count;
+      base += count;
+      const bool focus_follows = c_.inline_stream() && c_.plan.kmer_of(base - 1) >= 0;
+      if (base == stop && !focus_follows) close_at(base);
+    }
+    return outputs_.size() == 1 ? outputs_[0] : at::cat(outputs_, 1);
+  }
+
+ private:
+  Tensor bases(int64_t row, int64_t count) {
+    const Tensor k = now_.k.narrow(2, row, count), v = now_.v.narrow(2, row, count), q = now_.q.narrow(2, row, count);
+    const bool needs = unit_ != nullptr;
+    state_.append(k, v, needs ? q : Tensor(), needs ? call_.u_BLD.narrow(1, row, count) : Tensor(), positions_.narrow(0, row, count));
+    return call_.attention.output(attend(q, state_.retained, state_.k, state_.v));
+  }
+
+  /// The span [begin, num_open) of the open bases with the given k-mers (relative to it).
+  ClosedSpan span(int64_t begin, int64_t window, int64_t first_base, int64_t first_kmer, std::vector<Span> kmers) const {
+    const int64_t count = state_.num_open() - begin;
+    const auto part = [&](const Tensor& t, int64_t dim) { return t.defined() ? t.narrow(dim, begin, count) : t; };
+    ClosedSpan out{.attention = call_.attention, .pre_norm = call_.pre_norm, .window = window, .first_base = first_base, .first_kmer = first_kmer, .kmers = std::move(kmers),
+                   .positions = part(state_.positions, 0), .q = part(state_.q, 2), .k = part(state_.k, 2), .v = part(state_.v, 2), .u_BND = part(state_.u, 1),
+                   .focus_x = {}, .focus_positions = {}, .closes_window = true};
+    return out;
+  }
+
+  /// Inline: the Focus token after base `base - 1`.
+  Tensor focus_row(int64_t row, int64_t base) {
+    const int64_t window = c_.plan.window_of(base - 1), j = c_.plan.kmer_of(base - 1);
+    const Span kmer = c_.plan.kmer(window, j);
+    FOCUS_CHECK(kmer.end == base, "Focus token away from its k-mer's end");
+    const Tensor x = call_.x_BLD.narrow(1, row, 1);
+    if (unit_ == nullptr) {
+      // An uncompressed layer: the Focus token is an ordinary token that sees and is seen.
+      return bases(row, 1);
+    }
+    if (unit_->updates_focus_state()) {
+      const bool sees_window = c_.config.focus.paper.focus_sees == FocusSees::window;
+      const int64_t open = state_.num_open(), begin = sees_window ? 0 : open - kmer.size();
+      ClosedSpan s = span(begin, window, base - (open - begin), c_.plan.kmers_before(window) + j, {{open - begin - kmer.size(), open - begin}});
+      s.focus_x = x;
+      s.focus_positions = positions_.narrow(0, row, 1);
+      const Summary summary = unit_->summarise(s, state_.retained);
+      if (c_.history() != History::none) state_.retained.append(summary.entries);
+      return summary.focus_x - x;
+    }
+    state_.focus_x.push_back(x);
+    const int64_t open = state_.num_open(), begin = open - kmer.size();
+    const Tensor q = now_.q.narrow(2, row, 1);
+    // It sees its own k-mer and the past, none of them after it: no causal mask is needed.
+    const Tensor k = state_.k.narrow(2, begin, kmer.size()), v = state_.v.narrow(2, begin, kmer.size());
+    return call_.attention.output(attend(q, state_.retained, k, v));
+  }
+
+  void close_at(int64_t base) {
+    const int64_t window = c_.plan.window_of(base - 1);
+    const bool window_ends = base == c_.plan.window(window).end;
+    const int64_t j = c_.plan.kmer_of(base - 1);
+    const bool kmer_ends = j >= 0 && base == c_.plan.kmer(window, j).end;
+    if (policy_ != nullptr) {
+      if (!window_ends || state_.num_open() == 0) return;
+      const int64_t first = c_.plan.window(window).begin;
+      policy_->close(span(0, window, first, c_.plan.kmers_before(window), c_.plan.kmers(window)), state_.retained);
+      state_.drop_open();
+      return;
+    }
+    if (by_kmer_ ? kmer_ends : window_ends) summarise(window, by_kmer_ ? j : -1);
+    if (by_kmer_ && kmer_ends) state_.drop_open();
+    if (window_ends) {
+      state_.drop_open();
+      forget(window);
+    }
+  }
+
+  /// Entries of k-mer j, or of all k-mers of the window (j = -1), unless the Focus rows have made them already.
+  void summarise(int64_t window, int64_t j) {
+    if (c_.history() == History::none) return;
+    if (c_.inline_stream() && unit_->updates_focus_state()) return;
+    const bool all = j < 0;
+    std::vector<Span> kmers = all ? c_.plan.kmers(window) : std::vector<Span>{{0, state_.num_open()}};
+    const int64_t first_kmer = c_.plan.kmers_before(window) + (all ? 0 : j);
+    const auto count = static_cast<int64_t>(kmers.size());
+    const int64_t first_base = all ? c_.plan.window(window).begin : c_.plan.kmer(window, j).begin;
+    ClosedSpan s = span(0, window, first_base, first_kmer, std::move(kmers));
+    if (unit_->updates_focus_state()) {
+      s.focus_x = side_.get(first_kmer, count, c_.adapter->embedding, s.u_BND);
+      std::vector<int64_t> ends;
+      for (const Span& kmer : s.kmers) ends.push_back(kmer.end - 1);
+      s.focus_positions = s.positions.index_select(0, at::tensor(ends).to(s.positions.device()));
+    } else if (!state_.focus_x.empty()) {
+      s.focus_x = at::cat(state_.focus_x, 1);
+    }
+    const Summary summary = unit_->summarise(s, state_.retained);
+    if (summary.focus_x.defined()) side_.set(first_kmer, summary.focus_x);
+    state_.retained.append(summary.entries);
+    state_.focus_x.clear();
+  }
+
+  /// What the history rule drops when a window ends.
+  void forget(int64_t window) {
+    if (c_.history() == History::all) return;
+    Entries& kept = state_.retained;
+    const bool boundary = c_.history() == History::window && !kept.empty() && kept.origin.back().window == window;
+    kept.keep(boundary ? kept.size() - 1 : kept.size(), kept.size());
+  }
+
+  const HookContext& c_;
+  SideStates& side_;
+  const model::AttentionCall& call_;
+  const FocusUnit* unit_;
+  const RetentionPolicy* policy_ = nullptr;
+  MemoryState& state_;
+  bool by_kmer_ = false;
+  Tensor positions_;
+  nn::Projection now_;
+  std::vector<Tensor> outputs_;
+};
+
+}  // namespace
+
+Tensor SideStates::get(int64_t first_kmer, int64_t count, const Tensor& embedding, const Tensor& like_BND) {
+  const auto found = states_.find(first_kmer);
+  if (found != states_.end()) return found->second;
+  return embedding.to(like_BND.scalar_type()).expand({like_BND.size(0), count, embedding.size(0)});
+}
+
+std::unique_ptr<cache::LayerState> MemoryState::clone() const {
+  auto out = std::make_unique<MemoryState>();
+  out->retained = retained.clone();
+  out->k = copy(k);
+  out->v = copy(v);
+  out->q = copy(q);
+  out->u = copy(u);
+  out->positions = copy(positions);
+  for (const Tensor& x : focus_x) out->focus_x.push_back(copy(x));
+  return out;
+}
+
+int64_t MemoryState::open_bytes() const {
+  int64_t total = 0;
+  for (const Tensor* t : {&k, &v, &q, &u, &positions}) total += cache::storage_bytes(*t);
+  for (const Tensor& x : focus_x) total += cache::storage_bytes(x);
+  return total;
+}
+
+void MemoryState::detach() {
+  retained.detach();
+  for (Tensor* t : {&k, &v, &q, &u}) *t = cut(*t);
+  for (Tensor& x : focus_x) x = cut(x);
+}
+
+void MemoryState::append(const Tensor& k_new, const Tensor& v_new, const Tensor& q_new, const Tensor& u_new, const Tensor& positions_new) {
+  k = join(k, k_new, 2);
+  v = join(v, v_new, 2);
+  if (q_new.defined()) q = join(q, q_new, 2);
+  if (u_new.defined()) u = join(u, u_new, 1);
+  positions = join(positions, positions_new, 0);
+}
+
+void MemoryState::drop_open() {
+  k = v = q = u = positions = Tensor();
+  focus_x.clear();
+}
+
+Tensor StreamHook::mix(const model::AttentionCall& call) {
+  FOCUS_CHECK(dynamic_cast<MemoryState*>(call.state) != nullptr, "block ", call.block, " needs a stream of this compressed model");
+  return Walk(context_, side_, call).run();
+}
+
+std::unique_ptr<cache::LayerState> StreamHook::make_state(int64_t) { return std::make_unique<MemoryState>(); }
+
+}  // namespace focus::compress

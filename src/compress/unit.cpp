@@ -1,0 +1,189 @@
+#include "focus/compress/unit.h"
+
+#include <ATen/CPUGeneratorImpl.h>
+
+#include <cmath>
+
+#include "focus/core/error.h"
+#include "focus/ops/attention.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+
+at::TensorOptions wide(const Tensor& like) { return like.options().dtype(like.scalar_type() == at::kDouble ? at::kDouble : at::kFloat); }
+
+Tensor anchor_positions(const ClosedSpan& span, Anchor anchor) {
+  std::vector<double> at_positions;
+  const Tensor positions = span.positions.to(at::kCPU, at::kDouble).contiguous();
+  const double* p = positions.const_data_ptr<double>();
+  for (const Span& kmer : span.kmers) {
+    const double first = p[kmer.begin], last = p[kmer.end - 1];
+    at_positions.push_back(anchor == Anchor::end ? last : anchor == Anchor::start ? first : (first + last) / 2);
+  }
+  return at::tensor(at_positions, at::kDouble).to(span.positions.device());
+}
+
+void set_origin(const ClosedSpan& span, Entries& entries) {
+  for (std::size_t j = 0; j < span.kmers.size(); ++j) entries.origin.push_back({span.window, span.first_kmer + static_cast<int64_t>(j)});
+}
+
+Tensor log_sizes(const ClosedSpan& span, const Tensor& like) {
+  std::vector<double> sizes;
+  for (const Span& kmer : span.kmers) sizes.push_back(std::log(static_cast<double>(kmer.size())));
+  return at::tensor(sizes, at::kDouble).to(wide(like));
+}
+
+/// [m, kmax] indices of each k-mer's bases and the mask of those that exist.
+std::pair<Tensor, Tensor> kmer_table(const ClosedSpan& span) {
+  int64_t longest = 0;
+  for (const Span& kmer : span.kmers) longest = std::max(longest, kmer.size());
+  const auto count = static_cast<int64_t>(span.kmers.size());
+  Tensor index = at::zeros({count, longest}, at::kLong), exists = at::zeros({count, longest}, at::kBool);
+  for (int64_t j = 0; j < count; ++j) {
+    const Span& kmer = span.kmers[static_cast<std::size_t>(j)];
+    index[j].narrow(0, 0, kmer.size()).copy_(at::arange(kmer.begin, kmer.end));
+    exists[j].narrow(0, 0, kmer.size()).fill_(true);
+  }
+  return {index.to(span.k.device()), exists.to(span.k.device())};
+}
+
+Tensor to_heads(const Tensor& x_BMD, int64_t heads) { return x_BMD.unflatten(-1, {heads, -1}).transpose(1, 2); }
+
+}  // namespace
+
+LowRankMap::LowRankMap(int64_t in, int64_t out, int64_t rank) {
+  if (rank == 0 || rank >= std::min(in, out)) {
+    full = register_parameter("full", at::zeros({out, in}));
+  } else {
+    down = register_parameter("down", at::zeros({rank, in}));
+    up = register_parameter("up", at::zeros({out, rank}));
+  }
+}
+
+Tensor LowRankMap::matrix() const { return full.defined() ? full : at::matmul(up, down); }
+
+Tensor LowRankMap::forward(const Tensor& x) const {
+  if (full.defined()) return at::linear(x, full.to(x.scalar_type()));
+  return at::linear(at::linear(x, down.to(x.scalar_type())), up.to(x.scalar_type()));
+}
+
+FittedUnit::FittedUnit(const FocusConfig& config, int64_t width, int64_t heads) : config_(config) {
+  if (!config.fitted.corrections) return;
+  key = register_module("key", std::make_shared<LowRankMap>(width, width, config.rank));
+  value = register_module("value", std::make_shared<LowRankMap>(width, width, config.rank));
+  beta_weight = register_parameter("beta_weight", at::zeros({heads, width}));
+  beta_bias = register_parameter("beta_bias", at::zeros({heads}));
+}
+
+Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
+  const auto options = wide(span.k);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(span.k.size(-1)));
+  Tensor k = span.k.to(options), v = span.v.to(options), q = span.q.to(options);
+  if (!config_.fitted.gradient) {
+    k = k.detach();
+    v = v.detach();
+    q = q.detach();
+  }
+  const int64_t bases = span.num_bases(), dim = k.size(-1);
+  // References: rotations add up, so turning the rotated queries by the span's extent puts them one span ahead.
+  const Tensor taken = at::arange(0, bases, config_.fitted.reference_stride, at::TensorOptions().dtype(at::kLong).device(k.device()));
+  const Tensor references = q.index_select(2, taken);
+  const Tensor shift = at::full({references.size(2)}, (span.positions[-1] - span.positions[0] + 1).item<int64_t>(), taken.options());
+  const Tensor ahead = span.attention.rotate(references, shift);  // [B, H, R, E]
+
+  const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;  // [B, H, R, n]
+  const auto [index, exists] = kmer_table(span);
+  const int64_t count = index.size(0);
+  const Tensor by_kmer = scores.index_select(-1, index.flatten()).unflatten(-1, index.sizes()).masked_fill(exists.logical_not(), -std::numeric_limits<double>::infinity());
+  const Tensor log_mass = at::logsumexp(by_kmer, -1);  // [B, H, R, m]
+  const Tensor mean_key = at::matmul(mean_matrix(span.kmers, bases, options), k);  // [B, H, m, E]
+
+  // Ridge around the mean key: unknowns are the key's shift and beta; beta itself is (all but) unpenalised.
+  const Tensor residual = log_mass - at::matmul(ahead, mean_key.transpose(-1, -2)) * scale;
+  const Tensor design = at::cat({ahead * scale, at::ones({ahead.size(0), ahead.size(1), ahead.size(2), 1}, options)}, -1);
+  Tensor penalty = at::full({dim + 1}, config_.fitted.ridge, options);
+  penalty[dim] = 1e-3;
+  const Tensor gram = at::matmul(design.transpose(-1, -2), design) + at::diag(penalty);
+  const Tensor solution = at::linalg_solve(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, H, E+1, m]
+
+  // Share of each base in its k-mer's attention, from log sums: no k-mer can underflow to nothing.
+  const Tensor log_share = at::logsumexp(scores - at::logsumexp(scores, -1, true), 2);  // [B, H, n]
+  const Tensor share = at::softmax(log_share.index_select(-1, index.flatten()).unflatten(-1, index.sizes()).masked_fill(exists.logical_not(), -std::numeric_limits<double>::infinity()), -1);
+  const Tensor values = v.index_select(2, index.flatten()).unflatten(2, index.sizes());  // [B, H, m, kmax, E]
+
+  Tensor key_out = mean_key + solution.narrow(2, 0, dim).transpose(-1, -2);
+  Tensor value_out = at::matmul(share.unsqueeze(-2), values).squeeze(-2);
+  Tensor beta = solution.select(2, dim);
+  if (key) {
+    const Tensor hidden = span.focus_x.defined() ? span.pre_norm.forward(span.focus_x).to(options)
+                                                 : at::matmul(mean_matrix(span.kmers, bases, options), span.u_BND.to(options));  // [B, m, D]
+    const int64_t heads = k.size(1);
+    key_out = key_out + span.attention.rotate(to_heads(key->forward(hidden), heads), anchor_positions(span, config_.anchor));
+    value_out = value_out + to_heads(value->forward(hidden), heads);
+    beta = beta + at::linear(hidden, beta_weight.to(options), beta_bias.to(options)).transpose(1, 2);
+  }
+  Summary out;
+  out.entries.k = key_out.to(span.k.scalar_type());
+  out.entries.v = value_out.to(span.v.scalar_type());
+  out.entries.beta = beta;
+  set_origin(span, out.entries);
+  FOCUS_CHECK(out.entries.k.size(2) == count, "one entry per k-mer");
+  return out;
+}
+
+PaperUnit::PaperUnit(const FocusConfig& config, int64_t width, int64_t heads) : config_(config) {
+  query = register_module("query", std::make_shared<LowRankMap>(width, width, config.rank));
+  key = register_module("key", std::make_shared<LowRankMap>(width, width, config.rank));
+  value = register_module("value", std::make_shared<LowRankMap>(width, width, config.rank));
+  output = register_module("output", std::make_shared<LowRankMap>(width, width, config.rank));
+  if (config.bias) beta_bias = register_parameter("beta_bias", at::zeros({heads}));
+}
+
+Summary PaperUnit::summarise(const ClosedSpan& span, const Entries& history) const {
+  const auto& attention = span.attention;
+  const auto type = span.u_BND.scalar_type();
+  const int64_t heads = attention.options().heads, bases = span.num_bases();
+  const auto project = [&](const Tensor& u, int64_t part, const LowRankMap* trained) {
+    Tensor y = at::linear(u, attention.weight_of(part));
+    if (trained != nullptr) y = y + trained->forward(u);
+    return to_heads(y, heads);
+  };
+  const Tensor u_focus = span.pre_norm.forward(span.focus_x);
+  const Tensor q = attention.rotate(project(u_focus, 0, query.get()), span.focus_positions);
+  Tensor k = attention.rotate(project(span.u_BND, 1, key.get()), span.positions), v = project(span.u_BND, 2, value.get());
+
+  // Visible bases: those of the own k-mer, or all of the window up to its end.
+  Tensor visible = at::zeros({static_cast<int64_t>(span.kmers.size()), bases}, at::kBool);
+  for (std::size_t j = 0; j < span.kmers.size(); ++j) {
+    const int64_t begin = config_.paper.focus_sees == FocusSees::kmer ? span.kmers[j].begin : 0;
+    visible[static_cast<int64_t>(j)].narrow(0, begin, span.kmers[j].end - begin).fill_(true);
+  }
+  const auto bias_options = wide(span.u_BND);
+  Tensor bias = at::zeros({visible.size(0), bases}, bias_options).masked_fill_(visible.logical_not().to(bias_options.device()), -std::numeric_limits<double>::infinity());
+  if (!history.empty()) {
+    k = at::cat({history.k.to(type), k}, 2);
+    v = at::cat({history.v.to(type), v}, 2);
+    const Tensor beta = history.beta.defined() ? history.beta.unsqueeze(2).to(bias_options) : at::zeros({1, 1, 1, history.size()}, bias_options);
+    const Tensor past = beta.expand({q.size(0), heads, q.size(2), history.size()});
+    bias = at::cat({past, bias.expand({q.size(0), heads, q.size(2), bases})}, -1);
+  }
+  const Tensor context = ops::attention(q, k, v, bias).transpose(1, 2).flatten(2);
+  const Tensor mixed = attention.out_proj->forward(context) + output->forward(context);
+  const Tensor updated = config_.paper.update == Update::residual ? span.focus_x + mixed : mixed;
+
+  const Tensor u_entry = span.pre_norm.forward(updated);
+  const bool own = config_.paper.entry == EntrySource::own;
+  Summary out;
+  out.focus_x = updated;
+  out.entries.k = attention.rotate(project(u_entry, 1, own ? key.get() : nullptr), anchor_positions(span, config_.anchor));
+  out.entries.v = project(u_entry, 2, own ? value.get() : nullptr);
+  if (beta_bias.defined()) {
+    out.entries.beta = (log_sizes(span, span.u_BND) + beta_bias.to(bias_options).unsqueeze(-1)).unsqueeze(0).expand({q.size(0), heads, -1});
+  }
+  set_origin(span, out.entries);
+  return out;
+}
+
+}  // namespace focus::compress

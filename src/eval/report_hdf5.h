@@ -1,0 +1,12 @@
+#pragma once
+
+#include <filesystem>
+
+#include "focus/eval/fidelity_result.h"
+
+namespace focus::eval {
+
+/// values.h5 of the report (see write_fidelity_report). DataError when HDF5 cannot write it.
+void write_values_hdf5(const FidelityResult& result, const std::filesystem::path& path);
+
+}  // namespace focus::eval

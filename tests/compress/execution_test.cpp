@@ -1,0 +1,311 @@
+// The two executions, all streams, visibilities and units: same numbers, same gradients, no look ahead, really dropped.
+#include <gtest/gtest.h>
+
+#include "focus/compress/compressed_model.h"
+#include "focus/core/error.h"
+#include "support/small_model.h"
+#include "support/tensors.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+using testing::max_difference;
+using testing::perturbed_adapter;
+using testing::random_bases;
+using testing::relative_rms;
+using testing::small_model;
+
+struct Mode {
+  Stream stream;
+  Local local;
+  History history;
+  UnitKind unit;
+  FocusSees focus_sees = FocusSees::kmer;
+  Update update = Update::residual;
+  EntrySource entry = EntrySource::backbone;
+  Anchor anchor = Anchor::end;
+  bool bias = true;
+  WindowUnit window_unit = WindowUnit::bases;
+  Remainder remainder = Remainder::own;
+  int64_t rank = 0;
+  std::vector<int64_t> layers = {};
+
+  MemoryConfig config() const {
+    MemoryConfig c;
+    c.window = {window_unit == WindowUnit::focus ? 3 : 16, window_unit, remainder};
+    c.focus.k = 5;
+    c.focus.stream = stream;
+    c.focus.local = local;
+    c.focus.history = history;
+    c.focus.unit = unit;
+    c.focus.paper = {focus_sees, update, entry};
+    c.focus.anchor = anchor;
+    c.focus.bias = bias;
+    c.focus.rank = rank;
+    c.focus.layers = layers;
+    c.focus.fitted.reference_stride = unit == UnitKind::fitted ? 2 : 4;
+    return c;
+  }
+};
+
+std::string name_of(const Mode& m) {
+  std::string out = m.stream == Stream::side ? "side" : "inline";
+  out += m.local == Local::window ? "_localwindow" : "_localkmer";
+  out += m.history == History::all ? "_historyall" : m.history == History::window ? "_historywindow" : "_historynone";
+  out += m.unit == UnitKind::fitted ? "_fitted" : "_paper";
+  if (m.focus_sees == FocusSees::window) out += "_seeswindow";
+  if (m.update == Update::replace) out += "_replace";
+  if (m.entry == EntrySource::own) out += "_own";
+  if (m.anchor != Anchor::end) out += m.anchor == Anchor::start ? "_start" : "_center";
+  if (!m.bias) out += "_nobias";
+  if (m.window_unit == WindowUnit::focus) out += "_focusunit";
+  if (m.remainder != Remainder::own) out += m.remainder == Remainder::merge ? "_merge" : "_drop";
+  if (m.rank > 0) out += "_lowrank";
+  if (!m.layers.empty()) out += "_onelayer";
+  return out;
+}
+
+std::vector<Mode> all_modes() {
+  std::vector<Mode> out;
+  for (const auto stream : {Stream::side, Stream::inline_tokens}) {
+    for (const auto local : {Local::window, Local::kmer}) {
+      for (const auto history : {History::all, History::window, History::none}) {
+        for (const auto unit : {UnitKind::fitted, UnitKind::paper}) out.push_back({stream, local, history, unit});
+      }
+    }
+    const Mode paper{stream, Local::window, History::all, UnitKind::paper}, fitted{stream, Local::window, History::all, UnitKind::fitted};
+    const auto with = [&](Mode m, const std::function<void(Mode&)>& change) {
+      change(m);
+      out.push_back(m);
+    };
+    with(paper, [](Mode& m) { m.focus_sees = FocusSees::window; });
+    with(paper, [](Mode& m) { m.update = Update::replace; m.entry = EntrySource::own; });
+    with(paper, [](Mode& m) { m.bias = false; });
+    with(paper, [](Mode& m) { m.rank = 2; });
+    with(fitted, [](Mode& m) { m.rank = 2; });
+    with(paper, [](Mode& m) { m.layers = {4}; });
+    with(fitted, [](Mode& m) { m.layers = {2}; });
+    for (const auto remainder : {Remainder::merge, Remainder::drop}) {
+      with(fitted, [&](Mode& m) { m.remainder = remainder; });
+      with(paper, [&](Mode& m) { m.remainder = remainder; });
+      with(paper, [&](Mode& m) { m.remainder = remainder; m.local = Local::kmer; });
+    }
+    for (const auto unit : {UnitKind::fitted, UnitKind::paper}) {
+      // Section 3.2 as written: windows of Focus tokens, own k-mer, shared boundary.
+      with({stream, Local::kmer, History::window, unit}, [](Mode& m) { m.window_unit = WindowUnit::focus; });
+      with({stream, Local::window, History::all, unit}, [](Mode& m) { m.window_unit = WindowUnit::focus; });
+    }
+    if (stream == Stream::side) {
+      with(paper, [](Mode& m) { m.anchor = Anchor::start; });
+      with(fitted, [](Mode& m) { m.anchor = Anchor::center; });
+    }
+  }
+  return out;
+}
+
+constexpr int64_t kLength = 75;  // several windows and a piece of one
+
+class ExecutionTest : public ::testing::TestWithParam<Mode> {
+ protected:
+  Tensor stream_logits(const CompressedModel& model, const Tensor& tokens, int64_t chunk) const {
+    CompressedStream stream;
+    std::vector<Tensor> parts;
+    for (int64_t t = 0; t < tokens.size(1); t += chunk) {
+      parts.push_back(model.backbone().unembed(model.forward(tokens.narrow(1, t, std::min(chunk, tokens.size(1) - t)), stream).bases));
+    }
+    return at::cat(parts, 1);
+  }
+  Tensor parallel_logits(const CompressedModel& model, const Tensor& tokens) const { return model.backbone().unembed(model.parallel(tokens).bases); }
+};
+
+TEST_P(ExecutionTest, SequentialEqualsParallelLogits) {
+  at::NoGradGuard guard;
+  for (const auto type : {at::kDouble, at::kFloat}) {
+    const auto backbone = small_model(type);
+    const CompressedModel model(backbone, perturbed_adapter(*backbone, GetParam().config()));
+    const Tensor tokens = random_bases(2, kLength, 3), expected = parallel_logits(model, tokens);
+    const double scale = expected.abs().max().item<double>();
+    for (const int64_t chunk : {1, 16, 23}) {
+      EXPECT_LT(max_difference(stream_logits(model, tokens, chunk), expected), (type == at::kDouble ? 1e-9 : 1e-5) * scale) << "chunk " << chunk;
+    }
+  }
+}
+
+TEST_P(ExecutionTest, SequentialEqualsParallelGradients) {
+  const auto backbone = small_model(at::kDouble);
+  const auto adapter = perturbed_adapter(*backbone, GetParam().config());
+  const CompressedModel model(backbone, adapter);
+  const Tensor tokens = random_bases(1, kLength, 4);
+  at::manual_seed(5);
+  const Tensor weighting = at::randn({kLength, 128}, at::kDouble);
+  const auto gradient = [&](const std::function<Tensor()>& logits) {
+    adapter->zero_grad();
+    (logits()[0] * weighting).sum().backward();
+    std::map<std::string, Tensor> out;
+    for (const auto& item : adapter->named_parameters()) {
+      if (item.value().grad().defined()) out.emplace(item.key(), item.value().grad().clone());
+    }
+    return out;
+  };
+  if (GetParam().history == History::none && GetParam().stream == Stream::side) GTEST_SKIP() << "nothing is retained, so nothing is trained";
+  const auto parallel = gradient([&] { return parallel_logits(model, tokens); });
+  const auto sequential = gradient([&] { return stream_logits(model, tokens, 16); });
+  ASSERT_FALSE(parallel.empty());
+  ASSERT_EQ(parallel.size(), sequential.size());
+  for (const auto& [name, value] : parallel) {
+    // Focus states of the last layer reach no base where no entry is read: their gradient is zero in both.
+    EXPECT_LE(max_difference(sequential.at(name), value), 1e-6 * value.abs().max().item<double>()) << name;
+  }
+}
+
+// Changing base t changes no output before t; and it does change a later one.
+TEST_P(ExecutionTest, NoOutputSeesALaterBase) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kDouble);
+  const CompressedModel model(backbone, perturbed_adapter(*backbone, GetParam().config()));
+  const Tensor tokens = random_bases(1, kLength, 6), before = parallel_logits(model, tokens);
+  for (const int64_t t : {0, 4, 15, 16, 33, 47}) {
+    Tensor changed = tokens.clone();
+    changed[0][t] = changed[0][t].item<int64_t>() == 'A' ? int64_t{'C'} : int64_t{'A'};
+    const Tensor after = parallel_logits(model, changed);
+    if (t > 0) {
+      EXPECT_LT(max_difference(after.narrow(1, 0, t), before.narrow(1, 0, t)), 1e-9) << "base " << t;
+    }
+    EXPECT_GT(max_difference(after.narrow(1, t, kLength - t), before.narrow(1, t, kLength - t)), 1e-6) << "base " << t;
+  }
+}
+
+// Every parameter has a gradient that came through entries retained over at least two windows.
+TEST_P(ExecutionTest, EveryFocusParameterHasAGradientThroughRetainedEntries) {
+  const Mode& mode = GetParam();
+  if (mode.history == History::none) GTEST_SKIP() << "no entry is ever read";
+  const auto backbone = small_model(at::kDouble);
+  const auto adapter = perturbed_adapter(*backbone, mode.config());
+  const CompressedModel model(backbone, adapter);
+  const Tensor tokens = random_bases(1, kLength, 7);
+  CompressedStream stream;
+  // Three windows without looking at their outputs, then a loss on what follows.
+  const int64_t past = model.plan().window(2).end;
+  for (int64_t t = 0; t < past; t += 16) model.forward(tokens.narrow(1, t, std::min<int64_t>(16, past - t)), stream);
+  const Tensor logits = model.backbone().unembed(model.forward(tokens.narrow(1, past, kLength - past), stream).bases);
+  at::manual_seed(8);
+  (logits * at::randn(logits.sizes(), logits.options())).sum().backward();
+  for (const auto& item : adapter->named_parameters()) {
+    ASSERT_TRUE(item.value().grad().defined()) << item.key();
+    EXPECT_GT(item.value().grad().abs().max().item<double>(), 1e-12) << item.key();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, ExecutionTest, ::testing::ValuesIn(all_modes()), [](const auto& mode) { return name_of(mode.param); });
+
+// ---- What only holds for some modes.
+
+Mode side_fitted() { return {Stream::side, Local::window, History::all, UnitKind::fitted}; }
+
+TEST(FirstWindowTest, SideStreamLeavesASequenceOfOneWindowBitEqual) {
+  at::NoGradGuard guard;
+  for (const auto unit : {UnitKind::fitted, UnitKind::paper}) {
+    for (const auto type : {at::kFloat, at::kBFloat16}) {
+      const auto backbone = small_model(type);
+      Mode mode = side_fitted();
+      mode.unit = unit;
+      const CompressedModel model(backbone, perturbed_adapter(*backbone, mode.config()));
+      const Tensor tokens = random_bases(2, 16, 9), expected = backbone->forward(tokens);
+      CompressedStream stream;
+      EXPECT_TRUE(at::equal(backbone->unembed(model.forward(tokens, stream).bases), expected));
+      EXPECT_TRUE(at::equal(backbone->unembed(model.parallel(tokens).bases), expected));
+    }
+  }
+}
+
+TEST(FirstWindowTest, SideStreamLeavesTheFirstWindowOfALongerSequenceEqualToRounding) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kDouble);
+  const CompressedModel model(backbone, perturbed_adapter(*backbone, side_fitted().config()));
+  const Tensor tokens = random_bases(1, kLength, 10), expected = backbone->forward(tokens);
+  const Tensor got = backbone->unembed(model.parallel(tokens).bases);
+  EXPECT_LT(max_difference(got.narrow(1, 0, 16), expected.narrow(1, 0, 16)), 1e-10);
+  EXPECT_GT(max_difference(got.narrow(1, 16, kLength - 16), expected.narrow(1, 16, kLength - 16)), 1e-6);
+}
+
+// With one entry per base the fit is exact: key itself, log-mass 0, value itself.
+TEST(ExactnessTest, KOneReproducesFullMemory) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kFloat);
+  Mode mode = side_fitted();
+  MemoryConfig config = mode.config();
+  config.focus.k = 1;
+  config.focus.fitted.corrections = false;
+  const CompressedModel model(backbone, std::make_shared<FocusAdapter>(*backbone, config, 0));
+  const Tensor tokens = random_bases(1, kLength, 11), expected = backbone->forward(tokens);
+  const double scale = expected.abs().max().item<double>();
+  CompressedStream stream;
+  EXPECT_LT(max_difference(backbone->unembed(model.forward(tokens, stream).bases), expected), 1e-4 * scale);
+  EXPECT_LT(max_difference(backbone->unembed(model.parallel(tokens).bases), expected), 1e-4 * scale);
+}
+
+// The fit does what it is for: with k = 5 its error is below that of dropping everything.
+TEST(ExactnessTest, FittedEntriesAreCloserToFullThanNone) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kDouble);
+  MemoryConfig config = side_fitted().config();
+  config.focus.fitted.corrections = false;
+  const auto adapter = std::make_shared<FocusAdapter>(*backbone, config, 0);
+  const CompressedModel focus(backbone, adapter), none(backbone, config, std::make_shared<StateOnlyPolicy>());
+  const Tensor tokens = random_bases(4, kLength, 12), expected = backbone->forward(tokens).narrow(1, 16, kLength - 16);
+  CompressedStream a, b;
+  const double with = relative_rms(backbone->unembed(focus.forward(tokens, a).bases).narrow(1, 16, kLength - 16), expected);
+  const double without = relative_rms(backbone->unembed(none.forward(tokens, b).bases).narrow(1, 16, kLength - 16), expected);
+  EXPECT_LT(with, 0.9 * without) << with << " against " << without;
+}
+
+TEST(MemoryTest, KeptEntriesAndBytesAreWhatEq4Says) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kFloat);
+  const CompressedModel model(backbone, perturbed_adapter(*backbone, side_fitted().config()));
+  CompressedStream stream;
+  const Tensor tokens = random_bases(1, 200, 13);
+  for (int64_t t = 0; t < 200; ++t) {
+    model.forward(tokens.narrow(1, t, 1), stream);
+    const MemoryUse use = model.memory_use(stream);
+    const int64_t open = (t + 1) % 16;
+    EXPECT_EQ(use.entries + open, model.plan().kept_entries(t + 1)) << t;
+    EXPECT_EQ(use.retained_bytes, 2 * use.entries * CompressedModel::focus_entry_bytes(*backbone, model.config())) << t;
+    if (open == 0) {
+      EXPECT_EQ(use.open_bytes, 0) << t;
+    }
+  }
+}
+
+TEST(MemoryTest, HistoryOfOneWindowStaysConstant) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kFloat);
+  Mode mode{Stream::side, Local::kmer, History::window, UnitKind::paper};
+  mode.window_unit = WindowUnit::focus;
+  const CompressedModel model(backbone, perturbed_adapter(*backbone, mode.config()));
+  CompressedStream stream;
+  const Tensor tokens = random_bases(1, 400, 14);
+  int64_t most = 0;
+  for (int64_t t = 0; t < 400; ++t) {
+    model.forward(tokens.narrow(1, t, 1), stream);
+    most = std::max(most, model.memory_use(stream).entries);
+  }
+  EXPECT_LE(most, 3);  // W Focus tokens, the shared one among them
+}
+
+TEST(StreamTest, AForkLeavesItsOriginAlone) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kFloat);
+  const CompressedModel model(backbone, perturbed_adapter(*backbone, side_fitted().config()));
+  const Tensor tokens = random_bases(1, 40, 15), other = random_bases(1, 30, 16);
+  CompressedStream stream;
+  model.forward(tokens, stream);
+  CompressedStream fork = stream.clone();
+  const Tensor first = model.forward(other, fork).bases;
+  model.forward(tokens, fork);
+  EXPECT_TRUE(at::equal(model.forward(other, stream).bases, first));
+}
+
+}  // namespace
+}  // namespace focus::compress

@@ -1,0 +1,109 @@
+#include "focus/compress/policy.h"
+
+#include <gtest/gtest.h>
+
+#include "focus/compress/compressed_model.h"
+#include "focus/core/error.h"
+#include "support/small_model.h"
+#include "support/tensors.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+using testing::max_difference;
+using testing::random_bases;
+using testing::small_model;
+
+MemoryConfig config_of(int64_t window, int64_t k) {
+  MemoryConfig c;
+  c.window.size = window;
+  c.focus.k = k;
+  return c;
+}
+
+struct Measured {
+  Tensor logits;
+  MemoryUse use;
+};
+
+Measured run(const std::shared_ptr<model::StripedHyena>& backbone, const std::string& policy, const MemoryConfig& config, const Tensor& tokens, int64_t chunk) {
+  const Budget budget{WindowPlan(config.window, config.focus.k), CompressedModel::focus_entry_bytes(*backbone, config)};
+  const CompressedModel model(backbone, config, make_rival(policy, budget));
+  CompressedStream stream;
+  std::vector<Tensor> parts;
+  for (int64_t t = 0; t < tokens.size(1); t += chunk) parts.push_back(backbone->unembed(model.forward(tokens.narrow(1, t, std::min(chunk, tokens.size(1) - t)), stream).bases));
+  return {at::cat(parts, 1), model.memory_use(stream)};
+}
+
+class PolicyTest : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(PolicyTest, ChunksOfAnySizeAgree) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kDouble);
+  const Tensor tokens = random_bases(2, 90, 1);
+  const MemoryConfig config = config_of(16, 4);
+  const Measured whole = run(backbone, GetParam(), config, tokens, 90);
+  for (const int64_t chunk : {1, 7, 16, 40}) {
+    const Measured chunked = run(backbone, GetParam(), config, tokens, chunk);
+    EXPECT_LT(max_difference(chunked.logits, whole.logits), 1e-9) << chunk;
+    EXPECT_EQ(chunked.use.retained_bytes, whole.use.retained_bytes) << chunk;
+  }
+}
+
+TEST_P(PolicyTest, HoldsNoMoreBytesThanFocusWould) {
+  at::NoGradGuard guard;
+  if (GetParam() == "full") GTEST_SKIP() << "full memory has no budget";
+  const auto backbone = small_model(at::kFloat);
+  const MemoryConfig config = config_of(16, 4);
+  const Measured r = run(backbone, GetParam(), config, random_bases(1, 160, 2), 16);
+  const int64_t layers = 2, budget = layers * 10 * 4 * CompressedModel::focus_entry_bytes(*backbone, config);
+  EXPECT_LE(r.use.retained_bytes, budget);
+  if (GetParam() != "state_only") {
+    EXPECT_GT(r.use.retained_bytes, budget * 9 / 10);
+  }
+}
+
+TEST_P(PolicyTest, WithOneEntryPerBaseEqualsFullUnlessItDropsAll) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kDouble);
+  const Tensor tokens = random_bases(1, 90, 3), expected = backbone->forward(tokens);
+  const double difference = max_difference(run(backbone, GetParam(), config_of(16, 1), tokens, 16).logits, expected);
+  if (GetParam() == "state_only") {
+    EXPECT_GT(difference, 1e-6);
+  } else {
+    EXPECT_LT(difference, 1e-9);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Rivals, PolicyTest, ::testing::ValuesIn(rival_names()), [](const auto& policy) { return policy.param; });
+
+TEST(SinksTest, KeepTheFirstAndTheNewestBases) {
+  at::NoGradGuard guard;
+  const auto backbone = small_model(at::kDouble);
+  const auto& block = *backbone->blocks->items[2];
+  const SlidingPolicy policy(Budget{WindowPlan({16, WindowUnit::bases, Remainder::own}, 2), bytes_per_entry(1, 2, 8, at::kDouble, false)}, 4);
+  Entries retained;
+  for (int64_t w = 0; w < 3; ++w) {
+    const Tensor k = at::arange(w * 16, (w + 1) * 16, at::kDouble).view({1, 1, 16, 1}).expand({1, 2, 16, 8});
+    policy.close({.attention = *block.inner_mha_cls, .pre_norm = *block.pre_norm, .window = w, .first_base = w * 16, .first_kmer = w * 8, .kmers = {}, .positions = at::arange(16),
+                  .q = {}, .k = k, .v = k, .u_BND = {}, .focus_x = {}, .focus_positions = {}, .closes_window = true},
+                 retained);
+  }
+  ASSERT_EQ(retained.size(), 24);
+  std::vector<int64_t> expected = {0, 1, 2, 3};
+  for (int64_t i = 28; i < 48; ++i) expected.push_back(i);
+  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(retained.origin[i].index, expected[i]);
+}
+
+TEST(MakeRivalTest, UnknownNameListsTheKnownOnes) {
+  try {
+    make_rival("slidin", Budget{WindowPlan({16, WindowUnit::bases, Remainder::own}, 2), 8});
+    FAIL();
+  } catch (const ConfigError& e) {
+    EXPECT_NE(std::string(e.what()).find("sliding"), std::string::npos);
+  }
+}
+
+}  // namespace
+}  // namespace focus::compress

@@ -1,0 +1,137 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+
+#include "focus/core/error.h"
+#include "focus/metrics/summary.h"
+
+namespace focus::metrics {
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+TEST(Summary, EqualsHandValues) {
+  const Summary s = summarise(std::vector<float>{5, kNan, 1, 3, 2, 4, kNan});
+  EXPECT_EQ(s.count, 5);
+  EXPECT_EQ(s.mean, 3);
+  EXPECT_EQ(s.median, 3);
+  EXPECT_EQ(s.q25, 2);
+  EXPECT_EQ(s.q75, 4);
+  EXPECT_NEAR(s.p99, 4.96, 1e-12);
+  EXPECT_EQ(s.max, 5);
+  const Summary two = summarise(std::vector<float>{1, 2});
+  EXPECT_EQ(two.median, 1.5);
+  EXPECT_EQ(two.q25, 1.25);
+  const Summary none = summarise(std::vector<float>{kNan});
+  EXPECT_EQ(none.count, 0);
+  EXPECT_TRUE(std::isnan(none.mean) && std::isnan(none.median) && std::isnan(none.max));
+}
+
+TEST(Summary, MeansOfManySmallValuesKeepTheirDigits) {
+  const std::vector<float> values(3000000, 1e-7F);
+  EXPECT_NEAR(summarise(values).mean / static_cast<double>(1e-7F), 1.0, 1e-12);
+}
+
+TEST(SegmentTotals, SkipNanAndEarlyPositions) {
+  const std::vector<float> values = {1, 2, 3, kNan, 5, 6};
+  const std::vector<Total> all = segment_totals(values, 3), late = segment_totals(values, 3, 2);
+  ASSERT_EQ(all.size(), 2U);
+  EXPECT_EQ(all[0].sum, 6);
+  EXPECT_EQ(all[1].count, 2);
+  EXPECT_EQ(late[0].sum, 3);
+  EXPECT_EQ(late[1].sum, 6);
+  EXPECT_TRUE(std::isnan(segment_totals(values, 3, 3)[0].mean()));
+  EXPECT_THROW(segment_totals(values, 4), InternalError);
+}
+
+TEST(Bootstrap, IntervalCoversTheMeanAtItsRate) {
+  std::mt19937 generator(1);
+  std::normal_distribution<double> normal(2.0, 1.0);
+  int covered = 0;
+  const int trials = 200;
+  for (int trial = 0; trial < trials; ++trial) {
+    std::vector<Total> segments(40);
+    for (Total& segment : segments) {
+      const double centre = normal(generator);
+      for (int i = 0; i < 10; ++i) segment.add(centre);
+    }
+    const Interval interval = bootstrap_mean(segments, {300, static_cast<uint64_t>(trial)});
+    covered += interval.low <= 2.0 && 2.0 <= interval.high;
+  }
+  EXPECT_NEAR(covered, 0.94 * trials, 0.05 * trials);
+}
+
+TEST(Bootstrap, IsSeededAndNeedsTwoSegments) {
+  std::vector<Total> segments(10);
+  for (std::size_t i = 0; i < segments.size(); ++i) segments[i] = {static_cast<double>(i * i), static_cast<int64_t>(i) + 1};
+  const Interval a = bootstrap_mean(segments), b = bootstrap_mean(segments), c = bootstrap_mean(segments, {1000, 7});
+  EXPECT_EQ(a.low, b.low);
+  EXPECT_EQ(a.high, b.high);
+  EXPECT_NE(a.low, c.low);
+  EXPECT_LT(a.low, a.high);
+  EXPECT_TRUE(std::isnan(bootstrap_mean(std::vector<Total>{{3, 1}}).low));
+  EXPECT_TRUE(std::isnan(bootstrap_mean(std::vector<Total>{{3, 1}, {0, 0}}).high));
+  EXPECT_TRUE(std::isnan(bootstrap_mean(std::vector<Total>{}).high));
+}
+
+TEST(Recovered, IsPairedOverSegments) {
+  // The method keeps a quarter of the loss in every segment, however much segments differ: paired draws have no spread at all.
+  std::vector<Total> state_only, method;
+  for (const double loss : {0.1, 3.0, 0.5, 8.0, 0.02}) {
+    state_only.push_back({loss, 10});
+    method.push_back({0.25 * loss, 10});
+  }
+  const Recovered recovered = recovered_share(method, state_only);
+  EXPECT_NEAR(recovered.share, 0.75, 1e-12);
+  EXPECT_NEAR(recovered.interval.low, 0.75, 1e-12);
+  EXPECT_NEAR(recovered.interval.high, 0.75, 1e-12);
+  EXPECT_NEAR(recovered_share(state_only, state_only).share, 0.0, 1e-15);
+  EXPECT_TRUE(std::isnan(recovered_share(method, std::vector<Total>(5, {0.0, 10})).share));
+  EXPECT_THROW(recovered_share(method, std::vector<Total>(3)), InternalError);
+}
+
+TEST(Bins, ByPositionRespectBoundaries) {
+  const int64_t positions = 2599, window = 1000;
+  std::vector<float> values(static_cast<std::size_t>(2 * positions));
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((i % static_cast<std::size_t>(positions)) / 1000);
+  values[5] = kNan;
+  const std::vector<Bin> bins = bin_by_position(values, positions, window, 32);
+  int64_t expected = 0, count = 0;
+  for (const Bin& bin : bins) {
+    EXPECT_EQ(bin.begin, expected);
+    EXPECT_EQ(bin.begin / window, (bin.end - 1) / window);
+    EXPECT_EQ(bin.total.mean(), static_cast<double>(bin.begin / window));
+    expected = bin.end;
+    count += bin.total.count;
+  }
+  EXPECT_EQ(expected, positions);
+  EXPECT_EQ(count, 2 * positions - 1);
+  EXPECT_NEAR(static_cast<double>(bins.size()), 26, 2);
+  EXPECT_EQ(bin_by_position(values, positions, 1 << 20, 10).size(), 10U);
+  EXPECT_EQ(bin_by_position(values, positions, 1, 10).size(), static_cast<std::size_t>(positions));
+}
+
+TEST(Bins, ByOffsetStartAtTheFirstBoundary) {
+  const int64_t positions = 250, window = 100;
+  std::vector<float> values(static_cast<std::size_t>(positions));
+  for (std::size_t p = 0; p < values.size(); ++p) values[p] = p < 100 ? 1000.0F : static_cast<float>(p % 100);
+  const std::vector<Bin> bins = bin_by_offset(values, positions, window);
+  int64_t expected = 0, count = 0;
+  for (const Bin& bin : bins) {
+    EXPECT_EQ(bin.begin, expected);
+    EXPECT_NEAR(bin.total.mean(), 0.5 * static_cast<double>(bin.begin + bin.end - 1), 15);
+    expected = bin.end;
+    count += bin.total.count;
+  }
+  EXPECT_EQ(expected, 100);
+  EXPECT_EQ(count, 150);
+  EXPECT_EQ(bins[0].end, 1);
+  EXPECT_EQ(bins[0].total.count, 2);
+  EXPECT_TRUE(bin_by_offset(values, positions, positions).empty());
+  EXPECT_EQ(bin_by_offset(values, positions, 240).back().end, 10);
+}
+
+}  // namespace
+}  // namespace focus::metrics

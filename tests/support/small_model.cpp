@@ -1,0 +1,55 @@
+#include "support/small_model.h"
+
+#include "focus/model/initialise.h"
+
+namespace focus::testing {
+
+using at::Tensor;
+
+std::shared_ptr<model::StripedHyena> small_model(at::ScalarType dtype) {
+  model::ModelConfig config;
+  config.name = "small";
+  config.vocab_size = 128;
+  config.hidden_size = 16;
+  config.num_layers = 5;
+  config.blocks = {model::BlockKind::hcs, model::BlockKind::hcm, model::BlockKind::attention, model::BlockKind::hcl, model::BlockKind::attention};
+  config.num_heads = 2;
+  config.inner_mlp_size = 24;
+  config.hcm_taps = 16;
+  config.state_size = 4;
+  config.hcs_groups = config.hcm_groups = 8;
+  config.rotary_scaling = 4.0;
+  auto out = std::make_shared<model::StripedHyena>(config);
+  model::InitConfig init;
+  init.seed = 7;
+  init.nucleotide_gap = 0;
+  init.final_norm_scale = 1.0;
+  model::initialise(*out, init);
+  out->cast(dtype);
+  out->set_trainable(false);
+  return out;
+}
+
+Tensor random_bases(int64_t batch, int64_t length, int64_t seed) {
+  at::manual_seed(static_cast<uint64_t>(seed));
+  const Tensor letters = at::tensor({int64_t{'A'}, int64_t{'C'}, int64_t{'G'}, int64_t{'T'}});
+  return letters.index({at::randint(0, 4, {batch, length}, at::kLong)});
+}
+
+void perturb(compress::FocusAdapter& adapter, double size, int64_t seed) {
+  at::NoGradGuard guard;
+  at::manual_seed(static_cast<uint64_t>(seed));
+  for (auto& parameter : adapter.parameters()) parameter.add_(at::randn(parameter.sizes(), parameter.options()) * size);
+}
+
+std::shared_ptr<compress::FocusAdapter> perturbed_adapter(const model::StripedHyena& backbone, const compress::MemoryConfig& config, int64_t seed) {
+  auto adapter = std::make_shared<compress::FocusAdapter>(backbone, config, seed);
+  if (backbone.dtype() == at::kDouble) {
+    at::NoGradGuard guard;
+    for (auto& parameter : adapter->parameters()) parameter.set_data(parameter.to(at::kDouble));
+  }
+  perturb(*adapter, 0.1, seed + 1);
+  return adapter;
+}
+
+}  // namespace focus::testing
