@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <csignal>
 #include <iostream>
 #include <new>
@@ -11,19 +12,42 @@
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"
+#include "focus/core/units.h"
 #include "focus/core/version.h"
 
 namespace focus::cli {
 
-void add_common_options(CLI::App& app, CommonOptions& options) {
-  app.add_option("-c,--config", options.config, "JSON configuration file (comments allowed)");
-  app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")->allow_extra_args(false)->take_all();
-  app.add_option("--device", options.device, "auto, cpu or cuda:N");
-  app.add_option("--dtype", options.dtype, "fp32 or bf16");
+void add_machine_options(CLI::App& app, CommonOptions& options) {
+  app.add_option("--device", options.device, "auto, cpu or cuda:N")->capture_default_str();
+  app.add_option("--dtype", options.dtype, "fp32 or bf16")->capture_default_str();
   app.add_option("-t,--threads", options.threads, "CPU threads; 0 = all cores");
-  app.add_option("--seed", options.seed, "random seed");
   app.add_flag("-v,--verbose", options.verbose, "more messages");
   app.add_flag("-q,--quiet", options.quiet, "warnings and errors only");
+}
+
+void add_common_options(CLI::App& app, CommonOptions& options) {
+  app.add_option("-c,--config", options.config, "JSON configuration file (comments allowed)");
+  app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")
+      ->allow_extra_args(false)
+      ->take_all();
+  app.add_option("--seed", options.seed, "random seed");
+  add_machine_options(app, options);
+}
+
+CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, const std::string& help) {
+  const auto check = [](const std::string& text) -> std::string {
+    try {
+      parse_count(text);
+      return "";
+    } catch (const ConfigError& e) {
+      return e.what();
+    }
+  };
+  return app
+      .add_option_function<std::string>(
+          name, [&target](const std::string& text) { target = parse_count(text); }, help)
+      ->check(CLI::Validator(check, "COUNT"))
+      ->default_str(std::to_string(target));
 }
 
 void apply_common_options(const CommonOptions& options, int64_t configured_threads) {
@@ -31,6 +55,26 @@ void apply_common_options(const CommonOptions& options, int64_t configured_threa
   const int64_t wanted = options.threads >= 0 ? options.threads : configured_threads;
   at::set_num_threads(wanted > 0 ? static_cast<int>(wanted) : static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   install_interrupt_handlers();
+}
+
+std::string quoted_command(int argc, char** argv) {
+  std::string out;
+  for (int i = 0; i < argc; ++i) {
+    const std::string word = argv[i];
+    const bool plain =
+        !word.empty() &&
+        word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") == std::string::npos;
+    out += i > 0 ? " " : "";
+    if (plain) {
+      out += word;
+      continue;
+    }
+    out += '\'';
+    // A line break would end the comment line that the command is written into.
+    for (const char c : word) out += c == '\'' ? std::string("'\\''") : c == '\n' || c == '\r' ? std::string(" ") : std::string(1, c);
+    out += '\'';
+  }
+  return out;
 }
 
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
@@ -41,14 +85,24 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     std::cerr << app.help();
     return code(ExitCode::usage);
   }
+  const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
+  const bool known = std::any_of(commands.begin(), commands.end(), [&](const CLI::App* command) { return command->check_name(argv[1]); });
+  if (!commands.empty() && argv[1][0] != '-' && !known) {
+    std::cerr << "unknown subcommand '" << argv[1] << "'; known:";
+    for (const CLI::App* command : commands) std::cerr << " " << command->get_name();
+    std::cerr << "\nRun with --help for more information.\n";
+    return code(ExitCode::usage);
+  }
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {
     const int status = app.exit(e, std::cout, std::cerr);
-    return status == 0 ? 0 : code(ExitCode::usage);
+    if (status != 0) return code(ExitCode::usage);
+    return std::cout.flush() ? code(ExitCode::ok) : code(ExitCode::data);
   }
   try {
     body();
+    if (!std::cout.flush()) fail<DataError>("cannot write to standard output: is the disk full?");
     return code(ExitCode::ok);
   } catch (const Error& e) {
     log::error(e.what());

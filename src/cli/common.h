@@ -2,8 +2,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
 #include <functional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace focus::cli {
@@ -18,10 +20,31 @@ struct CommonOptions {
   bool quiet = false;
 };
 
-/// --config, --set, --device, --dtype, --threads, --seed, -q, -v. `visit_help` prints --help-config.
+/// --device, --dtype, --threads, -q, -v: for programs and subcommands without a configuration file.
+void add_machine_options(CLI::App& app, CommonOptions& options);
+/// The same, and --config, --set, --seed.
 void add_common_options(CLI::App& app, CommonOptions& options);
+/// A count of bases or the like, as parse_count() reads it ("1024", "100k").
+CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, const std::string& help);
+/// An option with named values; the first is the default.
+template <class Enum>
+void add_choice(CLI::App& app, const std::string& name, Enum& target, const std::vector<std::pair<std::string, Enum>>& values,
+                const std::string& help) {
+  std::vector<std::string> names;
+  for (const auto& value : values) names.push_back(value.first);
+  target = values.front().second;
+  const auto take = [&target, values](const std::string& text) {
+    for (const auto& value : values) {
+      if (value.first == text) target = value.second;
+    }
+  };
+  app.add_option_function<std::string>(name, take, help)->check(CLI::IsMember(names))->default_str(names.front());
+}
 /// -q/-v, threads, interrupt handlers.
 void apply_common_options(const CommonOptions& options, int64_t configured_threads);
+
+/// The command line as a shell would take it.
+std::string quoted_command(int argc, char** argv);
 
 /// Parses, runs, maps exceptions to exit codes (see core/error.h) with one message on stderr.
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body);

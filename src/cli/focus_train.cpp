@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
       std::cout << config::describe([&](config::Fields& f) { config.visit(f); });
       return;
     }
+    if (common.config.empty() && common.overrides.empty()) fail<ConfigError>("--config is missing: name the run's JSON file (--help-config lists its settings)");
     config::read_file(common.config, common.overrides, config);
     if (!common.device.empty()) config.device = common.device;
     if (!common.dtype.empty()) config.dtype = common.dtype;

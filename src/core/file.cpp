@@ -17,15 +17,21 @@ std::string reason() { return std::strerror(errno); }
 }  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path path) : path_(std::move(path)) {
+  std::error_code ignored;
+  const std::filesystem::file_status status = std::filesystem::status(path_, ignored);
+  if (std::filesystem::is_directory(status)) fail<DataError>("cannot write '", path_.string(), "': it is a folder; name a file");
+  direct_ = std::filesystem::exists(status) && !std::filesystem::is_regular_file(status);
+  // A link stays, and what it points to is replaced.
+  if (!direct_ && std::filesystem::is_symlink(path_, ignored)) path_ = std::filesystem::weakly_canonical(path_);
   temporary_ = path_;
-  temporary_ += concat(".tmp-", ::getpid());
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  if (!direct_) temporary_ += concat(".tmp-", ::getpid());
+  fd_ = ::open(temporary_.c_str(), direct_ ? O_WRONLY | O_CLOEXEC : O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail<DataError>("cannot create '", temporary_.string(), "': ", reason(), "; check that the folder exists and is writable");
 }
 
 AtomicFile::~AtomicFile() {
   if (fd_ >= 0) ::close(fd_);
-  if (!committed_) {
+  if (!committed_ && !direct_) {
     std::error_code ignored;
     std::filesystem::remove(temporary_, ignored);
   }
@@ -38,7 +44,7 @@ void AtomicFile::write(const void* bytes, std::size_t num_bytes) {
     const ssize_t written = ::write(fd_, cursor, num_bytes);
     if (written < 0) {
       if (errno == EINTR) continue;
-      fail<DataError>("cannot write '", path_.string(), "': ", reason(), "; nothing was left under that name");
+      fail<DataError>("cannot write '", path_.string(), "': ", reason(), direct_ ? "" : "; nothing was left under that name");
     }
     cursor += written;
     num_bytes -= static_cast<std::size_t>(written);
@@ -53,6 +59,7 @@ void AtomicFile::close() {
 }
 
 void AtomicFile::commit() {
+  if (direct_) return close();
   if (fd_ < 0) fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CLOEXEC);
   if (fd_ < 0 || ::fsync(fd_) != 0) fail<DataError>("cannot flush '", temporary_.string(), "': ", reason());
   close();

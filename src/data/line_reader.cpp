@@ -1,5 +1,7 @@
 #include "line_reader.h"
 
+#include <unistd.h>
+
 #include <array>
 #include <cstring>
 
@@ -8,6 +10,14 @@
 namespace focus::data {
 
 LineReader::LineReader(const std::filesystem::path& path) : path_(path) {
+  if (path == "-") {
+    path_ = "standard input";
+    // zlib closes what it is given, and standard input is not ours to close.
+    const int copy = ::dup(STDIN_FILENO);
+    file_ = copy >= 0 ? gzdopen(copy, "rb") : nullptr;
+    if (file_ == nullptr) fail<DataError>("cannot read standard input");
+    return;
+  }
   std::error_code error;
   if (std::filesystem::is_directory(path, error)) fail<DataError>("'", path.string(), "' is a folder, not a file");
   file_ = gzopen(path.c_str(), "rb");

@@ -9,7 +9,7 @@
 
 namespace focus::data {
 
-/// Throws DataError when the file is missing, or damaged further in.
+/// The path "-" is standard input. Throws DataError when the file is missing, or damaged further in.
 class LineReader {
  public:
   explicit LineReader(const std::filesystem::path& path);

@@ -39,6 +39,7 @@ class Loop {
     folder.may_change = {"checkpoint_every", "keep_last", "device", "threads", "validation.every"};
     folder.command_line = options.command_line;
     folder.inputs = inputs();
+    draw_once();
     folder_ = prepare_run_folder(folder);
     store_ = std::make_unique<CheckpointStore>(folder_.checkpoints, config.keep_last);
     if (folder_.resume_step) restore(*folder_.resume_step);
@@ -83,6 +84,14 @@ class Loop {
       if (!known) out.push_back(digest_input(path));
     }
     return out;
+  }
+
+  /// Data too short for the longest stage is reported before there is a run folder, not when that stage begins.
+  void draw_once() const {
+    int64_t longest = 0;
+    for (const StageConfig& stage : config_.stages) longest = std::max(longest, stage.length);
+    data::SequenceSampler(config_.data, static_cast<uint64_t>(config_.seed)).sample(0, longest);
+    if (config_.validation.every > 0) data::SequenceSampler(config_.validation.data, static_cast<uint64_t>(config_.seed)).sample(0, config_.validation.length);
   }
 
   const StageConfig& stage_of(int64_t step, std::size_t& index) const {

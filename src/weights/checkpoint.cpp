@@ -100,6 +100,16 @@ LoadReport load_checkpoint(model::StripedHyena& model, const TensorFile& file) {
   return report;
 }
 
+std::shared_ptr<TensorFile> load_checkpoint_file(model::StripedHyena& model, const std::filesystem::path& path) {
+  auto file = TensorFile::open(path);
+  try {
+    load_checkpoint(model, *file);
+  } catch (const WeightsError& e) {
+    fail<WeightsError>("'", path.string(), "': ", e.what());
+  }
+  return file;
+}
+
 void save_checkpoint(const model::StripedHyena& model, const std::filesystem::path& path) {
   std::vector<Tensor> alive;
   std::vector<TensorView> views;
@@ -113,12 +123,7 @@ void save_checkpoint(const model::StripedHyena& model, const std::filesystem::pa
 
 LoadedModel load_model(const std::string& config_path, const std::string& checkpoint_path, at::ScalarType dtype, const at::Device& device) {
   auto model = std::make_shared<model::StripedHyena>(model::read_model_config(config_path));
-  const auto file = TensorFile::open(checkpoint_path);
-  try {
-    load_checkpoint(*model, *file);
-  } catch (const WeightsError& e) {
-    fail<WeightsError>("'", checkpoint_path, "': ", e.what());
-  }
+  const auto file = load_checkpoint_file(*model, checkpoint_path);
   model->cast(dtype);
   model->to(device);
   model->set_trainable(false);

@@ -35,6 +35,22 @@ TEST_F(FileTest, AppearsOnlyOnCommit) {
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }
 
+TEST_F(FileTest, DevicesAreWrittenToAndLinksStay) {
+  const auto device = folder_ / "device", target = folder_ / "target", link = folder_ / "link";
+  std::filesystem::create_symlink("/dev/null", device);
+  write_file(device, "gone");
+  EXPECT_TRUE(std::filesystem::is_symlink(device));
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+  EXPECT_THROW(write_file("/dev/full", "no room"), DataError);
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/full"));
+  write_file(target, "before");
+  std::filesystem::create_symlink("target", link);
+  write_file(link, "after");
+  EXPECT_TRUE(std::filesystem::is_symlink(link));
+  EXPECT_EQ(read_file(target), "after");
+  EXPECT_THROW(write_file(folder_, "x"), DataError);
+}
+
 TEST_F(FileTest, MapsAndRefuses) {
   write_file(folder_ / "empty", "");
   EXPECT_EQ(MappedFile(folder_ / "empty").size(), 0);

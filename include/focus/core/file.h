@@ -11,6 +11,7 @@ namespace focus {
 
 /// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is removed.
 /// Every write is checked: a full disk or a missing folder throws DataError naming the path and the system's reason.
+/// A device or pipe (/dev/null, /dev/stdout, a FIFO) is written to directly, as it can be neither replaced nor taken back.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path);
@@ -33,7 +34,7 @@ class AtomicFile {
   std::filesystem::path path_, temporary_;
   int fd_ = -1;
   std::int64_t size_ = 0;
-  bool committed_ = false;
+  bool committed_ = false, direct_ = false;
 };
 
 /// Whole file as a string; DataError when it is missing or unreadable.

@@ -1,0 +1,172 @@
+#include "score_command.h"
+
+#include <cmath>
+#include <cstdio>
+#include <optional>
+#include <set>
+
+#include "focus/core/error.h"
+#include "focus/core/file.h"
+#include "focus/core/progress.h"
+#include "focus/core/version.h"
+#include "focus/data/fasta_stream.h"
+#include "focus/data/region.h"
+#include "focus/train/trainer.h"
+#include "focus/weights/checkpoint.h"
+#include "table.h"
+
+namespace focus::cli {
+namespace {
+
+using data::Region;
+
+std::vector<Region> wanted_regions(const ScoreCommand& command, const data::FastaFile& fasta) {
+  std::vector<Region> out;
+  for (const std::string& text : command.regions) out.push_back(data::parse_region(text, fasta));
+  if (!command.bed.empty()) {
+    const auto bed = data::read_bed(command.bed, fasta);
+    out.insert(out.end(), bed.begin(), bed.end());
+  }
+  if (command.regions.empty() && command.bed.empty()) {
+    for (const std::string& name : fasta.names()) out.push_back({name, 0, fasta.length(name)});
+  }
+  return out;
+}
+
+/// Tensors of one file need different names; said before the work, not after it.
+void check_names(const std::vector<Region>& regions, const std::vector<std::string>& names) {
+  std::set<std::string> seen;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    if (!seen.insert(names[i]).second)
+      fail<ConfigError>("region '", data::format_region(regions[i]),
+                        "' is asked for twice, but --logits needs one name per tensor; drop one of them");
+    if (names[i] == "__metadata__") fail<DataError>("--logits cannot hold a record named '__metadata__': safetensors reserves that name");
+  }
+}
+
+std::string number(double value) {
+  char text[40];
+  std::snprintf(text, sizeof text, "%.9g", value);
+  return std::isnan(value) ? "NA" : text;
+}
+
+std::string row(const Region& region, const infer::RecordScore& score, const data::SequenceCounts& counts) {
+  return concat(region.name, '\t', region.begin + 1, '\t', region.end, '\t', score.length, '\t', score.scored, '\t',
+                number(score.sum_log_likelihood), '\t', number(score.mean_log_likelihood()), '\t', counts.n, '\t', counts.lowercase, '\n');
+}
+
+const char* const kColumns =
+    "#name\tstart\tend\tlength\tscored\tsum_log_likelihood_nats\tmean_log_likelihood_nats\tn_bases\tlowercase_bases\n";
+
+void check(const ScoreCommand& c) {
+  if (c.fasta == "-" && (!c.regions.empty() || !c.bed.empty()))
+    fail<ConfigError>("--region and --bed need a FASTA file on disk; standard input is read once, record by record");
+  if (c.options.norm == infer::Norm::acgt && c.case_policy == data::CasePolicy::keep)
+    fail<ConfigError>(
+        "--case keep contradicts --norm acgt: a lowercase base has no probability among A, C, G and T; use --case upper or --norm vocab");
+  if (c.options.norm == infer::Norm::acgt && c.ambiguous == data::AmbiguousPolicy::keep)
+    fail<ConfigError>(
+        "--ambiguous keep contradicts --norm acgt: N has no probability among A, C, G and T; use --ambiguous mask or --norm vocab");
+  if (c.logits == "-") fail<ConfigError>("--logits needs a file name");
+}
+
+}  // namespace
+
+CLI::App* add_score(CLI::App& app, ScoreCommand& c) {
+  CLI::App* sub =
+      app.add_subcommand("score", "Log-likelihood of records or regions: each base given the earlier ones, from the second base on.");
+  sub->add_option("--model-config", c.model_config, "the model's shape: an Evo-2 YAML file")->required();
+  sub->add_option("--checkpoint", c.checkpoint, "the model's weights: .pt (whole or in parts) or .safetensors")->required();
+  sub->add_option("--fasta", c.fasta, "sequences: plain or BGZF FASTA; - = standard input, read as a stream")->required();
+  sub->add_option("-r,--region", c.regions, "only this region: name or name:start-end, 1-based, both ends included; may be repeated")
+      ->allow_extra_args(false)
+      ->take_all();
+  sub->add_option("-R,--bed", c.bed, "only the regions of this BED file (0-based, half-open)");
+  add_count(*sub, "--chunk", c.options.chunk, "bases per forward call; 0 = the whole sequence; changes memory and speed, not the result");
+  add_choice(*sub, "--norm", c.options.norm, {{"vocab", infer::Norm::vocab}, {"acgt", infer::Norm::acgt}},
+             "probabilities over the whole vocabulary, or over A, C, G and T");
+  add_choice(*sub, "--case", c.case_policy, {{"upper", data::CasePolicy::upper}, {"keep", data::CasePolicy::keep}},
+             "lowercase letters are read as uppercase, or kept as they are");
+  add_choice(*sub, "--ambiguous", c.ambiguous,
+             {{"mask", data::AmbiguousPolicy::mask}, {"error", data::AmbiguousPolicy::error}, {"keep", data::AmbiguousPolicy::keep}},
+             "letters other than A, C, G, T are read but not scored, refused, or scored");
+  c.output = "-";
+  sub->add_option("-o,--output", c.output, "table (TSV); - = standard output")->capture_default_str();
+  sub->add_option("--logits", c.logits,
+                  "also write all logits: a safetensors file with one float32 tensor [length, vocabulary] per record or region");
+  c.common.device = "auto";
+  c.common.dtype = "fp32";
+  add_machine_options(*sub, c.common);
+  return sub;
+}
+
+void run_score(const ScoreCommand& c, const std::string& command_line) {
+  apply_common_options(c.common, 0);
+  check(c);
+  const at::ScalarType dtype = train::pick_dtype(c.common.dtype);
+  const at::Device device = train::pick_device(c.common.device);
+
+  // Input and outputs first: that takes a moment, loading the model and scoring may take long.
+  std::optional<data::FastaFile> fasta;
+  std::optional<data::FastaStream> stream;
+  std::vector<Region> regions;
+  std::vector<std::string> names;
+  int64_t total = 0;
+  if (c.fasta == "-") {
+    stream.emplace(c.fasta);
+  } else {
+    fasta.emplace(c.fasta);
+    regions = wanted_regions(c, *fasta);
+    for (const Region& region : regions) {
+      total += region.length();
+      names.push_back(region.length() == fasta->length(region.name) ? region.name : data::format_region(region));
+    }
+    if (!c.logits.empty()) check_names(regions, names);
+  }
+  Table table(c.output);
+  if (!c.logits.empty()) const AtomicFile can_be_written(c.logits);
+  const weights::LoadedModel loaded = weights::load_model(c.model_config, c.checkpoint, dtype, device);
+  const std::map<std::string, std::string> about = {
+      {"focus_version", version_line()},
+      {"command", command_line},
+      {"model", concat(loaded.model->config().name, " sha256:", loaded.digest, " ", c.common.dtype, " ", device.str())}};
+  for (const char* key : {"focus_version", "command", "model"}) table.write(concat("##", key, "=", about.at(key), "\n"));
+  table.write(kColumns);
+
+  infer::ScoreOptions options = c.options;
+  options.logits = !c.logits.empty();
+  Progress progress({.label = "score",
+                     .unit = "bases",
+                     .total = total,
+                     .start = 0,
+                     .is_terminal = {},
+                     .write_terminal = {},
+                     .write_line = {},
+                     .now_seconds = {}});
+  options.on_progress = [&](int64_t bases) { progress.advance(bases); };
+  const infer::Scorer scorer(*loaded.model, infer::plain_stream(*loaded.model), options);
+  std::vector<at::Tensor> kept;
+  const auto score_one = [&](const Region& region, const std::string& sequence) {
+    const auto tokens = data::encode(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
+    const auto score = scorer.score(tokens, data::loss_weights(sequence, 1.0F, c.ambiguous), region.name);
+    if (options.logits) kept.push_back(score.logits);
+    table.write(row(region, score, data::count_letters(sequence)));
+  };
+  if (fasta) {
+    for (const Region& region : regions) score_one(region, fasta->fetch(region.name, region.begin, region.end));
+  } else {
+    for (data::FastaRecord record; stream->next(record);) {
+      names.push_back(record.name);
+      score_one({record.name, 0, static_cast<int64_t>(record.sequence.size())}, record.sequence);
+    }
+  }
+  progress.finish();
+  if (options.logits) {
+    std::vector<weights::TensorView> views;
+    for (std::size_t i = 0; i < kept.size(); ++i) views.push_back(weights::as_view(names[i], kept[i]));
+    weights::write_safetensors(c.logits, views, about);
+  }
+  table.commit();
+}
+
+}  // namespace focus::cli

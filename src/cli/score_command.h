@@ -1,0 +1,28 @@
+// focus-infer score.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common.h"
+#include "focus/data/tokenizer.h"
+#include "focus/infer/score.h"
+
+namespace focus::cli {
+
+struct ScoreCommand {
+  CommonOptions common;
+  std::string model_config, checkpoint, fasta, bed, output, logits;
+  std::vector<std::string> regions;
+  infer::ScoreOptions options;
+  data::CasePolicy case_policy = data::CasePolicy::upper;
+  data::AmbiguousPolicy ambiguous = data::AmbiguousPolicy::mask;
+};
+
+/// Adds the subcommand; its options are filled into `command` by parsing.
+CLI::App* add_score(CLI::App& app, ScoreCommand& command);
+/// Scores what the command names; `command_line` is recorded in the output.
+void run_score(const ScoreCommand& command, const std::string& command_line);
+
+}  // namespace focus::cli
