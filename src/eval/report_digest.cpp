@@ -82,6 +82,7 @@ ReportDigest digest_result(const FidelityResult& result) {
     }
     return totals;
   };
+  const metrics::BootstrapOptions bootstrap{.draws = result.bootstrap_draws, .seed = result.bootstrap_seed};
   const MethodResult* const full = digest.full >= 0 ? &result.methods[static_cast<std::size_t>(digest.full)] : nullptr;
   const std::size_t kl = static_cast<std::size_t>(column(Measure::kl));
   for (const MethodResult& method : result.methods) {
@@ -100,7 +101,7 @@ ReportDigest digest_result(const FidelityResult& result) {
         }
         ColumnStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)].columns[at];
         statistics.summary = metrics::summarise(inside);
-        statistics.interval = metrics::bootstrap_mean(scope_totals(values, scope));
+        statistics.interval = metrics::bootstrap_mean(scope_totals(values, scope), bootstrap);
       }
       if (values.empty()) continue;
       entry.by_position[at] = metrics::bin_by_position(values, positions, window, kPositionBins);
@@ -111,7 +112,7 @@ ReportDigest digest_result(const FidelityResult& result) {
       recovered = {kNan, {kNan, kNan}};
       if (digest.state_only < 0 || !digest.crosses_boundary || scope == Scope::all || method.values[kl].empty()) continue;
       recovered = metrics::recovered_share(scope_totals(method.values[kl], scope),
-                                           scope_totals(result.methods[static_cast<std::size_t>(digest.state_only)].values[kl], scope));
+                                           scope_totals(result.methods[static_cast<std::size_t>(digest.state_only)].values[kl], scope), bootstrap);
     }
     for (const metrics::Total& total : scope_totals(method.values[kl], digest.main_scope)) entry.segment_kl.push_back(total.mean());
     const auto ce = static_cast<std::size_t>(column(Measure::cross_entropy));

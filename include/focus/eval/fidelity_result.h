@@ -39,6 +39,8 @@ struct FidelityResult {
   int64_t positions = 0;  // length - 1
   std::vector<Segment> segments;
   std::vector<MethodResult> methods;  // methods[0] is "full"; a method called "noise_floor" is full with other chunk sizes
+  int64_t bootstrap_draws = 1000;     // of the reports' intervals
+  uint64_t bootstrap_seed = 42;
   int64_t skipped_n_rich = 0;         // candidate segments skipped for too many N
   std::map<std::string, std::string> provenance;  // version, git, model and input digests, device, dtype, seed, command line
   std::string config_json;                        // resolved configuration

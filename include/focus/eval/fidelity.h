@@ -1,0 +1,70 @@
+// How close compressed memory stays to full memory: every method streams over the same segments of real sequence, really dropping what it
+// drops, and each next-base distribution is compared with the full memory's at the same position (paper, Appendix B).
+#pragma once
+
+#include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "focus/compress/config.h"
+#include "focus/config/fields.h"
+#include "focus/eval/fidelity_result.h"
+
+namespace focus::eval {
+
+/// The configuration of focus-eval fidelity.
+struct FidelityConfig {
+  std::string model_config;  // Evo-2 YAML
+  std::string model_checkpoint;
+  std::string adapter;            // adapter file, or the run folder that holds adapter.safetensors; empty = none
+  std::string paper_adapter;      // a second one, trained with the paper's unit
+  compress::MemoryConfig memory;  // without an adapter
+  /// Override W and k of the adapter or of `memory`, for all methods: the parameters of a unit depend on neither. 0 = leave as they are.
+  int64_t window_size = 0;
+  int64_t k = 0;
+  std::string fasta;
+  std::vector<std::string> regions;  // as data::read_regions; empty = every record
+  int64_t segments = 8;              // per region
+  int64_t length = 8192;             // bases per segment
+  double max_n_fraction = 0.1;
+  std::vector<std::string> methods;  // empty = all that apply; "full" is always measured, first
+  int64_t chunk = 0;                 // bases per forward call; 0 = one window
+  int64_t bootstrap_draws = 1000;
+  int64_t seed = 42;
+  std::string dtype = "fp32";
+  std::string device = "auto";
+  int64_t threads = 0;  // 0 = all cores
+  void visit(config::Fields& f);
+  /// Cross-field checks; ConfigError.
+  void validate() const;
+};
+
+/// full, noise_floor, state_only, sliding, sinks, strided, mean_pool, mean_pool_nobeta, fitted, focus, paper: those that `config` names, or
+/// all that apply. "full" comes first. ConfigError: unknown or repeated names, a method whose adapter is missing.
+///   full         every key and value is kept, streamed in chunks: what all others are compared with, itself included
+///   noise_floor  the plain backbone over the whole segment in one call: what rounding alone does. It needs the memory of one such call.
+///   rivals       compress::make_rival, each with the bytes that Focus entries would take
+///   fitted       the closed form without trained parts
+///   focus        the trained adapter
+///   paper        the second adapter
+std::vector<std::string> fidelity_methods(const FidelityConfig& config);
+
+/// The adapter's file: `path` itself, or adapter.safetensors in that folder. CheckpointError when there is none.
+std::string adapter_file(const std::string& path);
+
+/// Measures. Segments go one at a time (batch 1), and one method after the other: besides the model and one method's memory, the logits of
+/// one segment are held twice (fp32, length x vocabulary: 2 KiB per base with 512 tokens), and the result, 32 bytes per position and
+/// method.
+///
+/// The first call of a stream is one base shorter than the others: calls then end one base before a window does, where its open part is
+/// largest, so that `open_bytes` is the peak but for one base. Kept entries and bytes are those at the segment's end.
+///
+/// A segment that crosses no window boundary measures nothing; that is allowed, with a warning. Progress and warnings go to the log.
+/// Throws ConfigError, DataError, WeightsError, CheckpointError as the parts do; CheckFailed for logits that are not finite, naming method,
+/// segment and position; Interrupted after Ctrl-C, between two calls of the model.
+FidelityResult run_fidelity(const FidelityConfig& config, const c10::Device& device, c10::ScalarType dtype);
+
+}  // namespace focus::eval

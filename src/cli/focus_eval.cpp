@@ -1,0 +1,70 @@
+#include <iostream>
+
+#include "common.h"
+#include "focus/core/error.h"
+#include "focus/eval/fidelity.h"
+#include "focus/eval/report.h"
+#include "focus/eval/report_folder.h"
+#include "focus/train/trainer.h"
+
+namespace focus::cli {
+namespace {
+
+struct FidelityCommand {
+  CommonOptions common;
+  std::string adapter, fasta, output;
+  bool force = false, help_config = false;
+};
+
+CLI::App* add_fidelity(CLI::App& app, FidelityCommand& c) {
+  CLI::App* sub = app.add_subcommand(
+      "fidelity", "Compares compressed memory with full memory, position by position, on random segments of real sequence.");
+  add_common_options(*sub, c.common);
+  sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
+  sub->add_option("--fasta", c.fasta, "sequences: plain or BGZF FASTA");
+  sub->add_option("-o,--output", c.output, "the report's folder");
+  sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");
+  sub->add_flag("--help-config", c.help_config, "list every setting with its default and meaning, then exit");
+  return sub;
+}
+
+void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
+  eval::FidelityConfig config;
+  if (c.help_config) {
+    std::cout << config::describe([&](config::Fields& f) { config.visit(f); });
+    return;
+  }
+  config::read_file(c.common.config, c.common.overrides, config);
+  if (!c.adapter.empty()) config.adapter = c.adapter;
+  if (!c.fasta.empty()) config.fasta = c.fasta;
+  if (!c.common.device.empty()) config.device = c.common.device;
+  if (!c.common.dtype.empty()) config.dtype = c.common.dtype;
+  if (c.common.seed >= 0) config.seed = c.common.seed;
+  if (c.common.threads >= 0) config.threads = c.common.threads;
+  apply_common_options(c.common, config.threads);
+  config.validate();
+  const auto device = train::pick_device(config.device);
+  const auto dtype = train::pick_dtype(config.dtype);
+  eval::ReportFolder folder(c.output, c.force);
+  eval::FidelityResult result = eval::run_fidelity(config, device, dtype);
+  result.provenance["command_line"] = command_line;
+  eval::write_fidelity_report(result, folder.temporary());
+  folder.commit();
+  std::cout << eval::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string() << std::endl;
+}
+
+}  // namespace
+}  // namespace focus::cli
+
+int main(int argc, char** argv) {
+  using namespace focus;
+  CLI::App app("Measures what compressed memory costs.", "focus-eval");
+  app.require_subcommand(1);
+  cli::FidelityCommand fidelity;
+  const CLI::App* fidelity_app = cli::add_fidelity(app, fidelity);
+  std::string command_line;
+  for (int i = 0; i < argc; ++i) command_line += (i > 0 ? " " : "") + std::string(argv[i]);
+  return cli::run_program(app, argc, argv, [&] {
+    if (fidelity_app->parsed()) cli::run_fidelity(fidelity, command_line);
+  });
+}

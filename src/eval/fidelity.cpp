@@ -1,0 +1,199 @@
+#include "focus/eval/fidelity.h"
+
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+
+#include <chrono>
+#include <limits>
+#include <span>
+
+#include "fidelity_methods.h"
+#include "focus/core/error.h"
+#include "focus/core/interrupt.h"
+#include "focus/core/log.h"
+#include "focus/core/progress.h"
+#include "focus/core/units.h"
+#include "focus/core/version.h"
+#include "focus/data/region.h"
+#include "focus/data/segments.h"
+#include "focus/data/tokenizer.h"
+#include "focus/metrics/divergence.h"
+#include "focus/weights/checkpoint.h"
+
+namespace focus::eval {
+namespace {
+
+using at::Tensor;
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+/// The whole vocabulary and A, C, G, T of one row.
+struct Row {
+  metrics::Distribution all, acgt;
+  void assign(std::span<const float> logits) {
+    all.assign(logits);
+    acgt.assign(logits, metrics::kAcgtTokens);
+  }
+};
+
+/// Compares every position of a segment with the full memory's and stores the values at `offset`. Position p predicts token p + 1.
+void measure(const Tensor& full_LV, const Tensor& logits_LV, std::span<const uint8_t> tokens, const std::string& where, MethodResult& out,
+             int64_t offset) {
+  const auto vocabulary = static_cast<std::size_t>(full_LV.size(1));
+  const auto positions = static_cast<int64_t>(tokens.size()) - 1;
+  const float *full = full_LV.const_data_ptr<float>(), *own = logits_LV.const_data_ptr<float>();
+  at::parallel_for(0, positions, 64, [&](int64_t begin, int64_t end) {
+    Row p, q;
+    for (int64_t i = begin; i < end; ++i) {
+      const auto set = [&](Measure m, double value) {
+        out.values[static_cast<std::size_t>(m)][static_cast<std::size_t>(offset + i)] = static_cast<float>(value);
+      };
+      const uint8_t target = tokens[static_cast<std::size_t>(i) + 1];
+      if (!data::is_acgt(target)) continue;
+      const std::span<const float> full_row(full + static_cast<std::size_t>(i) * vocabulary, vocabulary),
+          row(own + static_cast<std::size_t>(i) * vocabulary, vocabulary);
+      try {
+        p.assign(full_row);
+        q.assign(row);
+      } catch (const CheckFailed& e) {
+        fail<CheckFailed>(where, ", position ", i + 1, ": ", e.what());
+      }
+      const metrics::Divergences all = metrics::compare(p.all, q.all);
+      set(Measure::kl, all.kl);
+      set(Measure::l1, all.l1);
+      set(Measure::l2, all.l2);
+      set(Measure::hellinger, all.hellinger);
+      set(Measure::js, all.js);
+      set(Measure::cross_entropy, q.all.log_sum_exp() - static_cast<double>(row[target]));
+      set(Measure::kl_acgt, metrics::compare(p.acgt, q.acgt).kl);
+      set(Measure::top1_agreement, p.all.top1() == q.all.top1() ? 1.0 : 0.0);
+    }
+  });
+}
+
+data::SegmentSample draw(const FidelityConfig& config) {
+  const data::FastaFile fasta(config.fasta);
+  const auto sample = data::sample_segments(fasta, data::read_regions(config.regions, fasta),
+                                            {.length = config.length,
+                                             .count = config.segments,
+                                             .seed = static_cast<uint64_t>(config.seed),
+                                             .max_n_fraction = config.max_n_fraction});
+  if (sample.skipped_regions > 0)
+    log::warn(concat(sample.skipped_regions, " region(s) are shorter than a segment of ", format_count(config.length),
+                     " bases and were left out"));
+  if (sample.overlapping > 0)
+    log::warn(concat(sample.overlapping, " segment(s) overlap others: the regions have no room for ", config.segments, " each"));
+  return sample;
+}
+
+void add_provenance(const FidelityConfig& config, const weights::LoadedModel& loaded, const c10::Device& device, c10::ScalarType dtype,
+                    FidelityResult& out) {
+  auto& p = out.provenance;
+  p["version"] = version();
+  p["git"] = git_hash();
+  p["model"] = concat(loaded.model->config().name, " ", config.model_checkpoint);
+  p["model_digest"] = loaded.digest;
+  const auto file = [&](const std::string& key, const std::string& path) {
+    p[key] = path;
+    p[key + "_digest"] = weights::file_digest(path);
+  };
+  file("fasta", config.fasta);
+  if (!config.adapter.empty()) file("adapter", adapter_file(config.adapter));
+  if (!config.paper_adapter.empty()) file("paper_adapter", adapter_file(config.paper_adapter));
+  p["device"] = device.str();
+  p["dtype"] = c10::toString(dtype);
+  p["seed"] = std::to_string(config.seed);
+}
+
+/// Everything but the values.
+FidelityResult describe_run(const FidelityConfig& config, const compress::WindowPlan& plan, const data::SegmentSample& sample,
+                            const std::vector<Method>& methods) {
+  FidelityResult out;
+  out.window = plan.window_bases();
+  out.kmer = plan.k();
+  out.length = config.length;
+  out.positions = config.length - 1;
+  out.bootstrap_draws = config.bootstrap_draws;
+  out.bootstrap_seed = static_cast<uint64_t>(config.seed);
+  out.skipped_n_rich = sample.skipped_n_rich;
+  for (const auto& segment : sample.segments)
+    out.segments.push_back({segment.name, segment.begin, data::repeat_share(segment.sequence, out.window)});
+  for (const Method& method : methods) {
+    MethodResult& m = out.methods.emplace_back();
+    m.name = method.name;
+    m.description = method.description;
+    for (auto& values : m.values) values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
+  }
+  FidelityConfig resolved = config;
+  resolved.methods.clear();
+  for (const Method& method : methods) resolved.methods.push_back(method.name);
+  out.config_json = config::to_json(resolved);
+  return out;
+}
+
+}  // namespace
+
+FidelityResult run_fidelity(const FidelityConfig& config, const c10::Device& device, c10::ScalarType dtype) {
+  config.validate();
+  const at::NoGradGuard no_grad;
+  const compress::MemoryConfig memory = resolve_memory(config);
+  const compress::WindowPlan plan(memory.window, memory.focus.k);
+  if (config.length - 1 <= plan.window(0).size()) {
+    log::warn(concat("NO BOUNDARY IS CROSSED: segments of ", format_count(config.length), " bases fit into one window of ",
+                     format_count(plan.window(0).size()),
+                     ", so nothing is compressed and the figures say nothing about compression; use a larger length"));
+  }
+  if (plan.window(0).size() != plan.window_bases())
+    log::warn(concat("the first window has ", plan.window(0).size(), " bases, the others ", plan.window_bases(),
+                     ": the report places all boundaries at multiples of the latter"));
+  if (!memory.focus.layers.empty())
+    log::warn("focus.layers leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than Focus does");
+  const data::SegmentSample sample = draw(config);
+  const weights::LoadedModel loaded = weights::load_model(config.model_config, config.model_checkpoint, dtype, device);
+  if (loaded.model->config().vocab_size <= 'T')
+    fail<ConfigError>("model '", loaded.model->config().name, "' has ", loaded.model->config().vocab_size,
+                      " tokens; byte-level A, C, G and T need at least ", 'T' + 1);
+  const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
+  FidelityResult out = describe_run(config, plan, sample, methods);
+  add_provenance(config, loaded, device, dtype, out);
+
+  const auto num_segments = sample.segments.size();
+  Progress progress({.label = "fidelity",
+                     .unit = "bases",
+                     .total = static_cast<int64_t>(num_segments * methods.size()) * config.length,
+                     .start = 0,
+                     .is_terminal = {},
+                     .write_terminal = {},
+                     .write_line = {},
+                     .now_seconds = {}});
+  for (std::size_t s = 0; s < num_segments; ++s) {
+    const data::SampledSegment& segment = sample.segments[s];
+    const std::vector<uint8_t> tokens =
+        data::encode(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask, segment.name, segment.begin);
+    const Tensor tokens_BL = at::tensor(at::ArrayRef<uint8_t>(tokens), at::kByte).to(at::kLong).unsqueeze(0).to(device);
+    Tensor full;
+    for (std::size_t m = 0; m < methods.size(); ++m) {
+      const std::string note = concat(methods[m].name, ", segment ", s + 1, " of ", num_segments);
+      const auto on_bases = [&](int64_t count) {
+        progress.advance(count, note);
+        if (interrupt_requested()) fail<Interrupted>("interrupted; no report was written");
+      };
+      const auto start = std::chrono::steady_clock::now();
+      const Streamed streamed = methods[m].stream(tokens_BL, on_bases);
+      MethodResult& result = out.methods[m];
+      result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      result.kept_entries = std::max(result.kept_entries, streamed.kept_entries);
+      result.kept_bytes = std::max(result.kept_bytes, streamed.kept_bytes);
+      result.open_bytes = std::max(result.open_bytes, streamed.open_bytes);
+      if (m == 0) full = streamed.logits_LV;
+      measure(full, streamed.logits_LV, tokens,
+              concat("method '", methods[m].name, "', segment ",
+                     data::format_region({segment.name, segment.begin, segment.begin + config.length})),
+              result, static_cast<int64_t>(s) * out.positions);
+    }
+  }
+  progress.finish();
+  return out;
+}
+
+}  // namespace focus::eval

@@ -1,0 +1,115 @@
+#include <algorithm>
+#include <filesystem>
+
+#include "focus/compress/policy.h"
+#include "focus/core/error.h"
+#include "focus/data/fasta.h"
+#include "focus/eval/fidelity.h"
+
+namespace focus::eval {
+namespace {
+
+std::vector<std::string> known_methods() {
+  std::vector<std::string> names = compress::rival_names();
+  names.insert(std::find(names.begin(), names.end(), "full") + 1, "noise_floor");
+  names.insert(names.end(), {"fitted", "focus", "paper"});
+  return names;
+}
+
+bool holds(const std::vector<std::string>& names, const std::string& name) {
+  return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+}  // namespace
+
+void FidelityConfig::visit(config::Fields& f) {
+  f.text("model_config", model_config, "Evo-2 YAML file of the backbone");
+  f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone");
+  f.text("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
+  f.text("paper_adapter", paper_adapter, "a second adapter, trained with the paper's unit, shown as 'paper'; empty = none");
+  f.group("memory", memory, "window plan and Focus settings where there is no adapter (an adapter brings its own)");
+  f.integer("window_size", window_size, {0, int64_t{1} << 32},
+            "overrides the window's size of the adapter or of memory; 0 = as it is there");
+  f.integer("k", k, {0, int64_t{1} << 32}, "overrides the bases per Focus token of the adapter or of memory; 0 = as it is there");
+  f.text("fasta", fasta, "sequences: plain or BGZF FASTA");
+  f.texts("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
+  f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
+  f.integer("length", length, {2, int64_t{1} << 40}, "bases per segment; a segment must be longer than a window to measure anything");
+  f.number("max_n_fraction", max_n_fraction, {0, 1}, "a candidate segment with a larger share of N is not used");
+  f.texts(
+      "methods", methods,
+      "of full, noise_floor, state_only, sliding, sinks, strided, mean_pool, mean_pool_nobeta, fitted, focus (needs adapter), paper (needs "
+      "paper_adapter); empty = all that apply; full is always measured");
+  f.integer("chunk", chunk, {0, int64_t{1} << 40}, "bases per forward call: speed and working memory, not results; 0 = one window");
+  f.integer("bootstrap_draws", bootstrap_draws, {1, 1 << 24}, "draws of the bootstrap intervals");
+  f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of the segments and of the bootstrap");
+  f.text("dtype", dtype, "fp32 or bf16: the backbone's weights and arithmetic");
+  f.text("device", device, "auto, cpu or cuda:N");
+  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores");
+}
+
+std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
+  const std::vector<std::string> known = known_methods();
+  std::vector<std::string> out = {"full"};
+  if (config.methods.empty()) {
+    for (const std::string& name : known) {
+      if (name != "full" && (name != "focus" || !config.adapter.empty()) && (name != "paper" || !config.paper_adapter.empty()))
+        out.push_back(name);
+    }
+    return out;
+  }
+  std::vector<std::string> seen;
+  for (const std::string& name : config.methods) {
+    if (!holds(known, name)) {
+      std::string list;
+      for (const std::string& other : known) list += (list.empty() ? "" : ", ") + other;
+      const std::string near = data::nearest_name(name, known);
+      fail<ConfigError>("methods: unknown method '", name, "'", near.empty() ? "" : "; did you mean '" + near + "'?", " Known: ", list);
+    }
+    if (holds(seen, name)) fail<ConfigError>("methods names '", name, "' twice");
+    seen.push_back(name);
+    if (name != "full") out.push_back(name);
+  }
+  if (holds(out, "focus") && config.adapter.empty())
+    fail<ConfigError>("methods: 'focus' is a trained adapter; name its file as adapter, or take 'fitted', which needs no training");
+  if (holds(out, "paper") && config.paper_adapter.empty())
+    fail<ConfigError>("methods: 'paper' needs paper_adapter, an adapter trained with the paper's unit");
+  if (!config.paper_adapter.empty() && !holds(out, "paper"))
+    fail<ConfigError>("paper_adapter has no effect: methods does not name 'paper'");
+  return out;
+}
+
+void FidelityConfig::validate() const {
+  if (model_config.empty()) fail<ConfigError>("model_config: the backbone's YAML file is missing");
+  if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: the backbone's checkpoint is missing");
+  if (fasta.empty()) fail<ConfigError>("fasta: the sequences' file is missing; set it in the configuration or with --fasta");
+  fidelity_methods(*this);
+  const auto text = [](compress::MemoryConfig config) { return config::to_json(config); };
+  if (!adapter.empty()) {
+    if (text(memory) != text({}))
+      fail<ConfigError>(
+          "settings under memory have no effect with an adapter, which brings its own; remove them, or override with window_size and k");
+    return;
+  }
+  if (memory.focus.unit == compress::UnitKind::paper)
+    fail<ConfigError>("memory.focus.unit 'paper' has no closed form to evaluate: train an adapter with it and name that as paper_adapter");
+  compress::MemoryConfig resolved = memory;
+  if (window_size > 0) resolved.window.size = window_size;
+  if (k > 0) resolved.focus.k = k;
+  resolved.validate();
+}
+
+std::string adapter_file(const std::string& path) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) {
+    const fs::path inside = fs::path(path) / "adapter.safetensors";
+    if (!fs::exists(inside, ignored))
+      fail<CheckpointError>("folder '", path, "' holds no adapter.safetensors: is it the folder of a finished adapter training?");
+    return inside.string();
+  }
+  if (!fs::exists(path, ignored)) fail<CheckpointError>("adapter '", path, "': no such file or folder");
+  return path;
+}
+
+}  // namespace focus::eval

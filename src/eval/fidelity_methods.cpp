@@ -1,0 +1,148 @@
+#include "fidelity_methods.h"
+
+#include "focus/compress/compressed_model.h"
+#include "focus/core/error.h"
+#include "focus/core/log.h"
+
+namespace focus::eval {
+namespace {
+
+using at::Tensor;
+using compress::MemoryConfig;
+
+Tensor to_rows(const Tensor& logits_BLV) { return logits_BLV[0].to(at::kCPU, at::kFloat).contiguous(); }
+
+/// Any compressed model, in chunks.
+Method compressed(std::string name, std::string description, std::shared_ptr<compress::CompressedModel> model, int64_t chunk) {
+  const auto stream = [model, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
+    Streamed out;
+    compress::CompressedStream state;
+    std::vector<Tensor> parts;
+    const int64_t length = tokens_BL.size(1);
+    // Calls end one base before a window does, where its open part is largest.
+    int64_t count = std::max<int64_t>(chunk - 1, 1);
+    for (int64_t begin = 0; begin < length; begin += count, count = chunk) {
+      count = std::min(count, length - begin);
+      parts.push_back(to_rows(model->backbone().unembed(model->forward(tokens_BL.narrow(1, begin, count), state).bases)));
+      out.open_bytes = std::max(out.open_bytes, model->memory_use(state).open_bytes);
+      on_bases(count);
+    }
+    const compress::MemoryUse use = model->memory_use(state);
+    out.logits_LV = at::cat(parts, 0);
+    out.kept_entries = use.entries;
+    out.kept_bytes = use.retained_bytes;
+    return out;
+  };
+  return {std::move(name), std::move(description), stream};
+}
+
+/// The backbone without a hook, the whole sequence in one call.
+Method plain(std::string name, std::string description, const std::shared_ptr<model::StripedHyena>& backbone) {
+  const auto stream = [backbone](const Tensor& tokens_BL, const OnBases& on_bases) {
+    Streamed out;
+    cache::StreamState state;
+    out.logits_LV = to_rows(backbone->forward(tokens_BL, &state));
+    for (const auto& layer : state.layers) {
+      if (const auto* cache = dynamic_cast<const cache::KeyValueState*>(layer.get())) {
+        out.kept_entries = std::max(out.kept_entries, cache->size());
+        out.kept_bytes += static_cast<int64_t>(cache->keys().nbytes() + cache->values().nbytes());
+      }
+    }
+    on_bases(tokens_BL.size(1));
+    return out;
+  };
+  return {std::move(name), std::move(description), stream};
+}
+
+MemoryConfig with_plan(MemoryConfig memory, const FidelityConfig& config) {
+  if (config.window_size > 0) memory.window.size = config.window_size;
+  if (config.k > 0) memory.focus.k = config.k;
+  memory.validate();
+  return memory;
+}
+
+/// The trained adapter of a file under the run's window and k: the shapes of its parameters depend on neither.
+std::shared_ptr<compress::FocusAdapter> trained_adapter(const std::string& path, const FidelityConfig& config, const MemoryConfig& run,
+                                                        const model::StripedHyena& backbone, const std::string& backbone_digest) {
+  const std::string file = adapter_file(path);
+  const auto trained = compress::load_adapter(file, backbone, backbone_digest);
+  const compress::WindowConfig window = trained->config().window;
+  const int64_t k = trained->config().focus.k;
+  const MemoryConfig memory = with_plan(trained->config(), config);
+  if (memory.window.size != run.window.size || memory.window.unit != run.window.unit || memory.window.remainder != run.window.remainder ||
+      memory.focus.k != run.focus.k) {
+    fail<ConfigError>("adapter '", file, "' was trained with window.size ", window.size, " and k ", k,
+                      ", the other methods of this run have ", run.window.size, " and ", run.focus.k,
+                      " (or cut windows another way): all methods of a run share one window plan; set window_size and k");
+  }
+  if (window.size == memory.window.size && k == memory.focus.k) return trained;
+  const std::string message = concat("adapter '", file, "' was trained with window.size ", window.size, " and k ", k, " and is used with ",
+                                     memory.window.size, " and ", memory.focus.k);
+  memory.focus.unit == compress::UnitKind::paper ? log::warn(message + "; the paper's unit learns its k") : log::info(message);
+  auto adapter = std::make_shared<compress::FocusAdapter>(backbone, memory, 0);
+  at::NoGradGuard guard;
+  const auto source = trained->named_parameters();
+  for (auto& item : adapter->named_parameters()) item.value().copy_(source[item.key()]);
+  return adapter;
+}
+
+/// The same memory with the closed form alone as its unit, beside the bases.
+MemoryConfig closed_form(MemoryConfig memory) {
+  memory.focus.unit = compress::UnitKind::fitted;
+  memory.focus.stream = compress::Stream::side;
+  memory.focus.bias = true;
+  memory.focus.fitted.corrections = false;
+  memory.focus.paper = {};
+  memory.validate();
+  return memory;
+}
+
+std::string describe(const MemoryConfig& memory) {
+  const compress::FocusConfig& f = memory.focus;
+  const bool is_fitted = f.unit == compress::UnitKind::fitted, trained = !is_fitted || f.fitted.corrections;
+  std::string text =
+      concat(is_fitted ? "fitted" : "the paper's", " unit, k ", f.k,
+             f.stream == compress::Stream::side ? ", beside the bases" : ", among the bases", f.bias ? ", with beta" : ", no beta");
+  if (trained) text += f.rank > 0 ? concat(", rank ", f.rank) : std::string(", full rank");
+  if (f.local == compress::Local::kmer) text += ", bases see their k-mer only";
+  if (f.history != compress::History::all) text += f.history == compress::History::window ? ", history of one window" : ", no history";
+  return text;
+}
+
+}  // namespace
+
+MemoryConfig resolve_memory(const FidelityConfig& config) {
+  return with_plan(config.adapter.empty() ? config.memory : compress::read_adapter_config(adapter_file(config.adapter)), config);
+}
+
+std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfig& memory,
+                                 const std::shared_ptr<model::StripedHyena>& backbone, const std::string& backbone_digest) {
+  const compress::WindowPlan plan(memory.window, memory.focus.k);
+  const int64_t chunk = config.chunk > 0 ? config.chunk : plan.window_bases();
+  const compress::Budget budget{plan, compress::CompressedModel::focus_entry_bytes(*backbone, memory)};
+  MemoryConfig whole_windows = memory;
+  whole_windows.focus.local = compress::Local::window;
+  const auto focus = [&](const std::string& name, const char* what, std::shared_ptr<compress::FocusAdapter> adapter) {
+    const std::string text = what + describe(adapter->config());
+    return compressed(name, text, std::make_shared<compress::CompressedModel>(backbone, std::move(adapter)), chunk);
+  };
+  std::vector<Method> out;
+  for (const std::string& name : fidelity_methods(config)) {
+    if (name == "noise_floor") {
+      out.push_back(plain(name, "every key and value is kept; the whole segment in one call of the plain backbone", backbone));
+    } else if (name == "fitted") {
+      out.push_back(focus(name, "closed form, untrained: ", std::make_shared<compress::FocusAdapter>(*backbone, closed_form(memory), 0)));
+    } else if (name == "focus") {
+      out.push_back(focus(name, "trained: ", trained_adapter(config.adapter, config, memory, *backbone, backbone_digest)));
+    } else if (name == "paper") {
+      out.push_back(focus(name, "trained: ", trained_adapter(config.paper_adapter, config, memory, *backbone, backbone_digest)));
+    } else {
+      const auto policy = compress::make_rival(name, budget);
+      out.push_back(
+          compressed(name, policy->describe(), std::make_shared<compress::CompressedModel>(backbone, whole_windows, policy), chunk));
+    }
+  }
+  return out;
+}
+
+}  // namespace focus::eval

@@ -1,0 +1,39 @@
+// The methods of a fidelity run, each a way to stream one sequence. Nothing behind their construction knows which is which.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "focus/compress/config.h"
+#include "focus/eval/fidelity.h"
+#include "focus/model/striped_hyena.h"
+
+namespace focus::eval {
+
+/// What one sequence gave.
+struct Streamed {
+  at::Tensor logits_LV;  // fp32, CPU
+  int64_t kept_entries = 0, kept_bytes = 0, open_bytes = 0;
+};
+
+/// Called with the bases done since the last call; may throw.
+using OnBases = std::function<void(int64_t)>;
+
+struct Method {
+  std::string name, description;
+  std::function<Streamed(const at::Tensor& tokens_BL, const OnBases& on_bases)> stream;
+};
+
+/// The adapter's configuration or `config.memory`, with window_size and k applied; checked.
+compress::MemoryConfig resolve_memory(const FidelityConfig& config);
+
+/// One Method per name of fidelity_methods(config).
+std::vector<Method> make_methods(const FidelityConfig& config, const compress::MemoryConfig& memory,
+                                 const std::shared_ptr<model::StripedHyena>& backbone, const std::string& backbone_digest);
+
+}  // namespace focus::eval

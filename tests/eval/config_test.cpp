@@ -1,0 +1,90 @@
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "focus/core/error.h"
+#include "focus/eval/fidelity.h"
+#include "workspace.h"
+
+namespace focus::eval {
+namespace {
+
+FidelityConfig valid() {
+  FidelityConfig c;
+  c.model_config = "m.yml";
+  c.model_checkpoint = "m.pt";
+  c.fasta = "x.fa";
+  return c;
+}
+
+std::string refusal(const std::function<void(FidelityConfig&)>& change) {
+  FidelityConfig c = valid();
+  change(c);
+  try {
+    c.validate();
+  } catch (const ConfigError& e) {
+    return e.what();
+  }
+  return "accepted";
+}
+
+TEST(FidelityConfigTest, ShippedConfigurationsAreValid) {
+  for (const char* name : {"quickstart_eval.json", "eval_repeats.json"}) {
+    FidelityConfig c;
+    config::read_file(std::string(FOCUS_SOURCE_DIR) + "/configs/" + name, {}, c);
+    EXPECT_NO_THROW(c.validate()) << name;
+    EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(FOCUS_SOURCE_DIR) / c.fasta)) << name;
+    EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(FOCUS_SOURCE_DIR) / c.model_config)) << name;
+  }
+}
+
+TEST(FidelityConfigTest, SurvivesWritingAndReading) {
+  FidelityConfig c = valid(), again;
+  c.methods = {"full", "sliding"};
+  c.k = 50;
+  config::read_text(config::to_json(c), "written", {}, [&](config::Fields& f) { again.visit(f); });
+  EXPECT_EQ(config::to_json(again), config::to_json(c));
+}
+
+TEST(FidelityConfigTest, MethodsThatApplyAreTheDefault) {
+  FidelityConfig c = valid();
+  const std::vector<std::string> untrained = {"full",    "noise_floor", "state_only",       "sliding", "sinks",
+                                              "strided", "mean_pool",   "mean_pool_nobeta", "fitted"};
+  EXPECT_EQ(fidelity_methods(c), untrained);
+  c.adapter = "a.safetensors";
+  c.paper_adapter = "b.safetensors";
+  EXPECT_EQ(fidelity_methods(c).size(), untrained.size() + 2);
+  c.methods = {"sliding", "full", "focus", "paper"};
+  EXPECT_EQ(fidelity_methods(c), (std::vector<std::string>{"full", "sliding", "focus", "paper"}));
+}
+
+TEST(FidelityConfigTest, RefusesWhatMakesNoSense) {
+  const auto says = [](const std::function<void(FidelityConfig&)>& change, const std::string& part) {
+    const std::string message = refusal(change);
+    EXPECT_NE(message.find(part), std::string::npos) << message;
+  };
+  EXPECT_EQ(refusal([](auto&) {}), "accepted");
+  says([](auto& c) { c.model_config.clear(); }, "model_config");
+  says([](auto& c) { c.model_checkpoint.clear(); }, "model_checkpoint");
+  says([](auto& c) { c.fasta.clear(); }, "fasta");
+  says([](auto& c) { c.methods = {"slidding"}; }, "did you mean 'sliding'");
+  says([](auto& c) { c.methods = {"sliding", "sliding"}; }, "twice");
+  says([](auto& c) { c.methods = {"focus"}; }, "adapter");
+  says([](auto& c) { c.methods = {"paper"}; }, "paper_adapter");
+  says([](auto& c) { c.paper_adapter = "b", c.methods = {"full"}; }, "no effect");
+  says([](auto& c) { c.adapter = "a", c.memory.focus.k = 50; }, "no effect with an adapter");
+  says([](auto& c) { c.memory.focus.unit = compress::UnitKind::paper; }, "paper_adapter");
+  says([](auto& c) { c.k = 2000; }, "larger than window.size");
+}
+
+TEST(FidelityConfigTest, AdapterMayBeNamedByItsRunFolder) {
+  const Workspace folder;
+  EXPECT_THROW(adapter_file((folder / "").string()), CheckpointError);
+  EXPECT_THROW(adapter_file((folder / "nothing").string()), CheckpointError);
+  const std::string file = folder.text("adapter.safetensors", "x");
+  EXPECT_EQ(adapter_file((folder / "").string()), file);
+  EXPECT_EQ(adapter_file(file), file);
+}
+
+}  // namespace
+}  // namespace focus::eval
