@@ -2,10 +2,9 @@
 
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
-
-#include <algorithm>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
 #include <iostream>
