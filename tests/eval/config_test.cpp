@@ -51,8 +51,8 @@ TEST(FidelityConfigTest, MethodsThatApplyAreTheDefault) {
   const std::vector<std::string> untrained = {"full",    "noise_floor", "state_only",       "sliding", "sinks",
                                               "strided", "mean_pool",   "mean_pool_nobeta", "fitted"};
   EXPECT_EQ(fidelity_methods(c), untrained);
-  c.adapter = "a.safetensors";
-  c.paper_adapter = "b.safetensors";
+  c.adapter = std::string("a.safetensors");
+  c.paper_adapter = std::string("b.safetensors");
   EXPECT_EQ(fidelity_methods(c).size(), untrained.size() + 2);
   c.methods = {"sliding", "full", "focus", "paper"};
   EXPECT_EQ(fidelity_methods(c), (std::vector<std::string>{"full", "sliding", "focus", "paper"}));
@@ -71,8 +71,8 @@ TEST(FidelityConfigTest, RefusesWhatMakesNoSense) {
   says([](auto& c) { c.methods = {"sliding", "sliding"}; }, "twice");
   says([](auto& c) { c.methods = {"focus"}; }, "adapter");
   says([](auto& c) { c.methods = {"paper"}; }, "paper_adapter");
-  says([](auto& c) { c.paper_adapter = "b", c.methods = {"full"}; }, "no effect");
-  says([](auto& c) { c.adapter = "a", c.memory.focus.k = 50; }, "no effect with an adapter");
+  says([](auto& c) { c.paper_adapter = std::string("b"), c.methods = {"full"}; }, "no effect");
+  says([](auto& c) { c.adapter = std::string("a"), c.memory.focus.k = 50; }, "no effect with an adapter");
   says([](auto& c) { c.memory.focus.unit = compress::UnitKind::paper; }, "paper_adapter");
   says([](auto& c) { c.k = 2000; }, "larger than window.size");
 }

@@ -1,5 +1,6 @@
 #include "focus/eval/fidelity.h"
 
+#include <ATen/Parallel.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -29,7 +30,10 @@ std::string letters(int64_t length, uint64_t seed = 1) {
 
 class FidelityTest : public ::testing::Test {
  protected:
-  FidelityTest() { space_.write_model(); }
+  FidelityTest() {
+    at::set_num_threads(1);  // the tensors are too small to share
+    space_.write_model();
+  }
   static FidelityResult run(const FidelityConfig& config) { return run_fidelity(config, at::kCPU, at::kFloat); }
   static const MethodResult& method(const FidelityResult& result, const std::string& name) {
     for (const auto& m : result.methods) {
@@ -80,7 +84,6 @@ TEST_F(FidelityTest, FullMemoryIsAtNoDistanceFromItselfAndRoundingIsAllTheNoiseF
   EXPECT_LT(largest(values(result, "noise_floor", Measure::l1)), 1e-4);
   EXPECT_LT(largest(values(result, "noise_floor", Measure::kl)), 1e-7);
   EXPECT_GT(mean(result, "state_only", 64), 1e3 * mean(result, "noise_floor", 64));
-  EXPECT_EQ(mean(result, "state_only", 64) > 0, true);
 }
 
 TEST_F(FidelityTest, NothingDiffersBeforeTheFirstBoundary) {
