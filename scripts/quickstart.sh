@@ -19,7 +19,7 @@ preset=cpu-release
 bin="build/$preset/bin"
 run="runs/quickstart"
 
-scripts/build.sh "$preset"
+scripts/build.sh --target focus-train --target focus-eval --target focus-infer "$preset"
 
 if [[ -e "$run" || -L "$run" ]]; then
   say "==> Replacing $run from an earlier run"

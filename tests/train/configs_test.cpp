@@ -1,0 +1,39 @@
+// Every training configuration that comes with focus is complete and consistent.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "focus/core/file.h"
+#include "focus/model/config.h"
+#include "focus/train/config.h"
+
+namespace focus::train {
+namespace {
+
+TEST(ShippedConfigsTest, TrainingRunsParseAndHold) {
+  int64_t seen = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(FOCUS_SOURCE_DIR) + "/configs")) {
+    if (entry.path().extension() != ".json" || read_file(entry.path()).find("\"task\"") == std::string::npos) continue;
+    TrainConfig config;
+    config::read_file(entry.path().string(), {}, config);
+    config.validate();
+    const auto exists = [&](const std::string& path) {
+      EXPECT_TRUE(path.empty() || std::filesystem::exists(std::string(FOCUS_SOURCE_DIR) + "/" + path)) << entry.path() << ": " << path;
+    };
+    exists(config.model_config);
+    exists(config.model_checkpoint);
+    for (const auto& source : config.data.sources) exists(source.fasta);
+    for (const auto& source : config.validation.data.sources) exists(source.fasta);
+    ++seen;
+  }
+  EXPECT_GE(seen, 2);
+}
+
+TEST(ShippedConfigsTest, ModelShapesParse) {
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(FOCUS_SOURCE_DIR) + "/configs/models")) {
+    EXPECT_GT(model::read_model_config(entry.path().string()).hidden_size, 0) << entry.path();
+  }
+}
+
+}  // namespace
+}  // namespace focus::train
