@@ -1,10 +1,10 @@
-#define FOCUS_ISA isa_avx2
+// Compiled once per instruction set, with FOCUS_ISA and FOCUS_TABLES naming the namespace and the table (kernels/CMakeLists.txt).
 #include "impl.h"
 #include "table.h"
 
 namespace focus::kernels {
 
-const Tables& tables_avx2() {
+const Tables& FOCUS_TABLES() {
   namespace i = FOCUS_ISA;
   static constexpr Tables tables = {
       {i::fir_forward<float>, i::fir_taps_gradient<float>, i::modal_scan<float>, i::modal_scan_gradient<float>},
