@@ -11,8 +11,8 @@ namespace {
 constexpr int kRows = 8;
 constexpr int kThreads = 128;
 
-__global__ void fir_kernel(const float* __restrict__ x, const float* __restrict__ taps, float* __restrict__ y, int64_t length, int64_t num_taps, int64_t channels,
-                           int64_t row_blocks) {
+__global__ void fir_kernel(const float* __restrict__ x, const float* __restrict__ taps, float* __restrict__ y, int64_t length,
+                           int64_t num_taps, int64_t channels, int64_t row_blocks) {
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (c >= channels) return;
   const int64_t batch = blockIdx.z;
@@ -40,10 +40,12 @@ __global__ void fir_kernel(const float* __restrict__ x, const float* __restrict_
 
 }  // namespace
 
-void fir_forward(const float* x, const float* taps, float* y, int64_t batch, int64_t length, int64_t num_taps, int64_t channels, void* stream) {
+void fir_forward(const float* x, const float* taps, float* y, int64_t batch, int64_t length, int64_t num_taps, int64_t channels,
+                 void* stream) {
   if (batch == 0 || length == 0 || channels == 0) return;
   const int64_t row_blocks = (length + kRows - 1) / kRows;
-  const dim3 grid(static_cast<unsigned>((channels + kThreads - 1) / kThreads), static_cast<unsigned>(row_blocks < 65535 ? row_blocks : 65535), static_cast<unsigned>(batch));
+  const dim3 grid(static_cast<unsigned>((channels + kThreads - 1) / kThreads),
+                  static_cast<unsigned>(row_blocks < 65535 ? row_blocks : 65535), static_cast<unsigned>(batch));
   fir_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(x, taps, y, length, num_taps, channels, row_blocks);
   const cudaError_t status = cudaGetLastError();
   if (status != cudaSuccess) fail<InternalError>("fir_forward: CUDA launch failed: ", cudaGetErrorString(status));

@@ -81,8 +81,9 @@ std::string quoted_command(int argc, char** argv) {
 
 namespace {
 
-// The OpenMP run time makes idle threads spin before they sleep, which on a shared machine or in a container with a CPU quota costs more than
-// it gains: a training step here was ten times slower beside other jobs. It reads its setting when it is loaded, hence the second start.
+// The OpenMP run time makes idle threads spin before they sleep, which on a shared machine or in a container with a CPU quota costs more
+// than it gains: a training step here was ten times slower beside other jobs. It reads its setting when it is loaded, hence the second
+// start.
 void settle_idle_threads(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
   ::setenv("GOMP_SPINCOUNT", "1000", 1);

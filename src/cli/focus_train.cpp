@@ -8,7 +8,8 @@
 
 int main(int argc, char** argv) {
   using namespace focus;
-  CLI::App app("Trains a FOCUS adapter on a frozen backbone (task: adapter), or a small backbone from scratch (task: pretrain).", "focus-train");
+  CLI::App app("Trains a FOCUS adapter on a frozen backbone (task: adapter), or a small backbone from scratch (task: pretrain).",
+               "focus-train");
   cli::CommonOptions common;
   std::string output;
   bool resume = false, force = false, dry_run = false, help_config = false;
@@ -25,7 +26,8 @@ int main(int argc, char** argv) {
       std::cout << config::describe([&](config::Fields& f) { config.visit(f); });
       return;
     }
-    if (common.config.empty() && common.overrides.empty()) fail<ConfigError>("--config is missing: name the run's JSON file (--help-config lists its settings)");
+    if (common.config.empty() && common.overrides.empty())
+      fail<ConfigError>("--config is missing: name the run's JSON file (--help-config lists its settings)");
     config::read_file(common.config, common.overrides, config);
     if (!common.device.empty()) config.device = common.device;
     if (!common.dtype.empty()) config.dtype = common.dtype;
@@ -41,7 +43,8 @@ int main(int argc, char** argv) {
         bases += stage.steps * stage.batch * stage.length * config.accumulation;
       }
       for (const auto& parameter : task->parameters()) trainable += parameter.tensor.numel();
-      std::cout << config::to_json(config) << "\ntrainable parameters: " << trainable << "\nsteps: " << steps << "\nbases: " << bases << "\n";
+      std::cout << config::to_json(config) << "\ntrainable parameters: " << trainable << "\nsteps: " << steps << "\nbases: " << bases
+                << "\n";
       return;
     }
     train::TrainerOptions options;

@@ -20,7 +20,8 @@ std::string metadata_of(const weights::TensorFile& file, const std::string& key,
 }
 
 MemoryConfig config_of(const weights::TensorFile& file, const std::filesystem::path& path) {
-  if (metadata_of(file, "format", path) != kFormat) fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
+  if (metadata_of(file, "format", path) != kFormat)
+    fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
   MemoryConfig config;
   config::read_text(metadata_of(file, "memory", path), path.string(), {}, [&](config::Fields& f) { config.visit(f); });
   return config;
@@ -54,11 +55,15 @@ FocusAdapter::FocusAdapter(const model::StripedHyena& backbone, const MemoryConf
   at::NoGradGuard guard;
   if (config.focus.unit == UnitKind::paper || config.focus.stream == Stream::inline_tokens) {
     // Starts among the bases: the mean of A, C, G and T, plus a little of its own.
-    const Tensor bases = backbone.embedding_layer->weight.detach().to(at::kCPU, at::kFloat).index_select(0, at::tensor({int64_t{'A'}, int64_t{'C'}, int64_t{'G'}, int64_t{'T'}}).remainder(backbone.config().vocab_size));
+    const Tensor bases =
+        backbone.embedding_layer->weight.detach()
+            .to(at::kCPU, at::kFloat)
+            .index_select(0, at::tensor({int64_t{'A'}, int64_t{'C'}, int64_t{'G'}, int64_t{'T'}}).remainder(backbone.config().vocab_size));
     embedding = register_parameter("embedding", bases.mean(0) + at::randn({width}, generator) * bases.std().item<double>() * 0.1);
   }
   for (auto& item : named_parameters()) {
-    if (item.key().ends_with(".down")) item.value().copy_(at::randn(item.value().sizes(), generator) / std::sqrt(static_cast<double>(width)));
+    if (item.key().ends_with(".down"))
+      item.value().copy_(at::randn(item.value().sizes(), generator) / std::sqrt(static_cast<double>(width)));
   }
   to(backbone.device());
 }
@@ -81,12 +86,14 @@ void save_adapter(const FocusAdapter& adapter, const std::string& backbone_diges
 
 MemoryConfig read_adapter_config(const std::filesystem::path& path) { return config_of(*weights::TensorFile::open(path), path); }
 
-std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, const model::StripedHyena& backbone, const std::string& backbone_digest) {
+std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, const model::StripedHyena& backbone,
+                                           const std::string& backbone_digest) {
   const auto file = weights::TensorFile::open(path);
   const MemoryConfig config = config_of(*file, path);
   const std::string trained_on = metadata_of(*file, "backbone", path);
   if (trained_on != backbone_digest) {
-    fail<CheckpointError>("'", path.string(), "' was trained on another backbone: digest ", trained_on.substr(0, 16), "..., this one is ", backbone_digest.substr(0, 16), "...");
+    fail<CheckpointError>("'", path.string(), "' was trained on another backbone: digest ", trained_on.substr(0, 16), "..., this one is ",
+                          backbone_digest.substr(0, 16), "...");
   }
   auto adapter = std::make_shared<FocusAdapter>(backbone, config, 0);
   at::NoGradGuard guard;
@@ -95,11 +102,14 @@ std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, co
     const auto* view = file->find(item.key());
     if (view == nullptr) fail<CheckpointError>("'", path.string(), "': tensor '", item.key(), "' is missing");
     const Tensor source = weights::as_tensor(*view);
-    if (source.sizes() != item.value().sizes()) fail<CheckpointError>("'", path.string(), "': tensor '", item.key(), "' has shape ", source.sizes(), ", expected ", item.value().sizes());
+    if (source.sizes() != item.value().sizes())
+      fail<CheckpointError>("'", path.string(), "': tensor '", item.key(), "' has shape ", source.sizes(), ", expected ",
+                            item.value().sizes());
     item.value().copy_(source);
     ++used;
   }
-  if (used != file->tensors().size()) fail<CheckpointError>("'", path.string(), "' holds ", file->tensors().size(), " tensors, its configuration has ", used);
+  if (used != file->tensors().size())
+    fail<CheckpointError>("'", path.string(), "' holds ", file->tensors().size(), " tensors, its configuration has ", used);
   return adapter;
 }
 

@@ -10,18 +10,20 @@ using at::Tensor;
 /// Bases of a call with the Focus tokens of an inline stream among them.
 struct CompressedModel::Expanded {
   Tensor x_BTD;
-  std::vector<bool> is_focus;        // empty: bases only
-  std::vector<int64_t> base_rows;    // rows of the bases
+  std::vector<bool> is_focus;      // empty: bases only
+  std::vector<int64_t> base_rows;  // rows of the bases
   std::vector<int64_t> focus_rows;
-  std::vector<int64_t> next_base;    // per Focus token: index in the call of the base after it
+  std::vector<int64_t> next_base;  // per Focus token: index in the call of the base after it
 };
 
 CompressedModel::CompressedModel(std::shared_ptr<model::StripedHyena> backbone, std::shared_ptr<FocusAdapter> adapter)
     : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(adapter_->config()), plan_(config_.window, config_.focus.k) {}
 
-CompressedModel::CompressedModel(std::shared_ptr<model::StripedHyena> backbone, const MemoryConfig& config, std::shared_ptr<RetentionPolicy> policy)
+CompressedModel::CompressedModel(std::shared_ptr<model::StripedHyena> backbone, const MemoryConfig& config,
+                                 std::shared_ptr<RetentionPolicy> policy)
     : backbone_(std::move(backbone)), config_(config), policy_(std::move(policy)), plan_(config_.window, config_.focus.k) {
-  if (config.focus.local != Local::window) fail<ConfigError>("retention policy '", policy_->name(), "' drops whole windows: it needs focus.local 'window'");
+  if (config.focus.local != Local::window)
+    fail<ConfigError>("retention policy '", policy_->name(), "' drops whole windows: it needs focus.local 'window'");
 }
 
 CompressedModel::~CompressedModel() = default;
@@ -56,13 +58,20 @@ CompressedModel::Expanded CompressedModel::expand(const Tensor& tokens_BL, int64
 
 HiddenStates CompressedModel::collect(const Tensor& hidden, const Expanded& e, int64_t) const {
   if (e.is_focus.empty()) return {hidden, {}, {}};
-  const auto rows = [&](const std::vector<int64_t>& index) { return hidden.index_select(1, at::tensor(index, at::kLong).to(hidden.device())); };
+  const auto rows = [&](const std::vector<int64_t>& index) {
+    return hidden.index_select(1, at::tensor(index, at::kLong).to(hidden.device()));
+  };
   return {rows(e.base_rows), e.focus_rows.empty() ? Tensor() : rows(e.focus_rows), at::tensor(e.next_base, at::kLong)};
 }
 
 HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream& stream) const {
   const Expanded expanded = expand(tokens_BL, stream.bases);
-  StreamHook hook({.plan = plan_, .config = config_, .adapter = adapter_.get(), .policy = policy_.get(), .first_base = stream.bases, .is_focus = expanded.is_focus});
+  StreamHook hook({.plan = plan_,
+                   .config = config_,
+                   .adapter = adapter_.get(),
+                   .policy = policy_.get(),
+                   .first_base = stream.bases,
+                   .is_focus = expanded.is_focus});
   const Tensor hidden = backbone_->forward_embedded(expanded.x_BTD, &stream.backbone, &hook);
   stream.bases += tokens_BL.size(1);
   return collect(hidden, expanded, tokens_BL.size(1));
@@ -71,7 +80,8 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
 HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
   FOCUS_CHECK(adapter_ != nullptr, "the parallel execution is for Focus; rivals stream");
   const Expanded expanded = expand(tokens_BL, 0);
-  MaskedHook hook({.plan = plan_, .config = config_, .adapter = adapter_.get(), .policy = nullptr, .first_base = 0, .is_focus = expanded.is_focus});
+  MaskedHook hook(
+      {.plan = plan_, .config = config_, .adapter = adapter_.get(), .policy = nullptr, .first_base = 0, .is_focus = expanded.is_focus});
   return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, &hook), expanded, tokens_BL.size(1));
 }
 

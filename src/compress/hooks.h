@@ -13,10 +13,10 @@ namespace focus::compress {
 struct HookContext {
   const WindowPlan& plan;
   const MemoryConfig& config;
-  const FocusAdapter* adapter = nullptr;          // Focus
-  const RetentionPolicy* policy = nullptr;        // rivals
-  int64_t first_base = 0;                         // of the call
-  std::vector<bool> is_focus;                     // inline: per token of the call; empty = bases only
+  const FocusAdapter* adapter = nullptr;    // Focus
+  const RetentionPolicy* policy = nullptr;  // rivals
+  int64_t first_base = 0;                   // of the call
+  std::vector<bool> is_focus;               // inline: per token of the call; empty = bases only
 
   bool inline_stream() const { return adapter != nullptr && config.focus.stream == Stream::inline_tokens; }
   bool by_kmer() const { return adapter != nullptr && config.focus.local == Local::kmer; }
@@ -24,9 +24,7 @@ struct HookContext {
   const FocusUnit* unit(int64_t block) const { return adapter != nullptr ? adapter->unit(block) : nullptr; }
   /// Whether entries of the open window are visible to later bases of it: where their raw bases are gone, or where the paper inserts Focus
   /// tokens as ordinary earlier tokens. A fitted entry stands for the mass of its bases, so beside them it would count that mass twice.
-  bool sees_open_entries() const {
-    return by_kmer() || (inline_stream() && config.focus.unit == UnitKind::paper);
-  }
+  bool sees_open_entries() const { return by_kmer() || (inline_stream() && config.focus.unit == UnitKind::paper); }
 };
 
 /// Focus states of the side stream during one call: they pass from layer to layer beside the bases.
@@ -47,14 +45,15 @@ class MemoryState final : public cache::LayerState {
   int64_t num_bytes() const override { return retained.num_bytes() + open_bytes(); }
   void detach() override;
   int64_t open_bytes() const;
-  void append(const at::Tensor& k_new, const at::Tensor& v_new, const at::Tensor& q_new, const at::Tensor& u_new, const at::Tensor& positions_new);
+  void append(const at::Tensor& k_new, const at::Tensor& v_new, const at::Tensor& q_new, const at::Tensor& u_new,
+              const at::Tensor& positions_new);
   int64_t num_open() const { return k.defined() ? k.size(2) : 0; }
   void drop_open();
 
   Entries retained;
-  at::Tensor k, v;          // [B, H, n, E] open bases
-  at::Tensor q, u;          // [B, H, n, E], [B, n, D]; only where a unit needs them
-  at::Tensor positions;     // [n]
+  at::Tensor k, v;                  // [B, H, n, E] open bases
+  at::Tensor q, u;                  // [B, H, n, E], [B, n, D]; only where a unit needs them
+  at::Tensor positions;             // [n]
   std::vector<at::Tensor> focus_x;  // inline, fitted: states of the open window's Focus tokens, [B, 1, D] each
   std::vector<int64_t> focus_positions;
 };

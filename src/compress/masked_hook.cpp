@@ -13,7 +13,8 @@ Tensor index_tensor(const std::vector<int64_t>& values, const at::Device& device
 
 class Pass {
  public:
-  Pass(const HookContext& context, SideStates& side, const model::AttentionCall& call) : c_(context), side_(side), call_(call), unit_(context.unit(call.block)) {}
+  Pass(const HookContext& context, SideStates& side, const model::AttentionCall& call)
+      : c_(context), side_(side), call_(call), unit_(context.unit(call.block)) {}
 
   Tensor run() {
     const int64_t length = call_.u_BLD.size(1);
@@ -22,7 +23,8 @@ class Pass {
     const nn::Projection all = call_.attention.project(call_.u_BLD, positions_);
     if (unit_ == nullptr) return call_.attention.output(ops::causal_attention(all.q, all.k, all.v));
 
-    for (int64_t row = 0; row < length; ++row) (!c_.is_focus.empty() && c_.is_focus[static_cast<std::size_t>(row)] ? focus_rows_ : base_rows_).push_back(row);
+    for (int64_t row = 0; row < length; ++row)
+      (!c_.is_focus.empty() && c_.is_focus[static_cast<std::size_t>(row)] ? focus_rows_ : base_rows_).push_back(row);
     num_bases_ = static_cast<int64_t>(base_rows_.size());
     const bool mixed = !focus_rows_.empty();
     const Tensor rows = mixed ? index_tensor(base_rows_, device) : Tensor();
@@ -49,15 +51,27 @@ class Pass {
     const Tensor focus_out = unit_->updates_focus_state() ? at::cat(focus_updates_, 1) : call_.attention.output(at::cat(focus_context, 2));
     std::vector<int64_t> order(static_cast<std::size_t>(length));
     for (std::size_t i = 0; i < base_rows_.size(); ++i) order[static_cast<std::size_t>(base_rows_[i])] = static_cast<int64_t>(i);
-    for (std::size_t i = 0; i < focus_rows_.size(); ++i) order[static_cast<std::size_t>(focus_rows_[i])] = num_bases_ + static_cast<int64_t>(i);
+    for (std::size_t i = 0; i < focus_rows_.size(); ++i)
+      order[static_cast<std::size_t>(focus_rows_[i])] = num_bases_ + static_cast<int64_t>(i);
     return at::cat({out, focus_out}, 1).index_select(1, index_tensor(order, device));
   }
 
  private:
   ClosedSpan span(int64_t begin, int64_t end, int64_t window, int64_t first_kmer, std::vector<Span> kmers) const {
-    return {.attention = call_.attention, .pre_norm = call_.pre_norm, .window = window, .first_base = begin, .first_kmer = first_kmer, .kmers = std::move(kmers),
-            .positions = base_positions_.narrow(0, begin, end - begin), .q = bases_.q.narrow(2, begin, end - begin), .k = bases_.k.narrow(2, begin, end - begin),
-            .v = bases_.v.narrow(2, begin, end - begin), .u_BND = u_.narrow(1, begin, end - begin), .focus_x = {}, .focus_positions = {}, .closes_window = true};
+    return {.attention = call_.attention,
+            .pre_norm = call_.pre_norm,
+            .window = window,
+            .first_base = begin,
+            .first_kmer = first_kmer,
+            .kmers = std::move(kmers),
+            .positions = base_positions_.narrow(0, begin, end - begin),
+            .q = bases_.q.narrow(2, begin, end - begin),
+            .k = bases_.k.narrow(2, begin, end - begin),
+            .v = bases_.v.narrow(2, begin, end - begin),
+            .u_BND = u_.narrow(1, begin, end - begin),
+            .focus_x = {},
+            .focus_positions = {},
+            .closes_window = true};
   }
 
   /// Entries that Focus queries of k-mers from `first_kmer` on, in this window, may see; all earlier ones exist already.
@@ -131,7 +145,8 @@ class Pass {
   }
   bool sees_base(int64_t u, int64_t t) const { return u <= t && (!c_.by_kmer() || c_.plan.kmer_of(u) == c_.plan.kmer_of(t)); }
 
-  void attend_window(int64_t window, int64_t first, int64_t end, std::vector<Tensor>& base_context, std::vector<Tensor>& focus_context) const {
+  void attend_window(int64_t window, int64_t first, int64_t end, std::vector<Tensor>& base_context,
+                     std::vector<Tensor>& focus_context) const {
     const int64_t count = end - first;
     const Tensor k = bases_.k.narrow(2, first, count), v = bases_.v.narrow(2, first, count), q = bases_.q.narrow(2, first, count);
     // Candidates: entries of earlier windows, and this window's own where they are shown.
@@ -141,12 +156,14 @@ class Pass {
     std::vector<int64_t> focus_of_window;
     if (!focus_rows_.empty() && !unit_->updates_focus_state()) {
       const auto total = static_cast<int64_t>(focus_rows_.size());
-      for (int64_t g = c_.plan.kmers_before(window); g < std::min(total, c_.plan.kmers_before(window + 1)); ++g) focus_of_window.push_back(g);
+      for (int64_t g = c_.plan.kmers_before(window); g < std::min(total, c_.plan.kmers_before(window + 1)); ++g)
+        focus_of_window.push_back(g);
     }
     if (candidates.empty() && !c_.by_kmer()) {
       base_context.push_back(ops::causal_attention(q, k, v));
     } else {
-      const Tensor mask = build_mask(count, candidates, first, count, [&](int64_t i) { return first + i; }, [&](int64_t u, int64_t t) { return sees_base(u, t); });
+      const Tensor mask = build_mask(
+          count, candidates, first, count, [&](int64_t i) { return first + i; }, [&](int64_t u, int64_t t) { return sees_base(u, t); });
       base_context.push_back(attend(q, k, v, candidates, mask));
     }
     if (!focus_of_window.empty()) {
@@ -155,14 +172,16 @@ class Pass {
         return c_.plan.kmer(window, g - c_.plan.kmers_before(window)).end - 1;
       };
       const auto num = static_cast<int64_t>(focus_of_window.size());
-      const Tensor mask = build_mask(num, candidates, first, count, last_base, [&](int64_t u, int64_t t) { return u <= t && c_.plan.kmer_of(u) == c_.plan.kmer_of(t); });
+      const Tensor mask = build_mask(num, candidates, first, count, last_base,
+                                     [&](int64_t u, int64_t t) { return u <= t && c_.plan.kmer_of(u) == c_.plan.kmer_of(t); });
       focus_context.push_back(attend(focus_q_.narrow(2, focus_of_window.front(), num), k, v, candidates, mask));
     }
   }
 
   /// [queries, candidates + bases], true where visible.
   template <class BaseOf, class SeesBase>
-  Tensor build_mask(int64_t queries, const Entries& candidates, int64_t first, int64_t count, const BaseOf& base_of, const SeesBase& sees) const {
+  Tensor build_mask(int64_t queries, const Entries& candidates, int64_t first, int64_t count, const BaseOf& base_of,
+                    const SeesBase& sees) const {
     const int64_t columns = candidates.size() + count;
     Tensor mask = at::empty({queries, columns}, at::kBool);
     bool* cell = mask.mutable_data_ptr<bool>();
@@ -204,6 +223,9 @@ Tensor MaskedHook::mix(const model::AttentionCall& call) {
   return Pass(context_, side_, call).run();
 }
 
-std::unique_ptr<cache::LayerState> MaskedHook::make_state(int64_t) { FOCUS_CHECK(false, "the parallel execution keeps no state"); return nullptr; }
+std::unique_ptr<cache::LayerState> MaskedHook::make_state(int64_t) {
+  FOCUS_CHECK(false, "the parallel execution keeps no state");
+  return nullptr;
+}
 
 }  // namespace focus::compress

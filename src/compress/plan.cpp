@@ -8,18 +8,23 @@ namespace focus::compress {
 
 void WindowConfig::visit(config::Fields& f) {
   f.integer("size", size, {1, int64_t{1} << 32}, "W: bases (or Focus tokens) per window");
-  f.choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}}, "what size counts; with Focus tokens neighbouring windows share one");
+  f.choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}},
+           "what size counts; with Focus tokens neighbouring windows share one");
   f.choice("remainder", remainder, {{"own", Remainder::own}, {"merge", Remainder::merge}, {"drop", Remainder::drop}},
            "bases left over at a window's end: a short k-mer of their own, joined to the last k-mer, or without a summary");
 }
 
 WindowPlan::WindowPlan(const WindowConfig& window, int64_t k) : k_(k), remainder_(window.remainder) {
-  if (k < 1 || window.size < 1) fail<ConfigError>("window plan: need k >= 1 and window.size >= 1, got k ", k, ", window.size ", window.size);
+  if (k < 1 || window.size < 1)
+    fail<ConfigError>("window plan: need k >= 1 and window.size >= 1, got k ", k, ", window.size ", window.size);
   if (window.unit == WindowUnit::bases) {
-    if (k > window.size) fail<ConfigError>("focus.k = ", k, " is larger than window.size = ", window.size, ": a window must hold at least one k-mer; lower focus.k or raise window.size");
+    if (k > window.size)
+      fail<ConfigError>("focus.k = ", k, " is larger than window.size = ", window.size,
+                        ": a window must hold at least one k-mer; lower focus.k or raise window.size");
     first_ = later_ = window.size;
   } else {
-    if (window.size < 2) fail<ConfigError>("window.size must be at least 2 with window.unit focus: neighbouring windows share one Focus token");
+    if (window.size < 2)
+      fail<ConfigError>("window.size must be at least 2 with window.unit focus: neighbouring windows share one Focus token");
     first_ = window.size * k;
     later_ = (window.size - 1) * k;
   }

@@ -1,5 +1,5 @@
-#include "focus/core/error.h"
 #include "focus/compress/policy.h"
+#include "focus/core/error.h"
 
 namespace focus::compress {
 namespace {
@@ -44,7 +44,8 @@ void FullPolicy::close(const ClosedSpan& span, Entries& retained) const { retain
 void StateOnlyPolicy::close(const ClosedSpan&, Entries& retained) const { retained = {}; }
 
 std::string SlidingPolicy::describe() const {
-  return sinks_ > 0 ? concat("raw keys and values of the first ", sinks_, " bases and of the newest") : "raw keys and values of the newest bases";
+  return sinks_ > 0 ? concat("raw keys and values of the first ", sinks_, " bases and of the newest")
+                    : "raw keys and values of the newest bases";
 }
 
 void SlidingPolicy::close(const ClosedSpan& span, Entries& retained) const {

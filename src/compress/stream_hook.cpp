@@ -77,9 +77,20 @@ class Walk {
   ClosedSpan span(int64_t begin, int64_t window, int64_t first_base, int64_t first_kmer, std::vector<Span> kmers) const {
     const int64_t count = state_.num_open() - begin;
     const auto part = [&](const Tensor& t, int64_t dim) { return t.defined() ? t.narrow(dim, begin, count) : t; };
-    ClosedSpan out{.attention = call_.attention, .pre_norm = call_.pre_norm, .window = window, .first_base = first_base, .first_kmer = first_kmer, .kmers = std::move(kmers),
-                   .positions = part(state_.positions, 0), .q = part(state_.q, 2), .k = part(state_.k, 2), .v = part(state_.v, 2), .u_BND = part(state_.u, 1),
-                   .focus_x = {}, .focus_positions = {}, .closes_window = true};
+    ClosedSpan out{.attention = call_.attention,
+                   .pre_norm = call_.pre_norm,
+                   .window = window,
+                   .first_base = first_base,
+                   .first_kmer = first_kmer,
+                   .kmers = std::move(kmers),
+                   .positions = part(state_.positions, 0),
+                   .q = part(state_.q, 2),
+                   .k = part(state_.k, 2),
+                   .v = part(state_.v, 2),
+                   .u_BND = part(state_.u, 1),
+                   .focus_x = {},
+                   .focus_positions = {},
+                   .closes_window = true};
     return out;
   }
 
@@ -96,7 +107,8 @@ class Walk {
     if (unit_->updates_focus_state()) {
       const bool sees_window = c_.config.focus.paper.focus_sees == FocusSees::window;
       const int64_t open = state_.num_open(), begin = sees_window ? 0 : open - kmer.size();
-      ClosedSpan s = span(begin, window, base - (open - begin), c_.plan.kmers_before(window) + j, {{open - begin - kmer.size(), open - begin}});
+      ClosedSpan s =
+          span(begin, window, base - (open - begin), c_.plan.kmers_before(window) + j, {{open - begin - kmer.size(), open - begin}});
       s.focus_x = x;
       s.focus_positions = positions_.narrow(0, row, 1);
       const Summary summary = unit_->summarise(s, state_.retained);

@@ -96,8 +96,10 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
   const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;  // [B, H, R, n]
   const auto [index, exists] = kmer_table(span);
   const int64_t count = index.size(0);
-  const Tensor by_kmer = scores.index_select(-1, index.flatten()).unflatten(-1, index.sizes()).masked_fill(exists.logical_not(), -std::numeric_limits<double>::infinity());
-  const Tensor log_mass = at::logsumexp(by_kmer, -1);  // [B, H, R, m]
+  const Tensor by_kmer = scores.index_select(-1, index.flatten())
+                             .unflatten(-1, index.sizes())
+                             .masked_fill(exists.logical_not(), -std::numeric_limits<double>::infinity());
+  const Tensor log_mass = at::logsumexp(by_kmer, -1);                              // [B, H, R, m]
   const Tensor mean_key = at::matmul(mean_matrix(span.kmers, bases, options), k);  // [B, H, m, E]
 
   // Ridge around the mean key: unknowns are the key's shift and beta; beta itself is (all but) unpenalised.
@@ -110,15 +112,19 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
 
   // Share of each base in its k-mer's attention, from log sums: no k-mer can underflow to nothing.
   const Tensor log_share = at::logsumexp(scores - at::logsumexp(scores, -1, true), 2);  // [B, H, n]
-  const Tensor share = at::softmax(log_share.index_select(-1, index.flatten()).unflatten(-1, index.sizes()).masked_fill(exists.logical_not(), -std::numeric_limits<double>::infinity()), -1);
+  const Tensor share = at::softmax(log_share.index_select(-1, index.flatten())
+                                       .unflatten(-1, index.sizes())
+                                       .masked_fill(exists.logical_not(), -std::numeric_limits<double>::infinity()),
+                                   -1);
   const Tensor values = v.index_select(2, index.flatten()).unflatten(2, index.sizes());  // [B, H, m, kmax, E]
 
   Tensor key_out = mean_key + solution.narrow(2, 0, dim).transpose(-1, -2);
   Tensor value_out = at::matmul(share.unsqueeze(-2), values).squeeze(-2);
   Tensor beta = solution.select(2, dim);
   if (key) {
-    const Tensor hidden = span.focus_x.defined() ? span.pre_norm.forward(span.focus_x).to(options)
-                                                 : at::matmul(mean_matrix(span.kmers, bases, options), span.u_BND.to(options));  // [B, m, D]
+    const Tensor hidden = span.focus_x.defined()
+                              ? span.pre_norm.forward(span.focus_x).to(options)
+                              : at::matmul(mean_matrix(span.kmers, bases, options), span.u_BND.to(options));  // [B, m, D]
     const int64_t heads = k.size(1);
     key_out = key_out + span.attention.rotate(to_heads(key->forward(hidden), heads), anchor_positions(span, config_.anchor));
     value_out = value_out + to_heads(value->forward(hidden), heads);
@@ -161,11 +167,13 @@ Summary PaperUnit::summarise(const ClosedSpan& span, const Entries& history) con
     visible[static_cast<int64_t>(j)].narrow(0, begin, span.kmers[j].end - begin).fill_(true);
   }
   const auto bias_options = wide(span.u_BND);
-  Tensor bias = at::zeros({visible.size(0), bases}, bias_options).masked_fill_(visible.logical_not().to(bias_options.device()), -std::numeric_limits<double>::infinity());
+  Tensor bias = at::zeros({visible.size(0), bases}, bias_options)
+                    .masked_fill_(visible.logical_not().to(bias_options.device()), -std::numeric_limits<double>::infinity());
   if (!history.empty()) {
     k = at::cat({history.k.to(type), k}, 2);
     v = at::cat({history.v.to(type), v}, 2);
-    const Tensor beta = history.beta.defined() ? history.beta.unsqueeze(2).to(bias_options) : at::zeros({1, 1, 1, history.size()}, bias_options);
+    const Tensor beta =
+        history.beta.defined() ? history.beta.unsqueeze(2).to(bias_options) : at::zeros({1, 1, 1, history.size()}, bias_options);
     const Tensor past = beta.expand({q.size(0), heads, q.size(2), history.size()});
     bias = at::cat({past, bias.expand({q.size(0), heads, q.size(2), bases})}, -1);
   }

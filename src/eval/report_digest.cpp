@@ -111,8 +111,9 @@ ReportDigest digest_result(const FidelityResult& result) {
       metrics::Recovered& recovered = entry.scopes[static_cast<std::size_t>(scope)].recovered;
       recovered = {kNan, {kNan, kNan}};
       if (digest.state_only < 0 || !digest.crosses_boundary || scope == Scope::all || method.values[kl].empty()) continue;
-      recovered = metrics::recovered_share(scope_totals(method.values[kl], scope),
-                                           scope_totals(result.methods[static_cast<std::size_t>(digest.state_only)].values[kl], scope), bootstrap);
+      recovered =
+          metrics::recovered_share(scope_totals(method.values[kl], scope),
+                                   scope_totals(result.methods[static_cast<std::size_t>(digest.state_only)].values[kl], scope), bootstrap);
     }
     for (const metrics::Total& total : scope_totals(method.values[kl], digest.main_scope)) entry.segment_kl.push_back(total.mean());
     const auto ce = static_cast<std::size_t>(column(Measure::cross_entropy));

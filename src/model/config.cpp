@@ -14,9 +14,9 @@ namespace {
 
 // Keys of Evo-2's configs that steer the reference's own run time (kernels, parallelism, logging) and change no number.
 const std::set<std::string> kWithoutEffect = {
-    "mlp_init_method", "mlp_output_init_method", "make_vocab_size_divisible_by", "log_intermediate_values", "model_parallel_size", "pipe_parallel_size",
-    "max_batch_size", "use_flash_attn", "use_flash_rmsnorm", "use_flash_depthwise", "use_flashfft", "use_laughing_hyena", "inference_mode",
-    "tokenizer_type", "prefill_style", "print_activations",
+    "mlp_init_method", "mlp_output_init_method", "make_vocab_size_divisible_by", "log_intermediate_values", "model_parallel_size",
+    "pipe_parallel_size", "max_batch_size", "use_flash_attn", "use_flash_rmsnorm", "use_flash_depthwise", "use_flashfft",
+    "use_laughing_hyena", "inference_mode", "tokenizer_type", "prefill_style", "print_activations",
     // The reference never reads these: hcl always has one filter per channel.
     "hcl_filter_groups", "hyena_filter_groups", "num_filters", "proj_groups"};
 
@@ -59,11 +59,13 @@ class Reader {
   }
   template <class T>
   void require(const std::string& key, const T& supported, const char* why) {
-    if (has(key) && get<T>(key) != supported) fail<ConfigError>(source_, ": key '", key, "': only ", YAML::Dump(YAML::Node(supported)), " is supported: ", why);
+    if (has(key) && get<T>(key) != supported)
+      fail<ConfigError>(source_, ": key '", key, "': only ", YAML::Dump(YAML::Node(supported)), " is supported: ", why);
   }
   void finish() const {
     for (const auto& key : keys_) {
-      if (!used_.contains(key) && !kWithoutEffect.contains(key)) fail<ConfigError>(source_, ": unknown key '", key, "'; remove it, or this focus is too old for this model");
+      if (!used_.contains(key) && !kWithoutEffect.contains(key))
+        fail<ConfigError>(source_, ": unknown key '", key, "'; remove it, or this focus is too old for this model");
     }
   }
   const std::string& source() const { return source_; }
@@ -76,7 +78,8 @@ class Reader {
 
 void place(Reader& in, const std::string& key, BlockKind kind, ModelConfig& config, std::vector<bool>& taken) {
   for (const int64_t index : in.get<std::vector<int64_t>>(key, {})) {
-    if (index < 0 || index >= config.num_layers) fail<ConfigError>(in.source(), ": key '", key, "': layer ", index, " is outside 0..", config.num_layers - 1);
+    if (index < 0 || index >= config.num_layers)
+      fail<ConfigError>(in.source(), ": key '", key, "': layer ", index, " is outside 0..", config.num_layers - 1);
     const auto i = static_cast<std::size_t>(index);
     if (taken[i]) fail<ConfigError>(in.source(), ": key '", key, "': layer ", index, " already has another kind");
     taken[i] = true;
@@ -88,10 +91,14 @@ void place(Reader& in, const std::string& key, BlockKind kind, ModelConfig& conf
 
 const char* name_of(BlockKind kind) {
   switch (kind) {
-    case BlockKind::hcs: return "hcs";
-    case BlockKind::hcm: return "hcm";
-    case BlockKind::hcl: return "hcl";
-    case BlockKind::attention: return "attention";
+    case BlockKind::hcs:
+      return "hcs";
+    case BlockKind::hcm:
+      return "hcm";
+    case BlockKind::hcl:
+      return "hcl";
+    case BlockKind::attention:
+      return "attention";
   }
   return "?";
 }
@@ -125,11 +132,13 @@ ModelConfig parse_model_config(const std::string& yaml, const std::string& sourc
   const double scaling = in.get<double>("rotary_emb_scaling_factor", 1.0);
   const bool interpolated = in.get<bool>("use_interpolated_rotary_pos_emb", false);
   if (!(scaling > 0.0)) fail<ConfigError>(source, ": rotary_emb_scaling_factor must be positive, got ", scaling);
-  if (!interpolated && scaling != 1.0) fail<ConfigError>(source, ": rotary_emb_scaling_factor has no effect unless use_interpolated_rotary_pos_emb is True");
+  if (!interpolated && scaling != 1.0)
+    fail<ConfigError>(source, ": rotary_emb_scaling_factor has no effect unless use_interpolated_rotary_pos_emb is True");
   c.rotary_scaling = interpolated ? scaling : 1.0;
 
   const int64_t multiple = in.positive("inner_size_multiple_of", 64);
-  c.inner_mlp_size = in.has("inner_mlp_size") ? in.positive("inner_mlp_size") : (8 * c.hidden_size / 3 + multiple - 1) / multiple * multiple;
+  c.inner_mlp_size =
+      in.has("inner_mlp_size") ? in.positive("inner_mlp_size") : (8 * c.hidden_size / 3 + multiple - 1) / multiple * multiple;
   c.column_split = in.get<bool>("column_split", true);
   c.attention_out_bias = in.get<bool>("mha_out_proj_bias", true);
   c.hyena_out_bias = in.get<bool>("hyena_out_proj_bias", true);
@@ -142,7 +151,8 @@ ModelConfig parse_model_config(const std::string& yaml, const std::string& sourc
   in.require<bool>("hyena_flip_x1x2", false, "no released Evo-2 model flips its gates");
   in.require<bool>("short_filter_bias", false, "no released Evo-2 model has it");
   in.require<bool>("tie_embeddings", true, "the unembedding is the embedding matrix");
-  in.require<bool>("use_fp8_input_projections", false, "FP8 input projections are not emulated here, and leaving them out would give wrong numbers");
+  in.require<bool>("use_fp8_input_projections", false,
+                   "FP8 input projections are not emulated here, and leaving them out would give wrong numbers");
 
   c.blocks.assign(static_cast<std::size_t>(c.num_layers), BlockKind::hcs);
   std::vector<bool> taken(static_cast<std::size_t>(c.num_layers), false);
@@ -151,10 +161,13 @@ ModelConfig parse_model_config(const std::string& yaml, const std::string& sourc
   place(in, "hcl_layer_idxs", BlockKind::hcl, c, taken);
   place(in, "attn_layer_idxs", BlockKind::attention, c, taken);
   for (std::size_t i = 0; i < taken.size(); ++i) {
-    if (!taken[i]) fail<ConfigError>(source, ": layer ", i, " is in none of hcs_layer_idxs, hcm_layer_idxs, hcl_layer_idxs, attn_layer_idxs");
+    if (!taken[i])
+      fail<ConfigError>(source, ": layer ", i, " is in none of hcs_layer_idxs, hcm_layer_idxs, hcl_layer_idxs, attn_layer_idxs");
   }
-  if (c.hidden_size % c.num_heads != 0 || c.hidden_size / c.num_heads % 2 != 0) fail<ConfigError>(source, ": hidden_size ", c.hidden_size, " must split into ", c.num_heads, " attention heads of an even dimension");
-  if (c.hidden_size % c.hcs_groups != 0 || c.hidden_size % c.hcm_groups != 0) fail<ConfigError>(source, ": filter groups must divide hidden_size ", c.hidden_size);
+  if (c.hidden_size % c.num_heads != 0 || c.hidden_size / c.num_heads % 2 != 0)
+    fail<ConfigError>(source, ": hidden_size ", c.hidden_size, " must split into ", c.num_heads, " attention heads of an even dimension");
+  if (c.hidden_size % c.hcs_groups != 0 || c.hidden_size % c.hcm_groups != 0)
+    fail<ConfigError>(source, ": filter groups must divide hidden_size ", c.hidden_size);
   in.finish();
   return c;
 }

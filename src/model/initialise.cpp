@@ -112,7 +112,8 @@ class Initialiser {
     const int64_t heads = options.heads, dim = width / heads;
     Tensor weight = attention.inner_mha_cls->Wqkv->weight;
     const auto rows = [&](int64_t part) {
-      return options.column_split ? weight.view({heads, 3, dim, width}).select(1, part) : weight.view({3, heads, dim, width}).select(0, part);
+      return options.column_split ? weight.view({heads, 3, dim, width}).select(1, part)
+                                  : weight.view({3, heads, dim, width}).select(0, part);
     };
     Tensor q = rows(0), k = rows(1);
     q.zero_();

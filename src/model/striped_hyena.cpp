@@ -13,7 +13,8 @@ Block::Block(const ModelConfig& c, int64_t index) : kind_(c.blocks.at(static_cas
   post_norm = register_module("post_norm", std::make_shared<nn::RmsNorm>(width, c.eps));
   // Evo-2 style: GELU in block 0 whatever its kind, the identity everywhere else.
   const bool gelu = !c.evo2_activations || index == 0;
-  mlp = register_module("mlp", std::make_shared<nn::GatedMlp>(width, c.inner_mlp_size, gelu ? nn::Activation::gelu : nn::Activation::identity));
+  mlp = register_module("mlp",
+                        std::make_shared<nn::GatedMlp>(width, c.inner_mlp_size, gelu ? nn::Activation::gelu : nn::Activation::identity));
   if (kind_ == BlockKind::attention) {
     nn::AttentionOptions options;
     options.width = width;
@@ -95,7 +96,8 @@ Tensor StripedHyena::forward_embedded(const Tensor& x_BLD, cache::StreamState* s
   }
   const int64_t position = state != nullptr ? state->position : 0;
   Tensor x = x_BLD;
-  for (std::size_t i = 0; i < blocks->items.size(); ++i) x = blocks->items[i]->forward(x, position, state != nullptr ? state->layers[i].get() : nullptr, hook);
+  for (std::size_t i = 0; i < blocks->items.size(); ++i)
+    x = blocks->items[i]->forward(x, position, state != nullptr ? state->layers[i].get() : nullptr, hook);
   if (state != nullptr) state->position += x_BLD.size(1);
   return norm ? norm->forward(x) : x;
 }

@@ -1,6 +1,6 @@
+#include "focus/ops/attention.h"
 #include "focus/core/error.h"
 #include "focus/nn/layers.h"
-#include "focus/ops/attention.h"
 
 namespace focus::nn {
 

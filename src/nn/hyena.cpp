@@ -51,7 +51,7 @@ Tensor HyenaMixer::forward(const Tensor& z_BLC, HyenaState* state) const {
     if (state != nullptr) state->inner = final;
     y = out;
   } else {
-    Tensor inner_taps = filter_->h.squeeze(1).to(wide);  // [groups, K]
+    Tensor inner_taps = filter_->h.squeeze(1).to(wide);                     // [groups, K]
     if (options_.kind == HyenaKind::hcm) inner_taps = inner_taps.flip(-1);  // true convolution: tap 0 meets the newest base
     inner_taps = inner_taps.repeat_interleave(width / options_.groups, 0).t();
     const Tensor padded = with_context(p, state != nullptr ? state->inner : Tensor(), options_.taps - 1);

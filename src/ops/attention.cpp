@@ -36,7 +36,8 @@ Tensor causal_attention(const Tensor& q_BHQE, const Tensor& k_BHSE, const Tensor
   std::vector<Tensor> outputs;
   for (int64_t begin = 0; begin < num_queries; begin += kBlock) {
     const int64_t size = std::min(kBlock, num_queries - begin), keys = num_keys - num_queries + begin + size;
-    outputs.push_back(attention(q_BHQE.narrow(2, begin, size), k_BHSE.narrow(2, 0, keys), v_BHSE.narrow(2, 0, keys), causal_bias(size, keys, q_BHQE.device())));
+    outputs.push_back(attention(q_BHQE.narrow(2, begin, size), k_BHSE.narrow(2, 0, keys), v_BHSE.narrow(2, 0, keys),
+                                causal_bias(size, keys, q_BHQE.device())));
   }
   return outputs.size() == 1 ? outputs[0] : at::cat(outputs, 2);
 }

@@ -18,13 +18,15 @@ at::Tensor cuda_fir(const at::Tensor& x_BTC, const at::Tensor& taps_KC) {
   const at::Tensor x = x_BTC.contiguous(), taps = taps_KC.contiguous();
   const int64_t length = x.size(1) - taps.size(0) + 1;
   at::Tensor y = at::empty({x.size(0), length, x.size(2)}, x.options());
-  kernels::cuda::fir_forward(x.const_data_ptr<float>(), taps.const_data_ptr<float>(), y.mutable_data_ptr<float>(), x.size(0), length, taps.size(0), x.size(2),
-                             c10::cuda::getCurrentCUDAStream().stream());
+  kernels::cuda::fir_forward(x.const_data_ptr<float>(), taps.const_data_ptr<float>(), y.mutable_data_ptr<float>(), x.size(0), length,
+                             taps.size(0), x.size(2), c10::cuda::getCurrentCUDAStream().stream());
   return y;
 }
 #else
 bool has_cuda_fir(const at::Tensor&) { return false; }
-at::Tensor cuda_fir(const at::Tensor&, const at::Tensor&) { fail<DeviceError>("this build has no CUDA kernels; configure with the preset cuda-release"); }
+at::Tensor cuda_fir(const at::Tensor&, const at::Tensor&) {
+  fail<DeviceError>("this build has no CUDA kernels; configure with the preset cuda-release");
+}
 #endif
 
 }  // namespace focus::ops

@@ -15,12 +15,13 @@ using torch::autograd::variable_list;
 
 template <class T>
 void forward_kernel(const Tensor& x, const Tensor& taps, Tensor& y) {
-  const int64_t batch = x.size(0), rows = x.size(1), channels = x.size(2), length = y.size(1), blocks = (channels + kernels::kChannelBlock - 1) / kernels::kChannelBlock;
+  const int64_t batch = x.size(0), rows = x.size(1), channels = x.size(2), length = y.size(1),
+                blocks = (channels + kernels::kChannelBlock - 1) / kernels::kChannelBlock;
   at::parallel_for(0, batch * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t b = task / blocks, c0 = task % blocks * kernels::kChannelBlock, c1 = std::min(channels, c0 + kernels::kChannelBlock);
-      kernels::fir_forward<T>({x.const_data_ptr<T>() + b * rows * channels, taps.const_data_ptr<T>(), y.mutable_data_ptr<T>() + b * length * channels,
-                               length, taps.size(0), channels},
+      kernels::fir_forward<T>({x.const_data_ptr<T>() + b * rows * channels, taps.const_data_ptr<T>(),
+                               y.mutable_data_ptr<T>() + b * length * channels, length, taps.size(0), channels},
                               c0, c1);
     }
   });
@@ -28,7 +29,8 @@ void forward_kernel(const Tensor& x, const Tensor& taps, Tensor& y) {
 
 template <class T>
 void taps_gradient_kernel(const Tensor& x, const Tensor& dy, Tensor& dtaps) {
-  const int64_t batch = x.size(0), rows = x.size(1), channels = x.size(2), length = dy.size(1), blocks = (channels + kernels::kChannelBlock - 1) / kernels::kChannelBlock;
+  const int64_t batch = x.size(0), rows = x.size(1), channels = x.size(2), length = dy.size(1),
+                blocks = (channels + kernels::kChannelBlock - 1) / kernels::kChannelBlock;
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t c0 = task * kernels::kChannelBlock, c1 = std::min(channels, c0 + kernels::kChannelBlock);
@@ -92,7 +94,9 @@ Tensor causal_fir(const Tensor& x_BTC, const Tensor& taps_KC) {
 
 Tensor causal_fir_reference(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
-  return at::conv1d(x_BTC.transpose(1, 2), taps_KC.t().unsqueeze(1), {}, at::IntArrayRef{1}, at::IntArrayRef{0}, at::IntArrayRef{1}, x_BTC.size(2)).transpose(1, 2);
+  return at::conv1d(x_BTC.transpose(1, 2), taps_KC.t().unsqueeze(1), {}, at::IntArrayRef{1}, at::IntArrayRef{0}, at::IntArrayRef{1},
+                    x_BTC.size(2))
+      .transpose(1, 2);
 }
 
 }  // namespace focus::ops

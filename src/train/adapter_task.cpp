@@ -14,17 +14,24 @@ using at::Tensor;
 class AdapterTask final : public Task {
  public:
   AdapterTask(const TrainConfig& config, const at::Device& device)
-      : config_(config), loaded_(weights::load_model(config.model_config, config.model_checkpoint, pick_dtype(config.dtype), device)),
-        adapter_(std::make_shared<compress::FocusAdapter>(*loaded_.model, config.memory, config.seed)), model_(loaded_.model, adapter_) {
+      : config_(config),
+        loaded_(weights::load_model(config.model_config, config.model_checkpoint, pick_dtype(config.dtype), device)),
+        adapter_(std::make_shared<compress::FocusAdapter>(*loaded_.model, config.memory, config.seed)),
+        model_(loaded_.model, adapter_) {
     for (auto& item : adapter_->named_parameters()) {
       item.value().set_requires_grad(true);
       parameters_.push_back({item.key(), item.value(), item.value().dim() == 2});
     }
-    if (parameters_.empty()) fail<ConfigError>("memory.focus.fitted.corrections is off and the fit itself has no parameter: there is nothing to train; focus-eval measures it as 'fitted'");
-    if (config.memory.focus.history == compress::History::none) fail<ConfigError>("memory.focus.history 'none' reads no entry, so nothing can be trained");
+    if (parameters_.empty())
+      fail<ConfigError>(
+          "memory.focus.fitted.corrections is off and the fit itself has no parameter: there is nothing to train; focus-eval measures it "
+          "as 'fitted'");
+    if (config.memory.focus.history == compress::History::none)
+      fail<ConfigError>("memory.focus.history 'none' reads no entry, so nothing can be trained");
     int64_t trainable = 0;
     for (const auto& parameter : parameters_) trainable += parameter.tensor.numel();
-    log::info(concat("backbone '", loaded_.model->config().name, "': ", format_count(loaded_.model->num_parameters()), " parameters, frozen; adapter: ", format_count(trainable)));
+    log::info(concat("backbone '", loaded_.model->config().name, "': ", format_count(loaded_.model->num_parameters()),
+                     " parameters, frozen; adapter: ", format_count(trainable)));
   }
 
   std::vector<Parameter> parameters() override { return parameters_; }
@@ -36,7 +43,8 @@ class AdapterTask final : public Task {
   }
 
   LossSum loss(const Batch& batch) override {
-    const compress::HiddenStates hidden = config_.execution == Execution::parallel ? model_.parallel(batch.tokens) : sequential(batch.tokens);
+    const compress::HiddenStates hidden =
+        config_.execution == Execution::parallel ? model_.parallel(batch.tokens) : sequential(batch.tokens);
     const Tensor weights = loss_weights(batch);
     const Tensor log_q = log_probabilities(hidden.bases);
     LossSum out;
@@ -158,6 +166,8 @@ class AdapterTask final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> make_adapter_task(const TrainConfig& config, const at::Device& device) { return std::make_unique<AdapterTask>(config, device); }
+std::unique_ptr<Task> make_adapter_task(const TrainConfig& config, const at::Device& device) {
+  return std::make_unique<AdapterTask>(config, device);
+}
 
 }  // namespace focus::train

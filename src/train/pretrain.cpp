@@ -20,7 +20,8 @@ Tensor next_base_loss(const Tensor& logits_BLV, const Tensor& tokens_BL) {
 
 class PretrainTask final : public Task {
  public:
-  PretrainTask(const TrainConfig& config, const at::Device& device) : model_(std::make_shared<model::StripedHyena>(model::read_model_config(config.model_config))) {
+  PretrainTask(const TrainConfig& config, const at::Device& device)
+      : model_(std::make_shared<model::StripedHyena>(model::read_model_config(config.model_config))) {
     if (config.model_checkpoint.empty()) {
       model::InitConfig init = config.init;
       init.seed += config.seed;
@@ -34,7 +35,9 @@ class PretrainTask final : public Task {
       for (const auto& suffix : config.freeze) frozen = frozen || item.key().ends_with(suffix);
       item.value().set_requires_grad(!frozen);
       // Filters, norms, biases and gains are no matrices: decay would pull them to a meaningless zero.
-      if (!frozen) parameters_.push_back({item.key(), item.value(), item.key().ends_with(".weight") && item.value().dim() == 2 && !item.key().ends_with("short_filter_weight")});
+      if (!frozen)
+        parameters_.push_back({item.key(), item.value(),
+                               item.key().ends_with(".weight") && item.value().dim() == 2 && !item.key().ends_with("short_filter_weight")});
     }
     if (parameters_.empty()) fail<ConfigError>("freeze leaves no parameter to train");
     log::info(concat("backbone '", model_->config().name, "': ", format_count(model_->num_parameters()), " parameters"));
@@ -95,6 +98,8 @@ class PretrainTask final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> make_pretrain_task(const TrainConfig& config, const at::Device& device) { return std::make_unique<PretrainTask>(config, device); }
+std::unique_ptr<Task> make_pretrain_task(const TrainConfig& config, const at::Device& device) {
+  return std::make_unique<PretrainTask>(config, device);
+}
 
 }  // namespace focus::train

@@ -26,7 +26,8 @@ void ValidationConfig::visit(config::Fields& f) {
 }
 
 void TrainConfig::visit(config::Fields& f) {
-  f.choice("task", task, {{"adapter", TaskKind::adapter}, {"pretrain", TaskKind::pretrain}}, "train a FOCUS adapter on a frozen backbone, or a backbone from scratch");
+  f.choice("task", task, {{"adapter", TaskKind::adapter}, {"pretrain", TaskKind::pretrain}},
+           "train a FOCUS adapter on a frozen backbone, or a backbone from scratch");
   f.text("model_config", model_config, "Evo-2 YAML file of the backbone");
   f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone; pretrain: where to start from, empty = from scratch");
   f.group("init", init, "pretrain: initial weights");
@@ -56,7 +57,8 @@ void TrainConfig::validate() const {
   if (stages.empty()) fail<ConfigError>("stages: at least one is needed");
   if (model_config.empty()) fail<ConfigError>("model_config: the backbone's YAML file is missing");
   if (data.sources.empty()) fail<ConfigError>("data.sources: at least one FASTA or JSONL source is needed");
-  if (validation.every > 0 && validation.data.sources.empty()) fail<ConfigError>("validation.data.sources: needed when validation.every > 0");
+  if (validation.every > 0 && validation.data.sources.empty())
+    fail<ConfigError>("validation.data.sources: needed when validation.every > 0");
   if (task == TaskKind::pretrain) {
     if (execution == Execution::sequential) fail<ConfigError>("execution 'sequential' has no effect with task 'pretrain'; remove it");
     if (dtype != "fp32") fail<ConfigError>("dtype: pretraining runs in fp32, got '", dtype, "'");
@@ -65,8 +67,11 @@ void TrainConfig::validate() const {
   if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: task 'adapter' needs the frozen backbone's checkpoint");
   if (!freeze.empty()) fail<ConfigError>("freeze has no effect with task 'adapter': the whole backbone is frozen");
   if (objective.ce == 0 && objective.kl == 0) fail<ConfigError>("objective: ce and kl are both 0, nothing would be minimised");
-  if (bptt_windows > 0 && execution != Execution::sequential) fail<ConfigError>("bptt_windows has no effect unless execution is 'sequential'");
-  if (bptt_windows == 1) fail<ConfigError>("bptt_windows 1 would cut every entry from the windows that read it, so nothing would be trained; use 0 (all) or at least 2");
+  if (bptt_windows > 0 && execution != Execution::sequential)
+    fail<ConfigError>("bptt_windows has no effect unless execution is 'sequential'");
+  if (bptt_windows == 1)
+    fail<ConfigError>(
+        "bptt_windows 1 would cut every entry from the windows that read it, so nothing would be trained; use 0 (all) or at least 2");
   if (objective.focus_positions && memory.focus.stream != compress::Stream::inline_tokens) {
     fail<ConfigError>("objective.focus_positions needs memory.focus.stream 'inline': only there Focus tokens have outputs of their own");
   }

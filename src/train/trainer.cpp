@@ -25,7 +25,11 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 class Loop {
  public:
   Loop(const TrainConfig& config, Task& task, const TrainerOptions& options)
-      : config_(config), task_(task), options_(options), device_(pick_device(config.device)), optimizer_(task.parameters(), config.optimizer) {
+      : config_(config),
+        task_(task),
+        options_(options),
+        device_(pick_device(config.device)),
+        optimizer_(task.parameters(), config.optimizer) {
     for (const StageConfig& stage : config.stages) {
       total_steps_ += stage.steps;
       total_bases_ += stage.steps * stage.batch * stage.length * config.accumulation;
@@ -48,7 +52,14 @@ class Loop {
 
   TrainResult run() {
     const auto start = std::chrono::steady_clock::now();
-    Progress progress({.label = "train", .unit = "steps", .total = total_steps_, .start = step_, .is_terminal = {}, .write_terminal = {}, .write_line = {}, .now_seconds = {}});
+    Progress progress({.label = "train",
+                       .unit = "steps",
+                       .total = total_steps_,
+                       .start = step_,
+                       .is_terminal = {},
+                       .write_terminal = {},
+                       .write_line = {},
+                       .now_seconds = {}});
     TrainResult result;
     while (step_ < total_steps_) {
       result.last_loss = one_step(progress);
@@ -91,7 +102,8 @@ class Loop {
     int64_t longest = 0;
     for (const StageConfig& stage : config_.stages) longest = std::max(longest, stage.length);
     data::SequenceSampler(config_.data, static_cast<uint64_t>(config_.seed)).sample(0, longest);
-    if (config_.validation.every > 0) data::SequenceSampler(config_.validation.data, static_cast<uint64_t>(config_.seed)).sample(0, config_.validation.length);
+    if (config_.validation.every > 0)
+      data::SequenceSampler(config_.validation.data, static_cast<uint64_t>(config_.seed)).sample(0, config_.validation.length);
   }
 
   const StageConfig& stage_of(int64_t step, std::size_t& index) const {
@@ -130,14 +142,16 @@ class Loop {
       sampling.natural_weight = stage.natural_weight;
       sampler_ = std::make_unique<data::SequenceSampler>(sampling, static_cast<uint64_t>(config_.seed));
       stage_index_ = index;
-      log::info(concat("stage ", index + 1, "/", config_.stages.size(), ": ", stage.steps, " steps of ", config_.accumulation * stage.batch, " x ", stage.length, " bases"));
+      log::info(concat("stage ", index + 1, "/", config_.stages.size(), ": ", stage.steps, " steps of ", config_.accumulation * stage.batch,
+                       " x ", stage.length, " bases"));
     }
     const int64_t first_sample = samples_;
     const std::vector<Batch> batches = fetch(stage);
     // The divisor is the whole step's weight, so that accumulation equals one big batch exactly.
     double weight = 0;
     for (const Batch& batch : batches) weight += task_.weight_of(batch);
-    if (weight <= 0) fail<CheckFailed>("step ", step_ + 1, ": no position of samples ", first_sample, "..", samples_ - 1, " carries any loss weight");
+    if (weight <= 0)
+      fail<CheckFailed>("step ", step_ + 1, ": no position of samples ", first_sample, "..", samples_ - 1, " carries any loss weight");
     optimizer_.zero_grad();
     double loss = 0;
     std::map<std::string, double> parts;
@@ -150,8 +164,9 @@ class Loop {
     const auto gradients = optimizer_.gradients();
     const double norm = clip_grad_norm(gradients, config_.optimizer.clip_norm);
     if (!std::isfinite(loss) || !std::isfinite(norm)) {
-      fail<CheckFailed>("step ", step_ + 1, ": loss ", loss, ", gradient norm ", norm, " (samples ", first_sample, "..", samples_ - 1,
-                        "); the parameters were not changed. Lower optimizer.lr or raise schedule.warmup_steps, then --resume from the last checkpoint");
+      fail<CheckFailed>(
+          "step ", step_ + 1, ": loss ", loss, ", gradient norm ", norm, " (samples ", first_sample, "..", samples_ - 1,
+          "); the parameters were not changed. Lower optimizer.lr or raise schedule.warmup_steps, then --resume from the last checkpoint");
     }
     const double lr = lr_at(config_.schedule, config_.optimizer.lr, schedule_step(), total_steps_);
     optimizer_.step(lr);
@@ -162,7 +177,11 @@ class Loop {
     const double seconds = seconds_since(start);
     MetricFields fields = {{"loss", loss}};
     for (const auto& [name, value] : parts) fields.emplace_back(name, value);
-    fields.insert(fields.end(), {{"lr", lr}, {"grad_norm", norm}, {"length", stage.length}, {"bases", bases_}, {"bases_per_second", static_cast<double>(bases) / seconds}});
+    fields.insert(fields.end(), {{"lr", lr},
+                                 {"grad_norm", norm},
+                                 {"length", stage.length},
+                                 {"bases", bases_},
+                                 {"bases_per_second", static_cast<double>(bases) / seconds}});
     metrics_->write(step_, fields);
     progress.advance(1, concat("loss ", loss, ", ", format_count(static_cast<int64_t>(static_cast<double>(bases) / seconds)), " bases/s"));
     return loss;
@@ -171,7 +190,8 @@ class Loop {
   void validate() {
     if (validation_.empty()) {
       const data::SequenceSampler sampler(config_.validation.data, static_cast<uint64_t>(config_.seed) + 1);
-      for (int64_t i = 0; i < config_.validation.sequences; ++i) validation_.push_back(make_batch({sampler.sample(static_cast<uint64_t>(i), config_.validation.length)}, device_));
+      for (int64_t i = 0; i < config_.validation.sequences; ++i)
+        validation_.push_back(make_batch({sampler.sample(static_cast<uint64_t>(i), config_.validation.length)}, device_));
     }
     const Task::Validation result = task_.validate(validation_);
     MetricFields fields;
@@ -208,7 +228,9 @@ class Loop {
   void restore(int64_t step) {
     const Checkpoint checkpoint = store_->load(step);
     const auto& identity = checkpoint.state.get<std::string>("identity");
-    if (identity != task_.identity()) fail<CheckpointError>("'", store_->path_of(step).string(), "' belongs to another backbone (", identity, ", now ", task_.identity(), ")");
+    if (identity != task_.identity())
+      fail<CheckpointError>("'", store_->path_of(step).string(), "' belongs to another backbone (", identity, ", now ", task_.identity(),
+                            ")");
     std::vector<std::pair<std::string, Tensor>> own;
     for (const auto& parameter : optimizer_.parameters()) own.emplace_back(parameter.name, parameter.tensor);
     assign_tensors(checkpoint.trainable, own, store_->path_of(step).string());

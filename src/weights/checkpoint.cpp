@@ -35,23 +35,33 @@ void append_list(std::string& message, const char* title, const std::vector<std:
 
 at::ScalarType scalar_type(DType dtype) {
   switch (dtype) {
-    case DType::float32: return at::kFloat;
-    case DType::bfloat16: return at::kBFloat16;
-    case DType::float16: return at::kHalf;
-    case DType::float64: return at::kDouble;
-    case DType::int64: return at::kLong;
-    case DType::int32: return at::kInt;
-    case DType::int16: return at::kShort;
-    case DType::int8: return at::kChar;
-    case DType::uint8: return at::kByte;
-    case DType::boolean: return at::kBool;
+    case DType::float32:
+      return at::kFloat;
+    case DType::bfloat16:
+      return at::kBFloat16;
+    case DType::float16:
+      return at::kHalf;
+    case DType::float64:
+      return at::kDouble;
+    case DType::int64:
+      return at::kLong;
+    case DType::int32:
+      return at::kInt;
+    case DType::int16:
+      return at::kShort;
+    case DType::int8:
+      return at::kChar;
+    case DType::uint8:
+      return at::kByte;
+    case DType::boolean:
+      return at::kBool;
   }
   fail<InternalError>("unknown dtype");
 }
 
 DType dtype_of(at::ScalarType type) {
-  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16, DType::float64, DType::int64, DType::int32, DType::int16, DType::int8,
-                            DType::uint8, DType::boolean}) {
+  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16, DType::float64, DType::int64, DType::int32, DType::int16,
+                            DType::int8, DType::uint8, DType::boolean}) {
     if (scalar_type(dtype) == type) return dtype;
   }
   fail<InternalError>("no file dtype for ", at::toString(type));

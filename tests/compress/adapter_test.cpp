@@ -11,7 +11,9 @@ namespace {
 
 class AdapterFileTest : public ::testing::Test {
  protected:
-  AdapterFileTest() : folder_(std::filesystem::temp_directory_path() / ("focus-adapter-" + std::to_string(::getpid()))) { std::filesystem::create_directories(folder_); }
+  AdapterFileTest() : folder_(std::filesystem::temp_directory_path() / ("focus-adapter-" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(folder_);
+  }
   ~AdapterFileTest() override { std::filesystem::remove_all(folder_); }
   std::filesystem::path folder_;
 };

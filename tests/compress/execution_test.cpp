@@ -80,7 +80,10 @@ std::vector<Mode> all_modes() {
       out.push_back(m);
     };
     with(paper, [](Mode& m) { m.focus_sees = FocusSees::window; });
-    with(paper, [](Mode& m) { m.update = Update::replace; m.entry = EntrySource::own; });
+    with(paper, [](Mode& m) {
+      m.update = Update::replace;
+      m.entry = EntrySource::own;
+    });
     with(paper, [](Mode& m) { m.bias = false; });
     with(paper, [](Mode& m) { m.rank = 2; });
     with(fitted, [](Mode& m) { m.rank = 2; });
@@ -89,7 +92,10 @@ std::vector<Mode> all_modes() {
     for (const auto remainder : {Remainder::merge, Remainder::drop}) {
       with(fitted, [&](Mode& m) { m.remainder = remainder; });
       with(paper, [&](Mode& m) { m.remainder = remainder; });
-      with(paper, [&](Mode& m) { m.remainder = remainder; m.local = Local::kmer; });
+      with(paper, [&](Mode& m) {
+        m.remainder = remainder;
+        m.local = Local::kmer;
+      });
     }
     for (const auto unit : {UnitKind::fitted, UnitKind::paper}) {
       // Section 3.2 as written: windows of Focus tokens, own k-mer, shared boundary.
@@ -116,7 +122,9 @@ class ExecutionTest : public ::testing::TestWithParam<Mode> {
     }
     return at::cat(parts, 1);
   }
-  Tensor parallel_logits(const CompressedModel& model, const Tensor& tokens) const { return model.backbone().unembed(model.parallel(tokens).bases); }
+  Tensor parallel_logits(const CompressedModel& model, const Tensor& tokens) const {
+    return model.backbone().unembed(model.parallel(tokens).bases);
+  }
 };
 
 TEST_P(ExecutionTest, SequentialEqualsParallelLogits) {
@@ -127,7 +135,8 @@ TEST_P(ExecutionTest, SequentialEqualsParallelLogits) {
     const Tensor tokens = random_bases(2, kLength, 3), expected = parallel_logits(model, tokens);
     const double scale = expected.abs().max().item<double>();
     for (const int64_t chunk : {1, 16, 23}) {
-      EXPECT_LT(max_difference(stream_logits(model, tokens, chunk), expected), (type == at::kDouble ? 1e-9 : 1e-5) * scale) << "chunk " << chunk;
+      EXPECT_LT(max_difference(stream_logits(model, tokens, chunk), expected), (type == at::kDouble ? 1e-9 : 1e-5) * scale)
+          << "chunk " << chunk;
     }
   }
 }
@@ -148,7 +157,8 @@ TEST_P(ExecutionTest, SequentialEqualsParallelGradients) {
     }
     return out;
   };
-  if (GetParam().history == History::none && GetParam().stream == Stream::side) GTEST_SKIP() << "nothing is retained, so nothing is trained";
+  if (GetParam().history == History::none && GetParam().stream == Stream::side)
+    GTEST_SKIP() << "nothing is retained, so nothing is trained";
   const auto parallel = gradient([&] { return parallel_logits(model, tokens); });
   const auto sequential = gradient([&] { return stream_logits(model, tokens, 16); });
   ASSERT_FALSE(parallel.empty());

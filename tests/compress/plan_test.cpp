@@ -8,13 +8,18 @@
 namespace focus::compress {
 namespace {
 
-WindowPlan plan(int64_t size, int64_t k, WindowUnit unit = WindowUnit::bases, Remainder remainder = Remainder::own) { return WindowPlan({size, unit, remainder}, k); }
+WindowPlan plan(int64_t size, int64_t k, WindowUnit unit = WindowUnit::bases, Remainder remainder = Remainder::own) {
+  return WindowPlan({size, unit, remainder}, k);
+}
 
 std::vector<WindowPlan> many_plans() {
   std::vector<WindowPlan> out;
   for (const auto remainder : {Remainder::own, Remainder::merge, Remainder::drop}) {
-    for (const auto& [size, k] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 1}, {7, 7}, {10, 3}, {16, 4}, {16, 5}, {1024, 100}, {9, 8}}) out.push_back(plan(size, k, WindowUnit::bases, remainder));
-    for (const auto& [size, k] : std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {2, 5}, {4, 3}, {10, 7}}) out.push_back(plan(size, k, WindowUnit::focus, remainder));
+    for (const auto& [size, k] :
+         std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 1}, {7, 7}, {10, 3}, {16, 4}, {16, 5}, {1024, 100}, {9, 8}})
+      out.push_back(plan(size, k, WindowUnit::bases, remainder));
+    for (const auto& [size, k] : std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {2, 5}, {4, 3}, {10, 7}})
+      out.push_back(plan(size, k, WindowUnit::focus, remainder));
   }
   return out;
 }
@@ -86,9 +91,15 @@ TEST(MemoryConfigTest, SenselessCombinationsAreRefused) {
   };
   MemoryConfig().validate();
   refused([](MemoryConfig& c) { c.focus.k = 2000; });
-  refused([](MemoryConfig& c) { c.focus.stream = Stream::inline_tokens; c.focus.anchor = Anchor::start; });
+  refused([](MemoryConfig& c) {
+    c.focus.stream = Stream::inline_tokens;
+    c.focus.anchor = Anchor::start;
+  });
   refused([](MemoryConfig& c) { c.focus.paper.update = Update::replace; });
-  refused([](MemoryConfig& c) { c.focus.unit = UnitKind::paper; c.focus.fitted.ridge = 1.0; });
+  refused([](MemoryConfig& c) {
+    c.focus.unit = UnitKind::paper;
+    c.focus.fitted.ridge = 1.0;
+  });
   refused([](MemoryConfig& c) { c.focus.bias = false; });
 }
 

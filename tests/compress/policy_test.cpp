@@ -27,12 +27,14 @@ struct Measured {
   MemoryUse use;
 };
 
-Measured run(const std::shared_ptr<model::StripedHyena>& backbone, const std::string& policy, const MemoryConfig& config, const Tensor& tokens, int64_t chunk) {
+Measured run(const std::shared_ptr<model::StripedHyena>& backbone, const std::string& policy, const MemoryConfig& config,
+             const Tensor& tokens, int64_t chunk) {
   const Budget budget{WindowPlan(config.window, config.focus.k), CompressedModel::focus_entry_bytes(*backbone, config)};
   const CompressedModel model(backbone, config, make_rival(policy, budget));
   CompressedStream stream;
   std::vector<Tensor> parts;
-  for (int64_t t = 0; t < tokens.size(1); t += chunk) parts.push_back(backbone->unembed(model.forward(tokens.narrow(1, t, std::min(chunk, tokens.size(1) - t)), stream).bases));
+  for (int64_t t = 0; t < tokens.size(1); t += chunk)
+    parts.push_back(backbone->unembed(model.forward(tokens.narrow(1, t, std::min(chunk, tokens.size(1) - t)), stream).bases));
   return {at::cat(parts, 1), model.memory_use(stream)};
 }
 
@@ -82,12 +84,25 @@ TEST(SinksTest, KeepTheFirstAndTheNewestBases) {
   at::NoGradGuard guard;
   const auto backbone = small_model(at::kDouble);
   const auto& block = *backbone->blocks->items[2];
-  const SlidingPolicy policy(Budget{WindowPlan({16, WindowUnit::bases, Remainder::own}, 2), bytes_per_entry(1, 2, 8, at::kDouble, false)}, 4);
+  const SlidingPolicy policy(Budget{WindowPlan({16, WindowUnit::bases, Remainder::own}, 2), bytes_per_entry(1, 2, 8, at::kDouble, false)},
+                             4);
   Entries retained;
   for (int64_t w = 0; w < 3; ++w) {
     const Tensor k = at::arange(w * 16, (w + 1) * 16, at::kDouble).view({1, 1, 16, 1}).expand({1, 2, 16, 8});
-    policy.close({.attention = *block.inner_mha_cls, .pre_norm = *block.pre_norm, .window = w, .first_base = w * 16, .first_kmer = w * 8, .kmers = {}, .positions = at::arange(16),
-                  .q = {}, .k = k, .v = k, .u_BND = {}, .focus_x = {}, .focus_positions = {}, .closes_window = true},
+    policy.close({.attention = *block.inner_mha_cls,
+                  .pre_norm = *block.pre_norm,
+                  .window = w,
+                  .first_base = w * 16,
+                  .first_kmer = w * 8,
+                  .kmers = {},
+                  .positions = at::arange(16),
+                  .q = {},
+                  .k = k,
+                  .v = k,
+                  .u_BND = {},
+                  .focus_x = {},
+                  .focus_positions = {},
+                  .closes_window = true},
                  retained);
   }
   ASSERT_EQ(retained.size(), 24);

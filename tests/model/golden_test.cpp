@@ -31,9 +31,13 @@ Stored stored(const Golden& golden, const Golden& tokens_from, const std::string
   return out;
 }
 
-Tensor at_positions(const Tensor& logits, const Tensor& positions) { return positions.defined() ? logits.index_select(1, positions) : logits; }
+Tensor at_positions(const Tensor& logits, const Tensor& positions) {
+  return positions.defined() ? logits.index_select(1, positions) : logits;
+}
 
-Tensor acgt_of(const Tensor& logits) { return logits.index_select(-1, at::tensor({int64_t{'A'}, int64_t{'C'}, int64_t{'G'}, int64_t{'T'}})); }
+Tensor acgt_of(const Tensor& logits) {
+  return logits.index_select(-1, at::tensor({int64_t{'A'}, int64_t{'C'}, int64_t{'G'}, int64_t{'T'}}));
+}
 
 class GoldenTest : public ::testing::TestWithParam<std::string> {};
 
@@ -65,9 +69,8 @@ TEST_P(GoldenTest, Bf16NoFartherFromFp32ThanTheReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, ::testing::Values("tiny7b", "tiny7b-1m"), [](const auto& model) {
-  return model.param == "tiny7b" ? "tiny7b" : "tiny7b_1m";
-});
+INSTANTIATE_TEST_SUITE_P(Models, GoldenTest, ::testing::Values("tiny7b", "tiny7b-1m"),
+                         [](const auto& model) { return model.param == "tiny7b" ? "tiny7b" : "tiny7b_1m"; });
 
 TEST(GoldenBlocksTest, HiddenStatesAfterEveryBlock) {
   at::NoGradGuard guard;

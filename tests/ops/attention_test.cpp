@@ -11,7 +11,8 @@ using at::Tensor;
 using testing::max_difference;
 
 Tensor by_definition(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& bias) {
-  const Tensor scores = at::matmul(q.to(at::kDouble), k.to(at::kDouble).transpose(-1, -2)) / std::sqrt(static_cast<double>(q.size(-1))) + bias.to(at::kDouble);
+  const Tensor scores = at::matmul(q.to(at::kDouble), k.to(at::kDouble).transpose(-1, -2)) / std::sqrt(static_cast<double>(q.size(-1))) +
+                        bias.to(at::kDouble);
   return at::matmul(at::softmax(scores, -1), v.to(at::kDouble));
 }
 
@@ -45,8 +46,8 @@ TEST(AttentionTest, CausalWithAPastEqualsTheMaskedDefinition) {
 TEST(AttentionTest, GradientReachesTheBias) {
   at::manual_seed(3);
   testing::expect_gradient_matches([](const std::vector<Tensor>& in) { return attention(in[0], in[1], in[2], in[3]); },
-                                   {at::randn({1, 2, 4, 6}, at::kDouble), at::randn({1, 2, 5, 6}, at::kDouble), at::randn({1, 2, 5, 6}, at::kDouble),
-                                    at::randn({1, 2, 1, 5}, at::kDouble)});
+                                   {at::randn({1, 2, 4, 6}, at::kDouble), at::randn({1, 2, 5, 6}, at::kDouble),
+                                    at::randn({1, 2, 5, 6}, at::kDouble), at::randn({1, 2, 1, 5}, at::kDouble)});
 }
 
 TEST(RotateTest, ScoresDependOnDistanceOnly) {

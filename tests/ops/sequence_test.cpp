@@ -35,8 +35,8 @@ TEST_P(FirTest, GradientMatchesDifferences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, FirTest,
-                         ::testing::Values(Shape{1, 1, 1, 1}, Shape{2, 5, 3, 3}, Shape{1, 17, 16, 7}, Shape{2, 131, 30, 7}, Shape{1, 257, 33, 128},
-                                           Shape{3, 64, 90, 3}, Shape{1, 1025, 48, 9}));
+                         ::testing::Values(Shape{1, 1, 1, 1}, Shape{2, 5, 3, 3}, Shape{1, 17, 16, 7}, Shape{2, 131, 30, 7},
+                                           Shape{1, 257, 33, 128}, Shape{3, 64, 90, 3}, Shape{1, 1025, 48, 9}));
 
 TEST(FirTest, ImpulseMeetsTheLastTapFirst) {
   Tensor x = at::zeros({1, 8, 1});
@@ -76,8 +76,9 @@ TEST_P(ScanTest, KernelEqualsReferenceAndExplicitSum) {
     const int64_t length = in[0].size(1);
     const Tensor lag = at::arange(length - 1, -1, -1, at::kDouble);
     const Tensor h = (in[2].to(at::kDouble).unsqueeze(-1) * (in[1].to(at::kDouble).unsqueeze(-1) * lag).exp()).sum(1);  // [D, L]
-    const Tensor last = (in[0].to(at::kDouble).transpose(1, 2) * h).sum(-1) +
-                        (in[3].to(at::kDouble) * in[2].to(at::kDouble) * (in[1].to(at::kDouble) * static_cast<double>(length)).exp()).sum(-1);
+    const Tensor last =
+        (in[0].to(at::kDouble).transpose(1, 2) * h).sum(-1) +
+        (in[3].to(at::kDouble) * in[2].to(at::kDouble) * (in[1].to(at::kDouble) * static_cast<double>(length)).exp()).sum(-1);
     EXPECT_LT(max_difference(y.select(1, length - 1), last), tolerance);
   }
 }
@@ -93,8 +94,8 @@ TEST_P(ScanTest, GradientMatchesDifferences) {
 }
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, ScanTest,
-                         ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16}, ScanShape{2, 65, 30, 16},
-                                           ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16}));
+                         ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16},
+                                           ScanShape{2, 65, 30, 16}, ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16}));
 
 TEST(ScanTest, ChunksEqualOnePass) {
   at::manual_seed(5);

@@ -9,7 +9,8 @@ namespace focus::testing {
 using at::Tensor;
 
 double max_difference(const Tensor& a, const Tensor& b) {
-  if (a.sizes() != b.sizes() || !at::isfinite(a).all().item<bool>() || !at::isfinite(b).all().item<bool>()) return std::numeric_limits<double>::infinity();
+  if (a.sizes() != b.sizes() || !at::isfinite(a).all().item<bool>() || !at::isfinite(b).all().item<bool>())
+    return std::numeric_limits<double>::infinity();
   return a.numel() == 0 ? 0.0 : (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
 }
 

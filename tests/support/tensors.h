@@ -17,6 +17,7 @@ double relative_rms(const at::Tensor& a, const at::Tensor& b);
 
 /// Compares d f(inputs) along random directions with central differences, in fp64. `f` returns any tensor; a fixed random weighting
 /// makes it a scalar. Every input that requires a gradient is checked on its own.
-void expect_gradient_matches(const std::function<at::Tensor(const std::vector<at::Tensor>&)>& f, std::vector<at::Tensor> inputs, double tolerance = 1e-6);
+void expect_gradient_matches(const std::function<at::Tensor(const std::vector<at::Tensor>&)>& f, std::vector<at::Tensor> inputs,
+                             double tolerance = 1e-6);
 
 }  // namespace focus::testing

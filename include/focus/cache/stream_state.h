@@ -48,7 +48,7 @@ class KeyValueState final : public LayerState {
 };
 
 struct StreamState {
-  int64_t position = 0;                            // tokens consumed so far: the next token's rotary position
+  int64_t position = 0;                             // tokens consumed so far: the next token's rotary position
   std::vector<std::unique_ptr<LayerState>> layers;  // one per block; created by the first forward
 
   StreamState clone() const;

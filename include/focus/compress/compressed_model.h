@@ -32,9 +32,9 @@ struct MemoryUse {
 };
 
 struct HiddenStates {
-  at::Tensor bases;       // [B, n, D] final hidden state of every base
-  at::Tensor focus;       // inline: [B, F, D] of the Focus tokens inserted in this call; else undefined
-  at::Tensor next_base;   // inline: [F] index, within this call, of the base after each Focus token (n when it lies beyond the call)
+  at::Tensor bases;      // [B, n, D] final hidden state of every base
+  at::Tensor focus;      // inline: [B, F, D] of the Focus tokens inserted in this call; else undefined
+  at::Tensor next_base;  // inline: [F] index, within this call, of the base after each Focus token (n when it lies beyond the call)
 };
 
 class CompressedModel {

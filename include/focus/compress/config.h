@@ -43,8 +43,8 @@ struct FocusConfig {
   Local local = Local::window;
   History history = History::all;
   UnitKind unit = UnitKind::fitted;
-  int64_t rank = 16;  // of trained maps; 0 = full
-  bool bias = true;   // entries carry a log-mass beta; off = the paper
+  int64_t rank = 16;            // of trained maps; 0 = full
+  bool bias = true;             // entries carry a log-mass beta; off = the paper
   std::vector<int64_t> layers;  // block indices of the attention layers that are compressed; empty = all
   FittedUnitConfig fitted;
   PaperUnitConfig paper;

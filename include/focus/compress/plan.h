@@ -19,9 +19,9 @@ struct Span {
 };
 
 struct WindowConfig {
-  int64_t size = 1024;                     // W
-  WindowUnit unit = WindowUnit::bases;     // App. A: bases; section 3.2: Focus tokens, neighbours sharing one
-  Remainder remainder = Remainder::own;    // what becomes of the bases left over when k does not divide a window
+  int64_t size = 1024;                   // W
+  WindowUnit unit = WindowUnit::bases;   // App. A: bases; section 3.2: Focus tokens, neighbours sharing one
+  Remainder remainder = Remainder::own;  // what becomes of the bases left over when k does not divide a window
   void visit(config::Fields& f);
 };
 

@@ -1,5 +1,5 @@
-// Retention policies: what becomes of a span of raw keys and values when it closes. Focus and its rivals stand behind this one interface and are
-// given the same byte budget. Legend: B batch, H heads, n bases of the span, E head dimension, D width.
+// Retention policies: what becomes of a span of raw keys and values when it closes. Focus and its rivals stand behind this one interface
+// and are given the same byte budget. Legend: B batch, H heads, n bases of the span, E head dimension, D width.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -20,14 +20,14 @@ struct ClosedSpan {
   const nn::Attention& attention;
   const nn::RmsNorm& pre_norm;
   int64_t window = 0;
-  int64_t first_base = 0;          // index of the span's first base
-  int64_t first_kmer = 0;          // index of its first k-mer over the whole sequence
-  std::vector<Span> kmers;         // relative to the span
-  at::Tensor positions;            // [n] rotary positions of the bases (they differ from the base index in an inline stream)
-  at::Tensor q, k, v;              // [B, H, n, E], q and k rotated
-  at::Tensor u_BND;                // normed input of the layer
-  at::Tensor focus_x;              // [B, kmers, D] residual state of the k-mers' Focus tokens; undefined for units that have none
-  at::Tensor focus_positions;      // [kmers] rotary positions of the Focus tokens
+  int64_t first_base = 0;      // index of the span's first base
+  int64_t first_kmer = 0;      // index of its first k-mer over the whole sequence
+  std::vector<Span> kmers;     // relative to the span
+  at::Tensor positions;        // [n] rotary positions of the bases (they differ from the base index in an inline stream)
+  at::Tensor q, k, v;          // [B, H, n, E], q and k rotated
+  at::Tensor u_BND;            // normed input of the layer
+  at::Tensor focus_x;          // [B, kmers, D] residual state of the k-mers' Focus tokens; undefined for units that have none
+  at::Tensor focus_positions;  // [kmers] rotary positions of the Focus tokens
   bool closes_window = true;
 
   int64_t num_bases() const { return k.size(2); }
@@ -63,7 +63,9 @@ struct Budget {
   WindowPlan plan;
   int64_t focus_entry_bytes = 0;  // of one Focus entry at one layer
   /// Entries of `entry_bytes` bytes each that may be held after window `window` (counted from 0) has closed.
-  int64_t entries_after(int64_t window, int64_t entry_bytes) const { return plan.kmers_before(window + 1) * focus_entry_bytes / entry_bytes; }
+  int64_t entries_after(int64_t window, int64_t entry_bytes) const {
+    return plan.kmers_before(window + 1) * focus_entry_bytes / entry_bytes;
+  }
 };
 
 /// The newest bases, as many as the budget holds; `sinks` of them are the very first bases instead.
@@ -96,7 +98,9 @@ class MeanPoolPolicy final : public RetentionPolicy {
  public:
   explicit MeanPoolPolicy(bool with_beta) : with_beta_(with_beta) {}
   std::string name() const override { return with_beta_ ? "mean_pool" : "mean_pool_nobeta"; }
-  std::string describe() const override { return with_beta_ ? "mean key and value of each k-mer, beta = log k" : "mean key and value of each k-mer, no beta"; }
+  std::string describe() const override {
+    return with_beta_ ? "mean key and value of each k-mer, beta = log k" : "mean key and value of each k-mer, no beta";
+  }
   void close(const ClosedSpan& span, Entries& retained) const override;
 
  private:

@@ -18,8 +18,8 @@
 namespace focus::compress {
 
 struct Summary {
-  Entries entries;      // one per k-mer of the span, in order
-  at::Tensor focus_x;   // [B, m, D] Focus states after this layer; undefined for units that have none
+  Entries entries;     // one per k-mer of the span, in order
+  at::Tensor focus_x;  // [B, m, D] Focus states after this layer; undefined for units that have none
 };
 
 class FocusUnit : public torch::nn::Module {
@@ -93,7 +93,8 @@ class FocusAdapter : public torch::nn::Module {
 /// One safetensors file: parameters, and in its metadata the memory configuration and the backbone's digest.
 void save_adapter(const FocusAdapter& adapter, const std::string& backbone_digest, const std::filesystem::path& path);
 /// CheckpointError: another backbone, tensors missing, unexpected or of another shape.
-std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, const model::StripedHyena& backbone, const std::string& backbone_digest);
+std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, const model::StripedHyena& backbone,
+                                           const std::string& backbone_digest);
 /// Only the configuration of an adapter file.
 MemoryConfig read_adapter_config(const std::filesystem::path& path);
 

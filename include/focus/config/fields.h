@@ -55,7 +55,8 @@ class Fields {
   /// A nested object: any struct with visit(Fields&).
   template <class T>
   void group(std::string_view name, T& value, std::string_view doc) {
-    nest(name, [&](Fields& inner) { value.visit(inner); }, doc);
+    nest(
+        name, [&](Fields& inner) { value.visit(inner); }, doc);
   }
   /// A list of objects; reading resizes it.
   template <class T>

@@ -20,19 +20,19 @@ class Error : public std::runtime_error {
   ExitCode exit_code_;
 };
 
-#define FOCUS_DECLARE_ERROR(Name, code)                                          \
-  class Name : public Error {                                                    \
-   public:                                                                       \
+#define FOCUS_DECLARE_ERROR(Name, code)                                           \
+  class Name : public Error {                                                     \
+   public:                                                                        \
     explicit Name(const std::string& message) : Error(message, ExitCode::code) {} \
   }
-FOCUS_DECLARE_ERROR(ConfigError, usage);         // bad command line or configuration
-FOCUS_DECLARE_ERROR(DataError, data);            // bad or missing input data, output that cannot be written
-FOCUS_DECLARE_ERROR(WeightsError, model);        // bad or missing model weights
-FOCUS_DECLARE_ERROR(CheckpointError, model);     // bad or missing training checkpoint or adapter
-FOCUS_DECLARE_ERROR(ShapeError, model);          // tensors that do not fit together
-FOCUS_DECLARE_ERROR(DeviceError, resources);     // device or backend not available
-FOCUS_DECLARE_ERROR(MemoryError, resources);     // out of memory
-FOCUS_DECLARE_ERROR(CheckFailed, check_failed);  // a self-test, gate or finiteness check failed
+FOCUS_DECLARE_ERROR(ConfigError, usage);           // bad command line or configuration
+FOCUS_DECLARE_ERROR(DataError, data);              // bad or missing input data, output that cannot be written
+FOCUS_DECLARE_ERROR(WeightsError, model);          // bad or missing model weights
+FOCUS_DECLARE_ERROR(CheckpointError, model);       // bad or missing training checkpoint or adapter
+FOCUS_DECLARE_ERROR(ShapeError, model);            // tensors that do not fit together
+FOCUS_DECLARE_ERROR(DeviceError, resources);       // device or backend not available
+FOCUS_DECLARE_ERROR(MemoryError, resources);       // out of memory
+FOCUS_DECLARE_ERROR(CheckFailed, check_failed);    // a self-test, gate or finiteness check failed
 FOCUS_DECLARE_ERROR(InternalError, check_failed);  // a bug in focus itself
 #undef FOCUS_DECLARE_ERROR
 
@@ -59,8 +59,8 @@ template <class E, class... Args>
 }  // namespace focus
 
 /// Guards an invariant of focus itself (not user input): throws InternalError with file and line.
-#define FOCUS_CHECK(condition, ...)                                                                                          \
-  do {                                                                                                                       \
-    if (!(condition)) ::focus::fail<::focus::InternalError>("internal check failed: " #condition " at ", __FILE__, ":", __LINE__, \
-                                                            ": ", ##__VA_ARGS__);                                           \
+#define FOCUS_CHECK(condition, ...)                                                                                                     \
+  do {                                                                                                                                  \
+    if (!(condition))                                                                                                                   \
+      ::focus::fail<::focus::InternalError>("internal check failed: " #condition " at ", __FILE__, ":", __LINE__, ": ", ##__VA_ARGS__); \
   } while (false)

@@ -18,10 +18,10 @@ namespace focus::model {
 struct AttentionCall {
   const nn::Attention& attention;
   const nn::RmsNorm& pre_norm;
-  int64_t block = 0;        // index of the block in the model
-  at::Tensor x_BLD;         // residual stream before the layer
-  at::Tensor u_BLD;         // pre_norm(x)
-  int64_t position = 0;     // position of the first token
+  int64_t block = 0;                   // index of the block in the model
+  at::Tensor x_BLD;                    // residual stream before the layer
+  at::Tensor u_BLD;                    // pre_norm(x)
+  int64_t position = 0;                // position of the first token
   cache::LayerState* state = nullptr;  // the hook's own state for this layer; null in a stateless pass
 };
 

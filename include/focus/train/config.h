@@ -29,15 +29,15 @@ struct StageConfig {
 };
 
 struct ObjectiveConfig {
-  double ce = 0.0;       // weight of the next-base cross-entropy (Eq. 1, 6)
-  double kl = 1.0;       // weight of KL(full || compressed)
-  bool focus_positions = false;  // inline stream: Focus tokens predict the next base too (Eq. 6)
+  double ce = 0.0;                // weight of the next-base cross-entropy (Eq. 1, 6)
+  double kl = 1.0;                // weight of KL(full || compressed)
+  bool focus_positions = false;   // inline stream: Focus tokens predict the next base too (Eq. 6)
   bool skip_first_window = true;  // nothing is compressed there, so its loss has no gradient in the adapter
   void visit(config::Fields& f);
 };
 
 struct ValidationConfig {
-  int64_t every = 0;      // steps between validations; 0 = none
+  int64_t every = 0;  // steps between validations; 0 = none
   int64_t sequences = 8;
   int64_t length = 8192;
   data::SamplerConfig data;
@@ -46,9 +46,9 @@ struct ValidationConfig {
 
 struct TrainConfig {
   TaskKind task = TaskKind::adapter;
-  std::string model_config;      // Evo-2 YAML
-  std::string model_checkpoint;  // adapter: the frozen backbone; pretrain: where to start from, or empty
-  model::InitConfig init;        // pretrain
+  std::string model_config;       // Evo-2 YAML
+  std::string model_checkpoint;   // adapter: the frozen backbone; pretrain: where to start from, or empty
+  model::InitConfig init;         // pretrain
   compress::MemoryConfig memory;  // adapter
   data::SamplerConfig data;
   std::vector<StageConfig> stages = {StageConfig{}};
@@ -64,7 +64,8 @@ struct TrainConfig {
   int64_t keep_last = 3;
   int64_t seed = 42;
   std::string dtype = "fp32";
-  MatmulPrecision matmul = MatmulPrecision::exact;  // bf16: fp32 matrix products round their inputs to bf16, where the CPU or GPU is faster so
+  MatmulPrecision matmul =
+      MatmulPrecision::exact;  // bf16: fp32 matrix products round their inputs to bf16, where the CPU or GPU is faster so
   std::string device = "auto";
   int64_t threads = 0;  // 0 = all cores
   void visit(config::Fields& f);

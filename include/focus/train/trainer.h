@@ -29,7 +29,7 @@ Batch make_batch(const std::vector<data::Sample>& samples, const at::Device& dev
 
 /// A weighted sum of losses and the weight it is to be divided by.
 struct LossSum {
-  at::Tensor sum;      // scalar with gradient
+  at::Tensor sum;  // scalar with gradient
   double weight = 0;
   std::vector<std::pair<std::string, double>> parts;  // further sums to report, divided by the same weight
 };

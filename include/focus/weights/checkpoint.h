@@ -29,8 +29,8 @@ LoadReport load_checkpoint(model::StripedHyena& model, const TensorFile& file);
 /// Opens the file and fills the model from it; errors name the file.
 std::shared_ptr<TensorFile> load_checkpoint_file(model::StripedHyena& model, const std::filesystem::path& path);
 
-/// Writes the model in Evo-2's names: weights in bf16, norm scales, poles, residues and rotary frequencies in fp32. `.pt` or `.safetensors` by
-/// the path's extension.
+/// Writes the model in Evo-2's names: weights in bf16, norm scales, poles, residues and rotary frequencies in fp32. `.pt` or `.safetensors`
+/// by the path's extension.
 void save_checkpoint(const model::StripedHyena& model, const std::filesystem::path& path);
 
 struct LoadedModel {

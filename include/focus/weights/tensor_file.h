@@ -61,8 +61,8 @@ class TensorFile {
 /// non-UTF-8 name, a tensor without data, a file that cannot be written.
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
                        const std::map<std::string, std::string>& metadata = {});
-/// Writes an Evo-2 style .pt: stored zip, 64-byte aligned records, protocol-2 pickle of a flat dict of tensors, which torch.load(weights_only=True)
-/// opens. Tensors of equal dtype and size at the same address share one storage. Throws DataError as above.
+/// Writes an Evo-2 style .pt: stored zip, 64-byte aligned records, protocol-2 pickle of a flat dict of tensors, which
+/// torch.load(weights_only=True) opens. Tensors of equal dtype and size at the same address share one storage. Throws DataError as above.
 void write_torch_archive(const std::filesystem::path& path, const std::vector<TensorView>& tensors);
 
 /// Digest of names, dtypes, shapes and bytes (SHA-256, hex) in name order: equal for the same tensors in either format. Hashed for each

@@ -11,30 +11,30 @@ inline constexpr int64_t kChannelBlock = 16;
 
 template <class T>
 struct FirForward {
-  const T* x;       // [length + num_taps - 1, channels]: the left context comes first
-  const T* taps;    // [num_taps, channels]
-  T* y;             // [length, channels]
+  const T* x;     // [length + num_taps - 1, channels]: the left context comes first
+  const T* taps;  // [num_taps, channels]
+  T* y;           // [length, channels]
   int64_t length, num_taps, channels;
 };
 
 template <class T>
 struct FirTapsGradient {
-  const T* x;        // [length + num_taps - 1, channels]
-  const T* dy;       // [length, channels]
-  T* dtaps;          // [num_taps, channels]; added to
+  const T* x;   // [length + num_taps - 1, channels]
+  const T* dy;  // [length, channels]
+  T* dtaps;     // [num_taps, channels]; added to
   int64_t length, num_taps, channels;
 };
 
 template <class T>
 struct ModalScan {
-  const T* p;         // [length, channels]
-  const T* poles;     // [num_modes, channels]: decay a per mode
+  const T* p;           // [length, channels]
+  const T* poles;       // [num_modes, channels]: decay a per mode
   const T* poles_rest;  // [num_modes, channels]: what rounding took off each pole; a slow pole's rounding error would grow with every step
-  const T* residues;  // [num_modes, channels]
-  const T* initial;   // [num_modes, channels]
-  T* y;               // [length, channels]
-  T* final;           // [num_modes, channels]
-  T* saved;           // [ceil(length / kScanBlock), num_modes, channels] states at block starts, for the gradient; may be null
+  const T* residues;    // [num_modes, channels]
+  const T* initial;     // [num_modes, channels]
+  T* y;                 // [length, channels]
+  T* final;             // [num_modes, channels]
+  T* saved;             // [ceil(length / kScanBlock), num_modes, channels] states at block starts, for the gradient; may be null
   int64_t length, num_modes, channels;
 };
 inline constexpr int64_t kScanBlock = 64;
@@ -45,12 +45,12 @@ struct ModalScanGradient {
   const T* poles;
   const T* residues;
   const T* saved;
-  const T* dy;         // [length, channels]
-  const T* dfinal;     // [num_modes, channels]
-  T* dp;               // [length, channels]; written
-  T* dpoles;           // [num_modes, channels]; added to
-  T* dresidues;        // [num_modes, channels]; added to
-  T* dinitial;         // [num_modes, channels]; written
+  const T* dy;      // [length, channels]
+  const T* dfinal;  // [num_modes, channels]
+  T* dp;            // [length, channels]; written
+  T* dpoles;        // [num_modes, channels]; added to
+  T* dresidues;     // [num_modes, channels]; added to
+  T* dinitial;      // [num_modes, channels]; written
   int64_t length, num_modes, channels;
 };
 
