@@ -101,7 +101,7 @@ void add_provenance(const FidelityConfig& config, const weights::LoadedModel& lo
   if (!config.adapter.empty()) file("adapter", adapter_file(config.adapter));
   if (!config.paper_adapter.empty()) file("paper_adapter", adapter_file(config.paper_adapter));
   p["device"] = device.str();
-  p["dtype"] = c10::toString(dtype);
+  p["dtype"] = dtype == at::kFloat ? "fp32" : dtype == at::kBFloat16 ? "bf16" : c10::toString(dtype);
   p["seed"] = std::to_string(config.seed);
 }
 
