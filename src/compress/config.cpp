@@ -22,6 +22,10 @@ void FittedUnitConfig::visit(config::Fields& f) {
 
 void FocusConfig::visit(config::Fields& f) {
   f.integer("k", k, {1, int64_t{1} << 32}, "bases per Focus token");
+  visit_all_but_k(f);
+}
+
+void FocusConfig::visit_all_but_k(config::Fields& f) {
   f.choice("stream", stream, {{"side", Stream::side}, {"inline", Stream::inline_tokens}},
            "Focus tokens beside the bases, or inserted among them");
   f.choice("anchor", anchor, {{"end", Anchor::end}, {"start", Anchor::start}, {"center", Anchor::center}},

@@ -8,6 +8,10 @@ namespace focus::compress {
 
 void WindowConfig::visit(config::Fields& f) {
   f.integer("size", size, {1, int64_t{1} << 32}, "W: bases (or Focus tokens) per window");
+  visit_all_but_size(f);
+}
+
+void WindowConfig::visit_all_but_size(config::Fields& f) {
   f.choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}},
            "what size counts; with Focus tokens neighbouring windows share one");
   f.choice("remainder", remainder, {{"own", Remainder::own}, {"merge", Remainder::merge}, {"drop", Remainder::drop}},

@@ -106,8 +106,8 @@ void add_provenance(const FidelityConfig& config, const weights::LoadedModel& lo
 }
 
 /// Everything but the values.
-FidelityResult describe_run(const FidelityConfig& config, const compress::WindowPlan& plan, const data::SegmentSample& sample,
-                            const std::vector<Method>& methods) {
+FidelityResult describe_run(const FidelityConfig& config, const compress::MemoryConfig& memory, const compress::WindowPlan& plan,
+                            const data::SegmentSample& sample, const std::vector<Method>& methods) {
   FidelityResult out;
   out.window = plan.window_bases();
   out.kmer = plan.k();
@@ -125,6 +125,8 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Window
     for (auto& values : m.values) values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
   }
   FidelityConfig resolved = config;
+  resolved.window_size = memory.window.size;
+  resolved.k = memory.focus.k;
   resolved.methods.clear();
   for (const Method& method : methods) resolved.methods.push_back(method.name);
   out.config_json = config::to_json(resolved);
@@ -154,7 +156,7 @@ FidelityResult run_fidelity(const FidelityConfig& config, const c10::Device& dev
     fail<ConfigError>("model '", loaded.model->config().name, "' has ", loaded.model->config().vocab_size,
                       " tokens; byte-level A, C, G and T need at least ", 'T' + 1);
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
-  FidelityResult out = describe_run(config, plan, sample, methods);
+  FidelityResult out = describe_run(config, memory, plan, sample, methods);
   add_provenance(config, loaded, device, dtype, out);
 
   const auto num_segments = sample.segments.size();

@@ -22,15 +22,35 @@ bool holds(const std::vector<std::string>& names, const std::string& name) {
 
 }  // namespace
 
+namespace {
+
+/// The window plan and Focus settings as the configuration shows them: 0 for W or k leaves what the adapter was trained with.
+struct WindowView {
+  FidelityConfig& config;
+  void visit(config::Fields& f) {
+    f.integer("size", config.window_size, {0, int64_t{1} << 32}, "W: bases per window; 0 = as the adapter was trained, else 1024");
+    config.memory.window.visit_all_but_size(f);
+  }
+};
+struct FocusView {
+  FidelityConfig& config;
+  void visit(config::Fields& f) {
+    f.integer("k", config.k, {0, int64_t{1} << 32}, "bases per Focus token; 0 = as the adapter was trained, else 100");
+    config.memory.focus.visit_all_but_k(f);
+  }
+};
+
+}  // namespace
+
 void FidelityConfig::visit(config::Fields& f) {
   f.text("model_config", model_config, "Evo-2 YAML file of the backbone");
   f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone");
   f.text("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
   f.text("paper_adapter", paper_adapter, "a second adapter, trained with the paper's unit, shown as 'paper'; empty = none");
-  f.group("memory", memory, "window plan and Focus settings where there is no adapter (an adapter brings its own)");
-  f.integer("window_size", window_size, {0, int64_t{1} << 32},
-            "overrides the window's size of the adapter or of memory; 0 = as it is there");
-  f.integer("k", k, {0, int64_t{1} << 32}, "overrides the bases per Focus token of the adapter or of memory; 0 = as it is there");
+  WindowView window{*this};
+  FocusView focus{*this};
+  f.group("window", window, "the window plan");
+  f.group("focus", focus, "Focus tokens");
   f.text("fasta", fasta, "sequences: plain or BGZF FASTA");
   f.texts("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
   f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
@@ -88,11 +108,12 @@ void FidelityConfig::validate() const {
   if (!adapter.empty()) {
     if (text(memory) != text({}))
       fail<ConfigError>(
-          "settings under memory have no effect with an adapter, which brings its own; remove them, or override with window_size and k");
+          "settings under window and focus other than window.size and focus.k have no effect with an adapter, which brings its own; remove "
+          "them");
     return;
   }
   if (memory.focus.unit == compress::UnitKind::paper)
-    fail<ConfigError>("memory.focus.unit 'paper' has no closed form to evaluate: train an adapter with it and name that as paper_adapter");
+    fail<ConfigError>("focus.unit 'paper' has no closed form to evaluate: train an adapter with it and name that as paper_adapter");
   compress::MemoryConfig resolved = memory;
   if (window_size > 0) resolved.window.size = window_size;
   if (k > 0) resolved.focus.k = k;

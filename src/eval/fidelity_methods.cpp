@@ -73,7 +73,7 @@ std::shared_ptr<compress::FocusAdapter> trained_adapter(const std::string& path,
       memory.focus.k != run.focus.k) {
     fail<ConfigError>("adapter '", file, "' was trained with window.size ", window.size, " and k ", k,
                       ", the other methods of this run have ", run.window.size, " and ", run.focus.k,
-                      " (or cut windows another way): all methods of a run share one window plan; set window_size and k");
+                      " (or cut windows another way): all methods of a run share one window plan; set window.size and focus.k");
   }
   if (window.size == memory.window.size && k == memory.focus.k) return trained;
   const std::string message = concat("adapter '", file, "' was trained with window.size ", window.size, " and k ", k, " and is used with ",

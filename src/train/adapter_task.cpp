@@ -24,10 +24,10 @@ class AdapterTask final : public Task {
     }
     if (parameters_.empty())
       fail<ConfigError>(
-          "memory.focus.fitted.corrections is off and the fit itself has no parameter: there is nothing to train; focus-eval measures it "
+          "focus.fitted.corrections is off and the fit itself has no parameter: there is nothing to train; focus-eval measures it "
           "as 'fitted'");
     if (config.memory.focus.history == compress::History::none)
-      fail<ConfigError>("memory.focus.history 'none' reads no entry, so nothing can be trained");
+      fail<ConfigError>("focus.history 'none' reads no entry, so nothing can be trained");
     int64_t trainable = 0;
     for (const auto& parameter : parameters_) trainable += parameter.tensor.numel();
     log::info(concat("backbone '", loaded_.model->config().name, "': ", format_count(loaded_.model->num_parameters()),

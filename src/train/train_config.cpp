@@ -31,7 +31,7 @@ void TrainConfig::visit(config::Fields& f) {
   f.text("model_config", model_config, "Evo-2 YAML file of the backbone");
   f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone; pretrain: where to start from, empty = from scratch");
   f.group("init", init, "pretrain: initial weights");
-  f.group("memory", memory, "adapter: the compressed memory");
+  memory.visit(f);
   f.group("data", data, "training data");
   f.list("stages", stages, "parts of the run, in order");
   f.integer("accumulation", accumulation, {1, 1 << 20}, "micro-batches per optimizer step");
@@ -73,7 +73,7 @@ void TrainConfig::validate() const {
     fail<ConfigError>(
         "bptt_windows 1 would cut every entry from the windows that read it, so nothing would be trained; use 0 (all) or at least 2");
   if (objective.focus_positions && memory.focus.stream != compress::Stream::inline_tokens) {
-    fail<ConfigError>("objective.focus_positions needs memory.focus.stream 'inline': only there Focus tokens have outputs of their own");
+    fail<ConfigError>("objective.focus_positions needs focus.stream 'inline': only there Focus tokens have outputs of their own");
   }
   if (objective.focus_positions && objective.ce == 0) fail<ConfigError>("objective.focus_positions has no effect with objective.ce 0");
   memory.validate();

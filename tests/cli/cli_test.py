@@ -224,12 +224,12 @@ class CliTest(unittest.TestCase):
 
     def test_k_larger_than_window(self):
         adapter = {"task": "adapter", "model_config": self.config, "model_checkpoint": self.checkpoint}
-        self.assert_clear(self.train("-c", self.train_config(memory={"window": {"size": 64}, "focus": {"k": 100}}, **adapter), "-o", self.path("run")), USAGE, "focus.k", "100", "window.size", "64")
+        self.assert_clear(self.train("-c", self.train_config(window={"size": 64}, focus={"k": 100}, **adapter), "-o", self.path("run")), USAGE, "focus.k", "100", "window.size", "64")
         self.assertFalse(os.path.exists(self.path("run")))
 
     def test_sequence_shorter_than_a_window(self):
         adapter = {"task": "adapter", "model_config": self.config, "model_checkpoint": self.checkpoint}
-        config = self.train_config(memory={"window": {"size": 1024}, "focus": {"k": 100}}, stages=[{"length": 512, "steps": 1}], **adapter)
+        config = self.train_config(window={"size": 1024}, focus={"k": 100}, stages=[{"length": 512, "steps": 1}], **adapter)
         self.assert_clear(self.train("-c", config, "-o", self.path("run")), USAGE, "stages.0.length", "512", "1024")
 
     def test_training_data_too_short(self):

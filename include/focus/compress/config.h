@@ -49,6 +49,7 @@ struct FocusConfig {
   FittedUnitConfig fitted;
   PaperUnitConfig paper;
   void visit(config::Fields& f);
+  void visit_all_but_k(config::Fields& f);
 };
 
 struct MemoryConfig {

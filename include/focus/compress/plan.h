@@ -23,6 +23,7 @@ struct WindowConfig {
   WindowUnit unit = WindowUnit::bases;   // App. A: bases; section 3.2: Focus tokens, neighbours sharing one
   Remainder remainder = Remainder::own;  // what becomes of the bases left over when k does not divide a window
   void visit(config::Fields& f);
+  void visit_all_but_size(config::Fields& f);
 };
 
 class WindowPlan {
