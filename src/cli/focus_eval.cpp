@@ -62,9 +62,7 @@ int main(int argc, char** argv) {
   app.require_subcommand(1);
   cli::FidelityCommand fidelity;
   const CLI::App* fidelity_app = cli::add_fidelity(app, fidelity);
-  std::string command_line;
-  for (int i = 0; i < argc; ++i) command_line += (i > 0 ? " " : "") + std::string(argv[i]);
   return cli::run_program(app, argc, argv, [&] {
-    if (fidelity_app->parsed()) cli::run_fidelity(fidelity, command_line);
+    if (fidelity_app->parsed()) cli::run_fidelity(fidelity, cli::quoted_command(argc, argv));
   });
 }

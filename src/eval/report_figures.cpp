@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "focus/core/error.h"
 #include "focus/core/units.h"
@@ -56,16 +57,32 @@ using Bins = std::array<std::vector<metrics::Bin>, kNumColumns>;
 
 enum class Across { position, offset };
 
+// A log axis whose lower end the methods choose. Rounding lies decades below them; an axis that reached down to it would press them
+// together at the top.
+Axis axis_of_methods(const std::string& label, std::vector<double> methods, const std::vector<double>& noise_floor) {
+  double lowest = std::numeric_limits<double>::infinity();
+  for (const double value : methods) {
+    if (value > 0) lowest = std::min(lowest, value);
+  }
+  const bool alone = std::isinf(lowest);
+  for (const double value : noise_floor) {
+    if (alone || value > lowest) methods.push_back(value);
+  }
+  return fitted_axis(label, true, methods);
+}
+
 // One line per method over the bins of a column.
 std::string curves(const ReportDigest& digest, const std::vector<Style>& styles, Across across, int c, bool log, const std::string& y_label,
                    const Figure& text) {
   const FidelityResult& result = *digest.result;
   std::vector<std::size_t> shown;
   std::vector<Points> lines;
-  std::vector<double> heights;
+  std::vector<double> heights, floor_heights;
+  metrics::Total floor;
   for (std::size_t m = 0; m < digest.methods.size(); ++m) {
     const MethodDigest& entry = digest.methods[m];
     const Bins& bins = across == Across::position ? entry.by_position : entry.by_offset;
+    const bool is_floor = log && static_cast<int>(m) == digest.noise_floor;
     Points points;
     bool visible = false;
     for (const metrics::Bin& bin : bins[static_cast<std::size_t>(c)]) {
@@ -73,7 +90,8 @@ std::string curves(const ReportDigest& digest, const std::vector<Style>& styles,
       const double x = across == Across::position ? 0.5 * static_cast<double>(bin.begin + bin.end)
                                                   : std::sqrt(static_cast<double>(bin.begin + 1) * static_cast<double>(bin.end));
       points.emplace_back(x, value);
-      heights.push_back(value);
+      (is_floor ? floor_heights : heights).push_back(value);
+      if (is_floor) floor.add(bin.total);
       visible = visible || (log ? value > 0 : std::isfinite(value) && (static_cast<int>(m) != digest.full || value != 0));
     }
     if (!visible) continue;
@@ -81,6 +99,15 @@ std::string curves(const ReportDigest& digest, const std::vector<Style>& styles,
     lines.push_back(std::move(points));
   }
   if (shown.empty()) return {};
+  const Axis y = log ? axis_of_methods(y_label, heights, floor_heights) : fitted_axis(y_label, false, heights);
+  Figure described = text;
+  const auto drawn_floor = std::find(shown.begin(), shown.end(), static_cast<std::size_t>(digest.noise_floor));
+  if (drawn_floor != shown.end() && log &&
+      std::none_of(floor_heights.begin(), floor_heights.end(), [&](double value) { return value >= y.low; })) {
+    lines.erase(lines.begin() + (drawn_floor - shown.begin()));
+    shown.erase(drawn_floor);
+    described.caption += concat(" Not drawn: the noise floor, ", rounded(floor.mean()), " on average, which lies below the axis.");
+  }
   Axis x;
   if (across == Across::position) {
     x = {"position in the segment (bases)", false, 0, static_cast<double>(result.length), {}};
@@ -91,12 +118,12 @@ std::string curves(const ReportDigest& digest, const std::vector<Style>& styles,
          static_cast<double>(std::max<int64_t>(10, std::min(result.window, result.positions - result.window))),
          {}};
   }
-  Plot plot(x, fitted_axis(y_label, log, heights), text.title);
+  Plot plot(x, y, text.title);
   const bool rules = across == Across::position && digest.crosses_boundary && result.positions / result.window <= 128;
   for (int64_t boundary = result.window; rules && boundary < result.positions; boundary += result.window)
     plot.vertical_rule(static_cast<double>(boundary));
   for (std::size_t i = 0; i < shown.size(); ++i) plot.line(lines[i], styles[shown[i]], digest.methods[shown[i]].method->name);
-  return figure(digest, text, plot, shown, styles, false, rules);
+  return figure(digest, described, plot, shown, styles, false, rules);
 }
 
 std::string byte_ticks_text(double bytes) { return format_bytes(static_cast<int64_t>(bytes)); }

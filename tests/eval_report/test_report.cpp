@@ -262,6 +262,59 @@ TEST(Report, PageIsOneSelfContainedFile) {
   EXPECT_LT(html.size(), 1000000U);
 }
 
+// The figure whose heading is `title`, up to the next one.
+std::string figure_of(const std::string& html, const std::string& title) {
+  const std::size_t begin = html.find("<h3>" + title + "</h3>");
+  EXPECT_NE(begin, std::string::npos) << title;
+  return begin == std::string::npos ? "" : html.substr(begin, html.find("</figure>", begin) - begin);
+}
+
+// The least power of ten that is a tick of the y axis.
+int lowest_power(const std::string& figure) {
+  const std::vector<std::string> digits = {"\u2070", "\u00B9", "\u00B2", "\u00B3", "\u2074",
+                                           "\u2075", "\u2076", "\u2077", "\u2078", "\u2079"};
+  for (int power = 9; power >= 0; --power) {
+    if (figure.find(">10\u207B" + digits[static_cast<std::size_t>(power)] + "</text>") != std::string::npos) return -power;
+  }
+  return 1;
+}
+
+TEST(Report, MethodsChooseTheLowerEndOfTheCurves) {
+  const std::vector<std::string> titles = {"KL divergence by position", "KL divergence behind a boundary"};
+  FidelityResult result = synthetic(4, 3072, 1024);
+  auto& noise = result.methods.back().values[static_cast<std::size_t>(Measure::kl)];
+  for (float& value : noise) value = 2e-9F;
+  std::string html = fidelity_html(result);
+  for (const std::string& title : titles) {
+    const std::string figure = figure_of(html, title);
+    EXPECT_NE(figure.find("Not drawn: the noise floor, 2.00e-9 on average"), std::string::npos) << title;
+    EXPECT_EQ(figure.find("class=\"noise\""), std::string::npos) << title;
+    EXPECT_NE(figure.find("kv_quant"), std::string::npos) << title;
+    // kv_quant, the closest method, is near 1e-4.
+    EXPECT_GE(lowest_power(figure), -6) << title;
+    EXPECT_LE(lowest_power(figure), -4) << title;
+  }
+  EXPECT_NE(figure_of(html, "Loss against memory").find("noise floor"), std::string::npos);
+
+  // Within the methods' range it is drawn.
+  for (float& value : noise) value = 2e-3F;
+  html = fidelity_html(result);
+  for (const std::string& title : titles) {
+    EXPECT_EQ(figure_of(html, title).find("Not drawn"), std::string::npos) << title;
+    EXPECT_NE(figure_of(html, title).find("class=\"noise\""), std::string::npos) << title;
+  }
+
+  // Without a method that differs from the full cache, the noise floor is all there is to see.
+  for (float& value : noise) value = 2e-9F;
+  for (MethodResult& method : result.methods) {
+    auto& kl = method.values[static_cast<std::size_t>(Measure::kl)];
+    if (method.name != "noise_floor") std::fill(kl.begin(), kl.end(), 0.0F);
+  }
+  const std::string figure = figure_of(fidelity_html(result), titles.front());
+  EXPECT_EQ(figure.find("Not drawn"), std::string::npos);
+  EXPECT_NE(figure.find("class=\"noise\""), std::string::npos);
+}
+
 TEST(Report, SaysLoudlyThatNoBoundaryWasCrossed) {
   const FidelityResult result = synthetic(3, 1024, 1024);
   EXPECT_NE(fidelity_html(result).find("No boundary was crossed"), std::string::npos);
