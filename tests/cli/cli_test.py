@@ -261,7 +261,7 @@ class CliTest(unittest.TestCase):
     def fidelity_config(self, **changes):
         settings = {
             "model_config": self.config, "model_checkpoint": self.checkpoint, "fasta": self.genome([("one", bases(2000))]),
-            "memory": {"window": {"size": 32}, "focus": {"k": 8}}, "segments": 2, "length": 100, "bootstrap_draws": 20, "threads": 1, "device": "cpu",
+            "window": {"size": 32}, "focus": {"k": 8}, "segments": 2, "length": 100, "bootstrap_draws": 20, "threads": 1, "device": "cpu",
         }
         settings.update(changes)
         return write(self.path("eval.json"), json.dumps(settings))
@@ -277,7 +277,7 @@ class CliTest(unittest.TestCase):
     def test_fidelity_config_errors(self):
         report = ["-o", self.path("report")]
         self.assert_clear(self.fidelity("-c", self.fidelity_config(segmnets=3), *report), USAGE, "eval.json", "segmnets", '"segments"')
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "memory.focus.rnak=3", *report), USAGE, "memory.focus.rnak", "memory.focus.rank")
+        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "focus.rnak=3", *report), USAGE, "focus.rnak", "focus.rank")
         self.assert_clear(self.fidelity("-c", self.fidelity_config(length="long"), *report), USAGE, "eval.json", "length", "long")
         self.assert_clear(self.fidelity("-c", self.fidelity_config(methods=["full", "slidng"]), *report), USAGE, "slidng", "did you mean 'sliding'", "state_only", "mean_pool", "fitted")
         self.assert_clear(self.fidelity("-c", self.fidelity_config(methods=["full", "focus"]), *report), USAGE, "'focus'", "adapter")
@@ -285,9 +285,9 @@ class CliTest(unittest.TestCase):
 
     def test_fidelity_k_larger_than_window(self):
         report = ["-o", self.path("report")]
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(memory={"window": {"size": 32}, "focus": {"k": 33}}), *report), USAGE, "focus.k", "33", "window.size", "32")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "k=33", *report), USAGE, "focus.k", "33", "window.size", "32")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "window_size=7", *report), USAGE, "focus.k", "8", "window.size", "7")
+        self.assert_clear(self.fidelity("-c", self.fidelity_config(focus={"k": 33}), *report), USAGE, "focus.k", "33", "window.size", "32")
+        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "focus.k=33", *report), USAGE, "focus.k", "33", "window.size", "32")
+        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "window.size=7", *report), USAGE, "focus.k", "8", "window.size", "7")
         self.assert_no_report()
 
     def test_fidelity_missing_files(self):
@@ -297,9 +297,9 @@ class CliTest(unittest.TestCase):
         self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--fasta", self.path("none.fa"), *report), DATA, "none.fa")
         self.assert_clear(self.fidelity("-c", self.fidelity_config(regions=["none.bed"]), *report), DATA, "none.bed")
         self.assert_clear(self.fidelity("-c", self.fidelity_config(model_checkpoint=self.path("none.pt")), *report), MODEL, "none.pt")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(memory={}), "--adapter", self.path("none.safetensors"), *report), MODEL, "none.safetensors")
+        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--adapter", self.path("none.safetensors"), *report), MODEL, "none.safetensors")
         os.mkdir(self.path("empty"))
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(memory={}), "--adapter", self.path("empty"), *report), MODEL, "empty", "adapter.safetensors")
+        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--adapter", self.path("empty"), *report), MODEL, "empty", "adapter.safetensors")
         self.assert_no_report()
 
     def test_fidelity_regions(self):
@@ -310,18 +310,18 @@ class CliTest(unittest.TestCase):
         self.assert_no_report()
 
     def test_fidelity_adapter_of_another_backbone(self):
-        adapter = self.train_config(task="adapter", model_config=self.config, model_checkpoint=self.checkpoint, memory={"window": {"size": 32}, "focus": {"k": 8}},
+        adapter = self.train_config(task="adapter", model_config=self.config, model_checkpoint=self.checkpoint, window={"size": 32}, focus={"k": 8},
                                     stages=[{"length": 100, "steps": 1}])
         self.assert_ok(self.train("-q", "-c", adapter, "-o", self.path("adapter")))
         self.assert_ok(self.train("-q", "-c", self.train_config(model_config=self.config, stages=[{"length": 64, "steps": 1}]), "-o", self.path("backbone")))
-        config = self.fidelity_config(memory={}, methods=["focus"])
+        config = self.fidelity_config(window={}, focus={}, methods=["focus"])
         args = ["--adapter", self.path("adapter"), "-o", self.path("report")]
         other = "model_checkpoint=" + self.path("backbone", "model.pt")
         self.assert_clear(self.fidelity("-c", config, "--set", other, *args), MODEL, "adapter.safetensors", "another backbone")
-        self.assert_clear(self.fidelity("-c", config, "--set", "k=33", *args), USAGE, "focus.k", "33", "window.size", "32")
+        self.assert_clear(self.fidelity("-c", config, "--set", "focus.k=33", *args), USAGE, "focus.k", "33", "window.size", "32")
         self.assert_no_report()
         self.assertRegex(self.assert_ok(self.fidelity("-c", config, *args)), r"(?m)^focus ")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), *args, "--force"), USAGE, "memory", "window_size")
+        self.assert_clear(self.fidelity("-c", self.fidelity_config(focus={"rank": 4}), *args, "--force"), USAGE, "focus.k", "window.size", "adapter")
 
     def test_fidelity_report(self):
         report = self.path("report of 'one'")
