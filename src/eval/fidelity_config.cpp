@@ -84,7 +84,7 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
       std::string list;
       for (const std::string& other : known) list += (list.empty() ? "" : ", ") + other;
       const std::string near = data::nearest_name(name, known);
-      fail<ConfigError>("methods: unknown method '", name, "'", near.empty() ? "" : "; did you mean '" + near + "'?", " Known: ", list);
+      fail<ConfigError>("methods: unknown method '", name, "'", near.empty() ? "." : "; did you mean '" + near + "'?", " Known: ", list);
     }
     if (holds(seen, name)) fail<ConfigError>("methods names '", name, "' twice");
     seen.push_back(name);
