@@ -56,7 +56,7 @@ CompressedModel::Expanded CompressedModel::expand(const Tensor& tokens_BL, int64
   return out;
 }
 
-HiddenStates CompressedModel::collect(const Tensor& hidden, const Expanded& e, int64_t) const {
+HiddenStates CompressedModel::collect(const Tensor& hidden, const Expanded& e) const {
   if (e.is_focus.empty()) return {hidden, {}, {}};
   const auto rows = [&](const std::vector<int64_t>& index) {
     return hidden.index_select(1, at::tensor(index, at::kLong).to(hidden.device()));
@@ -74,7 +74,7 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
                    .is_focus = expanded.is_focus});
   const Tensor hidden = backbone_->forward_embedded(expanded.x_BTD, &stream.backbone, &hook);
   stream.bases += tokens_BL.size(1);
-  return collect(hidden, expanded, tokens_BL.size(1));
+  return collect(hidden, expanded);
 }
 
 HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
@@ -82,7 +82,7 @@ HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
   const Expanded expanded = expand(tokens_BL, 0);
   MaskedHook hook(
       {.plan = plan_, .config = config_, .adapter = adapter_.get(), .policy = nullptr, .first_base = 0, .is_focus = expanded.is_focus});
-  return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, &hook), expanded, tokens_BL.size(1));
+  return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, &hook), expanded);
 }
 
 MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {

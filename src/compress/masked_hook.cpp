@@ -70,8 +70,7 @@ class Pass {
             .v = bases_.v.narrow(2, begin, end - begin),
             .u_BND = u_.narrow(1, begin, end - begin),
             .focus_x = {},
-            .focus_positions = {},
-            .closes_window = true};
+            .focus_positions = {}};
   }
 
   /// Entries that Focus queries of k-mers from `first_kmer` on, in this window, may see; all earlier ones exist already.

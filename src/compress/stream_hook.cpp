@@ -89,8 +89,7 @@ class Walk {
                    .v = part(state_.v, 2),
                    .u_BND = part(state_.u, 1),
                    .focus_x = {},
-                   .focus_positions = {},
-                   .closes_window = true};
+                   .focus_positions = {}};
     return out;
   }
 

@@ -205,7 +205,6 @@ class Loop {
     if (!best_ || result.primary < best_->second) {
       best_ = {step_, result.primary};
       store_->set_best(step_);
-      best_is_new_ = true;
     }
   }
 
@@ -222,7 +221,6 @@ class Loop {
     for (const auto& parameter : optimizer_.parameters()) checkpoint.trainable.emplace(parameter.name, parameter.tensor.detach());
     for (const auto& [name, tensor] : optimizer_.state_tensors()) checkpoint.optimizer.emplace(name, tensor);
     store_->save(checkpoint);
-    best_is_new_ = false;
   }
 
   void restore(int64_t step) {
@@ -257,7 +255,6 @@ class Loop {
   std::size_t stage_index_ = 0;
   std::vector<Batch> validation_;
   std::optional<std::pair<int64_t, double>> best_;
-  bool best_is_new_ = false;
   int64_t step_ = 0, samples_ = 0, bases_ = 0, total_steps_ = 0, total_bases_ = 0;
 };
 

@@ -101,8 +101,7 @@ TEST(SinksTest, KeepTheFirstAndTheNewestBases) {
                   .v = k,
                   .u_BND = {},
                   .focus_x = {},
-                  .focus_positions = {},
-                  .closes_window = true},
+                  .focus_positions = {}},
                  retained);
   }
   ASSERT_EQ(retained.size(), 24);

@@ -62,7 +62,7 @@ class CompressedModel {
  private:
   struct Expanded;
   Expanded expand(const at::Tensor& tokens_BL, int64_t first_base) const;
-  HiddenStates collect(const at::Tensor& hidden, const Expanded& expanded, int64_t num_bases) const;
+  HiddenStates collect(const at::Tensor& hidden, const Expanded& expanded) const;
 
   std::shared_ptr<model::StripedHyena> backbone_;
   std::shared_ptr<FocusAdapter> adapter_;

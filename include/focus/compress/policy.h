@@ -28,7 +28,6 @@ struct ClosedSpan {
   at::Tensor u_BND;            // normed input of the layer
   at::Tensor focus_x;          // [B, kmers, D] residual state of the k-mers' Focus tokens; undefined for units that have none
   at::Tensor focus_positions;  // [kmers] rotary positions of the Focus tokens
-  bool closes_window = true;
 
   int64_t num_bases() const { return k.size(2); }
 };
