@@ -53,18 +53,38 @@ void TrainConfig::visit(config::Fields& f) {
   f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores");
 }
 
+namespace {
+
+/// Whether a group was left at its defaults.
+template <class T>
+bool untouched(T group) {
+  T fresh;
+  return config::to_json(group) == config::to_json(fresh);
+}
+
+}  // namespace
+
 void TrainConfig::validate() const {
   if (stages.empty()) fail<ConfigError>("stages: at least one is needed");
   if (model_config.empty()) fail<ConfigError>("model_config: the backbone's YAML file is missing");
   if (data.sources.empty()) fail<ConfigError>("data.sources: at least one FASTA or JSONL source is needed");
   if (validation.every > 0 && validation.data.sources.empty())
     fail<ConfigError>("validation.data.sources: needed when validation.every > 0");
+  if (!untouched(data.copies) || data.natural_weight != data::SamplerConfig{}.natural_weight) {
+    fail<ConfigError>("data.copies and data.natural_weight have no effect: set them in each of stages");
+  }
   if (task == TaskKind::pretrain) {
+    if (!untouched(memory)) fail<ConfigError>("settings under window and focus have no effect with task 'pretrain'; remove them");
+    if (!untouched(objective))
+      fail<ConfigError>("settings under objective have no effect with task 'pretrain': it minimises the cross-entropy");
+    if (bptt_windows != 0) fail<ConfigError>("bptt_windows has no effect with task 'pretrain'; remove it");
     if (execution == Execution::sequential) fail<ConfigError>("execution 'sequential' has no effect with task 'pretrain'; remove it");
     if (dtype != "fp32") fail<ConfigError>("dtype: pretraining runs in fp32, got '", dtype, "'");
     return;
   }
   if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: task 'adapter' needs the frozen backbone's checkpoint");
+  if (!untouched(init))
+    fail<ConfigError>("settings under init have no effect with task 'adapter': the backbone comes from model_checkpoint");
   if (!freeze.empty()) fail<ConfigError>("freeze has no effect with task 'adapter': the whole backbone is frozen");
   if (objective.ce == 0 && objective.kl == 0) fail<ConfigError>("objective: ce and kl are both 0, nothing would be minimised");
   if (bptt_windows > 0 && execution != Execution::sequential)

@@ -176,6 +176,9 @@ TEST_F(AdapterTrainingTest, SettingsWithoutEffectAndImpossibleOnesAreRefused) {
   refused([](TrainConfig& c) { c.freeze = {"D"}; });
   refused([](TrainConfig& c) { c.model_checkpoint.clear(); });
   refused([](TrainConfig& c) { c.data.sources.clear(); });
+  refused([](TrainConfig& c) { c.data.copies.probability = 0.5; });
+  refused([](TrainConfig& c) { c.init.seed = 3; });
+  refused([](TrainConfig& c) { c.task = TaskKind::pretrain; });  // its memory settings are not the defaults
 }
 
 TEST_F(AdapterTrainingTest, AFitWithoutCorrectionsHasNothingToTrain) {
