@@ -70,8 +70,6 @@ void MemoryConfig::validate() const {
                                          focus.paper.entry != paper_default.entry)) {
     fail<ConfigError>("settings under focus.paper have no effect with focus.unit 'fitted'; remove them, or set focus.unit to 'paper'");
   }
-  if (focus.unit == UnitKind::paper && focus.anchor != Anchor::end && focus.stream == Stream::inline_tokens)
-    fail<ConfigError>("focus.anchor has no effect here");
   if (focus.unit == UnitKind::fitted && !focus.bias)
     fail<ConfigError>("focus.bias off has no meaning with focus.unit 'fitted': the fit is of key and log-mass together");
 }

@@ -85,8 +85,6 @@ int64_t WindowPlan::kmers_completed(int64_t base) const {
   return kmers_before(w) + whole - (last_open ? 1 : 0);
 }
 
-int64_t WindowPlan::closed_windows(int64_t num_bases) const { return window_of(num_bases); }
-
 int64_t WindowPlan::kept_entries(int64_t num_bases) const {
   const int64_t open = window_of(num_bases);
   return kmers_before(open) + num_bases - window(open).begin;

@@ -44,8 +44,6 @@ class WindowPlan {
   int64_t kmers_before(int64_t window) const;
   /// Number of k-mers that end at or before `base` (exclusive end): the Focus tokens inserted before that base.
   int64_t kmers_completed(int64_t base) const;
-  /// Windows that are complete after `num_bases`.
-  int64_t closed_windows(int64_t num_bases) const;
   /// Eq. 4: k-mers of closed windows plus the bases of the open one.
   int64_t kept_entries(int64_t num_bases) const;
   /// The first position after `base` at which something closes: the end of its window, or of its k-mer when that comes first and
