@@ -70,6 +70,13 @@ void MemoryConfig::validate() const {
                                          focus.paper.entry != paper_default.entry)) {
     fail<ConfigError>("settings under focus.paper have no effect with focus.unit 'fitted'; remove them, or set focus.unit to 'paper'");
   }
+  const FocusConfig focus_default;
+  if (focus.unit == UnitKind::fitted && !focus.fitted.corrections &&
+      (focus.rank != focus_default.rank || focus.anchor != focus_default.anchor)) {
+    fail<ConfigError>(
+        "focus.rank and focus.anchor have no effect with focus.fitted.corrections off: the fit has no trained map, and finds its keys "
+        "where they are");
+  }
   if (focus.unit == UnitKind::fitted && !focus.bias)
     fail<ConfigError>("focus.bias off has no meaning with focus.unit 'fitted': the fit is of key and log-mass together");
 }

@@ -92,6 +92,8 @@ MemoryConfig closed_form(MemoryConfig memory) {
   memory.focus.stream = compress::Stream::side;
   memory.focus.bias = true;
   memory.focus.fitted.corrections = false;
+  memory.focus.rank = compress::FocusConfig{}.rank;
+  memory.focus.anchor = compress::FocusConfig{}.anchor;
   memory.focus.paper = {};
   memory.validate();
   return memory;

@@ -254,6 +254,7 @@ TEST(ExactnessTest, KOneReproducesFullMemory) {
   MemoryConfig config = mode.config();
   config.focus.k = 1;
   config.focus.fitted.corrections = false;
+  config.focus.rank = FocusConfig{}.rank;
   const CompressedModel model(backbone, std::make_shared<FocusAdapter>(*backbone, config, 0));
   const Tensor tokens = random_bases(1, kLength, 11), expected = backbone->forward(tokens);
   const double scale = expected.abs().max().item<double>();
@@ -268,6 +269,7 @@ TEST(ExactnessTest, FittedEntriesAreCloserToFullThanNone) {
   const auto backbone = small_model(at::kDouble);
   MemoryConfig config = side_fitted().config();
   config.focus.fitted.corrections = false;
+  config.focus.rank = FocusConfig{}.rank;
   const auto adapter = std::make_shared<FocusAdapter>(*backbone, config, 0);
   const CompressedModel focus(backbone, adapter), none(backbone, config, std::make_shared<StateOnlyPolicy>());
   const Tensor tokens = random_bases(4, kLength, 12), expected = backbone->forward(tokens).narrow(1, 16, kLength - 16);

@@ -101,6 +101,10 @@ TEST(MemoryConfigTest, SenselessCombinationsAreRefused) {
     c.focus.fitted.ridge = 1.0;
   });
   refused([](MemoryConfig& c) { c.focus.bias = false; });
+  refused([](MemoryConfig& c) {
+    c.focus.fitted.corrections = false;
+    c.focus.rank = 4;
+  });
 }
 
 }  // namespace

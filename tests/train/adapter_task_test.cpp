@@ -184,6 +184,7 @@ TEST_F(AdapterTrainingTest, SettingsWithoutEffectAndImpossibleOnesAreRefused) {
 TEST_F(AdapterTrainingTest, AFitWithoutCorrectionsHasNothingToTrain) {
   TrainConfig c = config();
   c.memory.focus.fitted.corrections = false;
+  c.memory.focus.rank = compress::FocusConfig{}.rank;
   EXPECT_THROW(make_task(c, at::kCPU), ConfigError);
 }
 
