@@ -69,6 +69,18 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
   for (const auto& [block, unit] : units_) unit->to(backbone.block_device(block));
 }
 
+void FocusAdapter::check_serves(const MemoryConfig& config) const {
+  for (const int64_t block : config.focus.layers) {
+    if (!units_.contains(block)) fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);
+  }
+  MemoryConfig own = config_, other = config;
+  other.window = own.window;
+  other.focus.k = own.focus.k;
+  other.focus.layers = own.focus.layers;
+  if (config::to_json(other) != config::to_json(own))
+    fail<ConfigError>("an adapter serves other window plans, other k and fewer layers, not other Focus units or visibilities");
+}
+
 const FocusUnit* FocusAdapter::unit(int64_t block) const {
   const auto found = units_.find(block);
   return found == units_.end() ? nullptr : found->second.get();

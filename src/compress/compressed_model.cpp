@@ -19,6 +19,13 @@ struct CompressedModel::Expanded {
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, std::shared_ptr<FocusAdapter> adapter)
     : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(adapter_->config()), plan_(config_.window, config_.focus.k) {}
 
+CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, std::shared_ptr<FocusAdapter> adapter,
+                                 const MemoryConfig& config)
+    : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(config), plan_(config.window, config.focus.k) {
+  config.validate();
+  adapter_->check_serves(config);
+}
+
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config,
                                  std::shared_ptr<RetentionPolicy> policy)
     : backbone_(std::move(backbone)), config_(config), policy_(std::move(policy)), plan_(config_.window, config_.focus.k) {

@@ -1,6 +1,7 @@
 // The two attention hooks of a compressed model, and the visibility rules they share.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <vector>
@@ -21,7 +22,12 @@ struct HookContext {
   bool inline_stream() const { return adapter != nullptr && config.focus.stream == Stream::inline_tokens; }
   bool by_kmer() const { return adapter != nullptr && config.focus.local == Local::kmer; }
   History history() const { return adapter != nullptr ? config.focus.history : History::all; }
-  const FocusUnit* unit(int64_t block) const { return adapter != nullptr ? adapter->unit(block) : nullptr; }
+  /// nullptr where nothing is compressed by Focus: the adapter has no unit there, or the configuration leaves the layer out.
+  const FocusUnit* unit(int64_t block) const {
+    const auto& layers = config.focus.layers;
+    if (adapter == nullptr || (!layers.empty() && std::find(layers.begin(), layers.end(), block) == layers.end())) return nullptr;
+    return adapter->unit(block);
+  }
   /// Whether entries of the open window are visible to later bases of it: where their raw bases are gone, or where the paper inserts Focus
   /// tokens as ordinary earlier tokens. A fitted entry stands for the mass of its bases, so beside them it would count that mass twice.
   bool sees_open_entries() const { return by_kmer() || (inline_stream() && config.focus.unit == UnitKind::paper); }

@@ -43,6 +43,9 @@ class CompressedModel {
  public:
   /// Focus: units from the adapter.
   CompressedModel(std::shared_ptr<model::Backbone> backbone, std::shared_ptr<FocusAdapter> adapter);
+  /// The same adapter, its parameters shared, under another window plan, another k, or on some of its layers only (`focus.layers`; the
+  /// others keep everything): what random schedules draw for a step. ConfigError when a layer has no unit or parameters would not fit.
+  CompressedModel(std::shared_ptr<model::Backbone> backbone, std::shared_ptr<FocusAdapter> adapter, const MemoryConfig& config);
   /// A rival on every attention layer. Its window plan and budget come from `config`; ConfigError unless focus.local is 'window'.
   CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config, std::shared_ptr<RetentionPolicy> policy);
   ~CompressedModel();
