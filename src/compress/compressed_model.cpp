@@ -17,13 +17,16 @@ struct CompressedModel::Expanded {
 };
 
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, std::shared_ptr<FocusAdapter> adapter)
-    : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(adapter_->config()), plan_(config_.window, config_.focus.k) {}
+    : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(adapter_->config()), plan_(config_.window, config_.focus.k) {
+  make_rules();
+}
 
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, std::shared_ptr<FocusAdapter> adapter,
                                  const MemoryConfig& config)
     : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(config), plan_(config.window, config.focus.k) {
   config.validate();
   adapter_->check_serves(config);
+  make_rules();
 }
 
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config,
@@ -34,6 +37,13 @@ CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, cons
 }
 
 CompressedModel::~CompressedModel() = default;
+
+void CompressedModel::make_rules() {
+  for (const int64_t block : backbone_->attention_blocks()) {
+    const auto focus = config_.focus.at(block);
+    if (focus && adapter_->unit(block) != nullptr) rules_.emplace(block, LayerRules(config_.window, *focus));
+  }
+}
 
 CompressedModel::Expanded CompressedModel::expand(const Tensor& tokens_BL, int64_t first_base) const {
   Expanded out;
@@ -75,6 +85,7 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
   const Expanded expanded = expand(tokens_BL, stream.bases);
   StreamHook hook({.plan = plan_,
                    .config = config_,
+                   .rules = rules_,
                    .adapter = adapter_.get(),
                    .policy = policy_.get(),
                    .first_base = stream.bases,
@@ -88,7 +99,7 @@ HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
   FOCUS_CHECK(adapter_ != nullptr, "the parallel execution is for Focus; rivals stream");
   const Expanded expanded = expand(tokens_BL, 0);
   MaskedHook hook(
-      {.plan = plan_, .config = config_, .adapter = adapter_.get(), .policy = nullptr, .first_base = 0, .is_focus = expanded.is_focus});
+      {.plan = plan_, .config = config_, .rules = rules_, .adapter = adapter_.get(), .policy = nullptr, .first_base = 0, .is_focus = expanded.is_focus});
   return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, &hook), expanded);
 }
 
@@ -96,8 +107,8 @@ MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {
   MemoryUse use;
   for (const auto& layer : stream.backbone.layers) {
     if (const auto* memory = dynamic_cast<const MemoryState*>(layer.get())) {
-      use.entries = std::max(use.entries, memory->retained.size());
-      use.retained_bytes += memory->retained.num_bytes();
+      use.entries = std::max(use.entries, memory->retained.size() + memory->pending.size());
+      use.retained_bytes += memory->retained.num_bytes() + memory->pending.num_bytes();
       use.open_bytes += memory->open_bytes();
     }
   }
@@ -110,26 +121,42 @@ MemoryUse CompressedModel::planned_use(int64_t length) const {
   const int64_t window = length > 0 ? plan_.window_of(length - 1) : 0;
   const int64_t closed = length == plan_.window(window).end ? window + 1 : window,
                 open = length - (closed > 0 ? plan_.window(closed - 1).end : 0);
+  // Positions, keys, values; a Focus unit also keeps the queries and normed inputs of bases it has not summarised.
+  const auto element = static_cast<int64_t>(at::elementSize(backbone_->dtype()));
+  const int64_t open_bytes = raw_bytes + static_cast<int64_t>(sizeof(int64_t)),
+                unread_bytes = (shape.num_heads * shape.head_dim + shape.width) * element;
   MemoryUse use;
   for (const int64_t block : backbone_->attention_blocks()) {
-    const bool focus = adapter_ != nullptr && adapter_->unit(block) != nullptr;
-    const std::string kept = focus ? "focus" : policy_ != nullptr ? policy_->name() : "full";
-    int64_t entries = plan_.kmers_before(closed), bytes = entries * focus_entry_bytes(*backbone_, config_);
-    if (focus && config_.focus.history != History::all) entries = bytes = 0;  // at most the boundary's entry
-    if (kept == "full") bytes = (entries = length - open) * raw_bytes;
-    if (kept == "state_only") entries = bytes = 0;
+    const auto rules = rules_.find(block);
+    int64_t entries = 0, bytes = 0;
+    if (rules != rules_.end()) {
+      const LayerRules::Held held = rules->second.held(length);
+      entries = held.entries;
+      // Entries beside raw sinks share one array of betas with them.
+      bytes = entries * (entries > held.raw_sinks ? focus_entry_bytes(*backbone_, config_) : raw_bytes);
+      use.open_bytes += held.open_bases * open_bytes + held.unread * unread_bytes;
+    } else {
+      const std::string kept = policy_ != nullptr ? policy_->name() : "full";
+      entries = plan_.kmers_before(closed);
+      bytes = entries * focus_entry_bytes(*backbone_, config_);
+      if (kept == "full") bytes = (entries = length - open) * raw_bytes;
+      if (kept == "state_only") entries = bytes = 0;
+      use.open_bytes += open * open_bytes;
+    }
     use.entries = std::max(use.entries, entries);
     use.retained_bytes += bytes;
-    // Positions, keys, values; a Focus unit also keeps the open window's queries and normed inputs.
-    const auto element = static_cast<int64_t>(at::elementSize(backbone_->dtype()));
-    use.open_bytes += open * (raw_bytes + static_cast<int64_t>(sizeof(int64_t)) +
-                              (focus ? (shape.num_heads * shape.head_dim + shape.width) * element : 0));
   }
   return use;
 }
 
 std::vector<std::unique_ptr<cache::LayerState>> CompressedModel::new_layers() const {
-  StreamHook hook({.plan = plan_, .config = config_, .adapter = adapter_.get(), .policy = policy_.get(), .first_base = 0, .is_focus = {}});
+  StreamHook hook({.plan = plan_,
+                   .config = config_,
+                   .rules = rules_,
+                   .adapter = adapter_.get(),
+                   .policy = policy_.get(),
+                   .first_base = 0,
+                   .is_focus = {}});
   std::vector<std::unique_ptr<cache::LayerState>> out;
   for (int64_t i = 0; i < backbone_->num_blocks(); ++i) out.push_back(backbone_->block(i).make_state(&hook, 0));
   return out;

@@ -1,5 +1,7 @@
 #include "focus/compress/config.h"
 
+#include <algorithm>
+
 #include "focus/core/error.h"
 
 namespace focus::compress {
@@ -20,6 +22,47 @@ void FittedUnitConfig::visit(config::Fields& f) {
   f.boolean("gradient", gradient, "let gradient pass through the fit");
 }
 
+namespace {
+
+template <class E>
+void choice_or_inherit(config::Fields& f, std::string_view name, std::optional<E>& value,
+                       const std::vector<std::pair<std::string, E>>& options, std::string_view doc) {
+  std::vector<std::pair<std::string, std::optional<E>>> all = {{"inherit", std::nullopt}};
+  for (const auto& [text, option] : options) all.emplace_back(text, option);
+  f.choice(name, value, all, doc);
+}
+
+const std::vector<std::pair<std::string, Local>> kLocal = {{"window", Local::window}, {"kmer", Local::kmer}};
+const std::vector<std::pair<std::string, History>> kHistory = {
+    {"all", History::all}, {"window", History::window}, {"none", History::none}};
+const std::vector<std::pair<std::string, Eviction>> kEviction = {{"window", Eviction::window}, {"rolling", Eviction::rolling}};
+
+constexpr const char* kLocalDoc = "raw bases a base sees: all earlier ones of its window (App. A), or of its k-mer (section 3.2)";
+constexpr const char* kHistoryDoc =
+    "entries that are seen: of all earlier windows (App. A), of this window and the shared boundary (section 3.2), or none";
+constexpr const char* kEvictionDoc =
+    "when raw bases are dropped: a whole window when it closes (the paper), or each k-mer when its first base is window.size bases old";
+constexpr const char* kTailDoc = "last bases of a closed window that stay raw during the next one, rounded up to whole k-mers";
+constexpr const char* kSinksDoc = "first bases of the sequence that stay raw for ever, rounded up to whole k-mers";
+constexpr const char* kEntriesDoc =
+    "entries per k-mer, fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the fit of the rest";
+
+}  // namespace
+
+void LayerSchedule::visit(config::Fields& f) {
+  f.integer("from", from, {0, 1 << 16}, "first block of the range");
+  f.integer("to", to, {0, 1 << 16}, "last block of the range");
+  f.choice("memory", memory, {{"focus", LayerMemory::focus}, {"full", LayerMemory::full}},
+           "Focus entries, or every key and value for ever");
+  f.integer("k", k, {0, int64_t{1} << 32}, "bases per Focus token in these blocks; 0 = inherit");
+  choice_or_inherit(f, "local", local, kLocal, kLocalDoc);
+  choice_or_inherit(f, "history", history, kHistory, kHistoryDoc);
+  choice_or_inherit(f, "eviction", eviction, kEviction, kEvictionDoc);
+  f.integer("tail", tail, {-1, int64_t{1} << 32}, concat(kTailDoc, "; -1 = inherit"));
+  f.integer("sinks", sinks, {-1, int64_t{1} << 32}, concat(kSinksDoc, "; -1 = inherit"));
+  f.integer("entries_per_kmer", entries_per_kmer, {0, 1 << 16}, concat(kEntriesDoc, "; 0 = inherit"));
+}
+
 void FocusConfig::visit(config::Fields& f) {
   f.integer("k", k, {1, int64_t{1} << 32}, "bases per Focus token");
   visit_all_but_k(f);
@@ -30,22 +73,112 @@ void FocusConfig::visit_all_but_k(config::Fields& f) {
            "Focus tokens beside the bases, or inserted among them");
   f.choice("anchor", anchor, {{"end", Anchor::end}, {"start", Anchor::start}, {"center", Anchor::center}},
            "rotary position of an entry within its k-mer");
-  f.choice("local", local, {{"window", Local::window}, {"kmer", Local::kmer}},
-           "raw bases a base sees: all earlier ones of its window (App. A), or of its k-mer (section 3.2)");
-  f.choice("history", history, {{"all", History::all}, {"window", History::window}, {"none", History::none}},
-           "entries that are seen: of all earlier windows (App. A), of this window and the shared boundary (section 3.2), or none");
+  f.choice("local", local, kLocal, kLocalDoc);
+  f.choice("history", history, kHistory, kHistoryDoc);
+  f.choice("eviction", eviction, kEviction, kEvictionDoc);
+  f.integer("tail", tail, {0, int64_t{1} << 32}, kTailDoc);
+  f.integer("sinks", sinks, {0, int64_t{1} << 32}, kSinksDoc);
+  f.integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
   f.choice("unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}}, "how an entry is made");
   f.integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
   f.boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
   f.integers("layers", layers, {0, 1 << 16}, "blocks whose attention is compressed; empty = all attention blocks");
+  f.list("schedule", schedule, "overrides for ranges of blocks; where ranges overlap the later one wins");
   f.group("fitted", fitted, "the fitted unit");
   f.group("paper", paper, "the paper's unit");
+}
+
+std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
+  if (!layers.empty() && std::find(layers.begin(), layers.end(), block) == layers.end()) return std::nullopt;
+  FocusConfig out = *this;
+  out.schedule.clear();
+  bool full = false;
+  for (const LayerSchedule& part : schedule) {
+    if (block < part.from || block > part.to) continue;
+    full = part.memory == LayerMemory::full;
+    if (part.k > 0) out.k = part.k;
+    out.local = part.local.value_or(out.local);
+    out.history = part.history.value_or(out.history);
+    out.eviction = part.eviction.value_or(out.eviction);
+    if (part.tail >= 0) out.tail = part.tail;
+    if (part.sinks >= 0) out.sinks = part.sinks;
+    if (part.entries_per_kmer > 0) out.entries_per_kmer = part.entries_per_kmer;
+  }
+  if (full) return std::nullopt;
+  return out;
 }
 
 void MemoryConfig::visit(config::Fields& f) {
   f.group("window", window, "the window plan");
   f.group("focus", focus, "Focus tokens");
 }
+
+namespace {
+
+/// Visibility rules that contradict each other or have no effect. `where`: the settings' place, for messages.
+void validate_visibility(const WindowConfig& window, const FocusConfig& focus, const std::string& where) {
+  const WindowPlan plan(window, focus.k);
+  const bool is_inline = focus.stream == Stream::inline_tokens, paper = focus.unit == UnitKind::paper;
+  if (focus.history == History::window && focus.local == Local::window && !is_inline && window.remainder == Remainder::drop) {
+    fail<ConfigError>(
+        where,
+        ".history 'window' passes on the last k-mer's entry only; with window.remainder 'drop' it would not cover the window's end");
+  }
+  if (focus.eviction == Eviction::rolling) {
+    if (window.unit == WindowUnit::focus)
+      fail<ConfigError>(where, ".eviction 'rolling' measures age in bases: it needs window.unit 'bases'");
+    if (focus.local == Local::kmer) fail<ConfigError>(where, ".eviction has no effect with ", where, ".local 'kmer': a base sees its own k-mer only");
+    if (focus.history == History::window)
+      fail<ConfigError>(where, ".eviction 'rolling' has no windows whose entries ", where, ".history 'window' could name");
+    if (focus.tail > 0) fail<ConfigError>(where, ".tail has no effect with ", where, ".eviction 'rolling': the newest window.size bases are always raw");
+    if (paper && focus.paper.focus_sees == FocusSees::window)
+      fail<ConfigError>(where, ".paper.focus_sees 'window' has no meaning with ", where, ".eviction 'rolling': the oldest k-mer has nothing raw before it");
+  }
+  for (const auto& [name, bases] : {std::pair{"tail", focus.tail}, std::pair{"sinks", focus.sinks}}) {
+    if (bases == 0) continue;
+    if (focus.local == Local::kmer)
+      fail<ConfigError>(where, ".", name, " has no effect with ", where, ".local 'kmer': a base sees raw bases of its own k-mer only");
+    if (focus.history == History::window)
+      fail<ConfigError>(where, ".", name, " contradicts ", where, ".history 'window', which passes on one boundary entry and nothing else");
+  }
+  if (focus.tail > plan.window_bases())
+    fail<ConfigError>(where, ".tail = ", focus.tail, " is longer than a window of ", plan.window_bases(), " bases");
+  if (focus.sinks > 0) {
+    const int64_t most = plan.kmer(0, plan.num_kmers(0) - 1).end;
+    if (focus.sinks > most) fail<ConfigError>(where, ".sinks = ", focus.sinks, " reaches beyond the ", most, " bases of the first window's k-mers");
+    if (is_inline && paper)
+      fail<ConfigError>(where, ".sinks with focus.stream 'inline' and focus.unit 'paper': the first Focus tokens are entries before the window "
+                               "closes, and would stand beside their own raw bases for ever");
+  }
+  if (focus.entries_per_kmer > 1 && paper)
+    fail<ConfigError>(where, ".entries_per_kmer above 1 needs focus.unit 'fitted': the paper's unit makes one entry per Focus token; use a smaller k");
+}
+
+void validate_schedule(const MemoryConfig& config) {
+  const FocusConfig& focus = config.focus;
+  for (std::size_t i = 0; i < focus.schedule.size(); ++i) {
+    const LayerSchedule& part = focus.schedule[i];
+    const std::string where = concat("focus.schedule.", i);
+    if (part.to < part.from) fail<ConfigError>(where, ": to = ", part.to, " lies before from = ", part.from);
+    const bool overrides = part.k > 0 || part.local || part.history || part.eviction || part.tail >= 0 || part.sinks >= 0 || part.entries_per_kmer > 0;
+    if (part.memory == LayerMemory::full && overrides)
+      fail<ConfigError>(where, ": with memory 'full' every key and value is kept, the other settings have no effect; remove them");
+    if (part.memory == LayerMemory::focus && !overrides && focus.schedule.size() == 1)
+      fail<ConfigError>(where, " overrides nothing; remove it");
+    if (part.k > 0 && focus.stream == Stream::inline_tokens)
+      fail<ConfigError>(where, ".k: with focus.stream 'inline' Focus tokens pass through every layer, so all layers share one k");
+    const bool moves_close = part.k > 0 || part.local || part.eviction || part.sinks >= 0;
+    if (focus.unit == UnitKind::paper && moves_close)
+      fail<ConfigError>(where, ": with focus.unit 'paper' Focus states pass from layer to layer, so all layers close the same k-mers at the same "
+                               "time; only memory, history and tail may differ");
+    // Every block of the range has the same settings but where ranges overlap: its first and last stand for all.
+    for (const int64_t block : {part.from, part.to}) {
+      if (const auto layer = focus.at(block)) validate_visibility(config.window, *layer, where);
+    }
+  }
+}
+
+}  // namespace
 
 void MemoryConfig::validate() const {
   const WindowPlan plan(window, focus.k);
@@ -54,11 +187,8 @@ void MemoryConfig::validate() const {
         "focus.anchor must be 'end' with focus.stream 'inline': a Focus token before or inside its k-mer would show the k-mer to its own "
         "bases through the Hyena convolutions");
   }
-  if (focus.history == History::window && focus.local == Local::window && focus.stream == Stream::side &&
-      window.remainder == Remainder::drop) {
-    fail<ConfigError>(
-        "focus.history 'window' passes on the last k-mer's entry only; with window.remainder 'drop' it would not cover the window's end");
-  }
+  validate_visibility(window, focus, "focus");
+  validate_schedule(*this);
   const FittedUnitConfig fitted_default;
   const PaperUnitConfig paper_default;
   if (focus.unit == UnitKind::paper &&

@@ -66,6 +66,15 @@ void Entries::detach() {
   }
 }
 
+Entries raw_entries(const Tensor& k, const Tensor& v, int64_t begin, int64_t end, int64_t window, int64_t first_base) {
+  Entries out;
+  if (begin >= end) return out;
+  out.k = k.narrow(2, begin, end - begin);
+  out.v = v.narrow(2, begin, end - begin);
+  for (int64_t i = begin; i < end; ++i) out.origin.push_back({window, first_base + i});
+  return out;
+}
+
 int64_t bytes_per_entry(int64_t batch, int64_t kv_heads, int64_t head_dim, at::ScalarType dtype, bool with_beta) {
   return batch * kv_heads *
          (2 * head_dim * static_cast<int64_t>(at::elementSize(dtype)) + (with_beta ? static_cast<int64_t>(sizeof(float)) : 0));

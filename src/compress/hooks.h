@@ -1,12 +1,12 @@
 // The two attention hooks of a compressed model, and the visibility rules they share.
 #pragma once
 
-#include <algorithm>
 #include <map>
 #include <memory>
 #include <vector>
 
 #include "focus/compress/compressed_model.h"
+#include "focus/compress/layer_rules.h"
 
 namespace focus::compress {
 
@@ -14,26 +14,22 @@ namespace focus::compress {
 struct HookContext {
   const WindowPlan& plan;
   const MemoryConfig& config;
-  const FocusAdapter* adapter = nullptr;    // Focus
-  const RetentionPolicy* policy = nullptr;  // rivals
-  int64_t first_base = 0;                   // of the call
-  std::vector<bool> is_focus;               // inline: per token of the call; empty = bases only
+  const std::map<int64_t, LayerRules>& rules;  // of the blocks that Focus compresses
+  const FocusAdapter* adapter = nullptr;       // Focus
+  const RetentionPolicy* policy = nullptr;     // rivals
+  int64_t first_base = 0;                      // of the call
+  std::vector<bool> is_focus;                  // inline: per token of the call; empty = bases only
 
   bool inline_stream() const { return adapter != nullptr && config.focus.stream == Stream::inline_tokens; }
-  bool by_kmer() const { return adapter != nullptr && config.focus.local == Local::kmer; }
-  History history() const { return adapter != nullptr ? config.focus.history : History::all; }
-  /// nullptr where nothing is compressed by Focus: the adapter has no unit there, or the configuration leaves the layer out.
-  const FocusUnit* unit(int64_t block) const {
-    const auto& layers = config.focus.layers;
-    if (adapter == nullptr || (!layers.empty() && std::find(layers.begin(), layers.end(), block) == layers.end())) return nullptr;
-    return adapter->unit(block);
+  /// nullptr where Focus compresses nothing: another policy does, or the layer keeps everything.
+  const LayerRules* rules_of(int64_t block) const {
+    const auto found = rules.find(block);
+    return found == rules.end() ? nullptr : &found->second;
   }
-  /// Whether entries of the open window are visible to later bases of it: where their raw bases are gone, or where the paper inserts Focus
-  /// tokens as ordinary earlier tokens. A fitted entry stands for the mass of its bases, so beside them it would count that mass twice.
-  bool sees_open_entries() const { return by_kmer() || (inline_stream() && config.focus.unit == UnitKind::paper); }
 };
 
-/// Focus states of the side stream during one call: they pass from layer to layer beside the bases.
+/// Focus states of the side stream during one call: they pass from layer to layer beside the bases. All layers of a unit that has such
+/// states close the same k-mers together.
 class SideStates {
  public:
   /// [B, m, D] of the k-mers from first_kmer on: as the last layer left them, or the embedding.
@@ -51,17 +47,22 @@ class MemoryState final : public cache::LayerState {
   std::unique_ptr<cache::LayerState> snapshot() const override { return std::make_unique<MemoryState>(*this); }
   cache::TensorMap save() const override;
   void load(const cache::TensorMap& saved, const at::Device& device) override;
-  int64_t num_bytes() const override { return retained.num_bytes() + open_bytes(); }
+  int64_t num_bytes() const override { return retained.num_bytes() + pending.num_bytes() + open_bytes(); }
   void detach() override;
   int64_t open_bytes() const;
   void append(const at::Tensor& k_new, const at::Tensor& v_new, const at::Tensor& q_new, const at::Tensor& u_new,
               const at::Tensor& positions_new);
   int64_t num_open() const { return k.defined() ? k.size(2) : 0; }
-  void drop_open();
+  /// Open bases that are not summarised yet: the last ones.
+  int64_t num_unread() const { return u.defined() ? u.size(1) : 0; }
+  void drop_open() { keep_open(0, 0); }
+  /// Drops all but the last `raw` open bases, and queries and inputs of all but the last `unread`.
+  void keep_open(int64_t raw, int64_t unread);
 
-  Entries retained;
+  Entries retained;                 // visible
+  Entries pending;                  // of k-mers whose bases are still raw in the tail
   at::Tensor k, v;                  // [B, G, n, E] open bases
-  at::Tensor q, u;                  // [B, H, n, E], [B, n, D]; only where a unit needs them
+  at::Tensor q, u;                  // [B, H, unread, E], [B, unread, D]; only where a unit needs them
   at::Tensor positions;             // [n]
   std::vector<at::Tensor> focus_x;  // inline, fitted: states of the open window's Focus tokens, [B, 1, D] each
 };

@@ -19,6 +19,7 @@ Tensor cut(const Tensor& t) { return t.defined() ? t.detach() : t; }
 std::unique_ptr<cache::LayerState> MemoryState::clone() const {
   auto out = std::make_unique<MemoryState>();
   out->retained = retained.clone();
+  out->pending = pending.clone();
   out->k = copy(k);
   out->v = copy(v);
   out->q = copy(q);
@@ -37,6 +38,7 @@ int64_t MemoryState::open_bytes() const {
 
 void MemoryState::detach() {
   retained.detach();
+  pending.detach();
   for (Tensor* t : {&k, &v, &q, &u}) *t = cut(*t);
   for (Tensor& x : focus_x) x = cut(x);
 }
@@ -49,49 +51,76 @@ void MemoryState::append(const Tensor& k_new, const Tensor& v_new, const Tensor&
   positions = join(positions, positions_new, 0);
 }
 
-void MemoryState::drop_open() {
-  k = v = q = u = positions = Tensor();
-  focus_x.clear();
+void MemoryState::keep_open(int64_t raw, int64_t unread) {
+  if (raw == 0) {
+    k = v = q = u = positions = Tensor();
+    focus_x.clear();
+    return;
+  }
+  const auto last = [](Tensor& t, int64_t count, int64_t dim) {
+    if (!t.defined() || t.size(dim) <= count) return;
+    if (count == 0) {
+      t = Tensor();
+      return;
+    }
+    t = t.narrow(dim, t.size(dim) - count, count);
+    if (!at::GradMode::is_enabled()) t = t.clone(at::MemoryFormat::Contiguous);
+  };
+  last(k, raw, 2);
+  last(v, raw, 2);
+  last(positions, raw, 0);
+  last(q, unread, 2);
+  last(u, unread, 1);
 }
 
 cache::TensorMap MemoryState::save() const {
   cache::TensorMap out;
-  const auto put = [&](const char* name, const Tensor& t) {
+  const auto put = [&](const std::string& name, const Tensor& t) {
     if (t.defined()) out.emplace(name, cache::saved_tensor(t));
   };
-  put("retained.k", retained.k);
-  put("retained.v", retained.v);
-  put("retained.beta", retained.beta);
+  const auto put_entries = [&](const std::string& name, const Entries& entries) {
+    put(name + ".k", entries.k);
+    put(name + ".v", entries.v);
+    put(name + ".beta", entries.beta);
+    if (entries.empty()) return;
+    std::vector<int64_t> origin;
+    for (const EntryOrigin& entry : entries.origin) origin.insert(origin.end(), {entry.window, entry.index});
+    out.emplace(name + ".origin", at::tensor(origin).view({-1, 2}));
+  };
+  put_entries("retained", retained);
+  put_entries("pending", pending);
   put("k", k);
   put("v", v);
   put("q", q);
   put("u", u);
   put("positions", positions);
-  if (!retained.empty()) {
-    std::vector<int64_t> origin;
-    for (const EntryOrigin& entry : retained.origin) origin.insert(origin.end(), {entry.window, entry.index});
-    out.emplace("retained.origin", at::tensor(origin).view({-1, 2}));
-  }
   if (!focus_x.empty()) out.emplace("focus_x", cache::saved_tensor(at::cat(focus_x, 1)));
   return out;
 }
 
 void MemoryState::load(const cache::TensorMap& saved, const at::Device& device) {
-  const auto get = [&](const char* name) { return saved.contains(name) ? cache::loaded_tensor(saved, name, device) : Tensor(); };
-  retained.k = get("retained.k");
-  retained.v = get("retained.v");
-  retained.beta = get("retained.beta");
+  const auto get = [&](const std::string& name) { return saved.contains(name) ? cache::loaded_tensor(saved, name, device) : Tensor(); };
+  const auto get_entries = [&](const std::string& name) {
+    Entries out;
+    out.k = get(name + ".k");
+    out.v = get(name + ".v");
+    out.beta = get(name + ".beta");
+    if (saved.contains(name + ".origin")) {
+      const Tensor origin = cache::loaded_tensor(saved, name + ".origin", at::kCPU);
+      for (int64_t i = 0; i < origin.size(0); ++i) out.origin.push_back({origin[i][0].item<int64_t>(), origin[i][1].item<int64_t>()});
+    }
+    if (static_cast<int64_t>(out.origin.size()) != out.size())
+      fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
+    return out;
+  };
+  retained = get_entries("retained");
+  pending = get_entries("pending");
   k = get("k");
   v = get("v");
   q = get("q");
   u = get("u");
   positions = get("positions");
-  if (saved.contains("retained.origin")) {
-    const Tensor origin = cache::loaded_tensor(saved, "retained.origin", at::kCPU);
-    for (int64_t i = 0; i < origin.size(0); ++i) retained.origin.push_back({origin[i][0].item<int64_t>(), origin[i][1].item<int64_t>()});
-  }
-  if (static_cast<int64_t>(retained.origin.size()) != retained.size() || k.defined() != positions.defined())
-    fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
+  if (k.defined() != positions.defined()) fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
   if (saved.contains("focus_x")) {
     for (const Tensor& x : cache::loaded_tensor(saved, "focus_x", device).split(1, 1)) focus_x.push_back(x.clone());
   }

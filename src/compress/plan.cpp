@@ -77,6 +77,11 @@ int64_t WindowPlan::kmer_of(int64_t base) const {
 
 int64_t WindowPlan::kmers_before(int64_t window) const { return window == 0 ? 0 : full_kmers(first_) + (window - 1) * full_kmers(later_); }
 
+int64_t WindowPlan::window_of_kmer(int64_t kmer) const {
+  const int64_t first = full_kmers(first_);
+  return kmer < first ? 0 : 1 + (kmer - first) / full_kmers(later_);
+}
+
 int64_t WindowPlan::kmers_completed(int64_t base) const {
   const int64_t w = window_of(base), inside = base - window(w).begin;
   // Within an open window every whole k of bases closes one k-mer, except that a merged remainder delays the last one to the window's end.

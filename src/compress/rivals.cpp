@@ -8,12 +8,7 @@ using at::Tensor;
 
 /// The span's raw bases [begin, end) as entries.
 Entries raw(const ClosedSpan& span, int64_t begin, int64_t end) {
-  Entries out;
-  if (begin >= end) return out;
-  out.k = span.k.narrow(2, begin, end - begin);
-  out.v = span.v.narrow(2, begin, end - begin);
-  for (int64_t i = begin; i < end; ++i) out.origin.push_back({span.window, span.first_base + i});
-  return out;
+  return raw_entries(span.k, span.v, begin, end, span.window, span.first_base);
 }
 
 Entries pick(const ClosedSpan& span, const std::vector<int64_t>& bases) {

@@ -14,14 +14,20 @@ Tensor attend(const Tensor& q, const Entries& retained, const Tensor& k, const T
   return ops::memory_attention(q, {retained.k, retained.v, retained.beta}, k, v);
 }
 
+Tensor last_positions(const ClosedSpan& span) {
+  std::vector<int64_t> ends;
+  for (const Span& kmer : span.kmers) ends.push_back(kmer.end - 1);
+  return span.positions.index_select(0, at::tensor(ends, at::kLong).to(span.positions.device()));
+}
+
 /// One call of one layer.
 class Walk {
  public:
   Walk(const HookContext& context, SideStates& side, const model::AttentionCall& call)
-      : c_(context), side_(side), call_(call), unit_(context.unit(call.block)), state_(*dynamic_cast<MemoryState*>(call.state)) {
-    // Layers that the adapter leaves alone keep everything.
+      : c_(context), side_(side), call_(call), rules_(context.rules_of(call.block)), state_(*dynamic_cast<MemoryState*>(call.state)) {
+    unit_ = rules_ != nullptr ? c_.adapter->unit(call.block) : nullptr;
+    // Layers that Focus leaves alone keep everything.
     policy_ = c_.policy != nullptr ? c_.policy : unit_ == nullptr ? &kKeepAll : nullptr;
-    by_kmer_ = unit_ != nullptr && c_.by_kmer();
   }
 
   Tensor run() {
@@ -36,19 +42,26 @@ class Walk {
         close_at(base);
         continue;
       }
+      if (rules_ != nullptr && rules_->rolling()) evict_before(base);
+      int64_t stop = rules_ != nullptr ? rules_->next_change(base) : c_.plan.next_close(base, false);
       // An inline stream pauses at every k-mer's end, where its Focus token follows.
-      const int64_t stop = c_.plan.next_close(base, by_kmer_ || c_.inline_stream());
+      if (c_.inline_stream()) stop = std::min(stop, c_.plan.next_close(base, true));
       const int64_t count = std::min(stop - base, length - row);
       outputs_.push_back(bases(row, count));
       row += count;
       base += count;
-      const bool focus_follows = c_.inline_stream() && c_.plan.kmer_of(base - 1) >= 0;
-      if (base == stop && !focus_follows) close_at(base);
+      if (!focus_follows(base)) close_at(base);
     }
     return outputs_.size() == 1 ? outputs_[0] : at::cat(outputs_, 1);
   }
 
  private:
+  bool ends_kmer(int64_t base) const {
+    const int64_t window = c_.plan.window_of(base - 1), j = c_.plan.kmer_of(base - 1);
+    return j >= 0 && c_.plan.kmer(window, j).end == base;
+  }
+  bool focus_follows(int64_t base) const { return c_.inline_stream() && ends_kmer(base); }
+
   Tensor bases(int64_t row, int64_t count) {
     const Tensor k = now_.k.narrow(2, row, count), v = now_.v.narrow(2, row, count), q = now_.q.narrow(2, row, count);
     const bool needs = unit_ != nullptr;
@@ -56,21 +69,22 @@ class Walk {
     return call_.attention.output(attend(q, state_.retained, state_.k, state_.v));
   }
 
-  /// The span [begin, num_open) of the open bases with the given k-mers (relative to it).
-  ClosedSpan span(int64_t begin, int64_t window, int64_t first_base, int64_t first_kmer, std::vector<Span> kmers) const {
-    const int64_t count = state_.num_open() - begin;
-    const auto part = [&](const Tensor& t, int64_t dim) { return t.defined() ? t.narrow(dim, begin, count) : t; };
+  /// The unread bases from `begin` on (`count` of them, counted among the unread ones) with the given k-mers, relative to `begin`.
+  ClosedSpan span(int64_t begin, int64_t count, int64_t window, int64_t first_base, int64_t first_kmer, std::vector<Span> kmers) const {
+    const bool has_queries = state_.u.defined();
+    const int64_t read = has_queries ? state_.num_open() - state_.num_unread() : 0;
+    const auto raw = [&](const Tensor& t, int64_t dim) { return t.narrow(dim, read + begin, count); };
     ClosedSpan out{.attention = call_.attention,
                    .pre_norm = call_.pre_norm,
                    .window = window,
                    .first_base = first_base,
                    .first_kmer = first_kmer,
                    .kmers = std::move(kmers),
-                   .positions = part(state_.positions, 0),
-                   .q = part(state_.q, 2),
-                   .k = part(state_.k, 2),
-                   .v = part(state_.v, 2),
-                   .u_BND = part(state_.u, 1),
+                   .positions = raw(state_.positions, 0),
+                   .q = has_queries ? state_.q.narrow(2, begin, count) : Tensor(),
+                   .k = raw(state_.k, 2),
+                   .v = raw(state_.v, 2),
+                   .u_BND = has_queries ? state_.u.narrow(1, begin, count) : Tensor(),
                    .focus_x = {},
                    .focus_positions = {}};
     return out;
@@ -78,92 +92,147 @@ class Walk {
 
   /// Inline: the Focus token after base `base - 1`.
   Tensor focus_row(int64_t row, int64_t base) {
-    const int64_t window = c_.plan.window_of(base - 1), j = c_.plan.kmer_of(base - 1);
-    const Span kmer = c_.plan.kmer(window, j);
-    FOCUS_CHECK(kmer.end == base, "Focus token away from its k-mer's end");
-    const Tensor x = call_.x_BLD.narrow(1, row, 1);
     if (unit_ == nullptr) {
       // An uncompressed layer: the Focus token is an ordinary token that sees and is seen.
       return bases(row, 1);
     }
+    const WindowPlan& plan = rules_->plan();
+    const int64_t window = plan.window_of(base - 1), j = plan.kmer_of(base - 1);
+    const Span kmer = plan.kmer(window, j);
+    FOCUS_CHECK(kmer.end == base, "Focus token away from its k-mer's end");
+    const Tensor x = call_.x_BLD.narrow(1, row, 1);
     if (unit_->updates_focus_state()) {
       const bool sees_window = c_.config.focus.paper.focus_sees == FocusSees::window;
-      const int64_t open = state_.num_open(), begin = sees_window ? 0 : open - kmer.size();
-      ClosedSpan s =
-          span(begin, window, base - (open - begin), c_.plan.kmers_before(window) + j, {{open - begin - kmer.size(), open - begin}});
+      const int64_t seen = base - (sees_window ? plan.window(window).begin : kmer.begin);
+      ClosedSpan s = span(state_.num_unread() - seen, seen, window, base - seen, plan.kmers_before(window) + j, {{seen - kmer.size(), seen}});
       s.focus_x = x;
       s.focus_positions = positions_.narrow(0, row, 1);
       const Summary summary = unit_->summarise(s, state_.retained);
-      if (c_.history() != History::none) state_.retained.append(summary.entries);
+      if (rules_->focus().history != History::none) state_.retained.append(summary.entries);
       return summary.focus_x - x;
     }
     state_.focus_x.push_back(x);
-    const int64_t open = state_.num_open(), begin = open - kmer.size();
     const Tensor q = now_.q.narrow(2, row, 1);
     // It sees its own k-mer and the past, none of them after it: no causal mask is needed.
+    const int64_t begin = state_.num_open() - kmer.size();
     const Tensor k = state_.k.narrow(2, begin, kmer.size()), v = state_.v.narrow(2, begin, kmer.size());
     return call_.attention.output(attend(q, state_.retained, k, v));
   }
 
-  void close_at(int64_t base) {
-    const int64_t window = c_.plan.window_of(base - 1);
-    const bool window_ends = base == c_.plan.window(window).end;
-    const int64_t j = c_.plan.kmer_of(base - 1);
-    const bool kmer_ends = j >= 0 && base == c_.plan.kmer(window, j).end;
-    if (policy_ != nullptr) {
-      if (!window_ends || state_.num_open() == 0) return;
-      const int64_t first = c_.plan.window(window).begin;
-      policy_->close(span(0, window, first, c_.plan.kmers_before(window), c_.plan.kmers(window)), state_.retained);
-      state_.drop_open();
-      return;
-    }
-    if (by_kmer_ ? kmer_ends : window_ends) summarise(window, by_kmer_ ? j : -1);
-    if (by_kmer_ && kmer_ends) state_.drop_open();
-    if (window_ends) {
-      state_.drop_open();
-      forget(window);
+  /// Rolling eviction: k-mers whose first base is W bases old when `base` comes.
+  void evict_before(int64_t base) {
+    for (;;) {
+      const int64_t begin = base - state_.num_open(), keep_from = rules_->visible(base).raw_begin;
+      if (begin >= keep_from) return;
+      const Span oldest = rules_->atom(begin);
+      const int64_t window = rules_->plan().window_of(begin), j = rules_->plan().kmer_of(begin);
+      const int64_t kmer = rules_->plan().kmers_before(window) + j;
+      if (j >= 0 && kmer >= rules_->sink_kmers() && makes_entries()) {
+        // Its reference queries are those of all raw bases; a Focus query has no use for later bases.
+        const int64_t count = unit_->updates_focus_state() ? oldest.size() : state_.num_open();
+        state_.retained.append(summarise(span(0, count, window, begin, kmer, {{0, oldest.size()}}), state_.retained));
+      } else if (j >= 0) {
+        if (kmer < rules_->sink_kmers()) state_.retained.append(raw_entries(state_.k, state_.v, 0, oldest.size(), window, begin));
+        if (!state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin());
+      }
+      const int64_t left = state_.num_open() - oldest.size();
+      state_.keep_open(left, left);
     }
   }
 
-  /// Entries of k-mer j, or of all k-mers of the window (j = -1), unless the Focus rows have made them already.
-  void summarise(int64_t window, int64_t j) {
-    if (c_.history() == History::none) return;
-    if (c_.inline_stream() && unit_->updates_focus_state()) return;
-    const bool all = j < 0;
-    std::vector<Span> kmers = all ? c_.plan.kmers(window) : std::vector<Span>{{0, state_.num_open()}};
-    const int64_t first_kmer = c_.plan.kmers_before(window) + (all ? 0 : j);
-    const auto count = static_cast<int64_t>(kmers.size());
-    const int64_t first_base = all ? c_.plan.window(window).begin : c_.plan.kmer(window, j).begin;
-    ClosedSpan s = span(0, window, first_base, first_kmer, std::move(kmers));
-    if (unit_->updates_focus_state()) {
-      s.focus_x = side_.get(first_kmer, count, c_.adapter->embedding, s.u_BND);
-      std::vector<int64_t> ends;
-      for (const Span& kmer : s.kmers) ends.push_back(kmer.end - 1);
-      s.focus_positions = s.positions.index_select(0, at::tensor(ends).to(s.positions.device()));
-    } else if (!state_.focus_x.empty()) {
-      s.focus_x = at::cat(state_.focus_x, 1);
+  bool makes_entries() const { return rules_->focus().history != History::none && !rules_->made_in_stream(); }
+
+  void close_at(int64_t base) {
+    const int64_t window = c_.plan.window_of(base - 1);
+    if (policy_ != nullptr) {
+      if (base != c_.plan.window(window).end || state_.num_open() == 0) return;
+      const int64_t first = c_.plan.window(window).begin;
+      policy_->close(span(0, state_.num_open(), window, first, c_.plan.kmers_before(window), c_.plan.kmers(window)), state_.retained);
+      state_.drop_open();
+      return;
     }
-    const Summary summary = unit_->summarise(s, state_.retained);
-    if (summary.focus_x.defined()) side_.set(first_kmer, summary.focus_x);
-    state_.retained.append(summary.entries);
+    if (rules_->rolling()) return;
+    const WindowPlan& plan = rules_->plan();
+    const int64_t own_window = plan.window_of(base - 1), j = plan.kmer_of(base - 1);
+    const bool window_ends = base == plan.window(own_window).end;
+    if (rules_->by_kmer()) {
+      if (j >= 0 && base == plan.kmer(own_window, j).end) {
+        if (makes_entries()) {
+          const int64_t count = state_.num_open();
+          state_.retained.append(
+              summarise(span(0, count, own_window, base - count, plan.kmers_before(own_window) + j, {{0, count}}), state_.retained));
+        }
+        state_.drop_open();
+      }
+    } else if (window_ends) {
+      close_window(own_window);
+    }
+    if (window_ends) {
+      if (rules_->by_kmer()) state_.drop_open();
+      forget(own_window);
+    }
+  }
+
+  void close_window(int64_t window) {
+    const WindowPlan& plan = rules_->plan();
+    const Span bases = plan.window(window);
+    const int64_t tail_begin = rules_->tail_begin(window + 1), tail = bases.end - tail_begin;
+    const int64_t sinks = window == 0 ? rules_->sink_kmers() : 0;
+    Entries made;
+    const int64_t count = plan.num_kmers(window) - sinks;
+    if (makes_entries() && count > 0) {
+      std::vector<Span> kmers = plan.kmers(window);
+      kmers.erase(kmers.begin(), kmers.begin() + sinks);
+      if (sinks > 0 && !state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin(), state_.focus_x.begin() + sinks);
+      Entries seen = state_.retained;
+      seen.append(state_.pending);
+      made = summarise(span(0, bases.size(), window, bases.begin, plan.kmers_before(window) + sinks, std::move(kmers)), seen);
+    }
+    if (sinks > 0) state_.retained.append(raw_entries(state_.k, state_.v, 0, rules_->sink_bases(), window, bases.begin));
+    state_.retained.append(state_.pending);
+    state_.pending = {};
+    if (!made.empty()) {
+      // Entries of k-mers that stay raw in the tail wait until it goes.
+      const int64_t begin = rules_->entry_index(plan.kmers_before(window) + sinks);
+      const int64_t shown = std::min(rules_->entry_index(plan.kmers_completed(tail_begin)) - begin, made.size());
+      state_.retained.append(made.slice(0, shown));
+      state_.pending.append(made.slice(shown, made.size()));
+    }
     state_.focus_x.clear();
+    state_.keep_open(tail, 0);
+  }
+
+  /// The entries of the span's k-mers.
+  Entries summarise(ClosedSpan s, const Entries& history) {
+    const auto count = static_cast<int64_t>(s.kmers.size());
+    if (unit_->updates_focus_state()) {
+      s.focus_x = side_.get(s.first_kmer, count, c_.adapter->embedding, s.u_BND);
+      s.focus_positions = last_positions(s);
+    } else if (!state_.focus_x.empty()) {
+      s.focus_x = at::cat(std::vector<Tensor>(state_.focus_x.begin(), state_.focus_x.begin() + count), 1);
+      state_.focus_x.erase(state_.focus_x.begin(), state_.focus_x.begin() + count);
+    }
+    Summary summary = unit_->summarise(s, history);
+    if (summary.focus_x.defined()) side_.set(s.first_kmer, summary.focus_x);
+    return std::move(summary.entries);
   }
 
   /// What the history rule drops when a window ends.
   void forget(int64_t window) {
-    if (c_.history() == History::all) return;
+    if (rules_->focus().history != History::window) return;
     Entries& kept = state_.retained;
-    const bool boundary = c_.history() == History::window && !kept.empty() && kept.origin.back().window == window;
-    kept.keep(boundary ? kept.size() - 1 : kept.size(), kept.size());
+    const Span last = rules_->plan().kmer(window, rules_->plan().num_kmers(window) - 1);
+    const bool boundary = !kept.empty() && kept.origin.back().window == window;
+    kept.keep(boundary ? kept.size() - rules_->entries_of(last) : kept.size(), kept.size());
   }
 
   const HookContext& c_;
   SideStates& side_;
   const model::AttentionCall& call_;
-  const FocusUnit* unit_;
+  const LayerRules* rules_;
+  const FocusUnit* unit_ = nullptr;
   const RetentionPolicy* policy_ = nullptr;
   MemoryState& state_;
-  bool by_kmer_ = false;
   Tensor positions_;
   nn::Projection now_;
   std::vector<Tensor> outputs_;

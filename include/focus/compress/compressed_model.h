@@ -10,6 +10,7 @@
 #include <string>
 
 #include "focus/compress/config.h"
+#include "focus/compress/layer_rules.h"
 #include "focus/compress/policy.h"
 #include "focus/compress/unit.h"
 #include "focus/model/backbone.h"
@@ -52,7 +53,8 @@ class CompressedModel {
 
   /// Continues a stream by tokens [B, n >= 1]. The result does not depend on how a sequence is cut into calls (up to rounding).
   HiddenStates forward(const at::Tensor& tokens_BL, CompressedStream& stream) const;
-  /// A whole sequence [B, L] in one pass with masks; only with an adapter. Cost L (W + L/k); no L x L array.
+  /// A whole sequence [B, L] in one pass, each base shown exactly what the stream would still hold; only with an adapter. Cost
+  /// L (W + L/k); no L x L array.
   HiddenStates parallel(const at::Tensor& tokens_BL) const;
 
   MemoryUse memory_use(const CompressedStream& stream) const;
@@ -73,12 +75,14 @@ class CompressedModel {
   struct Expanded;
   Expanded expand(const at::Tensor& tokens_BL, int64_t first_base) const;
   HiddenStates collect(const at::Tensor& hidden, const Expanded& expanded) const;
+  void make_rules();
 
   std::shared_ptr<model::Backbone> backbone_;
   std::shared_ptr<FocusAdapter> adapter_;
   MemoryConfig config_;
   std::shared_ptr<RetentionPolicy> policy_;
   WindowPlan plan_;
+  std::map<int64_t, LayerRules> rules_;  // of the blocks that Focus compresses
 };
 
 }  // namespace focus::compress

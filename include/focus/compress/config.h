@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,8 @@ enum class Anchor { end, start, center };
 enum class Local { window, kmer };
 enum class History { all, window, none };
 enum class FocusSees { kmer, window };
+/// window: a window's raw bases go when it closes (the paper); rolling: a k-mer's go when its first base is W bases old.
+enum class Eviction { window, rolling };
 enum class UnitKind { fitted, paper };
 enum class Update { residual, replace };
 enum class EntrySource { backbone, own };
@@ -36,20 +39,41 @@ struct FittedUnitConfig {
   void visit(config::Fields& f);
 };
 
+enum class LayerMemory { focus, full };
+
+/// Overrides for a range of blocks. A field left out (k 0, 'inherit', -1) is as in FocusConfig.
+struct LayerSchedule {
+  int64_t from = 0, to = 0;  // block indices, both included
+  LayerMemory memory = LayerMemory::focus;
+  int64_t k = 0;
+  std::optional<Local> local;
+  std::optional<History> history;
+  std::optional<Eviction> eviction;
+  int64_t tail = -1, sinks = -1, entries_per_kmer = 0;
+  void visit(config::Fields& f);
+};
+
 struct FocusConfig {
   int64_t k = 100;
   Stream stream = Stream::side;
   Anchor anchor = Anchor::end;
   Local local = Local::window;
   History history = History::all;
+  Eviction eviction = Eviction::window;
+  int64_t tail = 0;              // last bases of a closed window kept raw during the next one, rounded up to whole k-mers
+  int64_t sinks = 0;             // first bases of the sequence kept raw for ever, rounded up to whole k-mers
+  int64_t entries_per_kmer = 1;  // fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the fit of the rest
   UnitKind unit = UnitKind::fitted;
   int64_t rank = 16;            // of trained maps; 0 = full
   bool bias = true;             // entries carry a log-mass beta; off = the paper
   std::vector<int64_t> layers;  // block indices of the attention layers that are compressed; empty = all
+  std::vector<LayerSchedule> schedule;  // per-layer overrides; a later one wins
   FittedUnitConfig fitted;
   PaperUnitConfig paper;
   void visit(config::Fields& f);
   void visit_all_but_k(config::Fields& f);
+  /// The settings of one block, its overrides applied (`schedule` empty); nothing where the block keeps everything.
+  std::optional<FocusConfig> at(int64_t block) const;
 };
 
 struct MemoryConfig {

@@ -42,6 +42,8 @@ class WindowPlan {
   int64_t kmer_of(int64_t base) const;
   /// Number of k-mers (Focus tokens) of all windows before this one: the global index of its first.
   int64_t kmers_before(int64_t window) const;
+  /// The window that holds k-mer `kmer` of the whole sequence.
+  int64_t window_of_kmer(int64_t kmer) const;
   /// Number of k-mers that end at or before `base` (exclusive end): the Focus tokens inserted before that base.
   int64_t kmers_completed(int64_t base) const;
   /// Eq. 4: k-mers of closed windows plus the bases of the open one.
