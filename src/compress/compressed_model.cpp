@@ -98,8 +98,13 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
 HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
   FOCUS_CHECK(adapter_ != nullptr, "the parallel execution is for Focus; rivals stream");
   const Expanded expanded = expand(tokens_BL, 0);
-  MaskedHook hook(
-      {.plan = plan_, .config = config_, .rules = rules_, .adapter = adapter_.get(), .policy = nullptr, .first_base = 0, .is_focus = expanded.is_focus});
+  MaskedHook hook({.plan = plan_,
+                   .config = config_,
+                   .rules = rules_,
+                   .adapter = adapter_.get(),
+                   .policy = nullptr,
+                   .first_base = 0,
+                   .is_focus = expanded.is_focus});
   return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, &hook), expanded);
 }
 
@@ -139,9 +144,11 @@ MemoryUse CompressedModel::planned_use(int64_t length) const {
       const std::string kept = policy_ != nullptr ? policy_->name() : "full";
       entries = plan_.kmers_before(closed);
       bytes = entries * focus_entry_bytes(*backbone_, config_);
-      if (kept == "full") bytes = (entries = length - open) * raw_bytes;
+      // Where Focus tokens are inline, a layer that is not compressed keeps them like bases.
+      const bool focus_tokens = adapter_ != nullptr && config_.focus.stream == Stream::inline_tokens;
+      if (kept == "full") bytes = (entries = length - open + (focus_tokens ? entries : 0)) * raw_bytes;
       if (kept == "state_only") entries = bytes = 0;
-      use.open_bytes += open * open_bytes;
+      use.open_bytes += (open + (focus_tokens ? plan_.kmers_completed(length) - plan_.kmers_before(closed) : 0)) * open_bytes;
     }
     use.entries = std::max(use.entries, entries);
     use.retained_bytes += bytes;

@@ -33,8 +33,7 @@ void choice_or_inherit(config::Fields& f, std::string_view name, std::optional<E
 }
 
 const std::vector<std::pair<std::string, Local>> kLocal = {{"window", Local::window}, {"kmer", Local::kmer}};
-const std::vector<std::pair<std::string, History>> kHistory = {
-    {"all", History::all}, {"window", History::window}, {"none", History::none}};
+const std::vector<std::pair<std::string, History>> kHistory = {{"all", History::all}, {"window", History::window}, {"none", History::none}};
 const std::vector<std::pair<std::string, Eviction>> kEviction = {{"window", Eviction::window}, {"rolling", Eviction::rolling}};
 
 constexpr const char* kLocalDoc = "raw bases a base sees: all earlier ones of its window (App. A), or of its k-mer (section 3.2)";
@@ -121,18 +120,23 @@ void validate_visibility(const WindowConfig& window, const FocusConfig& focus, c
   const bool is_inline = focus.stream == Stream::inline_tokens, paper = focus.unit == UnitKind::paper;
   if (focus.history == History::window && focus.local == Local::window && !is_inline && window.remainder == Remainder::drop) {
     fail<ConfigError>(
-        where,
-        ".history 'window' passes on the last k-mer's entry only; with window.remainder 'drop' it would not cover the window's end");
+        where, ".history 'window' passes on the last k-mer's entry only; with window.remainder 'drop' it would not cover the window's end");
   }
+  if (paper && focus.local == Local::kmer && focus.paper.focus_sees == FocusSees::window)
+    fail<ConfigError>(
+        where, ".local 'kmer' drops a k-mer's raw bases when it closes, so focus.paper.focus_sees 'window' finds no others; use 'kmer'");
   if (focus.eviction == Eviction::rolling) {
     if (window.unit == WindowUnit::focus)
       fail<ConfigError>(where, ".eviction 'rolling' measures age in bases: it needs window.unit 'bases'");
-    if (focus.local == Local::kmer) fail<ConfigError>(where, ".eviction has no effect with ", where, ".local 'kmer': a base sees its own k-mer only");
+    if (focus.local == Local::kmer)
+      fail<ConfigError>(where, ".eviction has no effect with ", where, ".local 'kmer': a base sees its own k-mer only");
     if (focus.history == History::window)
       fail<ConfigError>(where, ".eviction 'rolling' has no windows whose entries ", where, ".history 'window' could name");
-    if (focus.tail > 0) fail<ConfigError>(where, ".tail has no effect with ", where, ".eviction 'rolling': the newest window.size bases are always raw");
+    if (focus.tail > 0)
+      fail<ConfigError>(where, ".tail has no effect with ", where, ".eviction 'rolling': the newest window.size bases are always raw");
     if (paper && focus.paper.focus_sees == FocusSees::window)
-      fail<ConfigError>(where, ".paper.focus_sees 'window' has no meaning with ", where, ".eviction 'rolling': the oldest k-mer has nothing raw before it");
+      fail<ConfigError>(where, ".paper.focus_sees 'window' has no meaning with ", where,
+                        ".eviction 'rolling': the oldest k-mer has nothing raw before it");
   }
   for (const auto& [name, bases] : {std::pair{"tail", focus.tail}, std::pair{"sinks", focus.sinks}}) {
     if (bases == 0) continue;
@@ -145,13 +149,16 @@ void validate_visibility(const WindowConfig& window, const FocusConfig& focus, c
     fail<ConfigError>(where, ".tail = ", focus.tail, " is longer than a window of ", plan.window_bases(), " bases");
   if (focus.sinks > 0) {
     const int64_t most = plan.kmer(0, plan.num_kmers(0) - 1).end;
-    if (focus.sinks > most) fail<ConfigError>(where, ".sinks = ", focus.sinks, " reaches beyond the ", most, " bases of the first window's k-mers");
+    if (focus.sinks > most)
+      fail<ConfigError>(where, ".sinks = ", focus.sinks, " reaches beyond the ", most, " bases of the first window's k-mers");
     if (is_inline && paper)
-      fail<ConfigError>(where, ".sinks with focus.stream 'inline' and focus.unit 'paper': the first Focus tokens are entries before the window "
-                               "closes, and would stand beside their own raw bases for ever");
+      fail<ConfigError>(where,
+                        ".sinks with focus.stream 'inline' and focus.unit 'paper': the first Focus tokens are entries before the window "
+                        "closes, and would stand beside their own raw bases for ever");
   }
   if (focus.entries_per_kmer > 1 && paper)
-    fail<ConfigError>(where, ".entries_per_kmer above 1 needs focus.unit 'fitted': the paper's unit makes one entry per Focus token; use a smaller k");
+    fail<ConfigError>(
+        where, ".entries_per_kmer above 1 needs focus.unit 'fitted': the paper's unit makes one entry per Focus token; use a smaller k");
 }
 
 void validate_schedule(const MemoryConfig& config) {
@@ -160,7 +167,8 @@ void validate_schedule(const MemoryConfig& config) {
     const LayerSchedule& part = focus.schedule[i];
     const std::string where = concat("focus.schedule.", i);
     if (part.to < part.from) fail<ConfigError>(where, ": to = ", part.to, " lies before from = ", part.from);
-    const bool overrides = part.k > 0 || part.local || part.history || part.eviction || part.tail >= 0 || part.sinks >= 0 || part.entries_per_kmer > 0;
+    const bool overrides =
+        part.k > 0 || part.local || part.history || part.eviction || part.tail >= 0 || part.sinks >= 0 || part.entries_per_kmer > 0;
     if (part.memory == LayerMemory::full && overrides)
       fail<ConfigError>(where, ": with memory 'full' every key and value is kept, the other settings have no effect; remove them");
     if (part.memory == LayerMemory::focus && !overrides && focus.schedule.size() == 1)
@@ -169,10 +177,11 @@ void validate_schedule(const MemoryConfig& config) {
       fail<ConfigError>(where, ".k: with focus.stream 'inline' Focus tokens pass through every layer, so all layers share one k");
     const bool moves_close = part.k > 0 || part.local || part.eviction || part.sinks >= 0;
     if (focus.unit == UnitKind::paper && moves_close)
-      fail<ConfigError>(where, ": with focus.unit 'paper' Focus states pass from layer to layer, so all layers close the same k-mers at the same "
-                               "time; only memory, history and tail may differ");
-    // Every block of the range has the same settings but where ranges overlap: its first and last stand for all.
-    for (const int64_t block : {part.from, part.to}) {
+      fail<ConfigError>(where,
+                        ": with focus.unit 'paper' Focus states pass from layer to layer, so all layers close the same k-mers at the same "
+                        "time; only memory, history and tail may differ");
+    // Settings change at the ends of ranges only.
+    for (const int64_t block : {part.from - 1, part.from, part.to, part.to + 1}) {
       if (const auto layer = focus.at(block)) validate_visibility(config.window, *layer, where);
     }
   }

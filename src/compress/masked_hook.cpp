@@ -1,5 +1,6 @@
 // The parallel execution: all entries of the sequence are made first, then every stretch of bases that sees the same entries attends to
-// them and, causally, to the raw bases that a stream would still hold. Visibility comes from the layer's rules alone; no L x L array exists.
+// them and, causally, to the raw bases that a stream would still hold. Visibility comes from the layer's rules alone; no L x L array
+// exists.
 #include <algorithm>
 
 #include "focus/core/error.h"
@@ -91,6 +92,7 @@ class Pass {
             .first_base = begin,
             .first_kmer = first_kmer,
             .kmers = std::move(kmers),
+            .entries_per_kmer = rules_->focus().entries_per_kmer,
             .positions = base_positions_.narrow(0, begin, end - begin),
             .q = bases_.q.narrow(2, begin, end - begin),
             .k = bases_.k.narrow(2, begin, end - begin),

@@ -80,6 +80,7 @@ class Walk {
                    .first_base = first_base,
                    .first_kmer = first_kmer,
                    .kmers = std::move(kmers),
+                   .entries_per_kmer = rules_ != nullptr ? rules_->focus().entries_per_kmer : 1,
                    .positions = raw(state_.positions, 0),
                    .q = has_queries ? state_.q.narrow(2, begin, count) : Tensor(),
                    .k = raw(state_.k, 2),
@@ -104,7 +105,8 @@ class Walk {
     if (unit_->updates_focus_state()) {
       const bool sees_window = c_.config.focus.paper.focus_sees == FocusSees::window;
       const int64_t seen = base - (sees_window ? plan.window(window).begin : kmer.begin);
-      ClosedSpan s = span(state_.num_unread() - seen, seen, window, base - seen, plan.kmers_before(window) + j, {{seen - kmer.size(), seen}});
+      ClosedSpan s =
+          span(state_.num_unread() - seen, seen, window, base - seen, plan.kmers_before(window) + j, {{seen - kmer.size(), seen}});
       s.focus_x = x;
       s.focus_positions = positions_.narrow(0, row, 1);
       const Summary summary = unit_->summarise(s, state_.retained);
@@ -179,6 +181,7 @@ class Walk {
     const int64_t tail_begin = rules_->tail_begin(window + 1), tail = bases.end - tail_begin;
     const int64_t sinks = window == 0 ? rules_->sink_kmers() : 0;
     Entries made;
+    if (sinks > 0) made = raw_entries(state_.k, state_.v, 0, rules_->sink_bases(), window, bases.begin);
     const int64_t count = plan.num_kmers(window) - sinks;
     if (makes_entries() && count > 0) {
       std::vector<Span> kmers = plan.kmers(window);
@@ -186,17 +189,15 @@ class Walk {
       if (sinks > 0 && !state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin(), state_.focus_x.begin() + sinks);
       Entries seen = state_.retained;
       seen.append(state_.pending);
-      made = summarise(span(0, bases.size(), window, bases.begin, plan.kmers_before(window) + sinks, std::move(kmers)), seen);
+      made.append(summarise(span(0, bases.size(), window, bases.begin, plan.kmers_before(window) + sinks, std::move(kmers)), seen));
     }
-    if (sinks > 0) state_.retained.append(raw_entries(state_.k, state_.v, 0, rules_->sink_bases(), window, bases.begin));
     state_.retained.append(state_.pending);
     state_.pending = {};
     if (!made.empty()) {
-      // Entries of k-mers that stay raw in the tail wait until it goes.
-      const int64_t begin = rules_->entry_index(plan.kmers_before(window) + sinks);
-      const int64_t shown = std::min(rules_->entry_index(plan.kmers_completed(tail_begin)) - begin, made.size());
-      state_.retained.append(made.slice(0, shown));
-      state_.pending.append(made.slice(shown, made.size()));
+      // Entries of bases that stay raw in the tail wait until it goes.
+      const int64_t shown = rules_->entry_index(plan.kmers_completed(tail_begin)) - rules_->entry_index(plan.kmers_before(window));
+      state_.retained.append(made.slice(0, std::min(shown, made.size())));
+      state_.pending.append(made.slice(std::min(shown, made.size()), made.size()));
     }
     state_.focus_x.clear();
     state_.keep_open(tail, 0);

@@ -26,8 +26,11 @@ Tensor anchor_positions(const ClosedSpan& span, Anchor anchor) {
   return at::tensor(at_positions, at::kDouble).to(span.positions.device());
 }
 
-void set_origin(const ClosedSpan& span, Entries& entries) {
-  for (std::size_t j = 0; j < span.kmers.size(); ++j) entries.origin.push_back({span.window, span.first_kmer + static_cast<int64_t>(j)});
+void set_origin(const ClosedSpan& span, int64_t entries_per_kmer, Entries& entries) {
+  for (std::size_t j = 0; j < span.kmers.size(); ++j) {
+    for (int64_t slot = 0; slot < std::min(entries_per_kmer, span.kmers[j].size()); ++slot)
+      entries.origin.push_back({span.window, span.first_kmer + static_cast<int64_t>(j)});
+  }
 }
 
 Tensor log_sizes(const ClosedSpan& span, const Tensor& like) {
@@ -48,6 +51,42 @@ std::pair<Tensor, Tensor> kmer_table(const ClosedSpan& span) {
     exists[j].narrow(0, 0, kmer.size()).fill_(true);
   }
   return {index.to(span.k.device()), exists.to(span.k.device())};
+}
+
+/// Bases that are entries themselves, [B, G, m, slots] indices into a k-mer's bases, and which bases are left to the fit, [B, G, m, kmax].
+/// A k-mer with more bases than slots has its last slot for the fit; in a shorter one every base is an entry, and `fitted` names one all
+/// the same, so that the fit, which nobody reads, stays finite.
+struct Heavy {
+  Tensor bases, fitted;
+};
+Heavy heaviest(const Tensor& log_share, const Tensor& exists, int64_t slots) {
+  Tensor fitted = exists.expand(log_share.sizes());
+  if (slots == 1) return {Tensor(), fitted};
+  const Tensor bases = std::get<1>(log_share.topk(slots, -1));
+  const Tensor taken = at::zeros_like(fitted).scatter(-1, bases.narrow(-1, 0, slots - 1), true);
+  fitted = fitted.logical_and(taken.logical_not());
+  const Tensor none = fitted.any(-1, true).logical_not();
+  return {bases, fitted.logical_or(none.logical_and(exists))};
+}
+
+/// Puts each k-mer's exact entries before its fitted one; a k-mer of no more bases than slots has exact ones only.
+void add_heavy(const Heavy& heavy, const Tensor& keys, const Tensor& values, const ClosedSpan& span, Entries& entries) {
+  const int64_t slots = heavy.bases.size(-1), dim = keys.size(-1);
+  const Tensor chosen = heavy.bases.unsqueeze(-1).expand({-1, -1, -1, -1, dim});
+  std::vector<int64_t> order;  // into [exact slots of all k-mers, fits]
+  const auto count = static_cast<int64_t>(span.kmers.size());
+  for (int64_t j = 0; j < count; ++j) {
+    const int64_t size = span.kmers[static_cast<std::size_t>(j)].size();
+    for (int64_t slot = 0; slot < std::min(slots, size); ++slot)
+      order.push_back(slot == slots - 1 && size > slots ? count * slots + j : j * slots + slot);
+  }
+  const Tensor index = at::tensor(order, at::kLong).to(keys.device());
+  const auto join = [&](const Tensor& exact, const Tensor& fits) {
+    return at::cat({exact.to(fits.scalar_type()).flatten(2, 3), fits}, 2).index_select(2, index);
+  };
+  entries.k = join(keys.gather(3, chosen), entries.k);
+  entries.v = join(values.gather(3, chosen), entries.v);
+  entries.beta = join(at::zeros(heavy.bases.sizes(), entries.beta.options()), entries.beta);
 }
 
 /// [B, m, C] -> [B, heads, m, C / heads].
@@ -100,11 +139,22 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
   const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;  // [B, G, R, n]
   const auto [index, exists] = kmer_table(span);
   const int64_t count = index.size(0);
-  const Tensor by_kmer = scores.index_select(-1, index.flatten())
-                             .unflatten(-1, index.sizes())
-                             .masked_fill(exists.logical_not(), -std::numeric_limits<double>::infinity());
-  const Tensor log_mass = at::logsumexp(by_kmer, -1);                              // [B, G, R, m]
-  const Tensor mean_key = at::matmul(mean_matrix(span.kmers, bases, options), k);  // [B, G, m, E]
+  constexpr double kNothing = -std::numeric_limits<double>::infinity();
+  const auto by_kmer = [&, index = index](const Tensor& t) { return t.index_select(-1, index.flatten()).unflatten(-1, index.sizes()); };
+  // Share of each base in the span's attention, from log sums: no k-mer can underflow to nothing.
+  const Tensor log_share =
+      by_kmer(at::logsumexp(scores - at::logsumexp(scores, -1, true), 2)).masked_fill(exists.logical_not(), kNothing);  // [B, G, m, kmax]
+
+  // The heaviest bases of each k-mer are entries themselves; the fit is of the others.
+  const int64_t slots = std::min(span.entries_per_kmer, index.size(1));
+  const Heavy heavy = heaviest(log_share.detach(), exists, slots);
+  const Tensor rest_share = at::softmax(log_share.masked_fill(heavy.fitted.logical_not(), kNothing), -1);
+  const Tensor log_mass =
+      at::logsumexp(by_kmer(scores).masked_fill(heavy.fitted.logical_not().unsqueeze(2), kNothing), -1);  // [B, G, R, m]
+  const Tensor keys = k.index_select(2, index.flatten()).unflatten(2, index.sizes());                     // [B, G, m, kmax, E]
+  const Tensor values = v.index_select(2, index.flatten()).unflatten(2, index.sizes());                   // [B, G, m, kmax, E]
+  const Tensor fitted = heavy.fitted.to(k.scalar_type());
+  const Tensor mean_key = at::matmul((fitted / fitted.sum(-1, true)).unsqueeze(-2), keys).squeeze(-2);  // [B, G, m, E]
 
   // Ridge around the mean key: unknowns are the key's shift and beta; beta itself is (all but) unpenalised.
   const Tensor residual = log_mass - at::matmul(ahead, mean_key.transpose(-1, -2)) * scale;
@@ -114,16 +164,8 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
   const Tensor gram = at::matmul(design.transpose(-1, -2), design) + at::diag(penalty);
   const Tensor solution = at::linalg_solve(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, G, E+1, m]
 
-  // Share of each base in its k-mer's attention, from log sums: no k-mer can underflow to nothing.
-  const Tensor log_share = at::logsumexp(scores - at::logsumexp(scores, -1, true), 2);  // [B, G, n]
-  const Tensor share = at::softmax(log_share.index_select(-1, index.flatten())
-                                       .unflatten(-1, index.sizes())
-                                       .masked_fill(exists.logical_not(), -std::numeric_limits<double>::infinity()),
-                                   -1);
-  const Tensor values = v.index_select(2, index.flatten()).unflatten(2, index.sizes());  // [B, G, m, kmax, E]
-
   Tensor key_out = mean_key + solution.narrow(2, 0, dim).transpose(-1, -2);
-  Tensor value_out = at::matmul(share.unsqueeze(-2), values).squeeze(-2);
+  Tensor value_out = at::matmul(rest_share.unsqueeze(-2), values).squeeze(-2);
   Tensor beta = solution.select(2, dim);
   if (key) {
     const Tensor hidden = span.focus_x.defined()
@@ -135,11 +177,10 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
     beta = beta + at::linear(hidden, beta_weight.to(options), beta_bias.to(options)).transpose(1, 2);
   }
   Summary out;
-  out.entries.k = key_out.to(span.k.scalar_type());
-  out.entries.v = value_out.to(span.v.scalar_type());
-  out.entries.beta = beta;
-  set_origin(span, out.entries);
-  FOCUS_CHECK(out.entries.k.size(2) == count, "one entry per k-mer");
+  out.entries = {.k = key_out.to(span.k.scalar_type()), .v = value_out.to(span.v.scalar_type()), .beta = beta, .origin = {}};
+  if (slots > 1) add_heavy(heavy, keys, values, span, out.entries);
+  set_origin(span, span.entries_per_kmer, out.entries);
+  FOCUS_CHECK(out.entries.k.size(2) == static_cast<int64_t>(out.entries.origin.size()), "every entry has its k-mer");
   return out;
 }
 
@@ -196,7 +237,7 @@ Summary PaperUnit::summarise(const ClosedSpan& span, const Entries& history) con
     out.entries.beta =
         (log_sizes(span, span.u_BND) + beta_bias.to(bias_options).unsqueeze(-1)).unsqueeze(0).expand({q.size(0), kv_heads, -1});
   }
-  set_origin(span, out.entries);
+  set_origin(span, 1, out.entries);
   return out;
 }
 

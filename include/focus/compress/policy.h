@@ -21,9 +21,10 @@ struct ClosedSpan {
   const nn::Attention& attention;
   const nn::RmsNorm& pre_norm;
   int64_t window = 0;
-  int64_t first_base = 0;      // index of the span's first base
-  int64_t first_kmer = 0;      // index of its first k-mer over the whole sequence
-  std::vector<Span> kmers;     // relative to the span
+  int64_t first_base = 0;   // index of the span's first base
+  int64_t first_kmer = 0;   // index of its first k-mer over the whole sequence
+  std::vector<Span> kmers;  // relative to the span
+  int64_t entries_per_kmer = 1;
   at::Tensor positions;        // [n] rotary positions of the bases (they differ from the base index in an inline stream)
   at::Tensor q;                // [B, H, n, E], rotated
   at::Tensor k, v;             // [B, G, n, E], k rotated

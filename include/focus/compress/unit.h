@@ -18,7 +18,7 @@
 namespace focus::compress {
 
 struct Summary {
-  Entries entries;     // one per k-mer of the span, in order
+  Entries entries;     // of each k-mer of the span, in order
   at::Tensor focus_x;  // [B, m, D] Focus states after this layer; undefined for units that have none
 };
 
@@ -44,7 +44,8 @@ class LowRankMap : public torch::nn::Module {
 /// heads read has the queries of them all. Per key/value head and k-mer j,
 ///   q.K_j/sqrt(E) + beta_j  ~  log sum_{t in j} exp(q.k_t/sqrt(E))   by ridge regression around the mean key,
 ///   V_j = sum_t a_t v_t / sum_t a_t,  a_t = the attention that the references pay to base t;
-/// in fp32. Corrections: key (before rotation), value and beta move by trained maps of the k-mer's mean hidden state (inline: of its Focus
+/// in fp32. With several entries per k-mer all but one are the bases of greatest a_t themselves (beta 0), and j stands for the others.
+/// Corrections: key (before rotation), value and beta move by trained maps of the k-mer's mean hidden state (inline: of its Focus
 /// token's), which start at zero, so that training starts at the fit.
 class FittedUnit final : public FocusUnit {
  public:

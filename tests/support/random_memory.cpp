@@ -1,0 +1,73 @@
+#include "support/random_memory.h"
+
+#include "focus/core/error.h"
+#include "focus/core/random.h"
+
+namespace focus::testing {
+
+using namespace compress;
+
+namespace {
+
+MemoryConfig draw(Random& random) {
+  const auto below = [&](int64_t n) { return random.uniform_integer(n); };
+  const auto chance = [&](double p) { return random.uniform() < p; };
+  MemoryConfig c;
+  FocusConfig& f = c.focus;
+  f.k = 1 + below(9);
+  c.window.unit = chance(0.2) ? WindowUnit::focus : WindowUnit::bases;
+  c.window.size = c.window.unit == WindowUnit::focus ? 2 + below(3) : f.k + below(18);
+  c.window.remainder = static_cast<Remainder>(below(3));
+  f.stream = chance(0.6) ? Stream::side : Stream::inline_tokens;
+  if (f.stream == Stream::side) f.anchor = static_cast<Anchor>(below(3));
+  f.unit = chance(0.6) ? UnitKind::fitted : UnitKind::paper;
+  f.local = chance(0.75) ? Local::window : Local::kmer;
+  f.history = chance(0.7) ? History::all : chance(0.7) ? History::window : History::none;
+  if (chance(0.35)) f.eviction = Eviction::rolling;
+  if (chance(0.3)) f.tail = 1 + below(c.window.size);
+  if (chance(0.3)) f.sinks = 1 + below(c.window.size);
+  if (f.unit == UnitKind::fitted) {
+    if (chance(0.3)) f.entries_per_kmer = 2 + below(3);
+    f.fitted.ridge = 0.5 + 5 * random.uniform();
+    f.fitted.reference_stride = 1 + below(4);
+  } else {
+    f.paper = {static_cast<FocusSees>(below(2)), static_cast<Update>(below(2)), static_cast<EntrySource>(below(2))};
+    f.bias = chance(0.7);
+  }
+  f.rank = chance(0.5) ? 0 : 1 + below(4);
+  for (int64_t part = chance(0.3) ? 1 + below(2) : 0; part > 0; --part) {
+    LayerSchedule s;
+    s.from = below(5);
+    s.to = s.from + below(3);
+    if (chance(0.3)) {
+      s.memory = LayerMemory::full;
+    } else {
+      if (chance(0.4)) s.k = 1 + below(9);
+      if (chance(0.2)) s.local = static_cast<Local>(below(2));
+      if (chance(0.2)) s.history = static_cast<History>(below(3));
+      if (chance(0.3)) s.eviction = static_cast<Eviction>(below(2));
+      if (chance(0.3)) s.tail = below(c.window.size);
+      if (chance(0.2)) s.sinks = below(c.window.size);
+      if (chance(0.2)) s.entries_per_kmer = 1 + below(4);
+    }
+    f.schedule.push_back(s);
+  }
+  return c;
+}
+
+}  // namespace
+
+MemoryConfig random_memory(int64_t seed) {
+  Random random(static_cast<uint64_t>(seed));
+  for (;;) {
+    MemoryConfig config = draw(random);
+    try {
+      config.validate();
+      return config;
+    } catch (const ConfigError&) {
+      // Options were drawn that contradict each other.
+    }
+  }
+}
+
+}  // namespace focus::testing
