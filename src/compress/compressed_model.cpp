@@ -120,10 +120,11 @@ MemoryUse CompressedModel::planned_use(int64_t length) const {
     if (kept == "state_only") entries = bytes = 0;
     use.entries = std::max(use.entries, entries);
     use.retained_bytes += bytes;
-    // Positions, keys, values; a Focus unit also keeps the open window's queries and normed inputs.
+    // Positions, keys, values; some policies also keep the open window's queries, a Focus unit its normed inputs too.
     const auto element = static_cast<int64_t>(at::elementSize(backbone_->dtype()));
+    const bool queries = focus || (policy_ != nullptr && policy_->needs_queries());
     use.open_bytes += open * (raw_bytes + static_cast<int64_t>(sizeof(int64_t)) +
-                              (focus ? (shape.num_heads * shape.head_dim + shape.width) * element : 0));
+                              ((queries ? shape.num_heads * shape.head_dim : 0) + (focus ? shape.width : 0)) * element);
   }
   return use;
 }

@@ -51,8 +51,9 @@ class Walk {
  private:
   Tensor bases(int64_t row, int64_t count) {
     const Tensor k = now_.k.narrow(2, row, count), v = now_.v.narrow(2, row, count), q = now_.q.narrow(2, row, count);
-    const bool needs = unit_ != nullptr;
-    state_.append(k, v, needs ? q : Tensor(), needs ? call_.u_BLD.narrow(1, row, count) : Tensor(), positions_.narrow(0, row, count));
+    const bool summarises = unit_ != nullptr, needs_q = summarises || policy_->needs_queries();
+    state_.append(k, v, needs_q ? q : Tensor(), summarises ? call_.u_BLD.narrow(1, row, count) : Tensor(),
+                  positions_.narrow(0, row, count));
     return call_.attention.output(attend(q, state_.retained, state_.k, state_.v));
   }
 

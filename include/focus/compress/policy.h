@@ -25,7 +25,7 @@ struct ClosedSpan {
   int64_t first_kmer = 0;      // index of its first k-mer over the whole sequence
   std::vector<Span> kmers;     // relative to the span
   at::Tensor positions;        // [n] rotary positions of the bases (they differ from the base index in an inline stream)
-  at::Tensor q;                // [B, H, n, E], rotated
+  at::Tensor q;                // [B, H, n, E], rotated; undefined for policies that need none
   at::Tensor k, v;             // [B, G, n, E], k rotated
   at::Tensor u_BND;            // normed input of the layer
   at::Tensor focus_x;          // [B, kmers, D] residual state of the k-mers' Focus tokens; undefined for units that have none
@@ -39,6 +39,8 @@ class RetentionPolicy {
   virtual ~RetentionPolicy() = default;
   virtual std::string name() const = 0;
   virtual std::string describe() const = 0;
+  /// Whether close() reads the span's queries: only then are those of the open window kept.
+  virtual bool needs_queries() const { return false; }
   /// Updates what is retained when a window closes. `retained` is all this policy kept so far.
   virtual void close(const ClosedSpan& span, Entries& retained) const = 0;
 };
@@ -69,46 +71,7 @@ struct Budget {
   }
 };
 
-/// The newest bases, as many as the budget holds; `sinks` of them are the very first bases instead.
-class SlidingPolicy final : public RetentionPolicy {
- public:
-  SlidingPolicy(Budget budget, int64_t sinks) : budget_(std::move(budget)), sinks_(sinks) {}
-  std::string name() const override { return sinks_ > 0 ? "sinks" : "sliding"; }
-  std::string describe() const override;
-  void close(const ClosedSpan& span, Entries& retained) const override;
-
- private:
-  Budget budget_;
-  int64_t sinks_;
-};
-
-/// Bases at even distances, as many of each window as the budget holds.
-class StridedPolicy final : public RetentionPolicy {
- public:
-  explicit StridedPolicy(Budget budget) : budget_(std::move(budget)) {}
-  std::string name() const override { return "strided"; }
-  std::string describe() const override { return "raw keys and values of evenly spaced bases of each window"; }
-  void close(const ClosedSpan& span, Entries& retained) const override;
-
- private:
-  Budget budget_;
-};
-
-/// One entry per k-mer: the mean of its rotated keys and of its values, with log-mass beta = log k or without.
-class MeanPoolPolicy final : public RetentionPolicy {
- public:
-  explicit MeanPoolPolicy(bool with_beta) : with_beta_(with_beta) {}
-  std::string name() const override { return with_beta_ ? "mean_pool" : "mean_pool_nobeta"; }
-  std::string describe() const override {
-    return with_beta_ ? "mean key and value of each k-mer, beta = log k" : "mean key and value of each k-mer, no beta";
-  }
-  void close(const ClosedSpan& span, Entries& retained) const override;
-
- private:
-  bool with_beta_;
-};
-
-/// Builds a rival by name: full, state_only, sliding, sinks, strided, mean_pool, mean_pool_nobeta. ConfigError lists the names.
+/// Builds a rival by name. ConfigError lists the names.
 std::shared_ptr<RetentionPolicy> make_rival(const std::string& name, const Budget& budget);
 const std::vector<std::string>& rival_names();
 
