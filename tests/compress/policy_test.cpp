@@ -64,8 +64,9 @@ TEST_P(PolicyTest, ChunksOfAnySizeAgree) {
     EXPECT_EQ(chunked.use.retained_bytes, whole.use.retained_bytes) << chunk;
     for (std::size_t i = 0; i < whole.saved.size(); ++i) {
       for (const auto& [name, kept] : whole.saved[i]) {
-        if (name.starts_with("retained."))
+        if (name.starts_with("retained.")) {
           EXPECT_LT(max_difference(chunked.saved[i].at(name).to(at::kDouble), kept.to(at::kDouble)), 1e-6) << i << name << chunk;
+        }
       }
     }
   }
@@ -87,7 +88,9 @@ TEST_P(PolicyTest, StaysWithinTheBudgetAfterEveryWindow) {
         EXPECT_EQ(held, 2 * 2 * 24 * window * bytes_per_entry(1, 2, 8, at::kFloat, false));
       } else {
         EXPECT_LE(held, allowed) << "after window " << window;
-        if (!drops_more(GetParam())) EXPECT_GT(held, allowed * 3 / 4) << "after window " << window;
+        if (!drops_more(GetParam())) {
+          EXPECT_GT(held, allowed * 3 / 4) << "after window " << window;
+        }
       }
     }
   }
@@ -99,7 +102,9 @@ TEST_P(PolicyTest, WorksInBf16) {
   const MemoryConfig config = config_of(16, 4);
   const Measured r = run(backbone, GetParam(), config, random_bases(2, 80, 5), 16);
   EXPECT_TRUE(r.logits.isfinite().all().item<bool>());
-  if (GetParam() != "full") EXPECT_LE(r.use.retained_bytes, budget_after(*backbone, config, 5, 2));
+  if (GetParam() != "full") {
+    EXPECT_LE(r.use.retained_bytes, budget_after(*backbone, config, 5, 2));
+  }
 }
 
 TEST_P(PolicyTest, SequencesOfABatchDoNotMix) {
@@ -124,7 +129,9 @@ TEST_P(PolicyTest, HoldsNoMoreBytesThanFocusWould) {
     return;
   }
   EXPECT_LE(r.use.retained_bytes, budget);
-  if (!drops_more(GetParam())) EXPECT_GT(r.use.retained_bytes, budget * 9 / 10);
+  if (!drops_more(GetParam())) {
+    EXPECT_GT(r.use.retained_bytes, budget * 9 / 10);
+  }
 }
 
 TEST_P(PolicyTest, WithOneEntryPerBaseEqualsFullUnlessItDropsMore) {
