@@ -67,8 +67,7 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
       compressed =
           std::make_shared<compress::CompressedModel>(loaded.model, std::make_shared<compress::FocusAdapter>(*loaded.model, config, 0));
     } else {
-      const compress::Budget budget{compress::WindowPlan(config.window, config.focus.k),
-                                    compress::CompressedModel::focus_entry_bytes(*loaded.model, config)};
+      const compress::Budget budget = compress::CompressedModel::budget(*loaded.model, config);
       compressed = std::make_shared<compress::CompressedModel>(loaded.model, config, compress::make_rival(memory, budget));
     }
   }

@@ -1,5 +1,8 @@
 #include "focus/compress/compressed_model.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "focus/core/error.h"
 #include "hooks.h"
 
@@ -126,10 +129,12 @@ MemoryUse CompressedModel::planned_use(int64_t length) const {
   const int64_t window = length > 0 ? plan_.window_of(length - 1) : 0;
   const int64_t closed = length == plan_.window(window).end ? window + 1 : window,
                 open = length - (closed > 0 ? plan_.window(closed - 1).end : 0);
-  // Positions, keys, values; a Focus unit also keeps the queries and normed inputs of bases it has not summarised.
+  // Positions, keys, values; some policies also keep the open window's queries, a Focus unit its queries and normed inputs until they are
+  // summarised.
   const auto element = static_cast<int64_t>(at::elementSize(backbone_->dtype()));
-  const int64_t open_bytes = raw_bytes + static_cast<int64_t>(sizeof(int64_t)),
-                unread_bytes = (shape.num_heads * shape.head_dim + shape.width) * element;
+  const int64_t query_bytes = shape.num_heads * shape.head_dim * element;
+  const int64_t open_bytes =
+      raw_bytes + static_cast<int64_t>(sizeof(int64_t)) + (policy_ != nullptr && policy_->needs_queries() ? query_bytes : 0);
   MemoryUse use;
   for (const int64_t block : backbone_->attention_blocks()) {
     const auto rules = rules_.find(block);
@@ -139,7 +144,7 @@ MemoryUse CompressedModel::planned_use(int64_t length) const {
       entries = held.entries;
       // Entries beside raw sinks share one array of betas with them.
       bytes = entries * (entries > held.raw_sinks ? focus_entry_bytes(*backbone_, config_) : raw_bytes);
-      use.open_bytes += held.open_bases * open_bytes + held.unread * unread_bytes;
+      use.open_bytes += held.open_bases * open_bytes + held.unread * (query_bytes + shape.width * element);
     } else {
       const std::string kept = policy_ != nullptr ? policy_->name() : "full";
       entries = plan_.kmers_before(closed);
@@ -172,6 +177,26 @@ std::vector<std::unique_ptr<cache::LayerState>> CompressedModel::new_layers() co
 int64_t CompressedModel::focus_entry_bytes(const model::Backbone& backbone, const MemoryConfig& config) {
   const auto& shape = backbone.shape();
   return bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), config.focus.bias);
+}
+
+Budget CompressedModel::budget(const model::Backbone& backbone, const MemoryConfig& config) {
+  const auto& shape = backbone.shape();
+  const int64_t entry_bytes = focus_entry_bytes(backbone, config);
+  const int64_t raw_bytes = bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false);
+  double kmer = 0, raw = 0;
+  int64_t layers = 0;
+  for (const int64_t block : backbone.attention_blocks()) {
+    const auto focus = config.focus.at(block);
+    if (!focus) continue;
+    ++layers;
+    const LayerRules rules(config.window, *focus);
+    kmer += static_cast<double>(focus->entries_per_kmer * entry_bytes * config.focus.k) / static_cast<double>(focus->k);
+    const int64_t tail = rules.plan().window(1).begin - rules.tail_begin(1);
+    raw += static_cast<double>((tail + rules.sink_bases()) * raw_bytes - rules.sink_kmers() * focus->entries_per_kmer * entry_bytes);
+  }
+  const double count = static_cast<double>(std::max<int64_t>(layers, 1));
+  return {WindowPlan(config.window, config.focus.k), static_cast<int64_t>(std::floor(kmer / count)),
+          static_cast<int64_t>(std::floor(raw / count))};
 }
 
 }  // namespace focus::compress

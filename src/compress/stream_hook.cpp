@@ -64,15 +64,15 @@ class Walk {
 
   Tensor bases(int64_t row, int64_t count) {
     const Tensor k = now_.k.narrow(2, row, count), v = now_.v.narrow(2, row, count), q = now_.q.narrow(2, row, count);
-    const bool needs = unit_ != nullptr;
-    state_.append(k, v, needs ? q : Tensor(), needs ? call_.u_BLD.narrow(1, row, count) : Tensor(), positions_.narrow(0, row, count));
+    const bool summarises = unit_ != nullptr, needs_q = summarises || policy_->needs_queries();
+    state_.append(k, v, needs_q ? q : Tensor(), summarises ? call_.u_BLD.narrow(1, row, count) : Tensor(),
+                  positions_.narrow(0, row, count));
     return call_.attention.output(attend(q, state_.retained, state_.k, state_.v));
   }
 
   /// The unread bases from `begin` on (`count` of them, counted among the unread ones) with the given k-mers, relative to `begin`.
   ClosedSpan span(int64_t begin, int64_t count, int64_t window, int64_t first_base, int64_t first_kmer, std::vector<Span> kmers) const {
-    const bool has_queries = state_.u.defined();
-    const int64_t read = has_queries ? state_.num_open() - state_.num_unread() : 0;
+    const int64_t read = state_.u.defined() ? state_.num_open() - state_.num_unread() : 0;
     const auto raw = [&](const Tensor& t, int64_t dim) { return t.narrow(dim, read + begin, count); };
     ClosedSpan out{.attention = call_.attention,
                    .pre_norm = call_.pre_norm,
@@ -82,10 +82,10 @@ class Walk {
                    .kmers = std::move(kmers),
                    .entries_per_kmer = rules_ != nullptr ? rules_->focus().entries_per_kmer : 1,
                    .positions = raw(state_.positions, 0),
-                   .q = has_queries ? state_.q.narrow(2, begin, count) : Tensor(),
+                   .q = state_.q.defined() ? state_.q.narrow(2, begin, count) : Tensor(),
                    .k = raw(state_.k, 2),
                    .v = raw(state_.v, 2),
-                   .u_BND = has_queries ? state_.u.narrow(1, begin, count) : Tensor(),
+                   .u_BND = state_.u.defined() ? state_.u.narrow(1, begin, count) : Tensor(),
                    .focus_x = {},
                    .focus_positions = {}};
     return out;

@@ -155,8 +155,10 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
   if (plan.window(0).size() != plan.window_bases())
     log::warn(concat("the first window has ", plan.window(0).size(), " bases, the others ", plan.window_bases(),
                      ": the report places all boundaries at multiples of the latter"));
-  if (!memory.focus.layers.empty())
-    log::warn("focus.layers leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than Focus does");
+  bool keeps_all = !memory.focus.layers.empty();
+  for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::LayerMemory::full;
+  if (keeps_all)
+    log::warn("focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than Focus does");
   const data::SegmentSample sample = draw(config);
   const weights::LoadedModel loaded = weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);

@@ -16,6 +16,12 @@ std::vector<std::string> known_methods() {
   return names;
 }
 
+std::string joined(const std::vector<std::string>& names) {
+  std::string out;
+  for (const std::string& name : names) out += (out.empty() ? "" : ", ") + name;
+  return out;
+}
+
 bool holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
@@ -57,10 +63,9 @@ void FidelityConfig::visit(config::Fields& f) {
   f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
   f.integer("length", length, {2, int64_t{1} << 40}, "bases per segment; a segment must be longer than a window to measure anything");
   f.number("max_n_fraction", max_n_fraction, {0, 1}, "a candidate segment with a larger share of N is not used");
-  f.texts(
-      "methods", methods,
-      "of full, noise_floor, state_only, sliding, sinks, strided, mean_pool, mean_pool_nobeta, fitted, focus (needs adapter), paper (needs "
-      "paper_adapter); empty = all that apply; full is always measured");
+  f.texts("methods", methods,
+          "of " + joined(known_methods()) +
+              "; focus needs adapter, paper needs paper_adapter; empty = all that apply; full is always measured");
   f.integer("chunk", chunk, {0, int64_t{1} << 40}, "bases per forward call: speed and working memory, not results; 0 = one window");
   f.integer("bootstrap_draws", bootstrap_draws, {1, 1 << 24}, "draws of the bootstrap intervals");
   f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of the segments and of the bootstrap");
@@ -84,10 +89,9 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   std::vector<std::string> seen;
   for (const std::string& name : config.methods) {
     if (!holds(known, name)) {
-      std::string list;
-      for (const std::string& other : known) list += (list.empty() ? "" : ", ") + other;
       const std::string near = data::nearest_name(name, known);
-      fail<ConfigError>("methods: unknown method '", name, "'", near.empty() ? "." : "; did you mean '" + near + "'?", " Known: ", list);
+      fail<ConfigError>("methods: unknown method '", name, "'", near.empty() ? "." : "; did you mean '" + near + "'?",
+                        " Known: ", joined(known));
     }
     if (holds(seen, name)) fail<ConfigError>("methods names '", name, "' twice");
     seen.push_back(name);

@@ -103,6 +103,11 @@ std::string describe(const MemoryConfig& memory) {
              f.stream == compress::Stream::side ? ", beside the bases" : ", among the bases", f.bias ? ", with beta" : ", no beta");
   if (trained) text += f.rank > 0 ? concat(", rank ", f.rank) : std::string(", full rank");
   if (f.local == compress::Local::kmer) text += ", bases see their k-mer only";
+  if (f.eviction == compress::Eviction::rolling) text += ", rolling eviction";
+  if (f.tail > 0) text += concat(", raw tail of ", f.tail);
+  if (f.sinks > 0) text += concat(", ", f.sinks, " raw sinks");
+  if (f.entries_per_kmer > 1) text += concat(", ", f.entries_per_kmer, " entries per k-mer");
+  if (!f.schedule.empty()) text += ", settings by layer";
   if (f.history != compress::History::all) text += f.history == compress::History::window ? ", history of one window" : ", no history";
   return text;
 }
@@ -117,9 +122,12 @@ std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfi
                                  const std::string& backbone_digest) {
   const compress::WindowPlan plan(memory.window, memory.focus.k);
   const int64_t chunk = config.chunk > 0 ? config.chunk : plan.window_bases();
-  const compress::Budget budget{plan, compress::CompressedModel::focus_entry_bytes(*backbone, memory)};
-  MemoryConfig whole_windows = memory;
-  whole_windows.focus.local = compress::Local::window;
+  const compress::Budget budget = compress::CompressedModel::budget(*backbone, memory);
+  // Rivals close whole windows of the same plan.
+  MemoryConfig whole_windows;
+  whole_windows.window = memory.window;
+  whole_windows.focus.k = memory.focus.k;
+  whole_windows.focus.bias = memory.focus.bias;
   const auto focus = [&](const std::string& name, const char* what, std::shared_ptr<compress::FocusAdapter> adapter) {
     const std::string text = what + describe(adapter->config());
     return compressed(name, text, std::make_shared<compress::CompressedModel>(backbone, std::move(adapter)), chunk);

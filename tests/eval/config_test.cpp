@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "focus/compress/policy.h"
 #include "focus/core/error.h"
 #include "focus/eval/fidelity.h"
 #include "workspace.h"
@@ -48,8 +49,10 @@ TEST(FidelityConfigTest, SurvivesWritingAndReading) {
 
 TEST(FidelityConfigTest, MethodsThatApplyAreTheDefault) {
   FidelityConfig c = valid();
-  const std::vector<std::string> untrained = {"full",    "noise_floor", "state_only",       "sliding", "sinks",
-                                              "strided", "mean_pool",   "mean_pool_nobeta", "fitted"};
+  std::vector<std::string> untrained = compress::rival_names();
+  ASSERT_EQ(untrained.front(), "full");
+  untrained.insert(untrained.begin() + 1, "noise_floor");
+  untrained.push_back("fitted");
   EXPECT_EQ(fidelity_methods(c), untrained);
   c.adapter = std::string("a.safetensors");
   c.paper_adapter = std::string("b.safetensors");

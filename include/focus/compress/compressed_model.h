@@ -61,6 +61,9 @@ class CompressedModel {
   /// Bytes of one Focus entry at one attention layer for batch 1: the unit of equal-byte budgets.
   static int64_t focus_entry_bytes(const model::Backbone& backbone, const MemoryConfig& config);
 
+  /// What rivals of Focus under `config` may hold.
+  static Budget budget(const model::Backbone& backbone, const MemoryConfig& config);
+
   const model::Backbone& backbone() const { return *backbone_; }
   const std::shared_ptr<model::Backbone>& backbone_ptr() const { return backbone_; }
   const WindowPlan& plan() const { return plan_; }

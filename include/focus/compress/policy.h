@@ -26,7 +26,7 @@ struct ClosedSpan {
   std::vector<Span> kmers;  // relative to the span
   int64_t entries_per_kmer = 1;
   at::Tensor positions;        // [n] rotary positions of the bases (they differ from the base index in an inline stream)
-  at::Tensor q;                // [B, H, n, E], rotated
+  at::Tensor q;                // [B, H, n, E], rotated; undefined for policies that need none
   at::Tensor k, v;             // [B, G, n, E], k rotated
   at::Tensor u_BND;            // normed input of the layer
   at::Tensor focus_x;          // [B, kmers, D] residual state of the k-mers' Focus tokens; undefined for units that have none
@@ -40,6 +40,8 @@ class RetentionPolicy {
   virtual ~RetentionPolicy() = default;
   virtual std::string name() const = 0;
   virtual std::string describe() const = 0;
+  /// Whether close() reads the span's queries: only then are those of the open window kept.
+  virtual bool needs_queries() const { return false; }
   /// Updates what is retained when a window closes. `retained` is all this policy kept so far.
   virtual void close(const ClosedSpan& span, Entries& retained) const = 0;
 };
@@ -60,56 +62,18 @@ class StateOnlyPolicy final : public RetentionPolicy {
   void close(const ClosedSpan& span, Entries& retained) const override;
 };
 
-/// The byte budget of a rival: after each closed window it may hold as many bytes as Focus entries would, one per k-mer.
+/// The byte budget of a rival: after each closed window it may hold as many bytes as Focus does, at a layer of average settings.
 struct Budget {
   WindowPlan plan;
-  int64_t focus_entry_bytes = 0;  // of one Focus entry at one layer
+  int64_t kmer_bytes = 0;  // of one k-mer's entries
+  int64_t raw_bytes = 0;   // of what Focus keeps raw besides the open window: its tail and sinks
   /// Entries of `entry_bytes` bytes each that may be held after window `window` (counted from 0) has closed.
   int64_t entries_after(int64_t window, int64_t entry_bytes) const {
-    return plan.kmers_before(window + 1) * focus_entry_bytes / entry_bytes;
+    return (plan.kmers_before(window + 1) * kmer_bytes + raw_bytes) / entry_bytes;
   }
 };
 
-/// The newest bases, as many as the budget holds; `sinks` of them are the very first bases instead.
-class SlidingPolicy final : public RetentionPolicy {
- public:
-  SlidingPolicy(Budget budget, int64_t sinks) : budget_(std::move(budget)), sinks_(sinks) {}
-  std::string name() const override { return sinks_ > 0 ? "sinks" : "sliding"; }
-  std::string describe() const override;
-  void close(const ClosedSpan& span, Entries& retained) const override;
-
- private:
-  Budget budget_;
-  int64_t sinks_;
-};
-
-/// Bases at even distances, as many of each window as the budget holds.
-class StridedPolicy final : public RetentionPolicy {
- public:
-  explicit StridedPolicy(Budget budget) : budget_(std::move(budget)) {}
-  std::string name() const override { return "strided"; }
-  std::string describe() const override { return "raw keys and values of evenly spaced bases of each window"; }
-  void close(const ClosedSpan& span, Entries& retained) const override;
-
- private:
-  Budget budget_;
-};
-
-/// One entry per k-mer: the mean of its rotated keys and of its values, with log-mass beta = log k or without.
-class MeanPoolPolicy final : public RetentionPolicy {
- public:
-  explicit MeanPoolPolicy(bool with_beta) : with_beta_(with_beta) {}
-  std::string name() const override { return with_beta_ ? "mean_pool" : "mean_pool_nobeta"; }
-  std::string describe() const override {
-    return with_beta_ ? "mean key and value of each k-mer, beta = log k" : "mean key and value of each k-mer, no beta";
-  }
-  void close(const ClosedSpan& span, Entries& retained) const override;
-
- private:
-  bool with_beta_;
-};
-
-/// Builds a rival by name: full, state_only, sliding, sinks, strided, mean_pool, mean_pool_nobeta. ConfigError lists the names.
+/// Builds a rival by name. ConfigError lists the names.
 std::shared_ptr<RetentionPolicy> make_rival(const std::string& name, const Budget& budget);
 const std::vector<std::string>& rival_names();
 

@@ -1,0 +1,167 @@
+// Rivals on spans small enough to work out by hand.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "attention_match.h"
+#include "focus/core/error.h"
+#include "log_mass_fit.h"
+#include "span_entries.h"
+#include "support/small_model.h"
+#include "support/tensors.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+using testing::max_difference;
+
+constexpr int64_t kHeads = 2, kDim = 8, kBases = 16;
+
+/// Windows of 16 bases with k = 4 at an attention layer of the small model: 4 entries with beta, or 4 (by rounding down) raw ones.
+class RivalTest : public ::testing::Test {
+ protected:
+  ClosedSpan span(const Tensor& q, const Tensor& k, const Tensor& v, int64_t window = 0) const {
+    const auto& block = *backbone_->blocks->items[2];
+    return {.attention = *block.inner_mha_cls,
+            .pre_norm = *block.pre_norm,
+            .window = window,
+            .first_base = window * kBases,
+            .first_kmer = window * 4,
+            .kmers = plan_.kmers(window),
+            .positions = at::arange(window * kBases, (window + 1) * kBases),
+            .q = q,
+            .k = k,
+            .v = v,
+            .u_BND = {},
+            .focus_x = {},
+            .focus_positions = {}};
+  }
+  Entries close(const std::string& name, const ClosedSpan& s) const {
+    Entries out;
+    make_rival(name, {plan_, bytes_per_entry(1, kHeads, kDim, at::kDouble, true)})->close(s, out);
+    return out;
+  }
+  static Tensor random(int64_t seed) {
+    at::manual_seed(static_cast<uint64_t>(seed));
+    return at::randn({1, kHeads, kBases, kDim}, at::kDouble);
+  }
+  static Tensor zeros() { return at::zeros({1, kHeads, kBases, kDim}, at::kDouble); }
+  /// Values that name their base: v[.., t, :] = t.
+  static Tensor numbered() {
+    return at::arange(kBases, at::kDouble).view({1, 1, kBases, 1}).expand({1, kHeads, kBases, kDim}).contiguous();
+  }
+  static std::vector<double> bases_of(const Entries& e, int64_t head) {
+    const Tensor first = e.v[0][head].select(1, 0).contiguous();
+    return {first.const_data_ptr<double>(), first.const_data_ptr<double>() + first.numel()};
+  }
+
+  at::NoGradGuard no_grad_;
+  std::shared_ptr<model::StripedHyena> backbone_ = testing::small_model(at::kDouble);
+  WindowPlan plan_{WindowConfig{.size = kBases}, 4};
+};
+
+TEST_F(RivalTest, RandomDrawsDistinctBasesAnewForEachWindow) {
+  const Entries first = close("random", span({}, random(1), numbered())), again = close("random", span({}, random(1), numbered()));
+  ASSERT_EQ(first.size(), 4);
+  EXPECT_EQ(bases_of(first, 0), bases_of(again, 0));
+  EXPECT_EQ(bases_of(first, 0), bases_of(first, 1));
+  for (std::size_t i = 1; i < 4; ++i) EXPECT_LT(bases_of(first, 0)[i - 1], bases_of(first, 0)[i]);
+  bool differs = false;
+  for (int64_t window = 1; window < 5; ++window)
+    differs |= bases_of(close("random", span({}, random(1), numbered(), window)), 0) != bases_of(first, 0);
+  EXPECT_TRUE(differs);
+}
+
+TEST_F(RivalTest, HeavyKeepsTheKeysThatFutureQueriesFindHeadByHead) {
+  const Tensor direction = random(2).narrow(2, 0, 1),
+               q = backbone_->blocks->items[2]->inner_mha_cls->rotate(direction.expand({1, kHeads, kBases, kDim}), at::arange(kBases));
+  const Tensor ahead = future_queries(span(q, q, q));
+  Tensor k = zeros();
+  // In each head the keys of four other bases point where the turned queries do.
+  for (const int64_t base : {1, 6, 7, 12}) k[0][0][base] = 3.0 * ahead[0][0][base / 4];
+  for (const int64_t base : {0, 3, 9, 15}) k[0][1][base] = 3.0 * ahead[0][1][base / 4];
+  for (const char* name : {"heavy", "expected_attention"}) {
+    Tensor v = numbered() + 1.0;
+    v = v / v.norm(2, -1, true);  // equal lengths
+    const Entries kept = close(name, span(q, k, v));
+    EXPECT_LT(max_difference(kept.k[0][0], k[0][0].index_select(0, at::tensor(std::vector<int64_t>{1, 6, 7, 12}))), 1e-12) << name;
+    EXPECT_LT(max_difference(kept.k[0][1], k[0][1].index_select(0, at::tensor(std::vector<int64_t>{0, 3, 9, 15}))), 1e-12) << name;
+  }
+}
+
+TEST_F(RivalTest, ExpectedAttentionWeighsByTheValuesLength) {
+  const Tensor v = numbered() + 1.0;
+  EXPECT_EQ(bases_of(close("expected_attention", span(random(3), zeros(), v)), 0), (std::vector<double>{13, 14, 15, 16}));
+}
+
+TEST_F(RivalTest, SnapKvKeepsTheNeighboursOfTheBaseThatIsSeen) {
+  const Tensor q = at::ones({1, kHeads, kBases, kDim}, at::kDouble);
+  Tensor k = zeros();
+  k.select(2, 5).fill_(2.0);  // gets nearly all attention; pooled over 2..8, so that four of these are kept
+  for (const double base : bases_of(close("snapkv", span(q, k, numbered())), 1)) {
+    EXPECT_GE(base, 2);
+    EXPECT_LE(base, 8);
+  }
+}
+
+TEST_F(RivalTest, WindowMassOfAConstantKeyIsExact) {
+  const Tensor q = random(4), v = random(5), key = random(6).narrow(2, 0, 1).expand({1, kHeads, kBases, kDim});
+  const ClosedSpan s = span(q, key, v);
+  const Entries kept = close("window_mass", s);
+  ASSERT_EQ(kept.size(), 1);
+  const Tensor expected = scores_of(future_queries(s), key).select(3, 0).mean(2) + std::log(static_cast<double>(kBases));
+  EXPECT_LT(max_difference(kept.beta.select(2, 0).to(at::kDouble), expected), 1e-5);
+  EXPECT_EQ(kept.k.abs().max().item<double>(), 0.0);
+  EXPECT_LT(max_difference(kept.v.select(2, 0), v.mean(2)), 1e-12);
+}
+
+TEST_F(RivalTest, HeavyFittedKeepsTheWholeMass) {
+  // Equal keys: every base weighs the same, so exact and fitted entries must add up to all of them.
+  const Tensor key = random(7).narrow(2, 0, 1).expand({1, kHeads, kBases, kDim});
+  const ClosedSpan s = span(random(8), key, random(9));
+  const Entries kept = close("heavy_fitted", s);
+  ASSERT_EQ(kept.size(), 4);
+  const Tensor q = future_queries(s);
+  const Tensor mass = at::logsumexp(scores_of(q, kept.k) + kept.beta.to(at::kDouble).unsqueeze(2), -1);
+  EXPECT_LT(max_difference(mass, at::logsumexp(scores_of(q, key), -1)), 1e-2);
+  EXPECT_EQ(kept.beta.eq(0).sum().item<int64_t>(), kHeads * 2);  // two exact bases, and one entry for two k-mers each
+}
+
+TEST_F(RivalTest, AttentionMatchFindsRepeatedKeys) {
+  // Four keys, each four times: one entry for each, with weight four and the mean value, is exact.
+  const Tensor four = random(10).narrow(2, 0, 4), k = four.repeat({1, 1, 4, 1}), v = random(11);
+  const ClosedSpan s = span(random(12), k, v);
+  const Entries kept = close("attention_match", s);
+  ASSERT_EQ(kept.size(), 4);
+  EXPECT_LT(max_difference(kept.beta, at::full_like(kept.beta, std::log(4.0))), 1e-3);
+  const Tensor q = future_queries(s);
+  const Tensor matched = at::matmul(at::softmax(scores_of(q, kept.k) + kept.beta.to(at::kDouble).unsqueeze(2), -1), kept.v);
+  EXPECT_LT(testing::relative_rms(matched, at::matmul(at::softmax(scores_of(q, k), -1), v)), 2e-2);
+}
+
+TEST_F(RivalTest, FitOfItemsThatAreLeftOutHasNextToNoMass) {
+  const Tensor k = random(13), v = random(14), q = future_queries(span(random(15), k, v));
+  Tensor log_mass = at::zeros({1, kHeads, kBases}, at::kDouble);
+  log_mass[0][1].narrow(0, 0, 4).fill_(-std::numeric_limits<double>::infinity());
+  const Entries fit = fit_log_mass(q, {k, v, log_mass}, {{0, 4}, {4, 16}}, FittedKey::free);
+  EXPECT_TRUE(fit.k.isfinite().all().item<bool>() && fit.v.isfinite().all().item<bool>());
+  EXPECT_LT(fit.beta[0][1][0].item<double>(), -30.0);
+  EXPECT_GT(fit.beta[0][0][0].item<double>(), -3.0);
+}
+
+TEST(NonNegativeLeastSquaresTest, MeetsTheOptimalityConditions) {
+  const Tensor diagonal = non_negative_least_squares(at::eye(2, at::kDouble), at::tensor({1.0, -2.0}, at::kDouble));
+  EXPECT_LT(max_difference(diagonal, at::tensor({1.0, 0.0}, at::kDouble)), 1e-12);
+  at::manual_seed(1);
+  const Tensor a = at::randn({5, 20, 6}, at::kDouble), b = at::randn({5, 20, 1}, at::kDouble);
+  const Tensor gram = at::matmul(a.transpose(-1, -2), a), rhs = at::matmul(a.transpose(-1, -2), b).squeeze(-1);
+  const Tensor w = non_negative_least_squares(gram, rhs), gradient = at::matmul(gram, w.unsqueeze(-1)).squeeze(-1) - rhs;
+  EXPECT_GE(w.min().item<double>(), 0.0);
+  EXPECT_GT(gradient.min().item<double>(), -1e-6);
+  EXPECT_LT((gradient * w).abs().max().item<double>(), 1e-6);
+  EXPECT_GT(w.eq(0).sum().item<int64_t>(), 0);
+}
+
+}  // namespace
+}  // namespace focus::compress
