@@ -41,7 +41,12 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
       for (const int64_t a : attention) known += (known.empty() ? "" : ", ") + std::to_string(a);
       fail<ConfigError>("focus.layers: block ", block, " is no attention block; attention blocks are ", known);
     }
-    if (units_.contains(block)) fail<ConfigError>("focus.layers names block ", block, " twice");
+    if (units_.contains(block) || tables_.contains(block)) fail<ConfigError>("focus.layers names block ", block, " twice");
+    if (config.focus.unit == UnitKind::tables) {
+      const auto tables = std::make_shared<BaseTables>(config.focus.tables, backbone.shape());
+      tables_.emplace(block, layers_->register_module(std::to_string(block), tables));
+      continue;
+    }
     std::shared_ptr<FocusUnit> unit;
     if (config.focus.unit == UnitKind::fitted) {
       unit = std::make_shared<FittedUnit>(config.focus, backbone.shape());
@@ -67,11 +72,12 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
   }
   if (embedding.defined()) embedding.set_data(embedding.to(backbone.device()));
   for (const auto& [block, unit] : units_) unit->to(backbone.block_device(block));
+  for (const auto& [block, tables] : tables_) tables->to(backbone.block_device(block));
 }
 
 void FocusAdapter::check_serves(const MemoryConfig& config) const {
   for (const int64_t block : config.focus.layers) {
-    if (!units_.contains(block)) fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);
+    if (!units_.contains(block) && !tables_.contains(block)) fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);
   }
   MemoryConfig own = config_, other = config;
   other.window = own.window;
@@ -84,6 +90,11 @@ void FocusAdapter::check_serves(const MemoryConfig& config) const {
 const FocusUnit* FocusAdapter::unit(int64_t block) const {
   const auto found = units_.find(block);
   return found == units_.end() ? nullptr : found->second.get();
+}
+
+BaseTables* FocusAdapter::tables(int64_t block) const {
+  const auto found = tables_.find(block);
+  return found == tables_.end() ? nullptr : found->second.get();
 }
 
 void save_adapter(const FocusAdapter& adapter, const std::string& backbone_digest, const std::filesystem::path& path) {

@@ -44,7 +44,8 @@ CompressedModel::~CompressedModel() = default;
 void CompressedModel::make_rules() {
   for (const int64_t block : backbone_->attention_blocks()) {
     const auto focus = config_.focus.at(block);
-    if (focus && adapter_->unit(block) != nullptr) rules_.emplace(block, LayerRules(config_.window, *focus));
+    if (focus && (adapter_->unit(block) != nullptr || adapter_->tables(block) != nullptr))
+      rules_.emplace(block, LayerRules(config_.window, *focus));
   }
 }
 
@@ -84,6 +85,10 @@ HiddenStates CompressedModel::collect(const Tensor& hidden, const Expanded& e) c
   return {rows(e.base_rows), e.focus_rows.empty() ? Tensor() : rows(e.focus_rows), at::tensor(e.next_base, at::kLong)};
 }
 
+Tensor CompressedModel::letters_of(const Tensor& tokens_BL) const {
+  return adapter_ != nullptr && config_.focus.unit == UnitKind::tables ? base_codes(tokens_BL, backbone_->vocabulary()) : Tensor();
+}
+
 HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream& stream) const {
   const Expanded expanded = expand(tokens_BL, stream.bases);
   StreamHook hook({.plan = plan_,
@@ -92,7 +97,8 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
                    .adapter = adapter_.get(),
                    .policy = policy_.get(),
                    .first_base = stream.bases,
-                   .is_focus = expanded.is_focus});
+                   .is_focus = expanded.is_focus,
+                   .codes = letters_of(tokens_BL)});
   const Tensor hidden = backbone_->forward_embedded(expanded.x_BTD, &stream.backbone, &hook);
   stream.bases += tokens_BL.size(1);
   return collect(hidden, expanded);
@@ -107,7 +113,8 @@ HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
                    .adapter = adapter_.get(),
                    .policy = nullptr,
                    .first_base = 0,
-                   .is_focus = expanded.is_focus});
+                   .is_focus = expanded.is_focus,
+                   .codes = letters_of(tokens_BL)});
   return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, &hook), expanded);
 }
 
@@ -116,7 +123,8 @@ MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {
   for (const auto& layer : stream.backbone.layers) {
     if (const auto* memory = dynamic_cast<const MemoryState*>(layer.get())) {
       use.entries = std::max(use.entries, memory->retained.size() + memory->pending.size());
-      use.retained_bytes += memory->retained.num_bytes() + memory->pending.num_bytes();
+      use.retained_bytes += memory->retained.num_bytes() + memory->pending.num_bytes() + memory->letters.num_bytes();
+      if (memory->letters.size() > 0) use.entries = std::max(use.entries, memory->letters.size() - memory->num_open());
       use.open_bytes += memory->open_bytes();
     }
   }
@@ -142,8 +150,8 @@ MemoryUse CompressedModel::planned_use(int64_t length) const {
     if (rules != rules_.end()) {
       const LayerRules::Held held = rules->second.held(length);
       entries = held.entries;
-      // Entries beside raw sinks share one array of betas with them.
-      bytes = entries * (entries > held.raw_sinks ? focus_entry_bytes(*backbone_, config_) : raw_bytes);
+      bytes = rules->second.focus().unit == UnitKind::tables ? PackedBases::bytes_of(1, length)
+                                                             : entries * focus_entry_bytes(*backbone_, config_);
       use.open_bytes += held.open_bases * open_bytes + held.unread * (query_bytes + shape.width * element);
     } else {
       const std::string kept = policy_ != nullptr ? policy_->name() : "full";
@@ -168,7 +176,8 @@ std::vector<std::unique_ptr<cache::LayerState>> CompressedModel::new_layers() co
                    .adapter = adapter_.get(),
                    .policy = policy_.get(),
                    .first_base = 0,
-                   .is_focus = {}});
+                   .is_focus = {},
+                   .codes = {}});
   std::vector<std::unique_ptr<cache::LayerState>> out;
   for (int64_t i = 0; i < backbone_->num_blocks(); ++i) out.push_back(backbone_->block(i).make_state(&hook, 0));
   return out;
@@ -192,7 +201,8 @@ Budget CompressedModel::budget(const model::Backbone& backbone, const MemoryConf
     const LayerRules rules(config.window, *focus);
     kmer += static_cast<double>(focus->entries_per_kmer * entry_bytes * config.focus.k) / static_cast<double>(focus->k);
     const int64_t tail = rules.plan().window(1).begin - rules.tail_begin(1);
-    raw += static_cast<double>((tail + rules.sink_bases()) * raw_bytes - rules.sink_kmers() * focus->entries_per_kmer * entry_bytes);
+    raw += static_cast<double>(tail * raw_bytes + rules.sink_bases() * entry_bytes -
+                               rules.sink_kmers() * focus->entries_per_kmer * entry_bytes);
   }
   const double count = static_cast<double>(std::max<int64_t>(layers, 1));
   return {WindowPlan(config.window, config.focus.k), static_cast<int64_t>(std::floor(kmer / count)),

@@ -78,13 +78,16 @@ void FocusConfig::visit_all_but_k(config::Fields& f) {
   f.integer("tail", tail, {0, int64_t{1} << 32}, kTailDoc);
   f.integer("sinks", sinks, {0, int64_t{1} << 32}, kSinksDoc);
   f.integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
-  f.choice("unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}}, "how an entry is made");
+  f.choice(
+      "unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}, {"tables", UnitKind::tables}},
+      "how entries are made: fitted in closed form, by the paper's attention, or, a letter per base, from tables learned for the model");
   f.integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
   f.boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
   f.integers("layers", layers, {0, 1 << 16}, "blocks whose attention is compressed; empty = all attention blocks");
   f.list("schedule", schedule, "overrides for ranges of blocks; where ranges overlap the later one wins");
   f.group("fitted", fitted, "the fitted unit");
   f.group("paper", paper, "the paper's unit");
+  f.group("tables", tables, "the unit that keeps letters and predicts keys and values");
 }
 
 std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
@@ -189,6 +192,31 @@ void validate_schedule(const MemoryConfig& config) {
 
 }  // namespace
 
+namespace {
+
+void validate_tables(const FocusConfig& focus) {
+  const TablesConfig tables, &own = focus.tables;
+  const FocusConfig fresh;
+  if (focus.unit != UnitKind::tables) {
+    if (own.word != tables.word || own.words != tables.words || own.ridge != tables.ridge || own.fit_sequences != tables.fit_sequences)
+      fail<ConfigError>("settings under focus.tables have no effect unless focus.unit is 'tables'; remove them");
+    return;
+  }
+  if (focus.stream != Stream::side)
+    fail<ConfigError>("focus.unit 'tables' keeps letters and has no Focus tokens to put into the stream; use focus.stream 'side'");
+  if (focus.local != Local::window || focus.history != History::all || focus.sinks > 0 || focus.entries_per_kmer != 1)
+    fail<ConfigError>(
+        "focus.unit 'tables' remembers every past base; focus.local, history, sinks and entries_per_kmer have no meaning for it");
+  if (focus.rank != fresh.rank || focus.anchor != fresh.anchor || focus.bias != fresh.bias)
+    fail<ConfigError>("focus.rank, focus.anchor and focus.bias have no effect with focus.unit 'tables'; remove them");
+  for (const LayerSchedule& part : focus.schedule) {
+    if (part.local || part.history || part.sinks >= 0 || part.entries_per_kmer > 0)
+      fail<ConfigError>("focus.schedule: with focus.unit 'tables' only memory, eviction, tail and k may differ between layers");
+  }
+}
+
+}  // namespace
+
 void MemoryConfig::validate() const {
   const WindowPlan plan(window, focus.k);
   if (focus.stream == Stream::inline_tokens && focus.anchor != Anchor::end) {
@@ -200,15 +228,16 @@ void MemoryConfig::validate() const {
   validate_schedule(*this);
   const FittedUnitConfig fitted_default;
   const PaperUnitConfig paper_default;
-  if (focus.unit == UnitKind::paper &&
+  if (focus.unit != UnitKind::fitted &&
       (focus.fitted.ridge != fitted_default.ridge || focus.fitted.reference_stride != fitted_default.reference_stride ||
        focus.fitted.corrections != fitted_default.corrections || focus.fitted.gradient != fitted_default.gradient)) {
-    fail<ConfigError>("settings under focus.fitted have no effect with focus.unit 'paper'; remove them");
+    fail<ConfigError>("settings under focus.fitted have no effect unless focus.unit is 'fitted'; remove them");
   }
-  if (focus.unit == UnitKind::fitted && (focus.paper.focus_sees != paper_default.focus_sees || focus.paper.update != paper_default.update ||
-                                         focus.paper.entry != paper_default.entry)) {
-    fail<ConfigError>("settings under focus.paper have no effect with focus.unit 'fitted'; remove them, or set focus.unit to 'paper'");
+  if (focus.unit != UnitKind::paper && (focus.paper.focus_sees != paper_default.focus_sees || focus.paper.update != paper_default.update ||
+                                        focus.paper.entry != paper_default.entry)) {
+    fail<ConfigError>("settings under focus.paper have no effect unless focus.unit is 'paper'; remove them");
   }
+  validate_tables(focus);
   const FocusConfig focus_default;
   if (focus.unit == UnitKind::fitted && !focus.fitted.corrections &&
       (focus.rank != focus_default.rank || focus.anchor != focus_default.anchor)) {

@@ -75,6 +75,12 @@ Entries raw_entries(const Tensor& k, const Tensor& v, int64_t begin, int64_t end
   return out;
 }
 
+void add_zero_beta(Entries& entries) {
+  if (entries.empty() || entries.beta.defined()) return;
+  const auto type = entries.k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  entries.beta = at::zeros({entries.k.size(0), entries.k.size(1), entries.k.size(2)}, entries.k.options().dtype(type));
+}
+
 int64_t bytes_per_entry(int64_t batch, int64_t kv_heads, int64_t head_dim, at::ScalarType dtype, bool with_beta) {
   return batch * kv_heads *
          (2 * head_dim * static_cast<int64_t>(at::elementSize(dtype)) + (with_beta ? static_cast<int64_t>(sizeof(float)) : 0));

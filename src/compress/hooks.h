@@ -19,6 +19,7 @@ struct HookContext {
   const RetentionPolicy* policy = nullptr;     // rivals
   int64_t first_base = 0;                      // of the call
   std::vector<bool> is_focus;                  // inline: per token of the call; empty = bases only
+  at::Tensor codes;                            // tables: uint8 [B, L] letters of the call
 
   bool inline_stream() const { return adapter != nullptr && config.focus.stream == Stream::inline_tokens; }
   /// nullptr where Focus compresses nothing: another policy does, or the layer keeps everything.
@@ -47,7 +48,7 @@ class MemoryState final : public cache::LayerState {
   std::unique_ptr<cache::LayerState> snapshot() const override { return std::make_unique<MemoryState>(*this); }
   cache::TensorMap save() const override;
   void load(const cache::TensorMap& saved, const at::Device& device) override;
-  int64_t num_bytes() const override { return retained.num_bytes() + pending.num_bytes() + open_bytes(); }
+  int64_t num_bytes() const override { return retained.num_bytes() + pending.num_bytes() + letters.num_bytes() + open_bytes(); }
   void detach() override;
   int64_t open_bytes() const;
   void append(const at::Tensor& k_new, const at::Tensor& v_new, const at::Tensor& q_new, const at::Tensor& u_new,
@@ -61,6 +62,7 @@ class MemoryState final : public cache::LayerState {
 
   Entries retained;                 // visible
   Entries pending;                  // of k-mers whose bases are still raw in the tail
+  PackedBases letters;              // tables: of all bases so far
   at::Tensor k, v;                  // [B, G, n, E] open bases
   at::Tensor q, u;                  // [B, H, unread, E], [B, unread, D]; only where a unit needs them
   at::Tensor positions;             // [n]

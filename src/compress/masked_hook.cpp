@@ -56,6 +56,7 @@ class Pass {
     const nn::Projection all = call_.attention.project(call_.u_BLD, positions_);
     if (rules_ == nullptr) return call_.attention.output(ops::causal_attention(all.q, all.k, all.v));
     unit_ = c_.adapter->unit(call_.block);
+    tables_ = c_.adapter->tables(call_.block);
 
     for (int64_t row = 0; row < length; ++row)
       (!c_.is_focus.empty() && c_.is_focus[static_cast<std::size_t>(row)] ? focus_rows_ : base_rows_).push_back(row);
@@ -123,9 +124,23 @@ class Pass {
     entries_.append(summary.entries);
   }
 
-  void append_sinks(int64_t begin, int64_t end) { entries_.append(raw_entries(bases_.k, bases_.v, begin, end, 0, begin)); }
+  void append_sinks(int64_t begin, int64_t end) {
+    Entries sinks = raw_entries(bases_.k, bases_.v, begin, end, 0, begin);
+    if (rules_->focus().bias) add_zero_beta(sinks);
+    entries_.append(sinks);
+  }
+
+  /// Tables: an entry for every base.
+  void predict_all() {
+    const auto [key, value] = tables_->predict(c_.codes.to(u_.device()), num_bases_);
+    entries_.k = call_.attention.rotate(key, base_positions_).to(bases_.k.scalar_type());
+    entries_.v = value.to(bases_.v.scalar_type());
+    entries_.beta = tables_->beta.to(key.scalar_type()).unsqueeze(-1).unsqueeze(0).expand({key.size(0), key.size(1), num_bases_});
+    entries_.origin.resize(static_cast<std::size_t>(num_bases_));
+  }
 
   void make_entries() {
+    if (tables_ != nullptr) return predict_all();
     if (rules_->made_in_stream()) return make_from_focus_rows();
     const bool makes = rules_->focus().history != History::none;
     const WindowPlan& plan = rules_->plan();
@@ -173,6 +188,7 @@ class Pass {
   }
 
   Entries shown(const LayerRules::Visible& seen) const {
+    if (tables_ != nullptr) return entries_.slice(0, seen.raw_begin);
     return seen.entry_begin < seen.entry_end ? entries_.slice(seen.entry_begin, seen.entry_end) : Entries{};
   }
 
@@ -217,6 +233,7 @@ class Pass {
   const model::AttentionCall& call_;
   const LayerRules* rules_;
   const FocusUnit* unit_ = nullptr;
+  const BaseTables* tables_ = nullptr;
   std::vector<int64_t> base_rows_, focus_rows_;
   int64_t num_bases_ = 0;
   Tensor positions_, base_positions_, focus_positions_, u_, focus_x_, focus_q_;

@@ -20,6 +20,7 @@ std::unique_ptr<cache::LayerState> MemoryState::clone() const {
   auto out = std::make_unique<MemoryState>();
   out->retained = retained.clone();
   out->pending = pending.clone();
+  out->letters = letters.clone();
   out->k = copy(k);
   out->v = copy(v);
   out->q = copy(q);
@@ -89,6 +90,10 @@ cache::TensorMap MemoryState::save() const {
   };
   put_entries("retained", retained);
   put_entries("pending", pending);
+  if (letters.size() > 0) {
+    out.emplace("letters", letters.saved());
+    out.emplace("letters.count", at::full({1}, letters.size(), at::kLong));
+  }
   put("k", k);
   put("v", v);
   put("q", q);
@@ -115,6 +120,8 @@ void MemoryState::load(const cache::TensorMap& saved, const at::Device& device) 
   };
   retained = get_entries("retained");
   pending = get_entries("pending");
+  if (saved.contains("letters"))
+    letters.load(cache::loaded_tensor(saved, "letters", at::kCPU), cache::loaded_tensor(saved, "letters.count", at::kCPU).item<int64_t>());
   k = get("k");
   v = get("v");
   q = get("q");

@@ -26,14 +26,16 @@ class Walk {
   Walk(const HookContext& context, SideStates& side, const model::AttentionCall& call)
       : c_(context), side_(side), call_(call), rules_(context.rules_of(call.block)), state_(*dynamic_cast<MemoryState*>(call.state)) {
     unit_ = rules_ != nullptr ? c_.adapter->unit(call.block) : nullptr;
+    tables_ = rules_ != nullptr ? c_.adapter->tables(call.block) : nullptr;
     // Layers that Focus leaves alone keep everything.
-    policy_ = c_.policy != nullptr ? c_.policy : unit_ == nullptr ? &kKeepAll : nullptr;
+    policy_ = c_.policy != nullptr ? c_.policy : rules_ == nullptr ? &kKeepAll : nullptr;
   }
 
   Tensor run() {
     const int64_t length = call_.u_BLD.size(1);
     positions_ = at::arange(call_.position, call_.position + length, at::TensorOptions().dtype(at::kLong).device(call_.u_BLD.device()));
     now_ = call_.attention.project(call_.u_BLD, positions_);
+    if (tables_ != nullptr) state_.letters.append(c_.codes);
     int64_t row = 0, base = c_.first_base;
     while (row < length) {
       if (!c_.is_focus.empty() && c_.is_focus[static_cast<std::size_t>(row)]) {
@@ -42,7 +44,11 @@ class Walk {
         close_at(base);
         continue;
       }
-      if (rules_ != nullptr && rules_->rolling()) evict_before(base);
+      if (tables_ != nullptr) {
+        forget_raw_before(base);
+      } else if (rules_ != nullptr && rules_->rolling()) {
+        evict_before(base);
+      }
       int64_t stop = rules_ != nullptr ? rules_->next_change(base) : c_.plan.next_close(base, false);
       // An inline stream pauses at every k-mer's end, where its Focus token follows.
       if (c_.inline_stream()) stop = std::min(stop, c_.plan.next_close(base, true));
@@ -64,10 +70,20 @@ class Walk {
 
   Tensor bases(int64_t row, int64_t count) {
     const Tensor k = now_.k.narrow(2, row, count), v = now_.v.narrow(2, row, count), q = now_.q.narrow(2, row, count);
-    const bool summarises = unit_ != nullptr, needs_q = summarises || policy_->needs_queries();
+    const bool summarises = unit_ != nullptr, needs_q = summarises || (policy_ != nullptr && policy_->needs_queries());
     state_.append(k, v, needs_q ? q : Tensor(), summarises ? call_.u_BLD.narrow(1, row, count) : Tensor(),
                   positions_.narrow(0, row, count));
+    if (tables_ != nullptr) {
+      const int64_t past = c_.first_base + row - (state_.num_open() - count);
+      return call_.attention.output(attend_letters(q, call_.attention, *tables_, state_.letters, past, state_.k, state_.v));
+    }
     return call_.attention.output(attend(q, state_.retained, state_.k, state_.v));
+  }
+
+  /// Tables: raw bases that base `base` no longer sees; their letters stay.
+  void forget_raw_before(int64_t base) {
+    const int64_t raw = base - rules_->visible(base).raw_begin;
+    if (raw < state_.num_open()) state_.keep_open(raw, 0);
   }
 
   /// The unread bases from `begin` on (`count` of them, counted among the unread ones) with the given k-mers, relative to `begin`.
@@ -134,12 +150,19 @@ class Walk {
         const int64_t count = unit_->updates_focus_state() ? oldest.size() : state_.num_open();
         state_.retained.append(summarise(span(0, count, window, begin, kmer, {{0, oldest.size()}}), state_.retained));
       } else if (j >= 0) {
-        if (kmer < rules_->sink_kmers()) state_.retained.append(raw_entries(state_.k, state_.v, 0, oldest.size(), window, begin));
+        if (kmer < rules_->sink_kmers()) state_.retained.append(raw_sinks(oldest.size(), window, begin));
         if (!state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin());
       }
       const int64_t left = state_.num_open() - oldest.size();
       state_.keep_open(left, left);
     }
+  }
+
+  /// The first `count` open bases as entries.
+  Entries raw_sinks(int64_t count, int64_t window, int64_t first_base) const {
+    Entries out = raw_entries(state_.k, state_.v, 0, count, window, first_base);
+    if (rules_->focus().bias) add_zero_beta(out);
+    return out;
   }
 
   bool makes_entries() const { return rules_->focus().history != History::none && !rules_->made_in_stream(); }
@@ -153,7 +176,8 @@ class Walk {
       state_.drop_open();
       return;
     }
-    if (rules_->rolling()) return;
+    if (tables_ != nullptr && base == rules_->plan().window(window).end && !rules_->rolling()) forget_raw_before(base);
+    if (rules_->rolling() || tables_ != nullptr) return;
     const WindowPlan& plan = rules_->plan();
     const int64_t own_window = plan.window_of(base - 1), j = plan.kmer_of(base - 1);
     const bool window_ends = base == plan.window(own_window).end;
@@ -181,7 +205,7 @@ class Walk {
     const int64_t tail_begin = rules_->tail_begin(window + 1), tail = bases.end - tail_begin;
     const int64_t sinks = window == 0 ? rules_->sink_kmers() : 0;
     Entries made;
-    if (sinks > 0) made = raw_entries(state_.k, state_.v, 0, rules_->sink_bases(), window, bases.begin);
+    if (sinks > 0) made = raw_sinks(rules_->sink_bases(), window, bases.begin);
     const int64_t count = plan.num_kmers(window) - sinks;
     if (makes_entries() && count > 0) {
       std::vector<Span> kmers = plan.kmers(window);
@@ -232,6 +256,7 @@ class Walk {
   const model::AttentionCall& call_;
   const LayerRules* rules_;
   const FocusUnit* unit_ = nullptr;
+  const BaseTables* tables_ = nullptr;
   const RetentionPolicy* policy_ = nullptr;
   MemoryState& state_;
   Tensor positions_;

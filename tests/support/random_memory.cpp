@@ -20,7 +20,7 @@ MemoryConfig draw(Random& random) {
   c.window.remainder = static_cast<Remainder>(below(3));
   f.stream = chance(0.6) ? Stream::side : Stream::inline_tokens;
   if (f.stream == Stream::side) f.anchor = static_cast<Anchor>(below(3));
-  f.unit = chance(0.6) ? UnitKind::fitted : UnitKind::paper;
+  f.unit = chance(0.15) ? UnitKind::tables : chance(0.6) ? UnitKind::fitted : UnitKind::paper;
   f.local = chance(0.75) ? Local::window : Local::kmer;
   f.history = chance(0.7) ? History::all : chance(0.7) ? History::window : History::none;
   if (chance(0.35)) f.eviction = Eviction::rolling;
@@ -30,11 +30,19 @@ MemoryConfig draw(Random& random) {
     if (chance(0.3)) f.entries_per_kmer = 2 + below(3);
     f.fitted.ridge = 0.5 + 5 * random.uniform();
     f.fitted.reference_stride = 1 + below(4);
+  } else if (f.unit == UnitKind::tables) {
+    f.tables.word = 1 + below(3);
+    f.tables.words = 1 + below(4);
+    f.stream = Stream::side;
+    f.anchor = Anchor::end;
+    f.local = Local::window;
+    f.history = History::all;
+    f.sinks = 0;
   } else {
     f.paper = {static_cast<FocusSees>(below(2)), static_cast<Update>(below(2)), static_cast<EntrySource>(below(2))};
     f.bias = chance(0.7);
   }
-  f.rank = chance(0.5) ? 0 : 1 + below(4);
+  if (f.unit != UnitKind::tables) f.rank = chance(0.5) ? 0 : 1 + below(4);
   for (int64_t part = chance(0.3) ? 1 + below(2) : 0; part > 0; --part) {
     LayerSchedule s;
     s.from = below(5);

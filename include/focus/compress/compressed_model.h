@@ -79,6 +79,8 @@ class CompressedModel {
   Expanded expand(const at::Tensor& tokens_BL, int64_t first_base) const;
   HiddenStates collect(const at::Tensor& hidden, const Expanded& expanded) const;
   void make_rules();
+  /// Letters of a call, where the memory keeps them.
+  at::Tensor letters_of(const at::Tensor& tokens_BL) const;
 
   std::shared_ptr<model::Backbone> backbone_;
   std::shared_ptr<FocusAdapter> adapter_;

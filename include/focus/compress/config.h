@@ -18,7 +18,7 @@ enum class History { all, window, none };
 enum class FocusSees { kmer, window };
 /// window: a window's raw bases go when it closes (the paper); rolling: a k-mer's go when its first base is W bases old.
 enum class Eviction { window, rolling };
-enum class UnitKind { fitted, paper };
+enum class UnitKind { fitted, paper, tables };
 enum class Update { residual, replace };
 enum class EntrySource { backbone, own };
 
@@ -53,6 +53,15 @@ struct LayerSchedule {
   void visit(config::Fields& f);
 };
 
+/// Base memory instead of summaries: letters of past bases, and tables from which their keys and values are predicted.
+struct TablesConfig {
+  int64_t word = 4;
+  int64_t words = 4;
+  double ridge = 10.0;
+  int64_t fit_sequences = 64;
+  void visit(config::Fields& f);
+};
+
 struct FocusConfig {
   int64_t k = 100;
   Stream stream = Stream::side;
@@ -64,12 +73,13 @@ struct FocusConfig {
   int64_t sinks = 0;             // first bases of the sequence kept raw for ever, rounded up to whole k-mers
   int64_t entries_per_kmer = 1;  // fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the fit of the rest
   UnitKind unit = UnitKind::fitted;
-  int64_t rank = 16;            // of trained maps; 0 = full
-  bool bias = true;             // entries carry a log-mass beta; off = the paper
-  std::vector<int64_t> layers;  // block indices of the attention layers that are compressed; empty = all
+  int64_t rank = 16;                    // of trained maps; 0 = full
+  bool bias = true;                     // entries carry a log-mass beta; off = the paper
+  std::vector<int64_t> layers;          // block indices of the attention layers that are compressed; empty = all
   std::vector<LayerSchedule> schedule;  // per-layer overrides; a later one wins
   FittedUnitConfig fitted;
   PaperUnitConfig paper;
+  TablesConfig tables;
   void visit(config::Fields& f);
   void visit_all_but_k(config::Fields& f);
   /// The settings of one block, its overrides applied (`schedule` empty); nothing where the block keeps everything.

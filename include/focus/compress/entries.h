@@ -37,6 +37,9 @@ struct Entries {
 /// Raw bases [begin, end) of keys and values [B, G, n, E] as entries; the first of the n bases is `first_base` of the sequence.
 Entries raw_entries(const at::Tensor& k, const at::Tensor& v, int64_t begin, int64_t end, int64_t window, int64_t first_base);
 
+/// Gives entries without one a beta of zero, as it would stand beside others that have one.
+void add_zero_beta(Entries& entries);
+
 /// Bytes of one entry: keys and values of all key/value heads, and beta where the policy stores one.
 int64_t bytes_per_entry(int64_t batch, int64_t kv_heads, int64_t head_dim, at::ScalarType dtype, bool with_beta);
 

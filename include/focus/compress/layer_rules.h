@@ -40,7 +40,6 @@ class LayerRules {
   /// What a stream holds after `length` bases.
   struct Held {
     int64_t entries = 0;     // retained, raw sinks among them
-    int64_t raw_sinks = 0;   // of those
     int64_t open_bases = 0;  // raw
     int64_t unread = 0;      // of the open bases: not summarised yet, so that queries and inputs are held too
   };

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "focus/compress/base_tables.h"
 #include "focus/compress/config.h"
 #include "focus/compress/policy.h"
 #include "focus/model/backbone.h"
@@ -81,8 +82,10 @@ class FocusAdapter : public torch::nn::Module {
   /// `seed` fixes the initial values. ConfigError: focus.layers names a block that is no attention block.
   FocusAdapter(const model::Backbone& backbone, const MemoryConfig& config, int64_t seed);
   const MemoryConfig& config() const { return config_; }
-  /// nullptr for a block that is not compressed.
+  /// nullptr for a block that is not compressed, or by tables.
   const FocusUnit* unit(int64_t block) const;
+  /// nullptr unless focus.unit is 'tables' and the block is compressed.
+  BaseTables* tables(int64_t block) const;
   /// ConfigError unless these parameters can work under `config`: only the window plan, k and the choice among the adapter's layers may
   /// differ from what they were made for.
   void check_serves(const MemoryConfig& config) const;
@@ -92,6 +95,7 @@ class FocusAdapter : public torch::nn::Module {
  private:
   MemoryConfig config_;
   std::map<int64_t, std::shared_ptr<FocusUnit>> units_;
+  std::map<int64_t, std::shared_ptr<BaseTables>> tables_;
   std::shared_ptr<torch::nn::Module> layers_;
 };
 
