@@ -45,9 +45,12 @@ void FocusConfig::visit_all_but_k(config::Fields& f) {
 void MemoryConfig::visit(config::Fields& f) {
   f.group("window", window, "the window plan");
   f.group("focus", focus, "Focus tokens");
+  f.group("storage", storage, "how retained entries are held");
 }
 
 void MemoryConfig::validate() const {
+  if (focus.history == History::none && storage != StorageConfig{})
+    fail<ConfigError>("settings under storage have no effect with focus.history 'none': nothing is retained");
   const WindowPlan plan(window, focus.k);
   if (focus.stream == Stream::inline_tokens && focus.anchor != Anchor::end) {
     fail<ConfigError>(

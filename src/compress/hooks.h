@@ -19,6 +19,7 @@ struct HookContext {
   int64_t first_base = 0;                   // of the call
   std::vector<bool> is_focus;               // inline: per token of the call; empty = bases only
 
+  StorageFormat storage() const { return policy != nullptr ? policy->storage(config.storage) : StorageFormat(config.storage); }
   bool inline_stream() const { return adapter != nullptr && config.focus.stream == Stream::inline_tokens; }
   bool by_kmer() const { return adapter != nullptr && config.focus.local == Local::kmer; }
   History history() const { return adapter != nullptr ? config.focus.history : History::all; }
@@ -47,6 +48,7 @@ class SideStates {
 /// A layer's memory in a stream: entries of the past and the raw bases of the open window (or k-mer).
 class MemoryState final : public cache::LayerState {
  public:
+  explicit MemoryState(const StorageFormat& format = {}) : retained(format) {}
   std::unique_ptr<cache::LayerState> clone() const override;
   std::unique_ptr<cache::LayerState> snapshot() const override { return std::make_unique<MemoryState>(*this); }
   cache::TensorMap save() const override;
@@ -59,7 +61,7 @@ class MemoryState final : public cache::LayerState {
   int64_t num_open() const { return k.defined() ? k.size(2) : 0; }
   void drop_open();
 
-  Entries retained;
+  EntryStore retained;
   at::Tensor k, v;                  // [B, G, n, E] open bases
   at::Tensor q, u;                  // [B, H, n, E], [B, n, D]; only where a unit needs them
   at::Tensor positions;             // [n]

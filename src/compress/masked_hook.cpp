@@ -96,7 +96,7 @@ class Pass {
         s.focus_positions = focus_positions_.narrow(0, static_cast<int64_t>(g), 1);
         const Summary summary = unit_->summarise(s, history_of(window, s.first_kmer));
         focus_updates_.push_back(summary.focus_x - s.focus_x);
-        if (keep_entries) entries_.append(summary.entries);
+        if (keep_entries) entries_.append(rounded(summary.entries, c_.storage()));
       }
       return;
     }
@@ -114,7 +114,7 @@ class Pass {
       }
       const Summary summary = unit_->summarise(s, history_of(window, first_kmer));
       if (summary.focus_x.defined()) side_.set(first_kmer, summary.focus_x);
-      entries_.append(summary.entries);
+      entries_.append(rounded(summary.entries, c_.storage()));
     };
     for (int64_t window = 0; c_.plan.window(window).begin < num_bases_; ++window) {
       const Span w = c_.plan.window(window);

@@ -59,39 +59,25 @@ cache::TensorMap MemoryState::save() const {
   const auto put = [&](const char* name, const Tensor& t) {
     if (t.defined()) out.emplace(name, cache::saved_tensor(t));
   };
-  put("retained.k", retained.k);
-  put("retained.v", retained.v);
-  put("retained.beta", retained.beta);
+  retained.save(out);
   put("k", k);
   put("v", v);
   put("q", q);
   put("u", u);
   put("positions", positions);
-  if (!retained.empty()) {
-    std::vector<int64_t> origin;
-    for (const EntryOrigin& entry : retained.origin) origin.insert(origin.end(), {entry.window, entry.index});
-    out.emplace("retained.origin", at::tensor(origin).view({-1, 2}));
-  }
   if (!focus_x.empty()) out.emplace("focus_x", cache::saved_tensor(at::cat(focus_x, 1)));
   return out;
 }
 
 void MemoryState::load(const cache::TensorMap& saved, const at::Device& device) {
   const auto get = [&](const char* name) { return saved.contains(name) ? cache::loaded_tensor(saved, name, device) : Tensor(); };
-  retained.k = get("retained.k");
-  retained.v = get("retained.v");
-  retained.beta = get("retained.beta");
+  retained.load(saved, device);
   k = get("k");
   v = get("v");
   q = get("q");
   u = get("u");
   positions = get("positions");
-  if (saved.contains("retained.origin")) {
-    const Tensor origin = cache::loaded_tensor(saved, "retained.origin", at::kCPU);
-    for (int64_t i = 0; i < origin.size(0); ++i) retained.origin.push_back({origin[i][0].item<int64_t>(), origin[i][1].item<int64_t>()});
-  }
-  if (static_cast<int64_t>(retained.origin.size()) != retained.size() || k.defined() != positions.defined())
-    fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
+  if (k.defined() != positions.defined()) fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
   if (saved.contains("focus_x")) {
     for (const Tensor& x : cache::loaded_tensor(saved, "focus_x", device).split(1, 1)) focus_x.push_back(x.clone());
   }

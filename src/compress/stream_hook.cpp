@@ -10,8 +10,9 @@ using at::Tensor;
 const FullPolicy kKeepAll;
 
 /// Attention of queries that are the last of the open keys, over the retained entries and the open keys.
-Tensor attend(const Tensor& q, const Entries& retained, const Tensor& k, const Tensor& v) {
-  return ops::memory_attention(q, {retained.k, retained.v, retained.beta}, k, v);
+Tensor attend(const Tensor& q, const EntryStore& retained, const Tensor& k, const Tensor& v) {
+  const Entries past = retained.read(q);
+  return ops::memory_attention(q, {past.k, past.v, past.beta}, k, v);
 }
 
 /// One call of one layer.
@@ -94,7 +95,7 @@ class Walk {
           span(begin, window, base - (open - begin), c_.plan.kmers_before(window) + j, {{open - begin - kmer.size(), open - begin}});
       s.focus_x = x;
       s.focus_positions = positions_.narrow(0, row, 1);
-      const Summary summary = unit_->summarise(s, state_.retained);
+      const Summary summary = unit_->summarise(s, state_.retained.read(s.k));
       if (c_.history() != History::none) state_.retained.append(summary.entries);
       return summary.focus_x - x;
     }
@@ -144,7 +145,7 @@ class Walk {
     } else if (!state_.focus_x.empty()) {
       s.focus_x = at::cat(state_.focus_x, 1);
     }
-    const Summary summary = unit_->summarise(s, state_.retained);
+    const Summary summary = unit_->summarise(s, state_.retained.read(s.k));
     if (summary.focus_x.defined()) side_.set(first_kmer, summary.focus_x);
     state_.retained.append(summary.entries);
     state_.focus_x.clear();
@@ -153,8 +154,8 @@ class Walk {
   /// What the history rule drops when a window ends.
   void forget(int64_t window) {
     if (c_.history() == History::all) return;
-    Entries& kept = state_.retained;
-    const bool boundary = c_.history() == History::window && !kept.empty() && kept.origin.back().window == window;
+    EntryStore& kept = state_.retained;
+    const bool boundary = c_.history() == History::window && !kept.empty() && kept.origin().back().window == window;
     kept.keep(boundary ? kept.size() - 1 : kept.size(), kept.size());
   }
 
@@ -183,6 +184,6 @@ Tensor StreamHook::mix(const model::AttentionCall& call) {
   return Walk(context_, side_, call).run();
 }
 
-std::unique_ptr<cache::LayerState> StreamHook::make_state(int64_t) { return std::make_unique<MemoryState>(); }
+std::unique_ptr<cache::LayerState> StreamHook::make_state(int64_t) { return std::make_unique<MemoryState>(context_.storage()); }
 
 }  // namespace focus::compress

@@ -82,8 +82,8 @@ class FocusAdapter : public torch::nn::Module {
   const MemoryConfig& config() const { return config_; }
   /// nullptr for a block that is not compressed.
   const FocusUnit* unit(int64_t block) const;
-  /// ConfigError unless these parameters can work under `config`: only the window plan, k and the choice among the adapter's layers may
-  /// differ from what they were made for.
+  /// ConfigError unless these parameters can work under `config`: only the window plan, k, the choice among the adapter's layers and the
+  /// storage may differ from what they were made for.
   void check_serves(const MemoryConfig& config) const;
   /// Parameters stay fp32 whatever the backbone's dtype. [D]; undefined without Focus states.
   at::Tensor embedding;
