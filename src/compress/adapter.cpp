@@ -83,6 +83,7 @@ void FocusAdapter::check_serves(const MemoryConfig& config) const {
   other.window = own.window;
   other.focus.k = own.focus.k;
   other.focus.layers = own.focus.layers;
+  other.storage = own.storage;
   if (config::to_json(other) != config::to_json(own))
     fail<ConfigError>("an adapter serves other window plans, other k and fewer layers, not other Focus units or visibilities");
 }

@@ -7,7 +7,8 @@ namespace focus::compress {
 
 /// Per window and key/value head, in fp32 and on reference queries q:
 ///   keys    a subset S of the window's own, chosen greedily (orthogonal matching pursuit) so that weighted they reproduce the mass
-///   beta    log w with w >= 0 least squares: sum_{j in S} w_j exp(q.k_j/sqrt(E)) ~ sum_t exp(q.k_t/sqrt(E)), relative to the latter
+///   beta    log w with non-negative, bounded least squares: sum_{j in S} w_j exp(q.k_j/sqrt(E)) ~ sum_t exp(q.k_t/sqrt(E)), relative to
+///           the latter
 ///   values  ridge least squares: softmax(q.K_S/sqrt(E) + beta) V_S ~ the window's attention output, around the bases' own values
 /// With room for every base they are kept as they are.
 class AttentionMatchPolicy final : public RetentionPolicy {
@@ -18,13 +19,13 @@ class AttentionMatchPolicy final : public RetentionPolicy {
     return "attention matching: keys by matching pursuit, beta by non-negative least squares, values by ridge least squares, per head";
   }
   bool needs_queries() const override { return true; }
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
 
  private:
   Budget budget_;
 };
 
-/// argmin_{w >= 0} w'Gw/2 - b'w for positive definite G: gram [.., s, s], rhs [.., s]. In fp64 on the CPU; returned like `rhs`.
-at::Tensor non_negative_least_squares(const at::Tensor& gram, const at::Tensor& rhs);
+/// argmin_{0 <= w <= upper} w'Gw/2 - b'w for positive definite G: gram [.., s, s], rhs [.., s]. In fp64 on the CPU; returned like `rhs`.
+at::Tensor bounded_least_squares(const at::Tensor& gram, const at::Tensor& rhs, double upper);
 
 }  // namespace focus::compress

@@ -19,15 +19,31 @@ struct CompressedModel::Expanded {
   std::vector<int64_t> next_base;  // per Focus token: index in the call of the base after it
 };
 
+namespace {
+
+void check_storage(const model::Backbone& backbone, const StorageConfig& storage) {
+  if (storage.dtype == StorageType::fp32 && backbone.dtype() != at::kDouble) {
+    fail<ConfigError>(
+        "storage.dtype 'fp32' with a model in ", backbone.dtype(),
+        ": entries come in the model's precision, so it would change nothing or double the bytes; set 'model', 'bf16' or 'int8'");
+  }
+  if (storage.device == StorageDevice::host && backbone.device().is_cpu())
+    fail<ConfigError>("storage.device 'host' with a model on the CPU: entries are in host memory anyway; set 'model'");
+}
+
+}  // namespace
+
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, std::shared_ptr<FocusAdapter> adapter)
     : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(adapter_->config()), plan_(config_.window, config_.focus.k) {
   make_rules();
+  check_storage(*backbone_, config_.storage);
 }
 
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, std::shared_ptr<FocusAdapter> adapter,
                                  const MemoryConfig& config)
     : backbone_(std::move(backbone)), adapter_(std::move(adapter)), config_(config), plan_(config.window, config.focus.k) {
   config.validate();
+  check_storage(*backbone_, config.storage);
   adapter_->check_serves(config);
   make_rules();
 }
@@ -35,6 +51,9 @@ CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, std:
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config,
                                  std::shared_ptr<RetentionPolicy> policy)
     : backbone_(std::move(backbone)), config_(config), policy_(std::move(policy)), plan_(config_.window, config_.focus.k) {
+  check_storage(*backbone_, config.storage);
+  if (config.storage.dtype != StorageType::model && policy_->rounds_itself())
+    fail<ConfigError>("storage.dtype has no effect with retention policy '", policy_->name(), "', which is a way of storing itself");
   if (config.focus.local != Local::window)
     fail<ConfigError>("retention policy '", policy_->name(), "' drops whole windows: it needs focus.local 'window'");
 }
@@ -122,8 +141,8 @@ MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {
   MemoryUse use;
   for (const auto& layer : stream.backbone.layers) {
     if (const auto* memory = dynamic_cast<const MemoryState*>(layer.get())) {
-      use.entries = std::max(use.entries, memory->retained.size() + memory->pending.size());
-      use.retained_bytes += memory->retained.num_bytes() + memory->pending.num_bytes() + memory->letters.num_bytes();
+      use.entries = std::max(use.entries, memory->retained.size());
+      use.retained_bytes += memory->retained.num_bytes() + memory->letters.num_bytes();
       if (memory->letters.size() > 0) use.entries = std::max(use.entries, memory->letters.size() - memory->num_open());
       use.open_bytes += memory->open_bytes();
     }
@@ -134,6 +153,8 @@ MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {
 MemoryUse CompressedModel::planned_use(int64_t length) const {
   const auto& shape = backbone_->shape();
   const int64_t raw_bytes = bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone_->dtype(), /*with_beta=*/false);
+  const StorageFormat format = policy_ != nullptr ? policy_->storage(config_.storage) : StorageFormat(config_.storage);
+  const int64_t kept_bytes = format.entry_bytes(shape.num_kv_heads, shape.head_dim, backbone_->dtype(), /*with_beta=*/false);
   const int64_t window = length > 0 ? plan_.window_of(length - 1) : 0;
   const int64_t closed = length == plan_.window(window).end ? window + 1 : window,
                 open = length - (closed > 0 ? plan_.window(closed - 1).end : 0);
@@ -154,13 +175,17 @@ MemoryUse CompressedModel::planned_use(int64_t length) const {
                                                              : entries * focus_entry_bytes(*backbone_, config_);
       use.open_bytes += held.open_bases * open_bytes + held.unread * (query_bytes + shape.width * element);
     } else {
-      const std::string kept = policy_ != nullptr ? policy_->name() : "full";
+      const bool everything = policy_ == nullptr || policy_->keeps_every_base();
       entries = plan_.kmers_before(closed);
       bytes = entries * focus_entry_bytes(*backbone_, config_);
       // Where Focus tokens are inline, a layer that is not compressed keeps them like bases.
       const bool focus_tokens = adapter_ != nullptr && config_.focus.stream == Stream::inline_tokens;
-      if (kept == "full") bytes = (entries = length - open + (focus_tokens ? entries : 0)) * raw_bytes;
-      if (kept == "state_only") entries = bytes = 0;
+      if (everything) {
+        entries += length - open - (focus_tokens ? 0 : entries);
+        const int64_t groups = format.key_group > 0 ? closed * ((plan_.window_bases() + format.key_group - 1) / format.key_group) : 0;
+        bytes = entries * kept_bytes + groups * shape.num_kv_heads * shape.head_dim * 4;  // low and step of each channel
+      }
+      if (policy_ != nullptr && policy_->name() == "state_only") entries = bytes = 0;
       use.open_bytes += (open + (focus_tokens ? plan_.kmers_completed(length) - plan_.kmers_before(closed) : 0)) * open_bytes;
     }
     use.entries = std::max(use.entries, entries);
@@ -185,7 +210,7 @@ std::vector<std::unique_ptr<cache::LayerState>> CompressedModel::new_layers() co
 
 int64_t CompressedModel::focus_entry_bytes(const model::Backbone& backbone, const MemoryConfig& config) {
   const auto& shape = backbone.shape();
-  return bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), config.focus.bias);
+  return StorageFormat(config.storage).entry_bytes(shape.num_kv_heads, shape.head_dim, backbone.dtype(), config.focus.bias);
 }
 
 Budget CompressedModel::budget(const model::Backbone& backbone, const MemoryConfig& config) {

@@ -113,6 +113,7 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
 void MemoryConfig::visit(config::Fields& f) {
   f.group("window", window, "the window plan");
   f.group("focus", focus, "Focus tokens");
+  f.group("storage", storage, "how retained entries are held");
 }
 
 namespace {
@@ -218,6 +219,8 @@ void validate_tables(const FocusConfig& focus) {
 }  // namespace
 
 void MemoryConfig::validate() const {
+  if (focus.history == History::none && storage != StorageConfig{})
+    fail<ConfigError>("settings under storage have no effect with focus.history 'none': nothing is retained");
   const WindowPlan plan(window, focus.k);
   if (focus.stream == Stream::inline_tokens && focus.anchor != Anchor::end) {
     fail<ConfigError>(

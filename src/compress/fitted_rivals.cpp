@@ -32,8 +32,8 @@ std::string HeavyFittedPolicy::describe() const {
   return concat("the bases with most attention exactly, and one fitted entry for the rest of every ", kKmersPerEntry, " k-mers, per head");
 }
 
-void HeavyFittedPolicy::close(const ClosedSpan& span, Entries& retained) const {
-  const int64_t bases = span.num_bases(), room = room_for(span, budget_, retained.size(), /*with_beta=*/true);
+void HeavyFittedPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
+  const int64_t bases = span.num_bases(), room = room_for(span, budget_, retained, /*with_beta=*/true);
   if (room >= bases) {
     retained.append(raw_entries(span, 0, bases));
     return;
@@ -57,8 +57,8 @@ void HeavyFittedPolicy::close(const ClosedSpan& span, Entries& retained) const {
   retained.append(out);
 }
 
-void WindowMassPolicy::close(const ClosedSpan& span, Entries& retained) const {
-  if (room_for(span, budget_, retained.size(), /*with_beta=*/true) == 0) return;
+void WindowMassPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
+  if (room_for(span, budget_, retained, /*with_beta=*/true) == 0) return;
   Entries out = fit_log_mass(future_queries(span), {span.k, span.v, {}}, {{0, span.num_bases()}}, FittedKey::zero);
   out.origin = window_origins(span, 1);
   retained.append(out);

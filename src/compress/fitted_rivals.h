@@ -13,7 +13,7 @@ class HeavyFittedPolicy final : public RetentionPolicy {
   std::string name() const override { return "heavy_fitted"; }
   std::string describe() const override;
   bool needs_queries() const override { return true; }
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
   static constexpr int64_t kKmersPerEntry = 2;
 
  private:
@@ -30,7 +30,7 @@ class WindowMassPolicy final : public RetentionPolicy {
     return "one entry per window: zero key, the window's mean log-mass as beta, its mass-weighted mean value (below the budget)";
   }
   bool needs_queries() const override { return true; }
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
 
  private:
   Budget budget_;

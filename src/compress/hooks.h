@@ -21,6 +21,7 @@ struct HookContext {
   std::vector<bool> is_focus;                  // inline: per token of the call; empty = bases only
   at::Tensor codes;                            // tables: uint8 [B, L] letters of the call
 
+  StorageFormat storage() const { return policy != nullptr ? policy->storage(config.storage) : StorageFormat(config.storage); }
   bool inline_stream() const { return adapter != nullptr && config.focus.stream == Stream::inline_tokens; }
   /// nullptr where Focus compresses nothing: another policy does, or the layer keeps everything.
   const LayerRules* rules_of(int64_t block) const {
@@ -44,11 +45,12 @@ class SideStates {
 /// A layer's memory in a stream: entries of the past and the raw bases of the open window (or k-mer).
 class MemoryState final : public cache::LayerState {
  public:
+  explicit MemoryState(const StorageFormat& format = {}) : retained(format) {}
   std::unique_ptr<cache::LayerState> clone() const override;
   std::unique_ptr<cache::LayerState> snapshot() const override { return std::make_unique<MemoryState>(*this); }
   cache::TensorMap save() const override;
   void load(const cache::TensorMap& saved, const at::Device& device) override;
-  int64_t num_bytes() const override { return retained.num_bytes() + pending.num_bytes() + letters.num_bytes() + open_bytes(); }
+  int64_t num_bytes() const override { return retained.num_bytes() + letters.num_bytes() + open_bytes(); }
   void detach() override;
   int64_t open_bytes() const;
   void append(const at::Tensor& k_new, const at::Tensor& v_new, const at::Tensor& q_new, const at::Tensor& u_new,
@@ -60,8 +62,8 @@ class MemoryState final : public cache::LayerState {
   /// Drops all but the last `raw` open bases, and queries and inputs of all but the last `unread`.
   void keep_open(int64_t raw, int64_t unread);
 
-  Entries retained;                 // visible
-  Entries pending;                  // of k-mers whose bases are still raw in the tail
+  EntryStore retained;
+  int64_t hidden = 0;               // the last of these, whose k-mers are still raw in the tail
   PackedBases letters;              // tables: of all bases so far
   at::Tensor k, v;                  // [B, G, n, E] open bases
   at::Tensor q, u;                  // [B, H, unread, E], [B, unread, D]; only where a unit needs them

@@ -11,8 +11,8 @@ using at::Tensor;
 
 Tensor top_bases(const Tensor& score_BGN, int64_t count) { return std::get<0>(std::get<1>(at::topk(score_BGN, count, -1)).sort(-1)); }
 
-void KeySelectionPolicy::close(const ClosedSpan& span, Entries& retained) const {
-  const int64_t bases = span.num_bases(), count = std::min(room_for(span, budget_, retained.size(), /*with_beta=*/false), bases);
+void KeySelectionPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
+  const int64_t bases = span.num_bases(), count = std::min(room_for(span, budget_, retained, /*with_beta=*/false), bases);
   if (count == 0) return;
   retained.append(count == bases ? raw_entries(span, 0, bases) : raw_entries_per_head(span, top_bases(score(span), count)));
 }

@@ -10,7 +10,7 @@ class KeySelectionPolicy : public RetentionPolicy {
  public:
   explicit KeySelectionPolicy(Budget budget) : budget_(std::move(budget)) {}
   bool needs_queries() const override { return true; }
-  void close(const ClosedSpan& span, Entries& retained) const final;
+  void close(const ClosedSpan& span, EntryStore& retained) const final;
 
  protected:
   /// [B, G, n]: the higher, the sooner kept. Only the order counts.

@@ -121,13 +121,13 @@ class Pass {
     }
     const Summary summary = unit_->summarise(s, history_of(first_kmer));
     if (summary.focus_x.defined()) side_.set(first_kmer, summary.focus_x);
-    entries_.append(summary.entries);
+    entries_.append(rounded(summary.entries, c_.storage()));
   }
 
   void append_sinks(int64_t begin, int64_t end) {
     Entries sinks = raw_entries(bases_.k, bases_.v, begin, end, 0, begin);
     if (rules_->focus().bias) add_zero_beta(sinks);
-    entries_.append(sinks);
+    entries_.append(rounded(sinks, c_.storage()));
   }
 
   /// Tables: an entry for every base.
@@ -183,7 +183,7 @@ class Pass {
       s.focus_positions = focus_positions_.narrow(0, g, 1);
       const Summary summary = unit_->summarise(s, history_of(g));
       focus_updates_.push_back(summary.focus_x - s.focus_x);
-      if (rules_->focus().history != History::none) entries_.append(summary.entries);
+      if (rules_->focus().history != History::none) entries_.append(rounded(summary.entries, c_.storage()));
     }
   }
 

@@ -19,7 +19,7 @@ Tensor cut(const Tensor& t) { return t.defined() ? t.detach() : t; }
 std::unique_ptr<cache::LayerState> MemoryState::clone() const {
   auto out = std::make_unique<MemoryState>();
   out->retained = retained.clone();
-  out->pending = pending.clone();
+  out->hidden = hidden;
   out->letters = letters.clone();
   out->k = copy(k);
   out->v = copy(v);
@@ -39,7 +39,6 @@ int64_t MemoryState::open_bytes() const {
 
 void MemoryState::detach() {
   retained.detach();
-  pending.detach();
   for (Tensor* t : {&k, &v, &q, &u}) *t = cut(*t);
   for (Tensor& x : focus_x) x = cut(x);
 }
@@ -79,17 +78,8 @@ cache::TensorMap MemoryState::save() const {
   const auto put = [&](const std::string& name, const Tensor& t) {
     if (t.defined()) out.emplace(name, cache::saved_tensor(t));
   };
-  const auto put_entries = [&](const std::string& name, const Entries& entries) {
-    put(name + ".k", entries.k);
-    put(name + ".v", entries.v);
-    put(name + ".beta", entries.beta);
-    if (entries.empty()) return;
-    std::vector<int64_t> origin;
-    for (const EntryOrigin& entry : entries.origin) origin.insert(origin.end(), {entry.window, entry.index});
-    out.emplace(name + ".origin", at::tensor(origin).view({-1, 2}));
-  };
-  put_entries("retained", retained);
-  put_entries("pending", pending);
+  retained.save(out);
+  if (hidden > 0) out.emplace("hidden", at::full({1}, hidden, at::kLong));
   if (letters.size() > 0) {
     out.emplace("letters", letters.saved());
     out.emplace("letters.count", at::full({1}, letters.size(), at::kLong));
@@ -105,21 +95,9 @@ cache::TensorMap MemoryState::save() const {
 
 void MemoryState::load(const cache::TensorMap& saved, const at::Device& device) {
   const auto get = [&](const std::string& name) { return saved.contains(name) ? cache::loaded_tensor(saved, name, device) : Tensor(); };
-  const auto get_entries = [&](const std::string& name) {
-    Entries out;
-    out.k = get(name + ".k");
-    out.v = get(name + ".v");
-    out.beta = get(name + ".beta");
-    if (saved.contains(name + ".origin")) {
-      const Tensor origin = cache::loaded_tensor(saved, name + ".origin", at::kCPU);
-      for (int64_t i = 0; i < origin.size(0); ++i) out.origin.push_back({origin[i][0].item<int64_t>(), origin[i][1].item<int64_t>()});
-    }
-    if (static_cast<int64_t>(out.origin.size()) != out.size())
-      fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
-    return out;
-  };
-  retained = get_entries("retained");
-  pending = get_entries("pending");
+  retained.load(saved, device);
+  hidden = saved.contains("hidden") ? cache::loaded_tensor(saved, "hidden", at::kCPU).item<int64_t>() : 0;
+  if (hidden > retained.size()) fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
   if (saved.contains("letters"))
     letters.load(cache::loaded_tensor(saved, "letters", at::kCPU), cache::loaded_tensor(saved, "letters.count", at::kCPU).item<int64_t>());
   k = get("k");

@@ -1,8 +1,10 @@
+#include "adaptive.h"
 #include "attention_match.h"
 #include "fitted_rivals.h"
 #include "focus/compress/policy.h"
 #include "focus/core/error.h"
 #include "key_selection.h"
+#include "kv_quant.h"
 #include "simple_rivals.h"
 #include "span_entries.h"
 
@@ -18,9 +20,9 @@ Tensor mean_matrix(const std::vector<Span>& kmers, int64_t num_bases, const at::
   return out.to(options);
 }
 
-void FullPolicy::close(const ClosedSpan& span, Entries& retained) const { retained.append(raw_entries(span, 0, span.num_bases())); }
+void FullPolicy::close(const ClosedSpan& span, EntryStore& retained) const { retained.append(raw_entries(span, 0, span.num_bases())); }
 
-void StateOnlyPolicy::close(const ClosedSpan&, Entries& retained) const { retained = {}; }
+void StateOnlyPolicy::close(const ClosedSpan&, EntryStore& retained) const { retained.clear(); }
 
 namespace {
 
@@ -47,14 +49,28 @@ const Rival kRivals[] = {
     {"snapkv", with_budget<SnapKvPolicy>},
     {"expected_attention", with_budget<ExpectedAttentionPolicy>},
     {"heavy", with_budget<HeavyPolicy>},
+    {"kv_quant_int8", [](const Budget& b) -> std::shared_ptr<RetentionPolicy> { return std::make_shared<KvQuantPolicy>(8, b); }},
+    {"kv_quant_int4", [](const Budget& b) -> std::shared_ptr<RetentionPolicy> { return std::make_shared<KvQuantPolicy>(4, b); }},
+    {"kv_quant_int8_full",
+     [](const Budget&) -> std::shared_ptr<RetentionPolicy> { return std::make_shared<KvQuantPolicy>(8, std::nullopt); }},
+    {"kv_quant_int4_full",
+     [](const Budget&) -> std::shared_ptr<RetentionPolicy> { return std::make_shared<KvQuantPolicy>(4, std::nullopt); }},
     {"mean_pool", [](const Budget&) -> std::shared_ptr<RetentionPolicy> { return std::make_shared<MeanPoolPolicy>(true); }},
     {"mean_pool_nobeta", [](const Budget&) -> std::shared_ptr<RetentionPolicy> { return std::make_shared<MeanPoolPolicy>(false); }},
     {"window_mass", with_budget<WindowMassPolicy>},
     {"heavy_fitted", with_budget<HeavyFittedPolicy>},
     {"attention_match", with_budget<AttentionMatchPolicy>},
+    {"adaptive", [](const Budget& b) -> std::shared_ptr<RetentionPolicy> { return std::make_shared<AdaptivePolicy>(b, at::Tensor()); }},
+    {"multires", with_budget<MultiresPolicy>},
 };
 
 }  // namespace
+
+std::shared_ptr<RetentionPolicy> make_adaptive_by(const Budget& budget, const Tensor& surprise_BL) {
+  if (!surprise_BL.defined() || surprise_BL.dim() != 2 || surprise_BL.lt(0).any().item<bool>())
+    fail<ShapeError>("adaptive k-mers: surprise must be one non-negative number for each base, [B, L]");
+  return std::make_shared<AdaptivePolicy>(budget, surprise_BL);
+}
 
 const std::vector<std::string>& rival_names() {
   static const std::vector<std::string> names = [] {

@@ -22,21 +22,22 @@ std::string SlidingPolicy::describe() const {
                     : "raw keys and values of the newest bases";
 }
 
-void SlidingPolicy::close(const ClosedSpan& span, Entries& retained) const {
+void SlidingPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
   retained.append(raw_entries(span, 0, span.num_bases()));
-  const int64_t allowed = std::min(room_for(span, budget_, 0, /*with_beta=*/false), retained.size());
+  const int64_t allowed = std::min(held_by(span, budget_, retained, /*with_beta=*/false), retained.size());
   const int64_t sinks = std::min(sinks_, allowed);
   if (sinks == 0) {
     retained.keep(retained.size() - allowed, retained.size());
     return;
   }
-  Entries kept = retained.slice(0, sinks);
-  kept.append(retained.slice(retained.size() - (allowed - sinks), retained.size()));
-  retained = kept.clone();
+  std::vector<int64_t> kept(static_cast<std::size_t>(allowed));
+  std::iota(kept.begin(), kept.begin() + sinks, int64_t{0});
+  std::iota(kept.begin() + sinks, kept.end(), retained.size() - (allowed - sinks));
+  retained.select(kept);
 }
 
-void StridedPolicy::close(const ClosedSpan& span, Entries& retained) const {
-  const int64_t count = std::min(room_for(span, budget_, retained.size(), /*with_beta=*/false), span.num_bases());
+void StridedPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
+  const int64_t count = std::min(room_for(span, budget_, retained, /*with_beta=*/false), span.num_bases());
   if (count == 0) return;
   std::vector<int64_t> bases;
   for (int64_t i = 1; i <= count; ++i) bases.push_back(i * span.num_bases() / count - 1);
@@ -45,8 +46,8 @@ void StridedPolicy::close(const ClosedSpan& span, Entries& retained) const {
 
 std::string RandomPolicy::describe() const { return concat("raw keys and values of random bases of each window, seed ", kRandomSeed); }
 
-void RandomPolicy::close(const ClosedSpan& span, Entries& retained) const {
-  const int64_t count = std::min(room_for(span, budget_, retained.size(), /*with_beta=*/false), span.num_bases());
+void RandomPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
+  const int64_t count = std::min(room_for(span, budget_, retained, /*with_beta=*/false), span.num_bases());
   if (count == 0) return;
   std::vector<int64_t> bases(static_cast<std::size_t>(span.num_bases()));
   std::iota(bases.begin(), bases.end(), int64_t{0});
@@ -57,7 +58,7 @@ void RandomPolicy::close(const ClosedSpan& span, Entries& retained) const {
   retained.append(raw_entries(span, bases));
 }
 
-void MeanPoolPolicy::close(const ClosedSpan& span, Entries& retained) const {
+void MeanPoolPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
   if (span.kmers.empty()) return;
   const auto wide = span.k.options().dtype(span.k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   const Tensor mean = mean_matrix(span.kmers, span.num_bases(), wide);

@@ -11,7 +11,7 @@ class SlidingPolicy final : public RetentionPolicy {
   SlidingPolicy(Budget budget, int64_t sinks) : budget_(std::move(budget)), sinks_(sinks) {}
   std::string name() const override { return sinks_ > 0 ? "sinks" : "sliding"; }
   std::string describe() const override;
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
 
  private:
   Budget budget_;
@@ -24,7 +24,7 @@ class StridedPolicy final : public RetentionPolicy {
   explicit StridedPolicy(Budget budget) : budget_(std::move(budget)) {}
   std::string name() const override { return "strided"; }
   std::string describe() const override { return "raw keys and values of evenly spaced bases of each window"; }
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
 
  private:
   Budget budget_;
@@ -36,7 +36,7 @@ class RandomPolicy final : public RetentionPolicy {
   explicit RandomPolicy(Budget budget) : budget_(std::move(budget)) {}
   std::string name() const override { return "random"; }
   std::string describe() const override;
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
 
  private:
   Budget budget_;
@@ -50,7 +50,7 @@ class MeanPoolPolicy final : public RetentionPolicy {
   std::string describe() const override {
     return with_beta_ ? "mean key and value of each k-mer, beta = log k" : "mean key and value of each k-mer, no beta";
   }
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
 
  private:
   bool with_beta_;

@@ -36,10 +36,13 @@ std::vector<EntryOrigin> window_origins(const ClosedSpan& span, int64_t count) {
   return std::vector<EntryOrigin>(static_cast<std::size_t>(count), EntryOrigin{span.window, -1});
 }
 
-int64_t room_for(const ClosedSpan& span, const Budget& budget, int64_t held, bool with_beta) {
+int64_t held_by(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta) {
   // The budget is that of one sequence, whatever the batch.
-  const int64_t entry = bytes_per_entry(1, span.k.size(1), span.k.size(3), span.k.scalar_type(), with_beta);
-  return std::max<int64_t>(budget.entries_after(span.window, entry) - held, 0);
+  return budget.entries_after(span.window, retained.format().entry_bytes(span.k.size(1), span.k.size(3), span.k.scalar_type(), with_beta));
+}
+
+int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta) {
+  return std::max<int64_t>(held_by(span, budget, retained, with_beta) - retained.size(), 0);
 }
 
 Tensor future_queries(const ClosedSpan& span) {

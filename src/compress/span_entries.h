@@ -21,8 +21,10 @@ Entries raw_entries_per_head(const ClosedSpan& span, const at::Tensor& index_BGS
 /// Origins of entries that stand for more than one base, or for another one in every head.
 std::vector<EntryOrigin> window_origins(const ClosedSpan& span, int64_t count);
 
-/// Entries that may be added for this span when `held` are kept already: what the budget allows of entries with or without a beta.
-int64_t room_for(const ClosedSpan& span, const Budget& budget, int64_t held, bool with_beta);
+/// Entries that the budget allows after this span's window, with or without a beta, in the store's format.
+int64_t held_by(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta);
+/// Of these the ones that may still be added.
+int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta);
 
 /// Stand-ins for the queries of the bases to come: every kReferenceStride-th of the span's own, turned by the span's extent (rotations add
 /// up), so that they stand where the next span's will. All queries that read a key/value head are its references. [B, G, R, E]

@@ -9,9 +9,11 @@ using at::Tensor;
 
 const FullPolicy kKeepAll;
 
-/// Attention of queries that are the last of the open keys, over the retained entries and the open keys.
-Tensor attend(const Tensor& q, const Entries& retained, const Tensor& k, const Tensor& v) {
-  return ops::memory_attention(q, {retained.k, retained.v, retained.beta}, k, v);
+/// Attention of queries that are the last of the open keys, over the retained entries but the last `hidden` and the open keys.
+Tensor attend(const Tensor& q, const EntryStore& retained, int64_t hidden, const Tensor& k, const Tensor& v) {
+  Entries past = retained.read(q);
+  if (hidden > 0) past = past.slice(0, past.size() - hidden);
+  return ops::memory_attention(q, {past.k, past.v, past.beta}, k, v);
 }
 
 Tensor last_positions(const ClosedSpan& span) {
@@ -77,7 +79,7 @@ class Walk {
       const int64_t past = c_.first_base + row - (state_.num_open() - count);
       return call_.attention.output(attend_letters(q, call_.attention, *tables_, state_.letters, past, state_.k, state_.v));
     }
-    return call_.attention.output(attend(q, state_.retained, state_.k, state_.v));
+    return call_.attention.output(attend(q, state_.retained, state_.hidden, state_.k, state_.v));
   }
 
   /// Tables: raw bases that base `base` no longer sees; their letters stay.
@@ -125,7 +127,7 @@ class Walk {
           span(state_.num_unread() - seen, seen, window, base - seen, plan.kmers_before(window) + j, {{seen - kmer.size(), seen}});
       s.focus_x = x;
       s.focus_positions = positions_.narrow(0, row, 1);
-      const Summary summary = unit_->summarise(s, state_.retained);
+      const Summary summary = unit_->summarise(s, state_.retained.read(s.k));
       if (rules_->focus().history != History::none) state_.retained.append(summary.entries);
       return summary.focus_x - x;
     }
@@ -134,7 +136,7 @@ class Walk {
     // It sees its own k-mer and the past, none of them after it: no causal mask is needed.
     const int64_t begin = state_.num_open() - kmer.size();
     const Tensor k = state_.k.narrow(2, begin, kmer.size()), v = state_.v.narrow(2, begin, kmer.size());
-    return call_.attention.output(attend(q, state_.retained, k, v));
+    return call_.attention.output(attend(q, state_.retained, state_.hidden, k, v));
   }
 
   /// Rolling eviction: k-mers whose first base is W bases old when `base` comes.
@@ -148,7 +150,7 @@ class Walk {
       if (j >= 0 && kmer >= rules_->sink_kmers() && makes_entries()) {
         // Its reference queries are those of all raw bases; a Focus query has no use for later bases.
         const int64_t count = unit_->updates_focus_state() ? oldest.size() : state_.num_open();
-        state_.retained.append(summarise(span(0, count, window, begin, kmer, {{0, oldest.size()}}), state_.retained));
+        state_.retained.append(summarise(span(0, count, window, begin, kmer, {{0, oldest.size()}})));
       } else if (j >= 0) {
         if (kmer < rules_->sink_kmers()) state_.retained.append(raw_sinks(oldest.size(), window, begin));
         if (!state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin());
@@ -185,8 +187,7 @@ class Walk {
       if (j >= 0 && base == plan.kmer(own_window, j).end) {
         if (makes_entries()) {
           const int64_t count = state_.num_open();
-          state_.retained.append(
-              summarise(span(0, count, own_window, base - count, plan.kmers_before(own_window) + j, {{0, count}}), state_.retained));
+          state_.retained.append(summarise(span(0, count, own_window, base - count, plan.kmers_before(own_window) + j, {{0, count}})));
         }
         state_.drop_open();
       }
@@ -211,24 +212,18 @@ class Walk {
       std::vector<Span> kmers = plan.kmers(window);
       kmers.erase(kmers.begin(), kmers.begin() + sinks);
       if (sinks > 0 && !state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin(), state_.focus_x.begin() + sinks);
-      Entries seen = state_.retained;
-      seen.append(state_.pending);
-      made.append(summarise(span(0, bases.size(), window, bases.begin, plan.kmers_before(window) + sinks, std::move(kmers)), seen));
+      made.append(summarise(span(0, bases.size(), window, bases.begin, plan.kmers_before(window) + sinks, std::move(kmers))));
     }
-    state_.retained.append(state_.pending);
-    state_.pending = {};
-    if (!made.empty()) {
-      // Entries of bases that stay raw in the tail wait until it goes.
-      const int64_t shown = rules_->entry_index(plan.kmers_completed(tail_begin)) - rules_->entry_index(plan.kmers_before(window));
-      state_.retained.append(made.slice(0, std::min(shown, made.size())));
-      state_.pending.append(made.slice(std::min(shown, made.size()), made.size()));
-    }
+    // Entries of bases that stay raw in the tail wait until it goes.
+    const int64_t shown = rules_->entry_index(plan.kmers_completed(tail_begin)) - rules_->entry_index(plan.kmers_before(window));
+    state_.retained.append(made);
+    state_.hidden = std::max<int64_t>(made.size() - shown, 0);
     state_.focus_x.clear();
     state_.keep_open(tail, 0);
   }
 
-  /// The entries of the span's k-mers.
-  Entries summarise(ClosedSpan s, const Entries& history) {
+  /// The entries of the span's k-mers; all entries made before are what its Focus queries may see.
+  Entries summarise(ClosedSpan s) {
     const auto count = static_cast<int64_t>(s.kmers.size());
     if (unit_->updates_focus_state()) {
       s.focus_x = side_.get(s.first_kmer, count, c_.adapter->embedding, s.u_BND);
@@ -237,7 +232,7 @@ class Walk {
       s.focus_x = at::cat(std::vector<Tensor>(state_.focus_x.begin(), state_.focus_x.begin() + count), 1);
       state_.focus_x.erase(state_.focus_x.begin(), state_.focus_x.begin() + count);
     }
-    Summary summary = unit_->summarise(s, history);
+    Summary summary = unit_->summarise(s, state_.retained.read(s.k));
     if (summary.focus_x.defined()) side_.set(s.first_kmer, summary.focus_x);
     return std::move(summary.entries);
   }
@@ -245,9 +240,9 @@ class Walk {
   /// What the history rule drops when a window ends.
   void forget(int64_t window) {
     if (rules_->focus().history != History::window) return;
-    Entries& kept = state_.retained;
+    EntryStore& kept = state_.retained;
     const Span last = rules_->plan().kmer(window, rules_->plan().num_kmers(window) - 1);
-    const bool boundary = !kept.empty() && kept.origin.back().window == window;
+    const bool boundary = !kept.empty() && kept.origin().back().window == window;
     kept.keep(boundary ? kept.size() - rules_->entries_of(last) : kept.size(), kept.size());
   }
 
@@ -277,6 +272,6 @@ Tensor StreamHook::mix(const model::AttentionCall& call) {
   return Walk(context_, side_, call).run();
 }
 
-std::unique_ptr<cache::LayerState> StreamHook::make_state(int64_t) { return std::make_unique<MemoryState>(); }
+std::unique_ptr<cache::LayerState> StreamHook::make_state(int64_t) { return std::make_unique<MemoryState>(context_.storage()); }
 
 }  // namespace focus::compress

@@ -12,7 +12,7 @@ namespace {
 std::vector<std::string> known_methods() {
   std::vector<std::string> names = compress::rival_names();
   names.insert(std::find(names.begin(), names.end(), "full") + 1, "noise_floor");
-  names.insert(names.end(), {"fitted", "focus", "paper"});
+  names.insert(names.end(), {"adaptive_entropy", "fitted", "focus", "paper"});
   return names;
 }
 
@@ -24,6 +24,12 @@ std::string joined(const std::vector<std::string>& names) {
 
 bool holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+/// Whether the configured storage cannot apply to a method.
+bool rounds_itself(const std::string& name) {
+  if (!holds(compress::rival_names(), name)) return false;
+  return compress::make_rival(name, {compress::WindowPlan({}, 1), 1})->rounds_itself();
 }
 
 }  // namespace
@@ -58,6 +64,7 @@ void FidelityConfig::visit(config::Fields& f) {
   FocusView focus{*this};
   f.group("window", window, "the window plan");
   f.group("focus", focus, "Focus tokens");
+  f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
   f.text("fasta", fasta, "sequences: plain or BGZF FASTA");
   f.texts("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
   f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
@@ -81,6 +88,7 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   std::vector<std::string> out = {"full"};
   if (config.methods.empty()) {
     for (const std::string& name : known) {
+      if (config.memory.storage.dtype != compress::StorageType::model && rounds_itself(name)) continue;
       if (name != "full" && (name != "focus" || !config.adapter.empty()) && (name != "paper" || !config.paper_adapter.empty()))
         out.push_back(name);
     }
@@ -114,7 +122,9 @@ void FidelityConfig::validate() const {
   fidelity_methods(*this);
   const auto text = [](compress::MemoryConfig config) { return config::to_json(config); };
   if (!adapter.empty()) {
-    if (text(memory) != text({}))
+    compress::MemoryConfig units = memory;
+    units.storage = {};
+    if (text(units) != text({}))
       fail<ConfigError>(
           "settings under window and focus other than window.size and focus.k have no effect with an adapter, which brings its own; remove "
           "them");

@@ -54,9 +54,29 @@ Method plain(std::string name, std::string description, const std::shared_ptr<mo
   return {std::move(name), std::move(description), stream};
 }
 
+/// Two passes over each sequence: one with state_only memory for the entropy of each base's prediction, and one whose k-mers share it
+/// evenly.
+Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model::Backbone>& backbone, const MemoryConfig& memory,
+                           const compress::Budget& budget, int64_t chunk) {
+  const auto of = [backbone, memory, chunk](std::shared_ptr<compress::RetentionPolicy> policy) {
+    const std::string text = policy->describe();
+    return compressed(policy->name(), text, std::make_shared<compress::CompressedModel>(backbone, memory, std::move(policy)), chunk);
+  };
+  const Method first = of(compress::make_rival("state_only", budget));
+  const auto stream = [first, of, budget](const Tensor& tokens_BL, const OnBases& on_bases) {
+    const Tensor log_p = at::log_softmax(first.stream(tokens_BL, [&](int64_t) { on_bases(0); }).logits_LV, -1);
+    const Tensor entropy = -(log_p.exp() * log_p).sum(-1);
+    // Position p predicts base p + 1; nothing predicts the first.
+    const Tensor surprise = at::cat({entropy.narrow(0, 0, 1), entropy.narrow(0, 0, entropy.size(0) - 1)}).clamp_min(0.0).unsqueeze(0);
+    return of(compress::make_adaptive_by(budget, surprise)).stream(tokens_BL, on_bases);
+  };
+  return {name, compress::make_adaptive_by(budget, at::zeros({1, 1}))->describe(), stream};
+}
+
 MemoryConfig with_plan(MemoryConfig memory, const FidelityConfig& config) {
   if (config.window_size > 0) memory.window.size = config.window_size;
   if (config.k > 0) memory.focus.k = config.k;
+  if (config.memory.storage != compress::StorageConfig{}) memory.storage = config.memory.storage;
   memory.validate();
   return memory;
 }
@@ -75,7 +95,9 @@ std::shared_ptr<compress::FocusAdapter> trained_adapter(const std::string& path,
                       ", the other methods of this run have ", run.window.size, " and ", run.focus.k,
                       " (or cut windows another way): all methods of a run share one window plan; set window.size and focus.k");
   }
-  if (window.size == memory.window.size && k == memory.focus.k) return trained;
+  if (window.size == memory.window.size && k == memory.focus.k) {
+    return trained->config().storage == memory.storage ? trained : compress::with_plan(*trained, backbone, memory);
+  }
   const std::string message = concat("adapter '", file, "' was trained with window.size ", window.size, " and k ", k, " and is used with ",
                                      memory.window.size, " and ", memory.focus.k);
   memory.focus.unit == compress::UnitKind::paper ? log::warn(message + "; the paper's unit learns its k") : log::info(message);
@@ -138,6 +160,8 @@ std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfi
       out.push_back(plain(name, "every key and value is kept; the whole segment in one call of the plain backbone", backbone));
     } else if (name == "fitted") {
       out.push_back(focus(name, "closed form, untrained: ", std::make_shared<compress::FocusAdapter>(*backbone, closed_form(memory), 0)));
+    } else if (name == "adaptive_entropy") {
+      out.push_back(adaptive_by_entropy(name, backbone, whole_windows, budget, chunk));
     } else if (name == "focus") {
       out.push_back(focus(name, "trained: ", trained_adapter(config.adapter, config, memory, *backbone, backbone_digest)));
     } else if (name == "paper") {

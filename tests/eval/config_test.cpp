@@ -52,8 +52,11 @@ TEST(FidelityConfigTest, MethodsThatApplyAreTheDefault) {
   std::vector<std::string> untrained = compress::rival_names();
   ASSERT_EQ(untrained.front(), "full");
   untrained.insert(untrained.begin() + 1, "noise_floor");
-  untrained.push_back("fitted");
+  untrained.insert(untrained.end(), {"adaptive_entropy", "fitted"});
   EXPECT_EQ(fidelity_methods(c), untrained);
+  c.memory.storage.dtype = compress::StorageType::bf16;
+  EXPECT_EQ(fidelity_methods(c).size(), untrained.size() - 4) << "quantising rivals store their own way";
+  c.memory.storage = {};
   c.adapter = std::string("a.safetensors");
   c.paper_adapter = std::string("b.safetensors");
   EXPECT_EQ(fidelity_methods(c).size(), untrained.size() + 2);

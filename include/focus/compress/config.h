@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "focus/compress/plan.h"
+#include "focus/compress/storage.h"
 #include "focus/config/fields.h"
 
 namespace focus::compress {
@@ -89,6 +90,7 @@ struct FocusConfig {
 struct MemoryConfig {
   WindowConfig window;
   FocusConfig focus;
+  StorageConfig storage;
   void visit(config::Fields& f);
   /// Combinations that make no sense, and settings that would have no effect. ConfigError with the reason.
   void validate() const;

@@ -12,6 +12,7 @@
 
 #include "focus/compress/entries.h"
 #include "focus/compress/plan.h"
+#include "focus/compress/storage.h"
 #include "focus/nn/attention.h"
 
 namespace focus::compress {
@@ -42,8 +43,14 @@ class RetentionPolicy {
   virtual std::string describe() const = 0;
   /// Whether close() reads the span's queries: only then are those of the open window kept.
   virtual bool needs_queries() const { return false; }
+  /// How what it retains is held: as configured, unless that is what the policy is about.
+  virtual StorageFormat storage(const StorageConfig& configured) const { return configured; }
+  /// Whether that is so: it then refuses another precision.
+  virtual bool rounds_itself() const { return false; }
+  /// Whether every base is retained, over any budget.
+  virtual bool keeps_every_base() const { return false; }
   /// Updates what is retained when a window closes. `retained` is all this policy kept so far.
-  virtual void close(const ClosedSpan& span, Entries& retained) const = 0;
+  virtual void close(const ClosedSpan& span, EntryStore& retained) const = 0;
 };
 
 /// Keeps every key and value: the uncompressed baseline.
@@ -51,7 +58,8 @@ class FullPolicy final : public RetentionPolicy {
  public:
   std::string name() const override { return "full"; }
   std::string describe() const override { return "every key and value is kept"; }
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  bool keeps_every_base() const override { return true; }
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
 };
 
 /// Keeps nothing: only the Hyena states cross a window's end.
@@ -59,7 +67,7 @@ class StateOnlyPolicy final : public RetentionPolicy {
  public:
   std::string name() const override { return "state_only"; }
   std::string describe() const override { return "no key or value is kept; the Hyena states alone cross a window's end"; }
-  void close(const ClosedSpan& span, Entries& retained) const override;
+  void close(const ClosedSpan& span, EntryStore& retained) const override;
 };
 
 /// The byte budget of a rival: after each closed window it may hold as many bytes as Focus does, at a layer of average settings.
@@ -67,15 +75,18 @@ struct Budget {
   WindowPlan plan;
   int64_t kmer_bytes = 0;  // of one k-mer's entries
   int64_t raw_bytes = 0;   // of what Focus keeps raw besides the open window: its tail and sinks
-  /// Entries of `entry_bytes` bytes each that may be held after window `window` (counted from 0) has closed.
-  int64_t entries_after(int64_t window, int64_t entry_bytes) const {
-    return (plan.kmers_before(window + 1) * kmer_bytes + raw_bytes) / entry_bytes;
-  }
+  /// Bytes that may be held for each sequence after window `window` (counted from 0) has closed, and entries of `entry_bytes` each.
+  int64_t bytes_after(int64_t window) const { return plan.kmers_before(window + 1) * kmer_bytes + raw_bytes; }
+  int64_t entries_after(int64_t window, int64_t entry_bytes) const { return bytes_after(window) / entry_bytes; }
 };
 
 /// Builds a rival by name. ConfigError lists the names.
 std::shared_ptr<RetentionPolicy> make_rival(const std::string& name, const Budget& budget);
 const std::vector<std::string>& rival_names();
+
+/// Fitted entries of k-mers that carry equal shares of `surprise_BL` [B, L], a non-negative number for each base of the sequences that will
+/// be streamed. (The rival 'adaptive' takes the attention mass instead, and needs nothing beforehand.)
+std::shared_ptr<RetentionPolicy> make_adaptive_by(const Budget& budget, const at::Tensor& surprise_BL);
 
 /// [kmers, n] fp32 with 1/size inside each k-mer: the averaging matrix of a span.
 at::Tensor mean_matrix(const std::vector<Span>& kmers, int64_t num_bases, const at::TensorOptions& options);

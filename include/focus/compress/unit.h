@@ -86,8 +86,8 @@ class FocusAdapter : public torch::nn::Module {
   const FocusUnit* unit(int64_t block) const;
   /// nullptr unless focus.unit is 'tables' and the block is compressed.
   BaseTables* tables(int64_t block) const;
-  /// ConfigError unless these parameters can work under `config`: only the window plan, k and the choice among the adapter's layers may
-  /// differ from what they were made for.
+  /// ConfigError unless these parameters can work under `config`: only the window plan, k, the choice among the adapter's layers and the
+  /// storage may differ from what they were made for.
   void check_serves(const MemoryConfig& config) const;
   /// Parameters stay fp32 whatever the backbone's dtype. [D]; undefined without Focus states.
   at::Tensor embedding;

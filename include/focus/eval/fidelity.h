@@ -43,11 +43,12 @@ struct FidelityConfig {
   void validate() const;
 };
 
-/// full, noise_floor, the other compress::rival_names(), fitted, focus, paper: those that `config` names, or all that apply. "full" comes
-/// first. ConfigError: unknown or repeated names, a method whose adapter is missing.
+/// full, noise_floor, the other compress::rival_names(), adaptive_entropy, fitted, focus, paper: those that `config` names, or all that
+/// apply. "full" comes first. ConfigError: unknown or repeated names, a method whose adapter is missing.
 ///   full         every key and value is kept, streamed in chunks: what all others are compared with, itself included
 ///   noise_floor  the plain backbone over the whole segment in one call: what rounding alone does. It needs the memory of one such call.
 ///   rivals       compress::make_rival, each with the bytes that Focus entries would take
+///   adaptive_entropy   fitted entries of k-mers with equal shares of entropy, which a first pass with state_only memory measures
 ///   fitted       the closed form without trained parts
 ///   focus        the trained adapter
 ///   paper        the second adapter
