@@ -1,5 +1,6 @@
 #include "focus/compress/base_tables.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "focus/core/error.h"
@@ -14,18 +15,20 @@ using at::Tensor;
 constexpr int64_t kStep = 4096;  // bytes by which packed letters grow
 
 int64_t rows_of(const TablesConfig& config) { return int64_t{1} << (2 * config.word); }
+int64_t words_of(const TablesConfig& config) { return static_cast<int64_t>(config.offsets.size()); }
+int64_t reach_of(const TablesConfig& config) { return *std::max_element(config.offsets.begin(), config.offsets.end()) + config.word; }
 
 /// [w, B, n] rows of the words that end at each of the last n letters; 4^word where a letter is unknown.
 Tensor word_rows(const Tensor& codes_BN, int64_t n, const TablesConfig& config) {
-  const int64_t reach = config.word * config.words, missing = n + reach - 1 - codes_BN.size(1);
+  const int64_t reach = reach_of(config), missing = n + reach - 1 - codes_BN.size(1);
   Tensor codes = codes_BN.to(at::kLong);
   if (missing > 0) codes = at::constant_pad_nd(codes, {missing, 0}, kUnknownBase);
   codes = codes.narrow(1, codes.size(1) - (n + reach - 1), n + reach - 1);
   std::vector<Tensor> rows;
-  for (int64_t word = 0; word < config.words; ++word) {
+  for (const int64_t offset : config.offsets) {
     Tensor row = at::zeros({codes.size(0), n}, codes.options()), unknown = at::zeros({codes.size(0), n}, codes.options().dtype(at::kBool));
     for (int64_t letter = 0; letter < config.word; ++letter) {
-      const Tensor at_letter = codes.narrow(1, reach - 1 - word * config.word - letter, n);
+      const Tensor at_letter = codes.narrow(1, reach - 1 - offset - letter, n);
       row = row + at_letter.clamp_max(3) * (int64_t{1} << (2 * letter));
       unknown = unknown.logical_or(at_letter.eq(kUnknownBase));
     }
@@ -75,7 +78,8 @@ class RunningSoftmax {
 
 void TablesConfig::visit(config::Fields& f) {
   f.integer("word", word, {1, 8}, "letters of a word; a table has 4^word rows");
-  f.integer("words", words, {1, 64}, "words behind each other that a key is predicted from, a table each");
+  f.integers("offsets", offsets, {0, 1 << 16},
+             "letters between a base and the last letter of each word it is predicted from, a table each");
   f.number("ridge", ridge, {1e-9, 1e9}, "ridge penalty of the regression that fills the tables");
   f.integer("fit_sequences", fit_sequences, {1, 1 << 20}, "training sequences of the first stage's length that the regression sees");
 }
@@ -143,17 +147,19 @@ void PackedBases::load(const Tensor& saved, int64_t size) {
 
 BaseTables::BaseTables(const TablesConfig& config, const model::BackboneShape& shape) : config_(config), heads_(shape.num_kv_heads) {
   const int64_t channels = shape.num_kv_heads * shape.head_dim;
-  key = register_parameter("key", at::zeros({config.words, rows_of(config) + 1, channels}));
-  value = register_parameter("value", at::zeros({config.words, rows_of(config) + 1, channels}));
+  key = register_parameter("key", at::zeros({words_of(config), rows_of(config) + 1, channels}));
+  value = register_parameter("value", at::zeros({words_of(config), rows_of(config) + 1, channels}));
   key_mean = register_parameter("key_mean", at::zeros({channels}));
   value_mean = register_parameter("value_mean", at::zeros({channels}));
   beta = register_parameter("beta", at::zeros({heads_}));
 }
 
+int64_t BaseTables::reach() const { return reach_of(config_); }
+
 std::pair<Tensor, Tensor> BaseTables::predict(const Tensor& codes_BN, int64_t n) const {
   const Tensor rows = word_rows(codes_BN, n, config_);
   Tensor k = key_mean, v = value_mean;
-  for (int64_t word = 0; word < config_.words; ++word) {
+  for (int64_t word = 0; word < words_of(config_); ++word) {
     k = k + at::embedding(key[word], rows[word]);
     v = v + at::embedding(value[word], rows[word]);
   }
@@ -220,7 +226,7 @@ TablesFit::TablesFit(model::Backbone& backbone, std::map<int64_t, BaseTables*> t
     : backbone_(backbone), config_(config) {
   const auto& shape = backbone.shape();
   const auto options = at::TensorOptions().dtype(at::kDouble);
-  const int64_t features = config.words * (rows_of(config) + 1), channels = shape.num_kv_heads * shape.head_dim;
+  const int64_t features = words_of(config) * (rows_of(config) + 1), channels = shape.num_kv_heads * shape.head_dim;
   for (const auto& [block, table] : tables) {
     layers_[block] = {table, at::zeros({features, 2 * channels}, options), at::zeros({2 * channels}, options),
                       at::zeros({shape.num_kv_heads, 2 * shape.head_dim, 2 * shape.head_dim}, options),
@@ -236,10 +242,10 @@ void TablesFit::add(const Tensor& tokens_BL) {
   const at::NoGradGuard guard;
   const int64_t table_rows = rows_of(config_) + 1;
   const Tensor rows = word_rows(base_codes(tokens_BL, backbone_.vocabulary()), tokens_BL.size(1), config_);  // [w, B, L]
-  const Tensor offsets = at::arange(config_.words, rows.options()).mul_(table_rows).view({-1, 1, 1});
+  const Tensor offsets = at::arange(words_of(config_), rows.options()).mul_(table_rows).view({-1, 1, 1});
   const Tensor index = (rows + offsets).flatten(1).transpose(0, 1);  // [B L, w]
   const Tensor features =
-      at::zeros({index.size(0), config_.words * table_rows}, at::TensorOptions().dtype(at::kFloat).device(index.device()))
+      at::zeros({index.size(0), words_of(config_) * table_rows}, at::TensorOptions().dtype(at::kFloat).device(index.device()))
           .scatter_(1, index, 1.0);
   gram_.add_(at::matmul(features.transpose(0, 1), features).to(at::kCPU, at::kDouble));
   feature_sum_.add_(features.sum(0, false, at::kDouble).to(at::kCPU));
@@ -264,7 +270,7 @@ std::map<int64_t, std::pair<double, double>> TablesFit::solve() {
     const Tensor base = mean - at::matmul(mean_features, weights);
     BaseTables& t = *layer.tables;
     const int64_t channels = t.key_mean.size(0), heads = t.beta.size(0), dim = channels / heads;
-    const Tensor shaped = weights.view({config_.words, table_rows, 2 * channels});
+    const Tensor shaped = weights.view({words_of(config_), table_rows, 2 * channels});
     t.key.copy_(shaped.narrow(-1, 0, channels));
     t.value.copy_(shaped.narrow(-1, channels, channels));
     t.key_mean.copy_(base.narrow(0, 0, channels));

@@ -1,6 +1,7 @@
 #include "focus/compress/config.h"
 
 #include <algorithm>
+#include <set>
 
 #include "focus/core/error.h"
 
@@ -199,10 +200,13 @@ void validate_tables(const FocusConfig& focus) {
   const TablesConfig tables, &own = focus.tables;
   const FocusConfig fresh;
   if (focus.unit != UnitKind::tables) {
-    if (own.word != tables.word || own.words != tables.words || own.ridge != tables.ridge || own.fit_sequences != tables.fit_sequences)
+    if (own.word != tables.word || own.offsets != tables.offsets || own.ridge != tables.ridge || own.fit_sequences != tables.fit_sequences)
       fail<ConfigError>("settings under focus.tables have no effect unless focus.unit is 'tables'; remove them");
     return;
   }
+  if (own.offsets.empty()) fail<ConfigError>("focus.tables.offsets: at least one word is needed");
+  if (std::set<int64_t>(own.offsets.begin(), own.offsets.end()).size() != own.offsets.size())
+    fail<ConfigError>("focus.tables.offsets names an offset twice: two tables of the same word would share one effect between them");
   if (focus.stream != Stream::side)
     fail<ConfigError>("focus.unit 'tables' keeps letters and has no Focus tokens to put into the stream; use focus.stream 'side'");
   if (focus.local != Local::window || focus.history != History::all || focus.sinks > 0 || focus.entries_per_kmer != 1)

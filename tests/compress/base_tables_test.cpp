@@ -60,7 +60,8 @@ class BaseTablesTest : public ::testing::Test {
     c.focus.k = 5;
     c.focus.unit = UnitKind::tables;
     c.focus.tables.word = word;
-    c.focus.tables.words = words;
+    c.focus.tables.offsets.clear();
+    for (int64_t i = 0; i < words; ++i) c.focus.tables.offsets.push_back(i * word);
     c.focus.tables.ridge = 1e-3;
     return c;
   }
@@ -181,7 +182,7 @@ TEST_F(BaseTablesTest, SettingsWithoutMeaningAreRefused) {
   c.focus.sinks = 3;
   EXPECT_THROW(c.validate(), ConfigError);
   c = MemoryConfig{};
-  c.focus.tables.words = 5;
+  c.focus.tables.offsets = {0};
   EXPECT_THROW(c.validate(), ConfigError);
 }
 

@@ -32,7 +32,8 @@ MemoryConfig draw(Random& random) {
     f.fitted.reference_stride = 1 + below(4);
   } else if (f.unit == UnitKind::tables) {
     f.tables.word = 1 + below(3);
-    f.tables.words = 1 + below(4);
+    f.tables.offsets = {below(4)};
+    for (int64_t more = below(4); more > 0; --more) f.tables.offsets.push_back(f.tables.offsets.back() + 1 + below(3));
     f.stream = Stream::side;
     f.anchor = Anchor::end;
     f.local = Local::window;

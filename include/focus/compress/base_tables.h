@@ -1,7 +1,7 @@
 // Base memory: of a closed window nothing but its letters is kept, half a byte each, and keys and values of past bases are predicted from
 // the letters before them by tables. The keys of early attention layers are little more than a hash of the last bases, so a few tables
 // indexed by short words, added up, come close; what is learned once for a model serves every sequence.
-// Legend: B batch, N letters, n bases, G key/value heads, E head dimension, F features, w words.
+// Legend: B batch, N letters, n bases, G key/value heads, E head dimension, F features, w words of a prediction.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -42,16 +42,16 @@ class PackedBases {
   int64_t size_ = 0;
 };
 
-/// The tables of one attention layer: un-rotated key = mean + sum over the w words ending 0, word, 2 word, .. letters back of that word's
-/// row; values alike. A word with an unknown letter has a row of its own. `beta` is added to the score of every past base: half the
-/// variance of the score that the tables leave unexplained, since the mean of exp is not exp of the mean.
+/// The tables of one attention layer: un-rotated key = mean + sum over the words that end `offsets` letters back of that word's row; values
+/// alike. A word with an unknown letter has a row of its own. `beta` is added to the score of every past base: half the variance of the
+/// score that the tables leave unexplained, since the mean of exp is not exp of the mean.
 class BaseTables final : public torch::nn::Module {
  public:
   BaseTables(const TablesConfig& config, const model::BackboneShape& shape);
   /// Keys before rotation and values [B, G, n, E] of the last n of N letters (uint8 codes). Differentiable in the tables.
   std::pair<at::Tensor, at::Tensor> predict(const at::Tensor& codes_BN, int64_t n) const;
   /// Letters that a prediction looks back, the base's own among them.
-  int64_t reach() const { return config_.word * config_.words; }
+  int64_t reach() const;
 
   at::Tensor key, value;            // [w, 4^word + 1, G E]
   at::Tensor key_mean, value_mean;  // [G E]

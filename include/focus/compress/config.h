@@ -57,7 +57,7 @@ struct LayerSchedule {
 /// Base memory instead of summaries: letters of past bases, and tables from which their keys and values are predicted.
 struct TablesConfig {
   int64_t word = 4;
-  int64_t words = 4;
+  std::vector<int64_t> offsets = {0, 2, 4, 6, 8, 10, 12, 16};  // letters between a base and the last letter of each word
   double ridge = 10.0;
   int64_t fit_sequences = 64;
   void visit(config::Fields& f);
