@@ -182,6 +182,15 @@ fs::path CheckpointStore::save(const Checkpoint& checkpoint) {
   return final_path;
 }
 
+void CheckpointStore::tidy() const {
+  if (!fs::exists(folder_)) return;
+  try {
+    remove_old();
+  } catch (const fs::filesystem_error& error) {
+    fail<DataError>("cannot remove old checkpoints in '", folder_.string(), "': ", error.what());
+  }
+}
+
 void CheckpointStore::remove_old() const {
   std::vector<fs::path> doomed;
   for (const auto& entry : fs::directory_iterator(folder_)) {
