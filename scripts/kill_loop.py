@@ -118,7 +118,7 @@ def reached(moment, folder, begin, dice):
 
 def live(options, folder, config, moment, dice, lifetime):
     """Starts the run and kills it at the moment. Returns whether it was killed, and whether it came to its end."""
-    stretch = {"any": (0.2, 1.0), "start": (0.0, 0.35)}.get(moment, (0, 0))
+    stretch = {"any": (0.2, 0.7), "start": (0.0, 0.35)}.get(moment, (0, 0))
     begin = {"at": time.monotonic() + lifetime * dice.uniform(*stretch), "metrics": size(os.path.join(folder, "metrics.jsonl")),
              "steps": sum(stage["steps"] for stage in CONFIG["stages"])}
     run = Run(options, folder, config)

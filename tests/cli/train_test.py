@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from support import BIN, CHECK, DATA, INTERRUPTED, RESOURCES, SOURCE, USAGE, ProgramTest, bases, fasta, main, read, safetensors, write
+from support import BIN, DATA, INTERRUPTED, RESOURCES, SOURCE, USAGE, ProgramTest, bases, fasta, main, read, safetensors, write
 
 TERMINATED = 143
 VOLATILE = {"bases_per_second", "seconds_left", "peak_resident_bytes"}
@@ -34,7 +34,7 @@ class TrainTest(ProgramTest):
 
     # Several ranks.
 
-    def start_ranks(self, count, *args, missing=()):
+    def start_ranks(self, count, *args, missing=(), more={}):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
@@ -42,7 +42,7 @@ class TrainTest(ProgramTest):
         for rank in range(count):
             env = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
             if rank not in missing:
-                process = subprocess.Popen([os.path.join(BIN, "focus-train"), *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env)
+                process = subprocess.Popen([os.path.join(BIN, "focus-train"), *args, *more.get(rank, [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env)
                 self.addCleanup(process.wait)
                 self.addCleanup(process.kill)
                 processes.append(process)
@@ -137,18 +137,10 @@ class TrainTest(ProgramTest):
     def test_ranks_that_do_not_fit(self):
         for done in self.ranks(2, "-q", "-c", self.adapter_config(accumulation=3), "-o", self.path("run")):
             self.assert_clear(done, USAGE, "accumulation = 3", "2 ranks")
-        config = self.adapter_config()
-        processes = self.start_ranks(2, "-q", "-c", config, "-o", self.path("run"), missing=(1,))
-        env = dict(os.environ, RANK="1", WORLD_SIZE="2", LOCAL_RANK="1", LOCAL_WORLD_SIZE="2", MASTER_ADDR="127.0.0.1")
-        env["MASTER_PORT"] = self.port_of(processes[0])
-        other = subprocess.Popen([*processes[0].args, "--seed", "7"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env)
-        for done in self.finish([*processes, other]):
+        processes = self.start_ranks(2, "-q", "-c", self.adapter_config(), "-o", self.path("run"), more={1: ["--seed", "7"]})
+        for done in self.finish(processes):
             self.assert_clear(done, USAGE, "another settings")
         self.assertFalse(os.path.exists(self.path("run")))
-
-    def port_of(self, process):
-        with open(f"/proc/{process.pid}/environ") as file:
-            return dict(item.split("=", 1) for item in file.read().split("\0") if "=" in item)["MASTER_PORT"]
 
     def test_world_size_without_rank(self):
         self.assert_clear(self.train("-c", self.adapter_config(), "-o", self.path("run"), env={**os.environ, "WORLD_SIZE": "2"}), USAGE, "WORLD_SIZE", "RANK")
@@ -156,7 +148,7 @@ class TrainTest(ProgramTest):
     # Kills and signals.
 
     def test_killed_runs_end_as_the_uninterrupted_one(self):
-        done = subprocess.run([sys.executable, os.path.join(SOURCE, "scripts", "kill_loop.py"), "--bin", BIN, "--kills", "6"], capture_output=True, text=True, timeout=550)
+        done = subprocess.run([sys.executable, os.path.join(SOURCE, "scripts", "kill_loop.py"), "--bin", BIN, "--kills", "4"], capture_output=True, text=True, timeout=550)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("every one equals", done.stdout)
 
@@ -176,7 +168,8 @@ class TrainTest(ProgramTest):
         subprocess.run(["mount", "-o", "remount,size=1m", disk], check=True)
         config = self.train_config(stages=[{"length": 128, "steps": 40, "batch": 2}], checkpoint_every=1, keep_last=100)
         self.assert_ok(self.train("-q", "-c", config, "-o", self.path("whole")))
-        self.assert_clear(self.train("-q", "-c", config, "-o", disk + "/run"), DATA, "No space left")
+        self.assert_clear(self.train("-q", "-c", config, "-o", disk + "/run"), DATA, "cannot write")
+        self.assertEqual([name for name in os.listdir(disk + "/run/checkpoints") if ".tmp-" in name], [])
         saved = [name for name in os.listdir(disk + "/run/checkpoints") if ".tmp-" not in name]
         self.assertGreater(len(saved), 1)
         self.assertLess(len(saved), 40)
@@ -206,10 +199,6 @@ class TrainTest(ProgramTest):
         for extra in (["-o", self.path("run")], ["--dry-run"]):
             self.assert_clear(self.train("-c", config, *extra), DATA, "both draw from chr1", "validation.allow_overlap")
         self.assert_ok(self.train("-q", "-c", config, "--set", "validation.allow_overlap=true", "-o", self.path("run")))
-
-    def test_divergence_is_reported(self):
-        config = self.train_config(optimizer={"lr": 1.0, "clip_norm": 0}, schedule={"warmup_steps": 0}, stages=[{"length": 128, "steps": 200}])
-        self.assert_clear(self.train("-q", "-c", config, "-o", self.path("run")), CHECK, "step", "chr1:", "non_finite=skip")
 
 
 if __name__ == "__main__":

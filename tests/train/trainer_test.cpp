@@ -150,7 +150,9 @@ TEST_F(TrainerTest, SkippedStepsChangeNothingAreLoggedAndSurviveResuming) {
   int64_t skipped = 0;
   for (const Json& line : whole) {
     EXPECT_EQ(line["loss"].is_null(), line.contains("skipped")) << line;
-    if (line.contains("skipped")) EXPECT_EQ(line["skipped"].get<int64_t>(), ++skipped);
+    if (line.contains("skipped")) {
+      EXPECT_EQ(line["skipped"].get<int64_t>(), ++skipped);
+    }
   }
   const CheckpointStore store(folder_.path() / "whole" / "checkpoints");
   EXPECT_EQ(store.load(20).state.get<int64_t>("skipped"), skipped);

@@ -17,10 +17,10 @@ struct MemoryEstimate {
   int64_t total() const { return weights + trainable + activations; }
 };
 
-/// Activations by this rule: a block through which a gradient flows keeps 1.5 times its temporary memory of inference
-/// (Block::workspace_bytes) for every position, or only its input when it is recomputed (then one block's 1.5 times on top); blocks below
-/// the first trained one keep nothing, one of them at a time works. Logits: five fp32 arrays of [positions, vocabulary] (logits,
-/// log-probabilities of model and teacher, their product, a gradient).
+/// Activations by this rule: a block through which a gradient flows keeps 1.5 times, an attention block 2.75 times, its temporary memory of
+/// inference (Block::workspace_bytes) for every position; a recomputed one only its input, and the largest of them works once. Blocks below
+/// the first trained one keep nothing. Logits: ten fp32 arrays of [positions, vocabulary]. The factors were fitted to one small model in
+/// fp32: the figure is a guide, not a bound, and what the process itself takes (libraries, data held in memory) comes on top.
 MemoryEstimate estimate_memory(const TrainConfig& config, Task& task);
 
 /// Stages, windows, schedule, trainable parameters by module, memory and one drawn sample, as text. Checks what the run itself would check
