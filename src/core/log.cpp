@@ -12,6 +12,7 @@
 namespace focus::log {
 namespace {
 int current_verbosity = 1;
+std::string current_label;
 
 spdlog::logger& logger() {
   static const std::shared_ptr<spdlog::logger> instance = [] {
@@ -27,7 +28,7 @@ void write(spdlog::level::level_enum level, const std::string& message) {
   TerminalLine& line = TerminalLine::instance();
   const std::lock_guard lock(line.mutex);
   if (std::exchange(line.bar_shown, false)) std::fputs(kClearLine, stderr);
-  logger().log(level, "{}", message);
+  logger().log(level, "{}{}", current_label, message);
 }
 }  // namespace
 
@@ -36,6 +37,7 @@ void set_verbosity(int level) {
   logger().set_level(level <= 0 ? spdlog::level::warn : level == 1 ? spdlog::level::info : spdlog::level::debug);
 }
 int verbosity() { return current_verbosity; }
+void set_label(const std::string& label) { current_label = label; }
 
 void debug(const std::string& message) { write(spdlog::level::debug, message); }
 void info(const std::string& message) { write(spdlog::level::info, message); }

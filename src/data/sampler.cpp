@@ -245,6 +245,22 @@ SequenceSampler::SequenceSampler(SequenceSampler&&) noexcept = default;
 int64_t SequenceSampler::num_bases() const { return impl_->num_bases; }
 bool SequenceSampler::in_memory() const { return impl_->in_memory; }
 
+std::vector<DrawnStretch> SequenceSampler::stretches() const {
+  std::vector<DrawnStretch> out;
+  for (const Source& source : impl_->sources) {
+    for (const Stretch& stretch : source.stretches) out.push_back({source.path, stretch.region});
+  }
+  return out;
+}
+
+std::string SequenceSampler::letters(std::size_t index, int64_t begin, int64_t end) const {
+  for (const Source& source : impl_->sources) {
+    if (index < source.stretches.size()) return impl_->letters(source, source.stretches[index], begin, end - begin);
+    index -= source.stretches.size();
+  }
+  fail<InternalError>("stretch ", index, " past the last one");
+}
+
 Sample SequenceSampler::sample(uint64_t index, int64_t length) const {
   FOCUS_CHECK(length >= 2 && length <= INT32_MAX, "length of a training sequence: ", length);
   const SamplerConfig& config = impl_->config;

@@ -33,12 +33,18 @@ int64_t free_device_bytes(const at::Device& device) {
   constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
   return static_cast<int64_t>(free_bytes) + statistics.reserved_bytes[kAll].current - statistics.allocated_bytes[kAll].current;
 }
+
+int64_t peak_device_bytes(const at::Device& device) {
+  constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+  return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).allocated_bytes[kAll].peak;
+}
 #else
 bool has_cuda_fir(const at::Tensor&) { return false; }
 at::Tensor cuda_fir(const at::Tensor&, const at::Tensor&) {
   fail<DeviceError>("this build has no CUDA kernels; configure with the preset cuda-release");
 }
 int64_t free_device_bytes(const at::Device& device) { fail<DeviceError>(device.str(), ": this build has no CUDA"); }
+int64_t peak_device_bytes(const at::Device& device) { fail<DeviceError>(device.str(), ": this build has no CUDA"); }
 #endif
 
 }  // namespace focus::ops

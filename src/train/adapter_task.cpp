@@ -38,6 +38,7 @@ class AdapterTask final : public Task {
   }
 
   std::vector<Parameter> parameters() override { return parameters_; }
+  const model::Backbone& backbone() const override { return *loaded_.model; }
   const model::Vocabulary& vocabulary() const override { return loaded_.model->vocabulary(); }
 
   double weight_of(const Batch& batch) const override {
@@ -170,8 +171,6 @@ class AdapterTask final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> make_adapter_task(const TrainConfig& config) {
-  return std::make_unique<AdapterTask>(config);
-}
+std::unique_ptr<Task> make_adapter_task(const TrainConfig& config) { return std::make_unique<AdapterTask>(config); }
 
 }  // namespace focus::train

@@ -39,6 +39,11 @@ void sync_folder(const fs::path& folder) {
   if (failed) fail<DataError>("cannot flush folder '", folder.string(), "': ", reason);
 }
 
+void remove_quietly(const fs::path& folder) {
+  std::error_code ignored;
+  fs::remove_all(folder, ignored);
+}
+
 /// -1 when the name is not that of a finished checkpoint folder.
 int64_t step_of(const std::string& name) {
   const std::size_t prefix = std::strlen(kPrefix);
@@ -177,9 +182,22 @@ fs::path CheckpointStore::save(const Checkpoint& checkpoint) {
     sync_folder(folder_);
     remove_old();
   } catch (const fs::filesystem_error& error) {
+    remove_quietly(temporary);
     fail<DataError>("cannot write checkpoint '", final_path.string(), "': ", error.what());
+  } catch (const Error&) {
+    remove_quietly(temporary);  // a half-written checkpoint would go on filling a full disk
+    throw;
   }
   return final_path;
+}
+
+void CheckpointStore::tidy() const {
+  if (!fs::exists(folder_)) return;
+  try {
+    remove_old();
+  } catch (const fs::filesystem_error& error) {
+    fail<DataError>("cannot remove old checkpoints in '", folder_.string(), "': ", error.what());
+  }
 }
 
 void CheckpointStore::remove_old() const {

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 
+#include "append.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "record_json.h"
@@ -53,18 +54,9 @@ void MetricsLog::write(int64_t step, const MetricFields& fields) {
     FOCUS_CHECK(!json.contains(name), "metric '", name, "' is given twice");
     json[name] = record_to_json<Json>(value);
   }
-  const std::string line = json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n';
-  // One write call per line: another reader of the file never sees half of one.
-  for (std::size_t done = 0; done < line.size();) {
-    const ssize_t written = ::write(fd_, line.data() + done, line.size() - done);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) fail<DataError>("cannot write '", path_.string(), "': ", std::strerror(errno));
-    done += static_cast<std::size_t>(written);
-  }
+  append_whole(fd_, path_, json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n');
 }
 
-void MetricsLog::sync() {
-  if (::fsync(fd_) != 0 && errno != EINVAL) fail<DataError>("cannot flush '", path_.string(), "': ", std::strerror(errno));
-}
+void MetricsLog::sync() { sync_file(fd_, path_); }
 
 }  // namespace focus::train

@@ -45,6 +45,7 @@ class PretrainTask final : public Task {
   }
 
   std::vector<Parameter> parameters() override { return parameters_; }
+  const model::Backbone& backbone() const override { return *model_; }
   const model::Vocabulary& vocabulary() const override { return model_->vocabulary(); }
 
   double weight_of(const Batch& batch) const override { return batch.weights.sum(at::kDouble).item<double>(); }

@@ -4,6 +4,7 @@
 #include <ctime>
 #include <nlohmann/json.hpp>
 
+#include "event_log.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/version.h"
@@ -92,6 +93,29 @@ bool holds_files(const fs::path& folder) {
   return false;
 }
 
+std::vector<fs::path> event_files(const fs::path& folder) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    if (entry.path().filename().string().starts_with(EventLog::kPrefix)) found.push_back(entry.path());
+  }
+  return found;
+}
+
+/// Files under temporary names that a killed process left beside the run's own.
+void remove_leftovers(const fs::path& folder) {
+  std::vector<fs::path> doomed;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    const std::size_t mark = name.find(".tmp-");
+    if (mark == std::string::npos || name.find_first_not_of("0123456789", mark + 5) != std::string::npos) continue;
+    const std::string whole = name.substr(0, mark);
+    bool ours = whole.starts_with(EventLog::kPrefix);
+    for (const char* own : {kMetrics, kProvenance, kConfig, "adapter.safetensors", "model.pt"}) ours = ours || whole == own;
+    if (ours) doomed.push_back(entry.path());
+  }
+  for (const fs::path& path : doomed) fs::remove(path);
+}
+
 Json start_entry(const RunFolderOptions& options, const std::optional<int64_t>& resume_step) {
   Json inputs = Json::array();
   for (const InputDigest& input : options.inputs)
@@ -124,12 +148,16 @@ RunFolder prepare(const RunFolderOptions& options) {
     require_same_inputs(provenance, provenance_path, options.inputs);
     folder.resume_step = CheckpointStore(folder.checkpoints).latest();
   } else if (has_files && options.force) {
-    for (const char* name : {kCheckpoints, kMetrics, kProvenance, kConfig}) fs::remove_all(options.output / name);
+    // The old result too: a forced run that is killed must not pass it off as its own.
+    for (const char* name : {kCheckpoints, kMetrics, kProvenance, kConfig, "best", "adapter.safetensors", "model.pt"})
+      fs::remove_all(options.output / name);
+    for (const fs::path& events : event_files(options.output)) fs::remove(events);
   } else if (has_files) {
     fail<ConfigError>("output folder '", shown,
                       "' is not empty; pass --resume to continue that run, --force to replace it, or another --output");
   }
   fs::create_directories(options.output);
+  remove_leftovers(options.output);
   provenance["starts"].push_back(start_entry(options, folder.resume_step));
   write_file(provenance_path, provenance.dump(2) + "\n");
   write_file(config, options.config_json);

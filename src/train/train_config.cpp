@@ -25,6 +25,7 @@ void ValidationConfig::visit(config::Fields& f) {
   f.integer("sequences", sequences, {1, 1 << 20}, "held-out sequences, the same every time");
   f.integer("length", length, {2, int64_t{1} << 32}, "bases per held-out sequence");
   f.group("data", data, "held-out data");
+  f.boolean("allow_overlap", allow_overlap, "accept held-out sequences that the training data contain");
 }
 
 void TrainConfig::visit(config::Fields& f) {
@@ -57,7 +58,13 @@ void TrainConfig::visit(config::Fields& f) {
   f.choice("matmul", matmul, {{"exact", MatmulPrecision::exact}, {"bf16", MatmulPrecision::bf16}},
            "fp32 matrix products: exact, or with inputs rounded to bf16 where the hardware is faster that way");
   f.text("device", device, "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
-  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores");
+  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores, shared out among the ranks of a machine");
+  f.choice("result", result, {{"auto", ResultKind::automatic}, {"last", ResultKind::last}, {"best", ResultKind::best}},
+           "parameters of the run's result: of the last step, or of the best validation; auto = best where there is validation");
+  f.choice("non_finite", non_finite, {{"stop", NonFinite::stop}, {"skip", NonFinite::skip}},
+           "a loss or gradient that is not finite: end the run, or leave the parameters as they are and go on");
+  f.integer("max_skips", max_skips, {1, int64_t{1} << 40}, "non_finite skip: the run ends when it has to skip more steps than this");
+  f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24}, "several ranks: how long one waits for the others");
 }
 
 namespace {
@@ -78,6 +85,12 @@ void TrainConfig::validate() const {
   if (data.sources.empty()) fail<ConfigError>("data.sources: at least one FASTA or JSONL source is needed");
   if (validation.every > 0 && validation.data.sources.empty())
     fail<ConfigError>("validation.data.sources: needed when validation.every > 0");
+  if (validation.every == 0) {
+    if (result == ResultKind::best) fail<ConfigError>("result 'best' needs validation: set validation.every and validation.data");
+    if (validation.allow_overlap) fail<ConfigError>("validation.allow_overlap has no effect with validation.every 0; remove it");
+  }
+  if (non_finite == NonFinite::stop && max_skips != TrainConfig{}.max_skips)
+    fail<ConfigError>("max_skips has no effect unless non_finite is 'skip'");
   if (!untouched(data.copies) || data.natural_weight != data::SamplerConfig{}.natural_weight) {
     fail<ConfigError>("data.copies and data.natural_weight have no effect: set them in each of stages");
   }

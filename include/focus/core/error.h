@@ -8,8 +8,8 @@
 
 namespace focus {
 
-/// Exit codes of the command line programs; 130 is used for an interrupt (SIGINT).
-enum class ExitCode : int { ok = 0, usage = 1, data = 2, model = 3, resources = 4, check_failed = 5, interrupted = 130 };
+/// Exit codes of the command line programs; an interrupt ends with 130 (SIGINT) or 143 (SIGTERM).
+enum class ExitCode : int { ok = 0, usage = 1, data = 2, model = 3, resources = 4, check_failed = 5, interrupted = 130, terminated = 143 };
 
 class Error : public std::runtime_error {
  public:
@@ -36,10 +36,10 @@ FOCUS_DECLARE_ERROR(CheckFailed, check_failed);    // a self-test, gate or finit
 FOCUS_DECLARE_ERROR(InternalError, check_failed);  // a bug in focus itself
 #undef FOCUS_DECLARE_ERROR
 
-/// Thrown after an interrupt was honoured (the step finished, the checkpoint is written).
+/// Thrown after an interrupt was honoured (the step finished, the checkpoint is written). Its exit code names the signal that arrived.
 class Interrupted : public Error {
  public:
-  explicit Interrupted(const std::string& message) : Error(message, ExitCode::interrupted) {}
+  explicit Interrupted(const std::string& message);
 };
 
 /// Streams all arguments into one string.

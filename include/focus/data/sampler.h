@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "focus/config/fields.h"
+#include "focus/data/region.h"
 
 namespace focus::data {
 
@@ -60,6 +61,12 @@ struct Sample {
   bool reverse = false;              // the sequence is the reverse complement of [begin, begin + length)
 };
 
+/// A stretch that windows are drawn from.
+struct DrawnStretch {
+  std::string path;  // its FASTA or JSONL file
+  Region region;
+};
+
 /// Draws sequences. sample() is a pure function of (configuration, seed, index, length): a resumed run needs only the next index, and
 /// several workers may draw interleaved indices. Safe to call from several threads.
 ///
@@ -80,6 +87,10 @@ class SequenceSampler {
   int64_t num_bases() const;
   /// Whether all FASTA regions are held in memory.
   bool in_memory() const;
+  /// Everything that may be drawn, excluded stretches left out.
+  std::vector<DrawnStretch> stretches() const;
+  /// Letters as in the file of bases [begin, end) of the record of stretches()[index], which holds them.
+  std::string letters(std::size_t index, int64_t begin, int64_t end) const;
 
  private:
   struct Impl;

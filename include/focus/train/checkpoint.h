@@ -53,6 +53,8 @@ class CheckpointStore {
   std::filesystem::path save(const Checkpoint& checkpoint);
   /// This step's folder survives the rotation until another step is named.
   void set_best(std::optional<int64_t> step) { best_ = step; }
+  /// Removes what is beyond keep_last and leftovers of killed saves, as each save does. DataError.
+  void tidy() const;
 
   /// Steps with a complete folder (manifest present), ascending; other names and incomplete folders are ignored.
   std::vector<int64_t> steps() const;
@@ -63,7 +65,6 @@ class CheckpointStore {
 
  private:
   void remove_old() const;
-
   std::filesystem::path folder_;
   int64_t keep_last_;
   std::optional<int64_t> best_;

@@ -18,6 +18,9 @@ namespace focus::train {
 enum class TaskKind { adapter, pretrain };
 enum class MatmulPrecision { exact, bf16 };
 enum class Execution { parallel, sequential };
+enum class NonFinite { stop, skip };
+/// Which parameters the run's result has; automatic: the best where there is validation, else the last.
+enum class ResultKind { automatic, last, best };
 
 /// A part of the run with sequences of one length.
 struct StageConfig {
@@ -42,6 +45,7 @@ struct ValidationConfig {
   int64_t sequences = 8;
   int64_t length = 8192;
   data::SamplerConfig data;
+  bool allow_overlap = false;
   void visit(config::Fields& f);
 };
 
@@ -70,7 +74,11 @@ struct TrainConfig {
   MatmulPrecision matmul =
       MatmulPrecision::exact;  // bf16: fp32 matrix products round their inputs to bf16, where the CPU or GPU is faster so
   std::string device = "auto";
-  int64_t threads = 0;  // 0 = all cores
+  int64_t threads = 0;  // 0 = all cores, shared out among the ranks of a machine
+  ResultKind result = ResultKind::automatic;
+  NonFinite non_finite = NonFinite::stop;
+  int64_t max_skips = 10;               // non_finite skip: in the whole run
+  int64_t rank_timeout_seconds = 1800;  // several ranks: also covers the time in which rank 0 alone writes a checkpoint
   void visit(config::Fields& f);
   /// Cross-field checks; ConfigError.
   void validate() const;

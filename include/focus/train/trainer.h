@@ -12,11 +12,13 @@
 #include <vector>
 
 #include "focus/data/sampler.h"
+#include "focus/model/backbone.h"
 #include "focus/model/vocabulary.h"
 #include "focus/train/checkpoint.h"
 #include "focus/train/config.h"
 #include "focus/train/metrics_log.h"
 #include "focus/train/optimizer.h"
+#include "focus/train/ranks.h"
 
 namespace focus::train {
 
@@ -39,6 +41,7 @@ class Task {
  public:
   virtual ~Task() = default;
   virtual std::vector<Parameter> parameters() = 0;
+  virtual const model::Backbone& backbone() const = 0;
   /// What the model reads its batches in.
   virtual const model::Vocabulary& vocabulary() const = 0;
   /// The divisor of this batch's loss, known before the forward pass, so that accumulation over unequal batches is exact.
@@ -62,17 +65,21 @@ struct TrainerOptions {
   std::filesystem::path output;
   bool resume = false, force = false;
   std::vector<std::string> command_line;
+  Ranks* ranks = nullptr;  // null: one process
 };
 
 struct TrainResult {
-  int64_t steps = 0;
-  double last_loss = 0;
+  int64_t steps = 0, skipped = 0;
+  double last_loss = 0;  // of the last step done here; 0 when none was
   double seconds = 0;
-  bool interrupted = false;
 };
 
-/// Runs the whole schedule. Throws Interrupted after a signal was honoured (checkpoint written), CheckFailed on a non-finite loss or
-/// gradient, naming step and sample indices.
+/// Runs the whole schedule. Throws Interrupted after a signal to any rank was honoured (checkpoint written), CheckFailed on a non-finite
+/// loss or gradient that may not be skipped, naming step and samples.
+///
+/// With N ranks a step's micro-batches are split into N runs of consecutive ones, and gradients and losses are summed: the samples, their
+/// weights and the divisor are those of one process, so that only the order of additions differs. Rank 0 alone reads checkpoints and writes
+/// files; a run may be resumed with another number of ranks.
 TrainResult train(const TrainConfig& config, Task& task, const TrainerOptions& options);
 
 /// Device and threads of a run from its config ("auto", "cpu", "cuda:N"). DeviceError.

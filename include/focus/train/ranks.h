@@ -1,0 +1,60 @@
+// Data parallel training: several processes, the ranks, each take a share of a step's micro-batches and add their gradients.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace focus::train {
+
+/// Where this process stands among those that a launcher started, read from the variables that launchers set:
+///   RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (torchrun, or by hand); SLURM_STEP_NUM_TASKS, SLURM_PROCID, SLURM_LOCALID (srun);
+///   OMPI_COMM_WORLD_* (Open MPI's mpirun); PMI_* and MPI_LOCAL* (MPICH, Intel MPI).
+/// MASTER_ADDR and MASTER_PORT name where rank 0 listens. Without MASTER_ADDR it is this machine when all ranks run here, or the first node
+/// of a Slurm step; without MASTER_PORT 29500, or a port made of the Slurm job's number.
+struct RankEnvironment {
+  int64_t rank = 0, size = 1;
+  int64_t local_rank = 0, local_size = 1;  // among the ranks of this machine
+  std::string launcher = "none";
+  std::string address;
+  int64_t port = 0;
+  bool store_is_running = false;  // torchrun listens itself: rank 0 must not
+  std::string key_prefix;         // of this attempt, when torchrun starts the ranks again
+};
+
+/// The value of an environment variable; nothing when it is unset or empty.
+using Variables = std::function<std::optional<std::string>(const std::string&)>;
+/// ConfigError: variables that are no numbers, contradict each other, or leave no way for the ranks to find rank 0.
+RankEnvironment read_rank_environment(const Variables& variables);
+RankEnvironment read_rank_environment();
+
+/// The ranks of a run. Every rank makes the same calls in the same order; each call waits for all. A rank that died or does not answer
+/// within the timeout makes the call throw DeviceError on the others.
+class Ranks {
+ public:
+  virtual ~Ranks() = default;
+  virtual int64_t rank() const = 0;
+  virtual int64_t size() const = 0;
+  /// The only one that writes files.
+  bool is_first() const { return rank() == 0; }
+  /// Each tensor becomes its sum over the ranks, the same bits on all. Shapes, dtypes and order agree between ranks; any device.
+  virtual void all_reduce_sum(const std::vector<at::Tensor>& tensors) = 0;
+  /// Each tensor becomes rank 0's.
+  virtual void broadcast(const std::vector<at::Tensor>& tensors) = 0;
+  virtual void barrier() = 0;
+
+  std::vector<double> sum(const std::vector<double>& values);
+  std::vector<int64_t> from_first(const std::vector<int64_t>& values);
+  std::vector<double> from_first(const std::vector<double>& values);
+};
+
+/// Meets the other ranks. One rank needs no network. DeviceError: the build has no way to connect ranks, or they did not all arrive in
+/// time.
+std::unique_ptr<Ranks> join_ranks(const RankEnvironment& environment, const at::Device& device, int64_t timeout_seconds);
+
+}  // namespace focus::train

@@ -1,0 +1,151 @@
+#include "connected_ranks.h"
+
+#include <chrono>
+#include <cstdlib>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#if defined(FOCUS_WITH_GLOO)
+#define USE_C10D_GLOO
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#endif
+#if defined(FOCUS_WITH_NCCL)
+#define USE_C10D_NCCL
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#endif
+
+#include "focus/core/error.h"
+#include "focus/core/log.h"
+
+namespace focus::train {
+namespace {
+
+using at::Tensor;
+using Milliseconds = std::chrono::milliseconds;
+
+constexpr int64_t kBucketBytes = int64_t{64} << 20;  // small gradients travel together, and no copy is larger than this or one tensor
+
+/// The first line of what a process group complains about; the rest is its call stack.
+std::string first_line(const std::exception& error) {
+  const auto* torch_error = dynamic_cast<const c10::Error*>(&error);
+  const std::string text = torch_error != nullptr ? torch_error->what_without_backtrace() : error.what();
+  return text.substr(0, text.find('\n'));
+}
+
+class ConnectedRanks final : public Ranks {
+ public:
+  ConnectedRanks(c10::intrusive_ptr<c10d::Store> store, c10::intrusive_ptr<c10d::Backend> backend, at::Device device)
+      : store_(std::move(store)), backend_(std::move(backend)), device_(device) {}
+
+  int64_t rank() const override { return backend_->getRank(); }
+  int64_t size() const override { return backend_->getSize(); }
+
+  void all_reduce_sum(const std::vector<Tensor>& tensors) override {
+    in_buckets(tensors, [&](std::vector<Tensor>& flat) { wait([&] { return backend_->allreduce(flat, c10d::AllreduceOptions()); }); });
+  }
+  void broadcast(const std::vector<Tensor>& tensors) override {
+    in_buckets(tensors, [&](std::vector<Tensor>& flat) { wait([&] { return backend_->broadcast(flat, c10d::BroadcastOptions()); }); });
+  }
+  void barrier() override { sum({1.0}); }
+
+ private:
+  template <class Start>
+  void wait(const Start& start) {
+    try {
+      start()->wait();
+    } catch (const std::exception& error) {
+      fail<DeviceError>(
+          "rank ", rank(), " of ", size(), " lost the others: ", first_line(error),
+          ". A rank has stopped or does not answer; what it says last tells why. Continue from the last checkpoint with --resume");
+    }
+  }
+
+  // bf16 and fp16 are added in fp32: with many ranks their own sums would lose digits.
+  static at::ScalarType wire_dtype(const Tensor& tensor) {
+    const bool is_short = tensor.scalar_type() == at::kBFloat16 || tensor.scalar_type() == at::kHalf;
+    return is_short ? at::kFloat : tensor.scalar_type();
+  }
+
+  template <class Exchange>
+  void in_buckets(const std::vector<Tensor>& tensors, const Exchange& exchange) {
+    const at::NoGradGuard no_grad;
+    for (std::size_t begin = 0; begin < tensors.size();) {
+      const at::ScalarType dtype = wire_dtype(tensors[begin]);
+      std::vector<Tensor> parts;
+      int64_t bytes = 0;
+      std::size_t end = begin;
+      for (; end < tensors.size() && wire_dtype(tensors[end]) == dtype && (end == begin || bytes < kBucketBytes); ++end) {
+        parts.push_back(tensors[end].detach().reshape(-1).to(device_, dtype));
+        bytes += static_cast<int64_t>(parts.back().nbytes());
+      }
+      std::vector<Tensor> flat = {at::cat(parts)};
+      exchange(flat);
+      int64_t at = 0;
+      for (std::size_t i = begin; i < end; ++i) {
+        tensors[i].detach().copy_(flat[0].narrow(0, at, tensors[i].numel()).view(tensors[i].sizes()));
+        at += tensors[i].numel();
+      }
+      begin = end;
+    }
+  }
+
+  c10::intrusive_ptr<c10d::Store> store_;
+  c10::intrusive_ptr<c10d::Backend> backend_;
+  at::Device device_;  // where exchanged tensors lie
+};
+
+c10::intrusive_ptr<c10d::Store> open_store(const RankEnvironment& environment, Milliseconds timeout) {
+  c10d::TCPStoreOptions options;
+  options.port = static_cast<std::uint16_t>(environment.port);
+  options.isServer = environment.rank == 0 && !environment.store_is_running;
+  options.numWorkers = static_cast<std::size_t>(environment.size);
+  options.waitWorkers = !environment.store_is_running;
+  options.timeout = timeout;
+  c10::intrusive_ptr<c10d::Store> store = c10::make_intrusive<c10d::TCPStore>(environment.address, options);
+  if (!environment.key_prefix.empty()) store = c10::make_intrusive<c10d::PrefixStore>(environment.key_prefix, store);
+  return store;
+}
+
+}  // namespace
+
+std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const at::Device& device, int64_t timeout_seconds) {
+  const Milliseconds timeout = std::chrono::seconds(timeout_seconds);
+  const int rank = static_cast<int>(environment.rank), size = static_cast<int>(environment.size);
+  const std::string shown = concat("rank ", rank, " of ", size, ", rank 0 at ", environment.address, ":", environment.port);
+  try {
+    auto store = open_store(environment, timeout);
+#if defined(FOCUS_WITH_NCCL)
+    if (device.is_cuda()) {
+      ::setenv("TORCH_NCCL_BLOCKING_WAIT", "1", 0);  // a lost rank then is an exception here, not the end of the process
+      auto options = c10d::ProcessGroupNCCL::Options::create();
+      options->timeout = timeout;
+      auto group = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, options);
+      log::info(concat("data parallel over NCCL: ", shown));
+      return std::make_unique<ConnectedRanks>(store, group, device);
+    }
+#endif
+#if defined(FOCUS_WITH_GLOO)
+    (void)device;
+    auto options = c10d::ProcessGroupGloo::Options::create(timeout);
+    const char* interface = std::getenv("GLOO_SOCKET_IFNAME");
+    if (interface != nullptr && *interface != '\0') {
+      options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForInterface(interface));
+    } else if (environment.size == environment.local_size) {
+      options->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1"));
+    } else {
+      options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
+    }
+    auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
+    log::info(concat("data parallel over Gloo: ", shown));
+    return std::make_unique<ConnectedRanks>(store, group, at::kCPU);
+#else
+    fail<DeviceError>("this build connects ranks on GPUs only; install libgloo-dev, configure and build again for others");
+#endif
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {
+    fail<DeviceError>("cannot meet the other ranks (", shown, "): ", first_line(error), ". Check that all ", size,
+                      " ranks were started and can reach that address, and that MASTER_PORT is free");
+  }
+}
+
+}  // namespace focus::train

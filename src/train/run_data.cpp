@@ -1,0 +1,82 @@
+#include "run_data.h"
+
+#include <algorithm>
+#include <bit>
+
+#include "focus/core/error.h"
+#include "focus/data/region.h"
+
+namespace focus::train {
+namespace {
+
+constexpr int64_t kMaxDescribed = 8;
+
+int64_t hash_of(const std::string& text) {
+  uint64_t hash = 14695981039346656037U;
+  for (const char byte : text) hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211U;
+  return std::bit_cast<int64_t>(hash);
+}
+
+std::string letters_of(const data::Sample& sample) { return {sample.letters.begin(), sample.letters.end()}; }
+
+}  // namespace
+
+data::SamplerConfig stage_sampling(const TrainConfig& config, const StageConfig& stage) {
+  data::SamplerConfig sampling = config.data;
+  sampling.copies = stage.copies;
+  sampling.natural_weight = stage.natural_weight;
+  return sampling;
+}
+
+const StageConfig& stage_at(const TrainConfig& config, int64_t step, std::size_t& index) {
+  for (index = 0; index < config.stages.size(); ++index) {
+    if (step < config.stages[index].steps) return config.stages[index];
+    step -= config.stages[index].steps;
+  }
+  FOCUS_CHECK(false, "step outside all stages");
+  return config.stages.back();
+}
+
+int64_t step_bases(const TrainConfig& config, const StageConfig& stage) { return config.accumulation * stage.batch * stage.length; }
+
+std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end, int64_t length) {
+  std::string text;
+  for (int64_t index = first; index < std::min(end, first + kMaxDescribed); ++index) {
+    const data::Sample sample = sampler.sample(static_cast<uint64_t>(index), length);
+    const data::Region region{sample.name, sample.begin, sample.begin + static_cast<int64_t>(sample.letters.size())};
+    text += concat(index > first ? ", " : "", index, " ", data::format_region(region), sample.reverse ? " (reverse)" : "");
+  }
+  return end - first > kMaxDescribed ? concat(text, " and ", end - first - kMaxDescribed, " more up to ", end - 1) : text;
+}
+
+void require_splittable(const TrainConfig& config, int64_t num_ranks) {
+  if (config.accumulation % num_ranks == 0) return;
+  const int64_t next = (config.accumulation / num_ranks + 1) * num_ranks;
+  fail<ConfigError>("accumulation = ", config.accumulation, " micro-batches per step cannot be split evenly over ", num_ranks,
+                    " ranks; set accumulation to ", next, " or another multiple of ", num_ranks, ", or start another number of ranks");
+}
+
+void require_same_run(const TrainConfig& config, const std::string& identity, Ranks& ranks) {
+  int64_t longest = 0;
+  for (const StageConfig& stage : config.stages) longest = std::max(longest, stage.length);
+  const auto seed = static_cast<uint64_t>(config.seed);
+  std::string drawn = letters_of(data::SequenceSampler(config.data, seed).sample(0, longest));
+  if (config.validation.every > 0)
+    drawn += letters_of(data::SequenceSampler(config.validation.data, seed).sample(0, config.validation.length));
+  if (ranks.size() == 1) return;
+  TrainConfig shared = config;  // what is each rank's own affair left out
+  shared.device.clear();
+  shared.threads = 0;
+  const std::vector<int64_t> own = {hash_of(config::to_json(shared)), hash_of(identity), hash_of(drawn)};
+  const std::vector<int64_t> first = ranks.from_first(own);
+  const std::vector<double> differs =
+      ranks.sum({own[0] == first[0] ? 0.0 : 1.0, own[1] == first[1] ? 0.0 : 1.0, own[2] == first[2] ? 0.0 : 1.0});
+  const char* const what[] = {"settings", "backbone", "training or validation data"};
+  for (std::size_t i = 0; i < differs.size(); ++i) {
+    if (differs[i] > 0)
+      fail<ConfigError>(differs[i], " of ", ranks.size(), " ranks have another ", what[i],
+                        " than rank 0; start all with the same command and the same files");
+  }
+}
+
+}  // namespace focus::train

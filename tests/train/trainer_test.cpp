@@ -1,0 +1,284 @@
+// The loop around a task: non-finite steps, the best parameters, interrupts and resuming, on a task small enough to say when each happens.
+#include "focus/train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <random>
+
+#include "focus/core/error.h"
+#include "focus/core/file.h"
+#include "focus/core/interrupt.h"
+#include "focus/train/checkpoint.h"
+#include "support/small_model.h"
+#include "temporary_folder.h"
+
+namespace focus::train {
+namespace {
+
+using Json = nlohmann::json;
+
+/// Four numbers that learn the letters' frequencies. The loss is not finite for a sequence that begins with `poison`.
+class LetterTask final : public Task {
+ public:
+  explicit LetterTask(char poison) : poison_(poison), model_(testing::small_model(at::kFloat)) { weight_.set_requires_grad(true); }
+  std::vector<Parameter> parameters() override { return {{"weight", weight_, false}}; }
+  const model::Backbone& backbone() const override { return *model_; }
+  const model::Vocabulary& vocabulary() const override { return model_->vocabulary(); }
+  double weight_of(const Batch& batch) const override { return static_cast<double>(batch.tokens.numel()); }
+  LossSum loss(const Batch& batch) override {
+    at::Tensor sum = at::zeros({});
+    const at::Tensor log_p = at::log_softmax(weight_, 0);
+    for (int64_t i = 0; i < 4; ++i) sum = sum - log_p[i] * batch.tokens.eq("ACGT"[i]).sum();
+    if (batch.tokens[0][0].item<int64_t>() == poison_) sum = sum * std::nan("");
+    return {sum, weight_of(batch), {}};
+  }
+  Validation validate(const std::vector<Batch>&) override {
+    // Best at the third validation.
+    ++validations;
+    return {{{"validation_distance", std::abs(validations - 3.0)}}, std::abs(validations - 3.0)};
+  }
+  std::string identity() const override { return "letters"; }
+  void write_result(const std::filesystem::path& folder) override {
+    std::filesystem::create_directories(folder);
+    write_file(folder / "result.txt", concat(weight_[0].item<float>(), " ", weight_[1].item<float>()));
+  }
+
+  int validations = 0;
+
+ private:
+  char poison_;
+  std::shared_ptr<model::Backbone> model_;
+  at::Tensor weight_ = at::zeros({4});
+};
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  TrainerTest() {
+    reset_interrupt();
+    std::mt19937 random(3);
+    std::string letters;
+    for (int i = 0; i < 2000; ++i) letters += "AACGT"[random() % 5];
+    write_file(folder_.path() / "dna.fa", ">one\n" + letters + "\n");
+    std::string other;
+    for (int i = 0; i < 500; ++i) other += "AACGT"[random() % 5];
+    write_file(folder_.path() / "held_out.fa", ">two\n" + other + "\n");
+  }
+  ~TrainerTest() override { reset_interrupt(); }
+
+  TrainConfig config() const {
+    TrainConfig c;
+    c.data.sources.resize(1);
+    c.data.sources[0].fasta = (folder_.path() / "dna.fa").string();
+    c.stages[0].length = 64;
+    c.stages[0].steps = 20;
+    c.accumulation = 1;
+    c.optimizer.lr = 1e-2;
+    c.schedule.warmup_steps = 2;
+    c.checkpoint_every = 7;
+    c.device = "cpu";
+    return c;
+  }
+  TrainConfig validated() const {
+    TrainConfig c = config();
+    c.validation.every = 3;
+    c.validation.sequences = 1;
+    c.validation.length = 64;
+    c.validation.data.sources.resize(1);
+    c.validation.data.sources[0].fasta = (folder_.path() / "held_out.fa").string();
+    return c;
+  }
+  TrainResult run(const TrainConfig& c, const std::string& name, char poison = 0, bool resume = false, int validations = 0) const {
+    LetterTask task(poison);
+    task.validations = validations;
+    TrainerOptions options;
+    options.output = folder_.path() / name;
+    options.resume = resume;
+    return train(c, task, options);
+  }
+  std::string error_of(const TrainConfig& c, const std::string& name, char poison = 0, bool resume = false) const {
+    try {
+      run(c, name, poison, resume);
+    } catch (const CheckFailed& error) {
+      return error.what();
+    } catch (const DataError& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+  std::vector<Json> lines(const std::string& name) const {
+    std::ifstream in(folder_.path() / name / "metrics.jsonl");
+    std::vector<Json> out;
+    for (std::string line; std::getline(in, line);) {
+      out.push_back(Json::parse(line));
+      for (const char* volatile_field : {"bases_per_second", "seconds_left", "peak_resident_bytes"}) out.back().erase(volatile_field);
+    }
+    return out;
+  }
+  std::string result(const std::string& name) const { return read_file(folder_.path() / name / "result.txt"); }
+  std::vector<int64_t> steps(const std::string& name) const { return CheckpointStore(folder_.path() / name / "checkpoints").steps(); }
+  /// As a kill would leave the folder that was last saved at `step`.
+  void cut(const std::string& from, const std::string& to, int64_t step) const {
+    std::filesystem::copy(folder_.path() / from, folder_.path() / to, std::filesystem::copy_options::recursive);
+    const CheckpointStore store(folder_.path() / to / "checkpoints");
+    for (const int64_t later : store.steps()) {
+      if (later > step) std::filesystem::remove_all(store.path_of(later));
+    }
+  }
+
+  TemporaryFolder folder_;
+};
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+TEST_F(TrainerTest, ANonFiniteLossStopsAndNamesItsSamples) {
+  const std::string error = error_of(config(), "run", 'G');
+  EXPECT_TRUE(has(error, "loss nan")) << error;
+  EXPECT_TRUE(has(error, " one:")) << error;
+  EXPECT_TRUE(has(error, "non_finite=skip")) << error;
+}
+
+TEST_F(TrainerTest, SkippedStepsChangeNothingAreLoggedAndSurviveResuming) {
+  TrainConfig c = config();
+  c.non_finite = NonFinite::skip;
+  c.keep_last = 10;
+  EXPECT_GT(run(c, "whole", 'G').skipped, 1);
+  const auto whole = lines("whole");
+  ASSERT_EQ(whole.size(), 20U);
+  int64_t skipped = 0;
+  for (const Json& line : whole) {
+    EXPECT_EQ(line["loss"].is_null(), line.contains("skipped")) << line;
+    if (line.contains("skipped")) {
+      EXPECT_EQ(line["skipped"].get<int64_t>(), ++skipped);
+    }
+  }
+  const CheckpointStore store(folder_.path() / "whole" / "checkpoints");
+  EXPECT_EQ(store.load(20).state.get<int64_t>("skipped"), skipped);
+  // A skipped step is no update of the optimizer either.
+  EXPECT_EQ(store.load(20).optimizer.at("weight.updates").item<int64_t>(), 20 - skipped);
+  EXPECT_TRUE(store.load(20).trainable.at("weight").isfinite().all().item<bool>());
+  cut("whole", "cut", 14);
+  run(c, "cut", 'G', /*resume=*/true);
+  EXPECT_EQ(lines("cut"), whole);
+  EXPECT_EQ(result("cut"), result("whole"));
+}
+
+TEST_F(TrainerTest, MoreSkipsThanAllowedEndTheRun) {
+  TrainConfig c = config();
+  c.non_finite = NonFinite::skip;
+  c.max_skips = 1;
+  EXPECT_TRUE(has(error_of(c, "run", 'G'), "max_skips"));
+  c.max_skips = 20;  // one of the settings that a resumed run may change
+  run(c, "run", 'G', /*resume=*/true);
+  EXPECT_EQ(lines("run").size(), 20U);
+}
+
+TEST_F(TrainerTest, TheBestParametersAreKeptWhateverTheIntervalsAndAreTheResult) {
+  TrainConfig c = validated();
+  c.checkpoint_every = 7;
+  c.keep_last = 1;
+  run(c, "best");
+  EXPECT_EQ(steps("best"), (std::vector<int64_t>{9, 20}));  // the third validation, and the last step
+  c.result = ResultKind::last;
+  run(c, "last");
+  EXPECT_EQ(result("best"), read_file(folder_.path() / "last" / "best" / "result.txt"));
+  EXPECT_NE(result("best"), result("last"));
+  TrainConfig shorter = config();
+  shorter.stages[0].steps = 9;
+  run(shorter, "nine");
+  EXPECT_EQ(result("best"), result("nine"));
+}
+
+TEST_F(TrainerTest, TheBestSurvivesResumingAndRotation) {
+  TrainConfig c = validated();
+  c.keep_last = 1;
+  run(c, "whole");
+  cut("whole", "cut", 14);
+  // Only the best is left of what came before: the run goes on from it.
+  EXPECT_EQ(steps("cut"), (std::vector<int64_t>{9}));
+  run(c, "cut", 0, /*resume=*/true, /*validations=*/3);
+  EXPECT_EQ(steps("cut"), steps("whole"));
+  EXPECT_EQ(result("cut"), result("whole"));
+  EXPECT_EQ(lines("cut"), lines("whole"));
+}
+
+TEST_F(TrainerTest, ASignalEndsWithACheckpointAndItsExitCode) {
+  for (const auto& [signal, code] : {std::pair{SIGINT, ExitCode::interrupted}, std::pair{SIGTERM, ExitCode::terminated}}) {
+    const std::string name = concat("signal-", signal);
+    TrainConfig c = config();
+    c.stages[0].steps = 20;
+    class Signalling final : public Task {
+     public:
+      explicit Signalling(int which) : which_(which) {}
+      std::vector<Parameter> parameters() override { return inner_.parameters(); }
+      const model::Backbone& backbone() const override { return inner_.backbone(); }
+      const model::Vocabulary& vocabulary() const override { return inner_.vocabulary(); }
+      double weight_of(const Batch& batch) const override { return inner_.weight_of(batch); }
+      LossSum loss(const Batch& batch) override {
+        if (++calls_ == 5) request_interrupt(which_);
+        return inner_.loss(batch);
+      }
+      Validation validate(const std::vector<Batch>& batches) override { return inner_.validate(batches); }
+      std::string identity() const override { return inner_.identity(); }
+      void write_result(const std::filesystem::path& folder) override { inner_.write_result(folder); }
+
+     private:
+      LetterTask inner_{0};
+      int which_, calls_ = 0;
+    } task(signal);
+    TrainerOptions options;
+    options.output = folder_.path() / name;
+    try {
+      train(c, task, options);
+      ADD_FAILURE() << "expected Interrupted";
+    } catch (const Interrupted& error) {
+      EXPECT_EQ(error.exit_code(), code);
+      EXPECT_TRUE(has(error.what(), "after step 5 of 20")) << error.what();
+    }
+    reset_interrupt();
+    EXPECT_EQ(steps(name), std::vector<int64_t>{5});
+    run(c, name, 0, /*resume=*/true);
+    if (!std::filesystem::exists(folder_.path() / "whole")) run(c, "whole");
+    EXPECT_EQ(result(name), result("whole"));
+  }
+}
+
+TEST_F(TrainerTest, HeldOutDataMustBeHeldOut) {
+  TrainConfig c = validated();
+  c.validation.data.sources[0] = c.data.sources[0];
+  EXPECT_TRUE(has(error_of(c, "same"), "both draw from one:1-2000"));
+  c.data.sources[0].regions = {"one:1-1000"};
+  c.validation.data.sources[0].regions = {"one:900-1500"};
+  EXPECT_TRUE(has(error_of(c, "overlap"), "both draw from one:900-1000"));
+  c.validation.data.sources[0].regions = {"one:1001-1500"};
+  run(c, "apart");
+  c.data.sources[0].regions = {};
+  c.data.exclude = {"one:1001-1500"};
+  run(c, "excluded");
+  c.data.exclude.clear();
+  c.validation.allow_overlap = true;
+  run(c, "allowed");
+  EXPECT_FALSE(std::filesystem::exists(folder_.path() / "same"));
+}
+
+TEST_F(TrainerTest, HeldOutSequencesUnderAnotherNameAreFound) {
+  TrainConfig c = validated();
+  const std::string text = read_file(folder_.path() / "dna.fa");
+  // The same file by another path, other names for its records, and the opposite strand.
+  write_file(folder_.path() / "copy.fa", text);
+  write_file(folder_.path() / "renamed.fa", ">other\n" + text.substr(5));
+  std::string reversed(text.substr(5, 2000));
+  std::reverse(reversed.begin(), reversed.end());
+  for (char& letter : reversed) letter = letter == 'A' ? 'T' : letter == 'T' ? 'A' : letter == 'C' ? 'G' : 'C';
+  write_file(folder_.path() / "reversed.fa", ">reversed\n" + reversed + "\n");
+  for (const auto& [file, message] : {std::pair{"copy.fa", "is a copy of it"}, std::pair{"renamed.fa", "also in the training data"},
+                                      std::pair{"reversed.fa", "also in the training data"}}) {
+    c.validation.data.sources[0].fasta = (folder_.path() / file).string();
+    EXPECT_TRUE(has(error_of(c, "run"), message)) << file << ": " << error_of(c, "run");
+  }
+}
+
+}  // namespace
+}  // namespace focus::train
