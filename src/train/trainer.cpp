@@ -140,6 +140,7 @@ class Loop {
       std::vector<data::Sample> samples;
       for (int64_t b = 0; b < stage.batch; ++b) samples.push_back(sampler_->sample(static_cast<uint64_t>(samples_++), stage.length));
       batches.push_back(make_batch(samples, task_.vocabulary(), device_));
+      task_.prepare(batches.back());
     }
     return batches;
   }
@@ -164,6 +165,7 @@ class Loop {
       log::info(concat("stage ", index + 1, "/", config_.stages.size(), ": ", stage.steps, " steps of ", config_.accumulation * stage.batch,
                        " x ", stage.length, " bases"));
     }
+    task_.begin_step(step_, index);
     const int64_t first_sample = samples_;
     const std::vector<Batch> batches = fetch(stage);
     // The divisor is the whole step's weight, so that accumulation equals one big batch exactly.
@@ -174,11 +176,16 @@ class Loop {
     optimizer_.zero_grad();
     double loss = 0;
     std::map<std::string, double> parts;
+    std::map<std::string, std::pair<double, double>> means;
     for (const Batch& batch : batches) {
       LossSum sum = task_.loss(batch);
       (sum.sum / weight).backward();
       loss += sum.sum.item<double>() / weight;
       for (const auto& [name, value] : sum.parts) parts[name] += value / weight;
+      for (const auto& mean : sum.means) {
+        means[mean.name].first += mean.sum;
+        means[mean.name].second += mean.weight;
+      }
     }
     const auto gradients = optimizer_.gradients();
     const double norm = clip_grad_norm(gradients, config_.optimizer.clip_norm);
@@ -196,6 +203,10 @@ class Loop {
     const double seconds = seconds_since(start);
     MetricFields fields = {{"loss", loss}};
     for (const auto& [name, value] : parts) fields.emplace_back(name, value);
+    for (const auto& [name, mean] : means) {
+      if (mean.second > 0) fields.emplace_back(name, mean.first / mean.second);
+    }
+    for (const auto& fact : task_.step_facts()) fields.push_back(fact);
     fields.insert(fields.end(), {{"lr", lr},
                                  {"grad_norm", norm},
                                  {"length", stage.length},
