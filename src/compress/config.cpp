@@ -36,6 +36,8 @@ void FocusConfig::visit_all_but_k(config::Fields& f) {
            "entries that are seen: of all earlier windows (App. A), of this window and the shared boundary (section 3.2), or none");
   f.choice("unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}}, "how an entry is made");
   f.integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
+  f.choice("share", share, {{"layer", Share::layer}, {"all", Share::all}},
+           "trained parts of each compressed layer's own, or the same in all");
   f.boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
   f.integers("layers", layers, {0, 1 << 16}, "blocks whose attention is compressed; empty = all attention blocks");
   f.group("fitted", fitted, "the fitted unit");
@@ -72,9 +74,10 @@ void MemoryConfig::validate() const {
   }
   const FocusConfig focus_default;
   if (focus.unit == UnitKind::fitted && !focus.fitted.corrections &&
-      (focus.rank != focus_default.rank || focus.anchor != focus_default.anchor)) {
+      (focus.rank != focus_default.rank || focus.anchor != focus_default.anchor || focus.share != focus_default.share)) {
     fail<ConfigError>(
-        "focus.rank and focus.anchor have no effect with focus.fitted.corrections off: the fit has no trained map, and finds its keys "
+        "focus.rank, focus.anchor and focus.share have no effect with focus.fitted.corrections off: the fit has no trained map, and finds "
+        "its keys "
         "where they are");
   }
   if (focus.unit == UnitKind::fitted && !focus.bias)

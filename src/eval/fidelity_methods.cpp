@@ -62,13 +62,13 @@ MemoryConfig with_plan(MemoryConfig memory, const FidelityConfig& config) {
 }
 
 /// The trained adapter of a file under the run's window and k: the shapes of its parameters depend on neither.
-std::shared_ptr<compress::FocusAdapter> trained_adapter(const std::string& path, const FidelityConfig& config, const MemoryConfig& run,
-                                                        const model::Backbone& backbone, const std::string& backbone_digest) {
+compress::LoadedAdapter trained_adapter(const std::string& path, const FidelityConfig& config, const MemoryConfig& run,
+                                        const std::shared_ptr<model::Backbone>& backbone, const std::string& backbone_digest) {
   const std::string file = compress::adapter_file(path).string();
-  const auto trained = compress::load_adapter(file, backbone, backbone_digest);
-  const compress::WindowConfig window = trained->config().window;
-  const int64_t k = trained->config().focus.k;
-  const MemoryConfig memory = with_plan(trained->config(), config);
+  auto trained = compress::load_adapter(file, backbone, backbone_digest);
+  const compress::WindowConfig window = trained.adapter->config().window;
+  const int64_t k = trained.adapter->config().focus.k;
+  const MemoryConfig memory = with_plan(trained.adapter->config(), config);
   if (memory.window.size != run.window.size || memory.window.unit != run.window.unit || memory.window.remainder != run.window.remainder ||
       memory.focus.k != run.focus.k) {
     fail<ConfigError>("adapter '", file, "' was trained with window.size ", window.size, " and k ", k,
@@ -79,7 +79,8 @@ std::shared_ptr<compress::FocusAdapter> trained_adapter(const std::string& path,
   const std::string message = concat("adapter '", file, "' was trained with window.size ", window.size, " and k ", k, " and is used with ",
                                      memory.window.size, " and ", memory.focus.k);
   memory.focus.unit == compress::UnitKind::paper ? log::warn(message + "; the paper's unit learns its k") : log::info(message);
-  return compress::with_plan(*trained, backbone, memory);
+  trained.adapter = compress::with_plan(*trained.adapter, *trained.adapted.backbone, memory);
+  return trained;
 }
 
 /// The same memory with the closed form alone as its unit, beside the bases.
@@ -89,6 +90,7 @@ MemoryConfig closed_form(MemoryConfig memory) {
   memory.focus.bias = true;
   memory.focus.fitted.corrections = false;
   memory.focus.rank = compress::FocusConfig{}.rank;
+  memory.focus.share = compress::FocusConfig{}.share;
   memory.focus.anchor = compress::FocusConfig{}.anchor;
   memory.focus.paper = {};
   memory.validate();
@@ -120,20 +122,22 @@ std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfi
   const compress::Budget budget{plan, compress::CompressedModel::focus_entry_bytes(*backbone, memory)};
   MemoryConfig whole_windows = memory;
   whole_windows.focus.local = compress::Local::window;
-  const auto focus = [&](const std::string& name, const char* what, std::shared_ptr<compress::FocusAdapter> adapter) {
-    const std::string text = what + describe(adapter->config());
-    return compressed(name, text, std::make_shared<compress::CompressedModel>(backbone, std::move(adapter)), chunk);
+  const auto focus = [&](const std::string& name, const char* what, const compress::LoadedAdapter& loaded) {
+    std::string text = what + describe(loaded.adapter->config());
+    if (loaded.adapted.config.active()) text += "; on a changed backbone: " + loaded.adapted.config.describe();
+    return compressed(name, text, std::make_shared<compress::CompressedModel>(loaded.adapted.backbone, loaded.adapter), chunk);
   };
   std::vector<Method> out;
   for (const std::string& name : fidelity_methods(config)) {
     if (name == "noise_floor") {
       out.push_back(plain(name, "every key and value is kept; the whole segment in one call of the plain backbone", backbone));
     } else if (name == "fitted") {
-      out.push_back(focus(name, "closed form, untrained: ", std::make_shared<compress::FocusAdapter>(*backbone, closed_form(memory), 0)));
+      out.push_back(focus(name, "closed form, untrained: ",
+                          {std::make_shared<compress::FocusAdapter>(*backbone, closed_form(memory), 0), {backbone, {}, {}}}));
     } else if (name == "focus") {
-      out.push_back(focus(name, "trained: ", trained_adapter(config.adapter, config, memory, *backbone, backbone_digest)));
+      out.push_back(focus(name, "trained: ", trained_adapter(config.adapter, config, memory, backbone, backbone_digest)));
     } else if (name == "paper") {
-      out.push_back(focus(name, "trained: ", trained_adapter(config.paper_adapter, config, memory, *backbone, backbone_digest)));
+      out.push_back(focus(name, "trained: ", trained_adapter(config.paper_adapter, config, memory, backbone, backbone_digest)));
     } else {
       const auto policy = compress::make_rival(name, budget);
       out.push_back(

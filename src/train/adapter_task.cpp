@@ -21,23 +21,27 @@ class AdapterTask final : public Task {
       : config_(config),
         loaded_(weights::load_model(config.model_config, config.model_checkpoint, pick_dtype(config.dtype),
                                     model::resolve_devices(config.device), config.fp8)),
-        adapter_(std::make_shared<compress::FocusAdapter>(*loaded_.model, config.memory, config.seed)),
-        model_(loaded_.model, adapter_) {
+        adapted_(model::adapt(loaded_.model, config.adapt, config.seed)),
+        adapter_(std::make_shared<compress::FocusAdapter>(*adapted_.backbone, config.memory, config.seed)),
+        model_(adapted_.backbone, adapter_) {
     for (auto& item : adapter_->named_parameters()) {
       item.value().set_requires_grad(true);
       parameters_.push_back({item.key(), item.value(), item.value().dim() == 2});
     }
+    int64_t unit_parameters = 0, total = 0;
+    for (const auto& parameter : parameters_) unit_parameters += parameter.tensor.numel();
+    for (const auto& [name, tensor] : adapted_.trained) parameters_.push_back({name, tensor, tensor.dim() == 2});
+    for (const auto& parameter : parameters_) total += parameter.tensor.numel();
     if (parameters_.empty())
       fail<ConfigError>(
           "focus.fitted.corrections is off and the fit itself has no parameter: there is nothing to train; focus-eval measures it "
           "as 'fitted'");
-    if (config.memory.focus.history == compress::History::none)
+    if (config.memory.focus.history == compress::History::none && !config.adapt.active())
       fail<ConfigError>("focus.history 'none' reads no entry, so nothing can be trained");
-    int64_t trainable = 0;
-    for (const auto& parameter : parameters_) trainable += parameter.tensor.numel();
-    loaded_.model->set_recompute(config.recompute);
+    adapted_.backbone->set_recompute(config.recompute);
     log::info(concat("backbone '", loaded_.model->shape().name, "': ", format_count(loaded_.model->num_parameters()),
-                     " parameters, frozen; adapter: ", format_count(trainable)));
+                     " parameters, frozen; adapter: ", format_count(unit_parameters)));
+    if (config.adapt.active()) log::info(concat(config.adapt.describe(), ": ", format_count(total - unit_parameters), " parameters"));
   }
 
   std::vector<Parameter> parameters() override { return parameters_; }
@@ -47,13 +51,15 @@ class AdapterTask final : public Task {
     step_ = step;
     stage_ = &config_.stages.at(stage);
     step_model_ = nullptr;
+    // Matching has no loss that would hold a changed backbone near the original: it trains the units alone.
+    for (const auto& [name, tensor] : adapted_.trained) tensor.set_requires_grad(!matching());
     if (!config_.random.active()) return;
     std::vector<int64_t> compressed;
     for (const int64_t block : loaded_.model->attention_blocks()) {
       if (adapter_->unit(block) != nullptr) compressed.push_back(block);
     }
     const auto memory = draw_memory(config_.random, config_.memory, compressed, config_.seed, step);
-    step_model_ = std::make_unique<compress::CompressedModel>(loaded_.model, adapter_, memory);
+    step_model_ = std::make_unique<compress::CompressedModel>(adapted_.backbone, adapter_, memory);
   }
 
   MetricFields step_facts() const override {
@@ -73,6 +79,14 @@ class AdapterTask final : public Task {
     const Tensor log_none = log_probabilities(state_only.forward(batch.tokens, stream).bases);
     const Tensor factor = need_factor(config_.objective.need, teacher(batch.tokens), log_none, targets(batch));
     batch.weights.narrow(1, 1, factor.size(1)).mul_(factor);
+  }
+
+  void after_step() override {
+    const at::NoGradGuard guard;
+    for (const auto& [name, tensor] : adapted_.trained) {
+      // As in pretraining: a decay above 1 would let the state grow without bound.
+      if (name.ends_with("log_poles")) tensor.clamp_max_(-1e-7);
+    }
   }
 
   double weight_of(const Batch& batch) const override {
@@ -148,7 +162,7 @@ class AdapterTask final : public Task {
   std::string identity() const override { return loaded_.digest; }
 
   void write_result(const std::filesystem::path& folder) override {
-    compress::save_adapter(*adapter_, loaded_.digest, folder / "adapter.safetensors");
+    compress::save_adapter(*adapter_, adapted_, loaded_.digest, folder / "adapter.safetensors");
     log::info(concat("wrote ", (folder / "adapter.safetensors").string()));
   }
 
@@ -228,7 +242,8 @@ class AdapterTask final : public Task {
   }
 
   const TrainConfig& config_;
-  weights::LoadedModel loaded_;
+  weights::LoadedModel loaded_;  // the teacher
+  model::AdaptedBackbone adapted_;
   std::shared_ptr<compress::FocusAdapter> adapter_;
   compress::CompressedModel model_;  // nominal
   std::unique_ptr<compress::CompressedModel> step_model_;

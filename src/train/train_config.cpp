@@ -32,6 +32,7 @@ void TrainConfig::visit(config::Fields& f) {
          "checkpoint of the backbone, a file or a Hugging Face folder; pretrain: where to start from, empty = from scratch");
   f.group("init", init, "pretrain: initial weights");
   memory.visit(f);
+  f.group("adapt", adapt, "adapter: what of the backbone is trained too; the teacher stays the original");
   f.group("data", data, "training data");
   f.list("stages", stages, "parts of the run, in order");
   f.integer("accumulation", accumulation, {1, 1 << 20}, "micro-batches per optimizer step");
@@ -84,6 +85,7 @@ void TrainConfig::validate() const {
     if (!untouched(memory)) fail<ConfigError>("settings under window and focus have no effect with task 'pretrain'; remove them");
     if (!untouched(objective))
       fail<ConfigError>("settings under objective have no effect with task 'pretrain': it minimises the cross-entropy");
+    if (!untouched(adapt)) fail<ConfigError>("settings under adapt have no effect with task 'pretrain', which trains the whole backbone");
     if (!untouched(random)) fail<ConfigError>("settings under random have no effect with task 'pretrain'; remove them");
     for (const StageConfig& stage : stages) {
       if (stage.kind != StageKind::end_to_end || !untouched(stage.match))
@@ -112,6 +114,12 @@ void TrainConfig::validate() const {
   }
   if (objective.focus_positions && objective.ce == 0) fail<ConfigError>("objective.focus_positions has no effect with objective.ce 0");
   memory.validate();
+  adapt.validate();
+  if (adapt.active() && objective.skip_first_window) {
+    fail<ConfigError>(
+        "objective.skip_first_window must be false with adapt: a changed backbone changes the first window too, and only its loss holds it "
+        "near the original");
+  }
   random.validate(memory);
   const int64_t window = random.largest_window(memory);
   bool any_end_to_end = false;
@@ -126,17 +134,20 @@ void TrainConfig::validate() const {
       fail<ConfigError>("stages.", i, ".match has no effect with kind 'end_to_end'");
     if (stage.kind == StageKind::match) {
       refuse_match(memory);
+      if (memory.focus.unit == compress::UnitKind::fitted && !memory.focus.fitted.corrections)
+        fail<ConfigError>("stages.", i, ": kind 'match' trains Focus units, which have no parameters with focus.fitted.corrections off");
       if (stage.match.mass == 0 && stage.match.output == 0)
         fail<ConfigError>("stages.", i, ".match: mass and output are both 0, nothing would be minimised");
     }
   }
   if (any_end_to_end) return;
   const auto unread = [](const char* what) {
-    fail<ConfigError>(what, " has no effect: all stages are of kind 'match', which reads neither the objective nor its execution");
+    fail<ConfigError>(what, " has no effect: all stages are of kind 'match', which trains Focus units by their own loss");
   };
   if (!untouched(objective)) unread("objective");
   if (execution != Execution::parallel) unread("execution 'sequential'");
   if (recompute) unread("recompute");
+  if (adapt.active()) unread("adapt");
 }
 
 }  // namespace focus::train

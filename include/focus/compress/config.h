@@ -18,6 +18,7 @@ enum class FocusSees { kmer, window };
 enum class UnitKind { fitted, paper };
 enum class Update { residual, replace };
 enum class EntrySource { backbone, own };
+enum class Share { layer, all };
 
 /// The paper's unit (Eq. 2, 3): masked multi-head attention with the Focus token as the query.
 struct PaperUnitConfig {
@@ -44,6 +45,7 @@ struct FocusConfig {
   History history = History::all;
   UnitKind unit = UnitKind::fitted;
   int64_t rank = 16;            // of trained maps; 0 = full
+  Share share = Share::layer;   // a unit for each compressed layer, or one for all
   bool bias = true;             // entries carry a log-mass beta; off = the paper
   std::vector<int64_t> layers;  // block indices of the attention layers that are compressed; empty = all
   FittedUnitConfig fitted;

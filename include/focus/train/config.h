@@ -8,6 +8,7 @@
 #include "focus/compress/config.h"
 #include "focus/config/fields.h"
 #include "focus/data/sampler.h"
+#include "focus/model/adapt.h"
 #include "focus/model/initialise.h"
 #include "focus/train/match.h"
 #include "focus/train/objective.h"
@@ -49,6 +50,7 @@ struct TrainConfig {
   std::string model_checkpoint;   // adapter: the frozen backbone; pretrain: where to start from, or empty
   model::InitConfig init;         // pretrain
   compress::MemoryConfig memory;  // adapter
+  model::AdaptConfig adapt;       // adapter: what of the backbone is trained too
   data::SamplerConfig data;
   std::vector<StageConfig> stages = {StageConfig{}};
   int64_t accumulation = 4;  // micro-batches per optimizer step
