@@ -53,12 +53,15 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
   const std::string memory = resolved(option);
   if (memory == kFull) return {infer::plain_stream(*loaded.model), nullptr, "full memory"};
   compress::MemoryConfig config;
+  std::string adapted;  // how the adapter changes the backbone, if it does
   std::shared_ptr<compress::CompressedModel> compressed;
   if (memory == kFocus) {
-    const auto trained = compress::load_adapter(compress::adapter_file(option.adapter), *loaded.model, loaded.digest);
-    config = trained->config();
+    const auto trained = compress::load_adapter(compress::adapter_file(option.adapter), loaded.model, loaded.digest);
+    config = trained.adapter->config();
     override_plan(option, config);
-    compressed = std::make_shared<compress::CompressedModel>(loaded.model, compress::with_plan(*trained, *loaded.model, config));
+    adapted = trained.adapted.config.describe();
+    const auto& backbone = trained.adapted.backbone;
+    compressed = std::make_shared<compress::CompressedModel>(backbone, compress::with_plan(*trained.adapter, *backbone, config));
   } else {
     override_plan(option, config);
     config.focus.fitted.corrections = false;
@@ -71,7 +74,7 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
       compressed = std::make_shared<compress::CompressedModel>(loaded.model, config, compress::make_rival(memory, budget));
     }
   }
-  const std::string description = concat(memory, " W=", config.window.size, " k=", config.focus.k);
+  const std::string description = concat(memory, " W=", config.window.size, " k=", config.focus.k, adapted.empty() ? "" : ", ", adapted);
   return {infer::compressed_stream(compressed, description), compressed, description};
 }
 

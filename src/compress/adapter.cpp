@@ -12,6 +12,14 @@ namespace {
 using at::Tensor;
 
 constexpr const char* kFormat = "focus-adapter-1";
+constexpr const char* kAdapt = "adapt";  // metadata; absent where the backbone is as it was
+
+std::vector<std::pair<std::string, Tensor>> trained_tensors(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted) {
+  std::vector<std::pair<std::string, Tensor>> out;
+  for (const auto& item : adapter.named_parameters()) out.emplace_back(item.key(), item.value());
+  out.insert(out.end(), adapted.trained.begin(), adapted.trained.end());
+  return out;
+}
 
 std::string metadata_of(const weights::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
   const auto found = file.metadata().find(key);
@@ -48,12 +56,18 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
       continue;
     }
     std::shared_ptr<FocusUnit> unit;
+    if (config.focus.share == Share::all && !units_.empty()) {
+      if (backbone.block_device(block) != backbone.block_device(units_.begin()->first))
+        fail<ConfigError>("focus.share 'all' needs all compressed layers on one device");
+      units_.emplace(block, units_.begin()->second);
+      continue;
+    }
     if (config.focus.unit == UnitKind::fitted) {
       unit = std::make_shared<FittedUnit>(config.focus, backbone.shape());
     } else {
       unit = std::make_shared<PaperUnit>(config.focus, backbone.shape());
     }
-    units_.emplace(block, layers_->register_module(std::to_string(block), unit));
+    units_.emplace(block, layers_->register_module(config.focus.share == Share::all ? "all" : std::to_string(block), unit));
   }
   auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed));
   at::NoGradGuard guard;
@@ -98,15 +112,18 @@ BaseTables* FocusAdapter::tables(int64_t block) const {
   return found == tables_.end() ? nullptr : found->second.get();
 }
 
-void save_adapter(const FocusAdapter& adapter, const std::string& backbone_digest, const std::filesystem::path& path) {
+void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted, const std::string& backbone_digest,
+                  const std::filesystem::path& path) {
   std::vector<Tensor> alive;
   std::vector<weights::TensorView> views;
-  for (const auto& item : adapter.named_parameters()) {
-    alive.push_back(item.value().detach().to(at::kCPU).contiguous());
-    views.push_back(weights::as_view(item.key(), alive.back()));
+  for (const auto& [name, tensor] : trained_tensors(adapter, adapted)) {
+    alive.push_back(tensor.detach().to(at::kCPU).contiguous());
+    views.push_back(weights::as_view(name, alive.back()));
   }
   MemoryConfig config = adapter.config();
-  weights::write_safetensors(path, views, {{"format", kFormat}, {"memory", config::to_json(config)}, {"backbone", backbone_digest}});
+  std::map<std::string, std::string> about = {{"format", kFormat}, {"memory", config::to_json(config)}, {"backbone", backbone_digest}};
+  if (model::AdaptConfig adapt = adapted.config; adapt.active()) about.emplace(kAdapt, config::to_json(adapt));
+  weights::write_safetensors(path, views, about);
 }
 
 std::filesystem::path adapter_file(const std::filesystem::path& path) {
@@ -131,8 +148,8 @@ std::shared_ptr<FocusAdapter> with_plan(const FocusAdapter& trained, const model
 
 MemoryConfig read_adapter_config(const std::filesystem::path& path) { return config_of(*weights::TensorFile::open(path), path); }
 
-std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, const model::Backbone& backbone,
-                                           const std::string& backbone_digest) {
+LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_ptr<model::Backbone>& backbone,
+                           const std::string& backbone_digest) {
   const auto file = weights::TensorFile::open(path);
   const MemoryConfig config = config_of(*file, path);
   const std::string trained_on = metadata_of(*file, "backbone", path);
@@ -140,22 +157,25 @@ std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, co
     fail<CheckpointError>("'", path.string(), "' was trained on another backbone: digest ", trained_on.substr(0, 16), "..., this one is ",
                           backbone_digest.substr(0, 16), "...");
   }
-  auto adapter = std::make_shared<FocusAdapter>(backbone, config, 0);
+  model::AdaptConfig adapt;
+  if (file->metadata().contains(kAdapt))
+    config::read_text(metadata_of(*file, kAdapt, path), path.string(), {}, [&](config::Fields& f) { adapt.visit(f); });
+  LoadedAdapter out{nullptr, model::adapt(backbone, adapt, 0)};
+  out.adapter = std::make_shared<FocusAdapter>(*out.adapted.backbone, config, 0);
   at::NoGradGuard guard;
-  std::size_t used = 0;
-  for (auto& item : adapter->named_parameters()) {
-    const auto* view = file->find(item.key());
-    if (view == nullptr) fail<CheckpointError>("'", path.string(), "': tensor '", item.key(), "' is missing");
+  const auto wanted = trained_tensors(*out.adapter, out.adapted);
+  for (const auto& [name, tensor] : wanted) {
+    const auto* view = file->find(name);
+    if (view == nullptr) fail<CheckpointError>("'", path.string(), "': tensor '", name, "' is missing");
     const Tensor source = weights::as_tensor(*view);
-    if (source.sizes() != item.value().sizes())
-      fail<CheckpointError>("'", path.string(), "': tensor '", item.key(), "' has shape ", source.sizes(), ", expected ",
-                            item.value().sizes());
-    item.value().copy_(source);
-    ++used;
+    if (source.sizes() != tensor.sizes())
+      fail<CheckpointError>("'", path.string(), "': tensor '", name, "' has shape ", source.sizes(), ", expected ", tensor.sizes());
+    tensor.detach().copy_(source);
   }
-  if (used != file->tensors().size())
-    fail<CheckpointError>("'", path.string(), "' holds ", file->tensors().size(), " tensors, its configuration has ", used);
-  return adapter;
+  if (wanted.size() != file->tensors().size())
+    fail<CheckpointError>("'", path.string(), "' holds ", file->tensors().size(), " tensors, its configuration has ", wanted.size());
+  out.adapted.backbone->set_trainable(false);
+  return out;
 }
 
 }  // namespace focus::compress

@@ -81,7 +81,8 @@ void TablesConfig::visit(config::Fields& f) {
   f.integers("offsets", offsets, {0, 1 << 16},
              "letters between a base and the last letter of each word it is predicted from, a table each");
   f.number("ridge", ridge, {1e-9, 1e9}, "ridge penalty of the regression that fills the tables");
-  f.integer("fit_sequences", fit_sequences, {1, 1 << 20}, "training sequences of the first stage's length that the regression sees");
+  f.integer("fit_sequences", fit_sequences, {1, 1 << 20}, "training sequences that the regression sees");
+  f.integer("fit_length", fit_length, {2, int64_t{1} << 32}, "bases of each of them");
 }
 
 Tensor base_codes(const Tensor& tokens_BL, const model::Vocabulary& vocabulary) {

@@ -83,6 +83,8 @@ void FocusConfig::visit_all_but_k(config::Fields& f) {
       "unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}, {"tables", UnitKind::tables}},
       "how entries are made: fitted in closed form, by the paper's attention, or, a letter per base, from tables learned for the model");
   f.integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
+  f.choice("share", share, {{"layer", Share::layer}, {"all", Share::all}},
+           "trained parts of each compressed layer's own, or the same in all");
   f.boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
   f.integers("layers", layers, {0, 1 << 16}, "blocks whose attention is compressed; empty = all attention blocks");
   f.list("schedule", schedule, "overrides for ranges of blocks; where ranges overlap the later one wins");
@@ -200,7 +202,8 @@ void validate_tables(const FocusConfig& focus) {
   const TablesConfig tables, &own = focus.tables;
   const FocusConfig fresh;
   if (focus.unit != UnitKind::tables) {
-    if (own.word != tables.word || own.offsets != tables.offsets || own.ridge != tables.ridge || own.fit_sequences != tables.fit_sequences)
+    if (own.word != tables.word || own.offsets != tables.offsets || own.ridge != tables.ridge ||
+        own.fit_sequences != tables.fit_sequences || own.fit_length != tables.fit_length)
       fail<ConfigError>("settings under focus.tables have no effect unless focus.unit is 'tables'; remove them");
     return;
   }
@@ -247,9 +250,10 @@ void MemoryConfig::validate() const {
   validate_tables(focus);
   const FocusConfig focus_default;
   if (focus.unit == UnitKind::fitted && !focus.fitted.corrections &&
-      (focus.rank != focus_default.rank || focus.anchor != focus_default.anchor)) {
+      (focus.rank != focus_default.rank || focus.anchor != focus_default.anchor || focus.share != focus_default.share)) {
     fail<ConfigError>(
-        "focus.rank and focus.anchor have no effect with focus.fitted.corrections off: the fit has no trained map, and finds its keys "
+        "focus.rank, focus.anchor and focus.share have no effect with focus.fitted.corrections off: the fit has no trained map, and finds "
+        "its keys "
         "where they are");
   }
   if (focus.unit == UnitKind::fitted && !focus.bias)

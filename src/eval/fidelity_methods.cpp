@@ -82,13 +82,13 @@ MemoryConfig with_plan(MemoryConfig memory, const FidelityConfig& config) {
 }
 
 /// The trained adapter of a file under the run's window and k: the shapes of its parameters depend on neither.
-std::shared_ptr<compress::FocusAdapter> trained_adapter(const std::string& path, const FidelityConfig& config, const MemoryConfig& run,
-                                                        const model::Backbone& backbone, const std::string& backbone_digest) {
+compress::LoadedAdapter trained_adapter(const std::string& path, const FidelityConfig& config, const MemoryConfig& run,
+                                        const std::shared_ptr<model::Backbone>& backbone, const std::string& backbone_digest) {
   const std::string file = compress::adapter_file(path).string();
-  const auto trained = compress::load_adapter(file, backbone, backbone_digest);
-  const compress::WindowConfig window = trained->config().window;
-  const int64_t k = trained->config().focus.k;
-  const MemoryConfig memory = with_plan(trained->config(), config);
+  auto trained = compress::load_adapter(file, backbone, backbone_digest);
+  const compress::WindowConfig window = trained.adapter->config().window;
+  const int64_t k = trained.adapter->config().focus.k;
+  const MemoryConfig memory = with_plan(trained.adapter->config(), config);
   if (memory.window.size != run.window.size || memory.window.unit != run.window.unit || memory.window.remainder != run.window.remainder ||
       memory.focus.k != run.focus.k) {
     fail<ConfigError>("adapter '", file, "' was trained with window.size ", window.size, " and k ", k,
@@ -96,21 +96,26 @@ std::shared_ptr<compress::FocusAdapter> trained_adapter(const std::string& path,
                       " (or cut windows another way): all methods of a run share one window plan; set window.size and focus.k");
   }
   if (window.size == memory.window.size && k == memory.focus.k) {
-    return trained->config().storage == memory.storage ? trained : compress::with_plan(*trained, backbone, memory);
+    if (trained.adapter->config().storage == memory.storage) return trained;
+    trained.adapter = compress::with_plan(*trained.adapter, *trained.adapted.backbone, memory);
+    return trained;
   }
   const std::string message = concat("adapter '", file, "' was trained with window.size ", window.size, " and k ", k, " and is used with ",
                                      memory.window.size, " and ", memory.focus.k);
   memory.focus.unit == compress::UnitKind::paper ? log::warn(message + "; the paper's unit learns its k") : log::info(message);
-  return compress::with_plan(*trained, backbone, memory);
+  trained.adapter = compress::with_plan(*trained.adapter, *trained.adapted.backbone, memory);
+  return trained;
 }
 
 /// The same memory with the closed form alone as its unit, beside the bases.
 MemoryConfig closed_form(MemoryConfig memory) {
   memory.focus.unit = compress::UnitKind::fitted;
+  memory.focus.tables = {};
   memory.focus.stream = compress::Stream::side;
   memory.focus.bias = true;
   memory.focus.fitted.corrections = false;
   memory.focus.rank = compress::FocusConfig{}.rank;
+  memory.focus.share = compress::FocusConfig{}.share;
   memory.focus.anchor = compress::FocusConfig{}.anchor;
   memory.focus.paper = {};
   memory.validate();
@@ -119,6 +124,11 @@ MemoryConfig closed_form(MemoryConfig memory) {
 
 std::string describe(const MemoryConfig& memory) {
   const compress::FocusConfig& f = memory.focus;
+  if (f.unit == compress::UnitKind::tables) {
+    return concat("base memory: letters, and tables of ", f.tables.offsets.size(), " words of ", f.tables.word,
+                  f.eviction == compress::Eviction::rolling ? ", rolling eviction" : "",
+                  f.tail > 0 ? concat(", raw tail of ", f.tail) : std::string(), f.schedule.empty() ? "" : ", settings by layer");
+  }
   const bool is_fitted = f.unit == compress::UnitKind::fitted, trained = !is_fitted || f.fitted.corrections;
   std::string text =
       concat(is_fitted ? "fitted" : "the paper's", " unit, k ", f.k,
@@ -150,22 +160,25 @@ std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfi
   whole_windows.window = memory.window;
   whole_windows.focus.k = memory.focus.k;
   whole_windows.focus.bias = memory.focus.bias;
-  const auto focus = [&](const std::string& name, const char* what, std::shared_ptr<compress::FocusAdapter> adapter) {
-    const std::string text = what + describe(adapter->config());
-    return compressed(name, text, std::make_shared<compress::CompressedModel>(backbone, std::move(adapter)), chunk);
+  whole_windows.storage = memory.storage;
+  const auto focus = [&](const std::string& name, const char* what, const compress::LoadedAdapter& loaded) {
+    std::string text = what + describe(loaded.adapter->config());
+    if (loaded.adapted.config.active()) text += "; on a changed backbone: " + loaded.adapted.config.describe();
+    return compressed(name, text, std::make_shared<compress::CompressedModel>(loaded.adapted.backbone, loaded.adapter), chunk);
   };
   std::vector<Method> out;
   for (const std::string& name : fidelity_methods(config)) {
     if (name == "noise_floor") {
       out.push_back(plain(name, "every key and value is kept; the whole segment in one call of the plain backbone", backbone));
     } else if (name == "fitted") {
-      out.push_back(focus(name, "closed form, untrained: ", std::make_shared<compress::FocusAdapter>(*backbone, closed_form(memory), 0)));
+      out.push_back(focus(name, "closed form, untrained: ",
+                          {std::make_shared<compress::FocusAdapter>(*backbone, closed_form(memory), 0), {backbone, {}, {}}}));
     } else if (name == "adaptive_entropy") {
       out.push_back(adaptive_by_entropy(name, backbone, whole_windows, budget, chunk));
     } else if (name == "focus") {
-      out.push_back(focus(name, "trained: ", trained_adapter(config.adapter, config, memory, *backbone, backbone_digest)));
+      out.push_back(focus(name, "trained: ", trained_adapter(config.adapter, config, memory, backbone, backbone_digest)));
     } else if (name == "paper") {
-      out.push_back(focus(name, "trained: ", trained_adapter(config.paper_adapter, config, memory, *backbone, backbone_digest)));
+      out.push_back(focus(name, "trained: ", trained_adapter(config.paper_adapter, config, memory, backbone, backbone_digest)));
     } else {
       const auto policy = compress::make_rival(name, budget);
       out.push_back(

@@ -96,6 +96,26 @@ void Backbone::set_trainable(bool trainable) {
   for (auto& parameter : parameters()) parameter.set_requires_grad(trainable);
 }
 
+void Backbone::alias(const Backbone& original) {
+  const auto share = [](const auto& own, const auto& others) {
+    FOCUS_CHECK(own.size() == others.size(), "a twin needs a model as it was loaded, without changes of its layers");
+    for (const auto& item : own) {
+      Tensor tensor = item.value();
+      tensor.set_data(others[item.key()].detach());
+    }
+  };
+  share(named_parameters(), original.named_parameters());
+  share(named_buffers(), original.named_buffers());
+  const auto own = modules(/*include_self=*/false), others = original.modules(/*include_self=*/false);
+  for (std::size_t i = 0; i < own.size(); ++i) {
+    if (auto* linear = dynamic_cast<nn::Linear*>(own[i].get())) linear->share_fp8(dynamic_cast<const nn::Linear&>(*others[i]));
+  }
+  devices_ = original.devices_;
+  recompute_ = original.recompute_;
+  set_trainable(false);
+  eval();
+}
+
 at::ScalarType Backbone::dtype_of_parameter(const std::string&, at::ScalarType compute) const { return compute; }
 
 void Backbone::cast(at::ScalarType compute) {

@@ -89,4 +89,11 @@ Tensor Llama::unembed(const Tensor& hidden_BLD) const {
   return ops::linear(hidden_BLD, lm_head ? lm_head->weight : embedding_weight(), {});
 }
 
+std::shared_ptr<Backbone> Llama::twin() const {
+  const nn::DeferAllocation no_memory;
+  auto out = std::make_shared<Llama>(config_, vocabulary_);
+  out->alias(*this);
+  return out;
+}
+
 }  // namespace focus::model

@@ -102,6 +102,13 @@ Tensor StripedHyena::embed(const Tensor& tokens_BL) const { return at::embedding
 
 Tensor StripedHyena::unembed(const Tensor& hidden_BLD) const { return ops::linear(hidden_BLD, embedding_layer->weight, {}); }
 
+std::shared_ptr<Backbone> StripedHyena::twin() const {
+  const nn::DeferAllocation no_memory;
+  auto out = std::make_shared<StripedHyena>(config_);
+  out->alias(*this);
+  return out;
+}
+
 at::ScalarType StripedHyena::dtype_of_parameter(const std::string& name, at::ScalarType compute) const {
   const bool filter_modes = name.ends_with("log_poles") || name.ends_with("residues");
   return filter_modes && compute != at::kDouble ? at::kFloat : compute;

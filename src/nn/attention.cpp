@@ -69,7 +69,7 @@ Tensor Attention::project_part(const Tensor& u_BLD, int64_t part) const {
                                                : t.unflatten(0, {3, options_.heads, options_.dim}).select(0, part);
     return parts.flatten(0, 1);
   };
-  return at::linear(u_BLD, rows(Wqkv->weight), rows(Wqkv->bias));
+  return at::linear(u_BLD, rows(Wqkv->effective_weight()), rows(Wqkv->bias));
 }
 
 Tensor Attention::rotate(const Tensor& x_BHLE, const Tensor& positions) const {

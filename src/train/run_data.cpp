@@ -58,6 +58,8 @@ void require_splittable(const TrainConfig& config, int64_t num_ranks) {
 
 void require_same_run(const TrainConfig& config, const std::string& identity, Ranks& ranks) {
   int64_t longest = 0;
+  if (config.task == TaskKind::adapter && config.memory.focus.unit == compress::UnitKind::tables)
+    longest = config.memory.focus.tables.fit_length;
   for (const StageConfig& stage : config.stages) longest = std::max(longest, stage.length);
   const auto seed = static_cast<uint64_t>(config.seed);
   std::string drawn = letters_of(data::SequenceSampler(config.data, seed).sample(0, longest));

@@ -101,12 +101,17 @@ std::string describe_run(const TrainConfig& config, Task& task, int64_t num_rank
   require_held_out(config, digest_inputs(config));
   std::ostringstream out;
   if (num_ranks > 1) out << "ranks: " << num_ranks << ", each " << config.accumulation / num_ranks << " micro-batches of a step\n";
+  if (config.memory.focus.unit == compress::UnitKind::tables && is_adapter(config)) {
+    const auto& tables = config.memory.focus.tables;
+    out << "tables: fitted to " << tables.fit_sequences << " sequences of " << format_count(tables.fit_length) << " bases first\n";
+  }
   describe_stages(config, out);
   describe_parameters(task, out);
   const MemoryEstimate memory = estimate_memory(config, task);
   out << "memory, estimated: " << format_bytes(memory.total()) << " (backbone " << format_bytes(memory.weights)
       << ", trainable with optimizer " << format_bytes(memory.trainable) << ", activations of a micro-batch "
       << format_bytes(memory.activations) << ")\n";
+  if (config.stages.empty()) return out.str();
   const StageConfig& stage = config.stages.front();
   const data::SequenceSampler sampler(stage_sampling(config, stage), static_cast<uint64_t>(config.seed));
   out << "training data: " << format_count(sampler.num_bases()) << " bases; first sample: " << describe_samples(sampler, 0, 1, stage.length)

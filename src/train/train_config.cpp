@@ -6,18 +6,14 @@
 namespace focus::train {
 
 void StageConfig::visit(config::Fields& f) {
+  f.choice("kind", kind, {{"end_to_end", StageKind::end_to_end}, {"match", StageKind::match}},
+           "adapter: minimise the objective, or match each layer's attention, which needs no backward pass through the backbone");
   f.integer("length", length, {2, int64_t{1} << 32}, "bases per sequence");
   f.integer("steps", steps, {1, int64_t{1} << 40}, "optimizer steps of this stage");
   f.integer("batch", batch, {1, 1 << 20}, "sequences per micro-batch");
   f.number("natural_weight", natural_weight, {0, 1}, "loss weight outside planted copies");
   f.group("copies", copies, "planted copies");
-}
-
-void ObjectiveConfig::visit(config::Fields& f) {
-  f.number("ce", ce, {0, 1e6}, "weight of the next-base cross-entropy");
-  f.number("kl", kl, {0, 1e6}, "weight of KL(full || compressed), the teacher being the same backbone with full memory");
-  f.boolean("focus_positions", focus_positions, "inline stream: Focus tokens predict the next base too (cross-entropy, Eq. 6)");
-  f.boolean("skip_first_window", skip_first_window, "leave out the first window, where nothing is compressed yet");
+  f.group("match", match, "kind 'match': what is compared");
 }
 
 void ValidationConfig::visit(config::Fields& f) {
@@ -37,10 +33,12 @@ void TrainConfig::visit(config::Fields& f) {
          "checkpoint of the backbone, a file or a Hugging Face folder; pretrain: where to start from, empty = from scratch");
   f.group("init", init, "pretrain: initial weights");
   memory.visit(f);
+  f.group("adapt", adapt, "adapter: what of the backbone is trained too; the teacher stays the original");
   f.group("data", data, "training data");
   f.list("stages", stages, "parts of the run, in order");
   f.integer("accumulation", accumulation, {1, 1 << 20}, "micro-batches per optimizer step");
   f.group("objective", objective, "adapter: what is minimised");
+  f.group("random", random, "adapter: k, layers and windows drawn anew for each step; validation keeps the nominal ones");
   f.choice("execution", execution, {{"parallel", Execution::parallel}, {"sequential", Execution::sequential}},
            "adapter: one pass with masks, or window after window, really dropping");
   f.integer("bptt_windows", bptt_windows, {0, 1 << 20}, "sequential: windows the gradient goes back; 0 = all");
@@ -79,7 +77,9 @@ bool untouched(T group) {
 }  // namespace
 
 void TrainConfig::validate() const {
-  if (stages.empty()) fail<ConfigError>("stages: at least one is needed");
+  const bool fits_tables = task == TaskKind::adapter && memory.focus.unit == compress::UnitKind::tables;
+  if (stages.empty() && !fits_tables)
+    fail<ConfigError>("stages: at least one is needed; only base tables (focus.unit 'tables') are fitted without any");
   if (model_config.empty() && (task == TaskKind::pretrain || !std::filesystem::is_directory(model_checkpoint)))
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
   if (data.sources.empty()) fail<ConfigError>("data.sources: at least one FASTA or JSONL source is needed");
@@ -100,6 +100,12 @@ void TrainConfig::validate() const {
     if (!untouched(memory)) fail<ConfigError>("settings under window and focus have no effect with task 'pretrain'; remove them");
     if (!untouched(objective))
       fail<ConfigError>("settings under objective have no effect with task 'pretrain': it minimises the cross-entropy");
+    if (!untouched(adapt)) fail<ConfigError>("settings under adapt have no effect with task 'pretrain', which trains the whole backbone");
+    if (!untouched(random)) fail<ConfigError>("settings under random have no effect with task 'pretrain'; remove them");
+    for (const StageConfig& stage : stages) {
+      if (stage.kind != StageKind::end_to_end || !untouched(stage.match))
+        fail<ConfigError>("stages: kind and match have no effect with task 'pretrain'; remove them");
+    }
     if (bptt_windows != 0) fail<ConfigError>("bptt_windows has no effect with task 'pretrain'; remove it");
     if (execution == Execution::sequential) fail<ConfigError>("execution 'sequential' has no effect with task 'pretrain'; remove it");
     if (dtype != "fp32") fail<ConfigError>("dtype: pretraining runs in fp32, got '", dtype, "'");
@@ -109,7 +115,10 @@ void TrainConfig::validate() const {
   if (!untouched(init))
     fail<ConfigError>("settings under init have no effect with task 'adapter': the backbone comes from model_checkpoint");
   if (!freeze.empty()) fail<ConfigError>("freeze has no effect with task 'adapter': the whole backbone is frozen");
-  if (objective.ce == 0 && objective.kl == 0) fail<ConfigError>("objective: ce and kl are both 0, nothing would be minimised");
+  if (objective.ce == 0 && !objective.needs_teacher())
+    fail<ConfigError>("objective: ce, kl and reverse_kl are all 0, nothing would be minimised");
+  if (objective.need.weight == 0 && !untouched(objective.need))
+    fail<ConfigError>("objective.need: source and limit have no effect with weight 0");
   if (bptt_windows > 0 && execution != Execution::sequential)
     fail<ConfigError>("bptt_windows has no effect unless execution is 'sequential'");
   if (bptt_windows == 1)
@@ -120,13 +129,40 @@ void TrainConfig::validate() const {
   }
   if (objective.focus_positions && objective.ce == 0) fail<ConfigError>("objective.focus_positions has no effect with objective.ce 0");
   memory.validate();
-  const compress::WindowPlan plan(memory.window, memory.focus.k);
+  adapt.validate();
+  if (adapt.active() && objective.skip_first_window) {
+    fail<ConfigError>(
+        "objective.skip_first_window must be false with adapt: a changed backbone changes the first window too, and only its loss holds it "
+        "near the original");
+  }
+  random.validate(memory);
+  const int64_t window = random.largest_window(memory);
+  bool any_end_to_end = false;
   for (std::size_t i = 0; i < stages.size(); ++i) {
-    if (stages[i].length <= plan.window(0).size() + 1) {
-      fail<ConfigError>("stages.", i, ".length = ", stages[i].length, " crosses no window boundary (window of ", plan.window(0).size(),
+    const StageConfig& stage = stages[i];
+    if (stage.length <= window + 1) {
+      fail<ConfigError>("stages.", i, ".length = ", stage.length, " crosses no window boundary (window of ", window,
                         " bases), so no entry would ever be read; use a longer sequence or a smaller window.size");
     }
+    any_end_to_end = any_end_to_end || stage.kind == StageKind::end_to_end;
+    if (stage.kind == StageKind::end_to_end && !untouched(stage.match))
+      fail<ConfigError>("stages.", i, ".match has no effect with kind 'end_to_end'");
+    if (stage.kind == StageKind::match) {
+      refuse_match(memory);
+      if (memory.focus.unit == compress::UnitKind::fitted && !memory.focus.fitted.corrections)
+        fail<ConfigError>("stages.", i, ": kind 'match' trains Focus units, which have no parameters with focus.fitted.corrections off");
+      if (stage.match.mass == 0 && stage.match.output == 0)
+        fail<ConfigError>("stages.", i, ".match: mass and output are both 0, nothing would be minimised");
+    }
   }
+  if (any_end_to_end) return;
+  const auto unread = [](const char* what) {
+    fail<ConfigError>(what, " has no effect: all stages are of kind 'match', which trains Focus units by their own loss");
+  };
+  if (!untouched(objective)) unread("objective");
+  if (execution != Execution::parallel) unread("execution 'sequential'");
+  if (recompute) unread("recompute");
+  if (adapt.active()) unread("adapt");
 }
 
 }  // namespace focus::train

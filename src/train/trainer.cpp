@@ -40,7 +40,11 @@ class Loop {
     require_same_run(config, task.identity(), ranks_);
     if (ranks_.is_first()) {
       record_ = std::make_unique<RunRecord>(config, options);
-      if (record_->resume_step()) restore(*record_->resume_step());
+      if (record_->resume_step()) {
+        restore(*record_->resume_step());
+      } else {
+        task_.initialise();
+      }
     }
     share_state(ranks_, at_, optimizer_);
   }
@@ -105,6 +109,7 @@ class Loop {
       for (int64_t b = 0; b < stage.batch; ++b)
         samples.push_back(sampler_->sample(static_cast<uint64_t>(at_.samples + micro * stage.batch + b), stage.length));
       batches.push_back(make_batch(samples, task_.vocabulary(), device_));
+      task_.prepare(batches.back());
     }
     at_.samples += config_.accumulation * stage.batch;
     return batches;
@@ -130,6 +135,7 @@ class Loop {
     std::size_t index = 0;
     const StageConfig& stage = stage_at(config_, at_.step, index);
     enter_stage(stage, index);
+    task_.begin_step(at_.step, index);
     const int64_t first_sample = at_.samples;
     const std::vector<Batch> batches = fetch(stage);
     // The divisor is the whole step's weight, so that accumulation, on any number of ranks, equals one big batch.
@@ -143,11 +149,16 @@ class Loop {
     optimizer_.zero_grad();
     double loss = 0;
     std::map<std::string, double> parts;
+    std::map<std::string, std::pair<double, double>> means;
     for (const Batch& batch : batches) {
       LossSum sum = task_.loss(batch);
       (sum.sum / weight).backward();
       loss += sum.sum.item<double>() / weight;
       for (const auto& [name, value] : sum.parts) parts[name] += value / weight;
+      for (const auto& mean : sum.means) {
+        means[mean.name].first += mean.sum;
+        means[mean.name].second += mean.weight;
+      }
     }
     sum_losses(ranks_, loss, parts);
     sum_gradients(ranks_, optimizer_.parameters());
@@ -155,6 +166,11 @@ class Loop {
     const double lr = lr_at(config_.schedule, config_.optimizer.lr, schedule_step(), total_steps_);
     MetricFields fields = {{"loss", loss}};
     for (const auto& [name, value] : parts) fields.emplace_back(name, value);
+    for (const auto& [name, mean] : means) {
+      const std::vector<double> all = ranks_.sum({mean.first, mean.second});
+      if (all[1] > 0) fields.emplace_back(name, all[0] / all[1]);
+    }
+    for (const auto& fact : task_.step_facts()) fields.push_back(fact);
     fields.insert(fields.end(), {{"lr", lr}, {"grad_norm", norm}});
     if (std::isfinite(loss) && std::isfinite(norm)) {
       optimizer_.step(lr);

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "focus/compress/compressed_model.h"
 #include "focus/compress/unit.h"
 #include "focus/core/error.h"
 #include "support/small_model.h"
@@ -26,8 +27,10 @@ TEST_F(AdapterFileTest, RoundTripKeepsParametersAndConfiguration) {
   config.focus.unit = UnitKind::paper;
   config.focus.rank = 3;
   const auto adapter = testing::perturbed_adapter(*backbone, config);
-  save_adapter(*adapter, "digest", folder_ / "a.safetensors");
-  const auto loaded = load_adapter(folder_ / "a.safetensors", *backbone, "digest");
+  save_adapter(*adapter, {backbone, {}, {}}, "digest", folder_ / "a.safetensors");
+  const auto file = load_adapter(folder_ / "a.safetensors", backbone, "digest");
+  EXPECT_EQ(file.adapted.backbone, backbone) << "nothing of it was changed";
+  const auto& loaded = file.adapter;
   EXPECT_EQ(loaded->config().focus.k, 7);
   EXPECT_EQ(loaded->config().focus.unit, UnitKind::paper);
   const auto a = adapter->named_parameters(), b = loaded->named_parameters();
@@ -37,8 +40,27 @@ TEST_F(AdapterFileTest, RoundTripKeepsParametersAndConfiguration) {
 
 TEST_F(AdapterFileTest, AnotherBackboneIsRefused) {
   const auto backbone = testing::small_model(at::kFloat);
-  save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), "one backbone's digest", folder_ / "a.safetensors");
-  EXPECT_THROW(load_adapter(folder_ / "a.safetensors", *backbone, "another backbone's digest"), CheckpointError);
+  save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), {backbone, {}, {}}, "one backbone's digest",
+               folder_ / "a.safetensors");
+  EXPECT_THROW(load_adapter(folder_ / "a.safetensors", backbone, "another backbone's digest"), CheckpointError);
+}
+
+TEST_F(AdapterFileTest, OneUnitMayServeAllLayers) {
+  const auto backbone = testing::small_model(at::kFloat);
+  MemoryConfig config;
+  const auto own = FocusAdapter(*backbone, config, 1).parameters().size();
+  config.focus.share = Share::all;
+  const auto adapter = testing::perturbed_adapter(*backbone, config);
+  EXPECT_EQ(2 * adapter->parameters().size(), own);
+  EXPECT_EQ(adapter->unit(2), adapter->unit(4));
+  EXPECT_EQ(adapter->unit(3), nullptr);
+  save_adapter(*adapter, {backbone, {}, {}}, "digest", folder_ / "a.safetensors");
+  const auto loaded = load_adapter(folder_ / "a.safetensors", backbone, "digest").adapter;
+  const at::Tensor tokens = testing::random_bases(1, 2100, 4);
+  EXPECT_TRUE(
+      at::equal(CompressedModel(backbone, adapter).parallel(tokens).bases, CompressedModel(backbone, loaded).parallel(tokens).bases));
+  config.focus.fitted.corrections = false;
+  EXPECT_THROW(config.validate(), ConfigError) << "nothing would be shared";
 }
 
 TEST(AdapterTest, OnlyAttentionBlocksCanBeCompressed) {

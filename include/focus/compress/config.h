@@ -22,6 +22,7 @@ enum class Eviction { window, rolling };
 enum class UnitKind { fitted, paper, tables };
 enum class Update { residual, replace };
 enum class EntrySource { backbone, own };
+enum class Share { layer, all };
 
 /// The paper's unit (Eq. 2, 3): masked multi-head attention with the Focus token as the query.
 struct PaperUnitConfig {
@@ -60,6 +61,7 @@ struct TablesConfig {
   std::vector<int64_t> offsets = {0, 2, 4, 6, 8, 10, 12, 16};  // letters between a base and the last letter of each word
   double ridge = 10.0;
   int64_t fit_sequences = 64;
+  int64_t fit_length = 16384;
   void visit(config::Fields& f);
 };
 
@@ -75,6 +77,7 @@ struct FocusConfig {
   int64_t entries_per_kmer = 1;  // fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the fit of the rest
   UnitKind unit = UnitKind::fitted;
   int64_t rank = 16;                    // of trained maps; 0 = full
+  Share share = Share::layer;           // a unit for each compressed layer, or one for all
   bool bias = true;                     // entries carry a log-mass beta; off = the paper
   std::vector<int64_t> layers;          // block indices of the attention layers that are compressed; empty = all
   std::vector<LayerSchedule> schedule;  // per-layer overrides; a later one wins

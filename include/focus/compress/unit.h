@@ -14,6 +14,7 @@
 #include "focus/compress/base_tables.h"
 #include "focus/compress/config.h"
 #include "focus/compress/policy.h"
+#include "focus/model/adapt.h"
 #include "focus/model/backbone.h"
 
 namespace focus::compress {
@@ -99,11 +100,17 @@ class FocusAdapter : public torch::nn::Module {
   std::shared_ptr<torch::nn::Module> layers_;
 };
 
-/// One safetensors file: parameters, and in its metadata the memory configuration and the backbone's digest.
-void save_adapter(const FocusAdapter& adapter, const std::string& backbone_digest, const std::filesystem::path& path);
+/// One safetensors file: parameters, those of the backbone that were trained with them, and in its metadata the configurations of both and
+/// the original backbone's digest.
+void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted, const std::string& backbone_digest,
+                  const std::filesystem::path& path);
+struct LoadedAdapter {
+  std::shared_ptr<FocusAdapter> adapter;
+  model::AdaptedBackbone adapted;  // what the adapter runs on: `backbone` itself, or a twin of it with the trained changes, frozen
+};
 /// CheckpointError: another backbone, tensors missing, unexpected or of another shape.
-std::shared_ptr<FocusAdapter> load_adapter(const std::filesystem::path& path, const model::Backbone& backbone,
-                                           const std::string& backbone_digest);
+LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_ptr<model::Backbone>& backbone,
+                           const std::string& backbone_digest);
 /// Only the configuration of an adapter file.
 MemoryConfig read_adapter_config(const std::filesystem::path& path);
 /// The adapter file that a path means: itself, or adapter.safetensors in a run's folder. CheckpointError when it is not there.

@@ -69,6 +69,10 @@ class Backbone : public torch::nn::Module {
   /// embed, forward_embedded, unembed.
   at::Tensor forward(const at::Tensor& tokens_BL, cache::StreamState* state = nullptr, AttentionHook* hook = nullptr);
 
+  /// Another model over the same memory: its parameters are tensors of their own that alias this one's, frozen. Whoever trains one of them
+  /// gives it storage of its own first.
+  virtual std::shared_ptr<Backbone> twin() const = 0;
+
   const BackboneShape& shape() const { return shape_; }
   /// From letters to the tokens that embed() takes and unembed() predicts.
   const Vocabulary& vocabulary() const { return vocabulary_; }
@@ -94,6 +98,8 @@ class Backbone : public torch::nn::Module {
   void cast(at::ScalarType compute);
 
  protected:
+  /// For twin(): takes the tensors, placement and FP8 state of a model of the same configuration.
+  void alias(const Backbone& original);
   virtual at::Tensor final_norm(const at::Tensor& x_BLD) const = 0;
   BackboneShape shape_;
   Vocabulary vocabulary_;

@@ -48,6 +48,7 @@ class Llama final : public Backbone {
 
   at::Tensor embed(const at::Tensor& tokens_BL) const override;
   at::Tensor unembed(const at::Tensor& hidden_BLD) const override;
+  std::shared_ptr<Backbone> twin() const override;
   const at::Tensor& embedding_weight() const override { return model->embed_tokens->weight; }
   const LlamaConfig& config() const { return config_; }
 

@@ -48,6 +48,7 @@ class StripedHyena final : public Backbone {
   at::Tensor embed(const at::Tensor& tokens_BL) const override;
   /// The unembedding is the embedding matrix.
   at::Tensor unembed(const at::Tensor& hidden_BLD) const override;
+  std::shared_ptr<Backbone> twin() const override;
   const at::Tensor& embedding_weight() const override { return embedding_layer->weight; }
   /// Poles and residues stay fp32 (fp64 in fp64, for tests), as do the rotary frequencies, which are a buffer.
   at::ScalarType dtype_of_parameter(const std::string& name, at::ScalarType compute) const override;

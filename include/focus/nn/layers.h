@@ -42,9 +42,18 @@ class Linear : public torch::nn::Module {
   /// weight is in place, and do not train it afterwards.
   void emulate_fp8(const Fp8Scales& scales);
   const std::optional<Fp8Scales>& fp8() const { return fp8_; }
+  /// Takes over what emulate_fp8() made of a layer with the same weight.
+  void share_fp8(const Linear& other);
+  /// From now on y = x W^T + b + scale * x down^T up^T (LoRA), in x's type. `down` is drawn, `up` starts at zero; both are fp32 parameters.
+  /// ConfigError when the rank is larger than the weight.
+  void add_low_rank(int64_t rank, double scale, at::Generator& generator);
+  /// W, or what W and the low-rank change are together. Without FP8.
+  at::Tensor effective_weight() const;
   at::Tensor weight, bias;
+  at::Tensor lora_down, lora_up;  // [rank, in], [out, rank]; undefined without add_low_rank
 
  private:
+  double lora_scale_ = 1.0;
   std::optional<Fp8Scales> fp8_;
   at::Tensor weight_e4m3_;
 };

@@ -8,8 +8,12 @@
 #include "focus/compress/config.h"
 #include "focus/config/fields.h"
 #include "focus/data/sampler.h"
+#include "focus/model/adapt.h"
 #include "focus/model/initialise.h"
+#include "focus/train/match.h"
+#include "focus/train/objective.h"
 #include "focus/train/optimizer.h"
+#include "focus/train/random_schedule.h"
 #include "focus/train/schedule.h"
 #include "focus/weights/checkpoint.h"
 
@@ -21,22 +25,17 @@ enum class Execution { parallel, sequential };
 enum class NonFinite { stop, skip };
 /// Which parameters the run's result has; automatic: the best where there is validation, else the last.
 enum class ResultKind { automatic, last, best };
+enum class StageKind { end_to_end, match };
 
 /// A part of the run with sequences of one length.
 struct StageConfig {
+  StageKind kind = StageKind::end_to_end;
   int64_t length = 8192;  // bases per sequence
   int64_t steps = 100;    // optimizer steps
   int64_t batch = 1;      // sequences per micro-batch
   double natural_weight = 1.0;
   data::CopyConfig copies;
-  void visit(config::Fields& f);
-};
-
-struct ObjectiveConfig {
-  double ce = 0.0;                // weight of the next-base cross-entropy (Eq. 1, 6)
-  double kl = 1.0;                // weight of KL(full || compressed)
-  bool focus_positions = false;   // inline stream: Focus tokens predict the next base too (Eq. 6)
-  bool skip_first_window = true;  // nothing is compressed there, so its loss has no gradient in the adapter
+  MatchConfig match;
   void visit(config::Fields& f);
 };
 
@@ -55,10 +54,12 @@ struct TrainConfig {
   std::string model_checkpoint;   // adapter: the frozen backbone; pretrain: where to start from, or empty
   model::InitConfig init;         // pretrain
   compress::MemoryConfig memory;  // adapter
+  model::AdaptConfig adapt;       // adapter: what of the backbone is trained too
   data::SamplerConfig data;
   std::vector<StageConfig> stages = {StageConfig{}};
   int64_t accumulation = 4;  // micro-batches per optimizer step
   ObjectiveConfig objective;
+  RandomConfig random;
   Execution execution = Execution::parallel;
   int64_t bptt_windows = 0;  // sequential: windows the gradient goes back; 0 = all
   AdamWConfig optimizer;

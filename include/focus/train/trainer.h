@@ -35,6 +35,11 @@ struct LossSum {
   at::Tensor sum;  // scalar with gradient
   double weight = 0;
   std::vector<std::pair<std::string, double>> parts;  // further sums to report, divided by the same weight
+  struct Mean {
+    std::string name;
+    double sum = 0, weight = 0;
+  };
+  std::vector<Mean> means;  // figures with divisors of their own, which the step's batches add up; left out where the weight is 0
 };
 
 class Task {
@@ -44,6 +49,14 @@ class Task {
   virtual const model::Backbone& backbone() const = 0;
   /// What the model reads its batches in.
   virtual const model::Vocabulary& vocabulary() const = 0;
+  /// Called once, before the first step of a run that does not resume: initial values that need data.
+  virtual void initialise() {}
+  /// Called before a step fetches its batches: its number, from 0, and the stage it belongs to.
+  virtual void begin_step(int64_t /*step*/, std::size_t /*stage*/) {}
+  /// May change a batch's weights, before weight_of() is asked.
+  virtual void prepare(Batch& /*batch*/) {}
+  /// What the step was run with, for its line of metrics.
+  virtual MetricFields step_facts() const { return {}; }
   /// The divisor of this batch's loss, known before the forward pass, so that accumulation over unequal batches is exact.
   virtual double weight_of(const Batch& batch) const = 0;
   virtual LossSum loss(const Batch& batch) = 0;

@@ -1,0 +1,98 @@
+// Training runs on a small random backbone and 4,000 random bases, in a temporary folder.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "focus/core/file.h"
+#include "focus/train/trainer.h"
+#include "focus/weights/checkpoint.h"
+#include "support/small_model.h"
+#include "temporary_folder.h"
+
+namespace focus::train {
+
+inline constexpr const char* kModelYaml = R"(model_name: test
+vocab_size: 128
+hidden_size: 16
+num_layers: 5
+hcs_layer_idxs: [0]
+hcm_layer_idxs: [1]
+hcl_layer_idxs: [3]
+attn_layer_idxs: [2,4]
+hcm_filter_length: 16
+hcs_filter_groups: 8
+hcm_filter_groups: 8
+state_size: 4
+num_attention_heads: 2
+inner_mlp_size: 24
+rotary_emb_base: 10000
+interleave: True
+column_split_hyena: False
+hyena_out_proj_bias: True
+qkv_proj_bias: False
+tie_embeddings: True
+use_interpolated_rotary_pos_emb: True
+rotary_emb_scaling_factor: 4
+evo2_style_activations: True
+)";
+
+class AdapterTrainingTest : public ::testing::Test {
+ protected:
+  AdapterTrainingTest() {
+    write_file(folder_.path() / "model.yml", kModelYaml);
+    weights::save_checkpoint(*testing::small_model(at::kFloat), folder_.path() / "model.pt");
+    std::mt19937 random(3);
+    std::string fasta = ">one\n";
+    for (int i = 0; i < 4000; ++i) fasta += "ACGT"[random() % 4];
+    write_file(folder_.path() / "dna.fa", fasta + "\n");
+  }
+
+  TrainConfig config() const {
+    TrainConfig c;
+    c.model_config = (folder_.path() / "model.yml").string();
+    c.model_checkpoint = (folder_.path() / "model.pt").string();
+    c.memory.window.size = 16;
+    c.memory.focus.k = 5;
+    c.memory.focus.rank = 4;
+    c.data.sources.resize(1);
+    c.data.sources[0].fasta = (folder_.path() / "dna.fa").string();
+    c.stages[0].length = 64;
+    c.stages[0].steps = 12;
+    c.accumulation = 2;
+    c.optimizer.lr = 1e-2;
+    c.schedule.warmup_steps = 2;
+    c.checkpoint_every = 4;
+    c.device = "cpu";
+    c.threads = 1;
+    return c;
+  }
+  TrainResult run(const TrainConfig& c, const std::string& name, bool resume = false) const {
+    const auto task = make_task(c, at::kCPU);
+    TrainerOptions options;
+    options.output = folder_.path() / name;
+    options.resume = resume;
+    return train(c, *task, options);
+  }
+  std::string adapter(const std::string& name) const { return read_file(folder_.path() / name / "adapter.safetensors"); }
+  /// One figure of all lines of metrics that have it.
+  std::vector<double> figures(const std::string& name, const std::string& figure) const {
+    std::ifstream in(folder_.path() / name / "metrics.jsonl");
+    std::vector<double> out;
+    const std::string key = "\"" + figure + "\":";
+    for (std::string line; std::getline(in, line);) {
+      if (const auto at = line.find(key); at != std::string::npos) out.push_back(std::stod(line.substr(at + key.size())));
+    }
+    return out;
+  }
+  std::vector<double> losses(const std::string& name) const { return figures(name, "loss"); }
+
+  TemporaryFolder folder_;
+};
+
+}  // namespace focus::train

@@ -1,0 +1,193 @@
+// How an adapter is trained: stages, weights by need, random schedules, truncated back-propagation, planted copies.
+#include "adapter_training.h"
+#include "focus/core/error.h"
+
+namespace focus::train {
+namespace {
+
+using at::Tensor;
+
+class RecipeTest : public AdapterTrainingTest {
+ protected:
+  Batch batch(const Task& task, double copies = 0.0) const {
+    data::SamplerConfig sampling = config().data;
+    sampling.copies.probability = copies;
+    sampling.copies.min_length = sampling.copies.max_length = 60;
+    const data::SequenceSampler sampler(sampling, 5);
+    const int64_t length = copies > 0 ? 160 : 64;
+    return make_batch({sampler.sample(0, length), sampler.sample(1, length)}, task.vocabulary(), at::kCPU);
+  }
+  /// All gradients of a batch's loss, one behind the other. Parameters are moved off their start, where some maps are zero.
+  static Tensor gradient(Task& task, const Batch& batch) {
+    Tensor all;
+    std::vector<Tensor> flat;
+    auto parameters = task.parameters();
+    {
+      const at::NoGradGuard guard;
+      at::manual_seed(3);
+      for (auto& parameter : parameters) parameter.tensor.copy_(at::randn(parameter.tensor.sizes()) * 0.1);
+    }
+    task.loss(batch).sum.backward();
+    for (auto& parameter : parameters) {
+      flat.push_back(parameter.tensor.grad().defined() ? parameter.tensor.grad().flatten() : at::zeros({parameter.tensor.numel()}));
+      parameter.tensor.mutable_grad().reset();
+    }
+    return at::cat(flat);
+  }
+  static double relative(const Tensor& a, const Tensor& b) { return ((a - b).norm() / b.norm()).item<double>(); }
+  void expect_resumes_bit_equal(const TrainConfig& c) const {
+    run(c, "whole");
+    std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut", std::filesystem::copy_options::recursive);
+    std::filesystem::remove_all(folder_.path() / "cut/checkpoints/step-00000012");
+    std::filesystem::remove(folder_.path() / "cut/adapter.safetensors");
+    run(c, "cut", /*resume=*/true);
+    EXPECT_EQ(adapter("cut"), adapter("whole"));
+    EXPECT_EQ(losses("cut"), losses("whole"));
+  }
+};
+
+TEST_F(RecipeTest, BackPropagationOverAllWindowsEqualsTheParallelGradient) {
+  TrainConfig c = config();
+  const auto parallel = make_task(c, at::kCPU);
+  const Batch b = batch(*parallel);
+  const Tensor expected = gradient(*parallel, b);
+  c.execution = Execution::sequential;
+  for (const int64_t windows : {0, 4, 9}) {  // 64 bases are four windows
+    c.bptt_windows = windows;
+    EXPECT_LT(relative(gradient(*make_task(c, at::kCPU), b), expected), 1e-4) << windows;
+  }
+  c.bptt_windows = 3;
+  EXPECT_GT(relative(gradient(*make_task(c, at::kCPU), b), expected), 1e-2);
+}
+
+// With two windows the stream is cut after the second: the third window's loss reaches no entry that it reads, the fourth's reaches those
+// of the third.
+TEST_F(RecipeTest, TruncationReallyCuts) {
+  TrainConfig c = config();
+  c.execution = Execution::sequential;
+  c.bptt_windows = 2;
+  const auto task = make_task(c, at::kCPU);
+  const auto only = [&](int64_t begin) {
+    Batch b = batch(*task);
+    const Tensor kept =
+        b.weights.narrow(1, begin, 15).clone();  // the window's outputs but its last, which predicts the next window's first
+    b.weights.zero_();
+    b.weights.narrow(1, begin, 15).copy_(kept);
+    return gradient(*task, b).norm().item<double>();
+  };
+  EXPECT_GT(only(17), 1e-6);
+  EXPECT_EQ(only(33), 0.0);
+  EXPECT_GT(only(49), 1e-6);
+}
+
+TEST_F(RecipeTest, MatchingThenEndToEndLowersTheValidationKl) {
+  TrainConfig c = config();
+  c.stages.resize(2);
+  c.stages[0].kind = StageKind::match;
+  c.stages[0].match.queries = 0;
+  for (auto& stage : c.stages) {
+    stage.length = 64;
+    stage.steps = 20;
+  }
+  c.accumulation = 1;
+  c.data.sources[0].regions = {"one:1-64"};
+  c.validation.every = 20;
+  c.validation.sequences = 1;
+  c.validation.length = 64;
+  c.validation.data.sources = c.data.sources;
+  c.validate();
+  run(c, "two");
+  const auto kl = figures("two", "validation_kl"), output = figures("two", "match_output");
+  ASSERT_EQ(kl.size(), 2U);
+  EXPECT_LT(kl[1], kl[0]);
+  ASSERT_EQ(output.size(), 20U);
+  EXPECT_LT(output.back(), output.front());
+  EXPECT_EQ(figures("two", "kl").size(), 20U) << "the second stage's";
+}
+
+TEST_F(RecipeTest, MatchingResumesBitEqualAndAccumulatesExactly) {
+  TrainConfig c = config();
+  c.stages[0].kind = StageKind::match;
+  c.stages[0].match.queries = 4;
+  c.optimizer.clip_norm = 0;
+  expect_resumes_bit_equal(c);
+  c.accumulation = 1;
+  c.stages[0].batch = 2;
+  run(c, "batched");
+  const auto a = losses("whole"), b = losses("batched");
+  for (std::size_t i = 0; i < 3; ++i) EXPECT_NEAR(a[i], b[i], 1e-5 * (1 + std::abs(a[i]))) << i;
+}
+
+TEST_F(RecipeTest, WeightsByNeedAccumulateExactlyAndMatter) {
+  TrainConfig c = config();
+  c.optimizer.clip_norm = 0;
+  c.stages[0].steps = 3;
+  run(c, "plain");
+  c.objective.need.weight = 20;
+  run(c, "accumulated");
+  c.accumulation = 1;
+  c.stages[0].batch = 2;
+  run(c, "batched");
+  const auto plain = losses("plain"), a = losses("accumulated"), b = losses("batched");
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    EXPECT_NEAR(a[i], b[i], 1e-5 * (1 + std::abs(a[i]))) << i;
+    EXPECT_GT(a[i], 1.01 * plain[i]) << "positions that need memory lose most, and count more";
+  }
+}
+
+TEST_F(RecipeTest, RandomSchedulesAreLoggedAndResumeBitEqual) {
+  TrainConfig c = config();
+  c.random.k_range = {3, 8};
+  c.random.layers = 0.5;
+  c.random.window = {{6, 12}};
+  expect_resumes_bit_equal(c);
+  const auto k = figures("whole", "k"), window = figures("whole", "window");
+  ASSERT_EQ(k.size(), 12U);
+  EXPECT_GT(*std::max_element(k.begin(), k.end()), *std::min_element(k.begin(), k.end()));
+  for (std::size_t i = 0; i < k.size(); ++i) {
+    EXPECT_TRUE(k[i] >= 3 && k[i] <= 8) << k[i];
+    EXPECT_EQ(window[i], i < 6 ? 12 : 16);
+  }
+  EXPECT_EQ(figures("cut", "k"), k);
+}
+
+TEST_F(RecipeTest, CopiesReachTheObjectiveAndAreReported) {
+  const auto task = make_task(config(), at::kCPU);
+  const Batch b = batch(*task, 1.0);
+  const Tensor offset = b.copy_offset.narrow(1, 1, 159);
+  ASSERT_GT(offset.ge(32).sum().item<int64_t>(), 0);
+  const LossSum sum = task->loss(b);
+  ASSERT_EQ(sum.means.size(), 1U);
+  EXPECT_EQ(sum.means[0].name, "copy_kl");
+  EXPECT_GT(sum.means[0].sum, 0);
+  // Copies of 60 bases lie behind the first window here, so that all of their weight counts.
+  EXPECT_NEAR(sum.means[0].weight, (b.weights.narrow(1, 1, 159) * offset.ge(32)).narrow(1, 16, 143).sum().item<double>(), 1e-4);
+  EXPECT_EQ(task->loss(batch(*task)).means[0].weight, 0);
+}
+
+TEST_F(RecipeTest, StagesAndSchedulesThatMakeNoSenseAreRefused) {
+  const auto refused = [&](const std::function<void(TrainConfig&)>& change) {
+    TrainConfig c = config();
+    change(c);
+    EXPECT_THROW(c.validate(), ConfigError);
+  };
+  refused([](TrainConfig& c) { c.stages[0].match.queries = 3; });
+  refused([](TrainConfig& c) { c.objective.need.limit = 1; });
+  refused([](TrainConfig& c) { c.random.k = {20}; });
+  refused([](TrainConfig& c) { c.random.window = {{4, 64}}; });  // as long as the sequences
+  const auto match_refused = [&](const std::function<void(TrainConfig&)>& change) {
+    refused([&](TrainConfig& c) {
+      c.stages[0].kind = StageKind::match;
+      c.validate();
+      change(c);
+    });
+  };
+  match_refused([](TrainConfig& c) { c.stages[0].match.mass = c.stages[0].match.output = 0; });
+  match_refused([](TrainConfig& c) { c.objective.ce = 1; });
+  match_refused([](TrainConfig& c) { c.execution = Execution::sequential; });
+  match_refused([](TrainConfig& c) { c.recompute = true; });
+  match_refused([](TrainConfig& c) { c.memory.focus.history = compress::History::window; });
+}
+
+}  // namespace
+}  // namespace focus::train
