@@ -195,7 +195,8 @@ struct TablesFit::Layer {
 /// Runs plain attention and adds what it saw.
 class TablesFit::Recorder final : public model::AttentionHook {
  public:
-  Recorder(std::map<int64_t, Layer>& layers, Tensor features) : layers_(layers), features_(std::move(features)) {}
+  /// `index`: [w, n] the feature of each word at each base.
+  Recorder(std::map<int64_t, Layer>& layers, Tensor index) : layers_(layers), index_(std::move(index)) {}
   Tensor mix(const model::AttentionCall& call) override {
     const auto found = layers_.find(call.block);
     if (found != layers_.end()) add(call, found->second);
@@ -211,7 +212,9 @@ class TablesFit::Recorder final : public model::AttentionHook {
     const Tensor q =
         call.attention.project_part(call.u_BLD, 0).to(at::kFloat).flatten(0, 1).unflatten(-1, {heads, -1, call.attention.head_dim()});
     const Tensor both = at::cat({k, v}, -1);
-    layer.cross.add_(at::matmul(features_.to(both.device()).transpose(0, 1), both).to(at::kCPU, at::kDouble));
+    Tensor cross = at::zeros(layer.cross.sizes(), both.options());
+    for (const Tensor& word : index_.to(both.device()).unbind(0)) cross.index_add_(0, word, both);
+    layer.cross.add_(cross.to(at::kCPU, at::kDouble));
     layer.sum.add_(both.sum(0, false, at::kDouble).to(at::kCPU));
     const Tensor by_head = at::cat({k.unflatten(-1, {heads, -1}), v.unflatten(-1, {heads, -1})}, -1).transpose(0, 1);  // [G, n, 2E]
     layer.squares.add_(at::matmul(by_head.transpose(1, 2), by_head).to(at::kCPU, at::kDouble));
@@ -220,7 +223,7 @@ class TablesFit::Recorder final : public model::AttentionHook {
     layer.num_queries += static_cast<double>(queries.size(1));
   }
   std::map<int64_t, Layer>& layers_;
-  Tensor features_;
+  Tensor index_;
 };
 
 TablesFit::TablesFit(model::Backbone& backbone, std::map<int64_t, BaseTables*> tables, const TablesConfig& config)
@@ -244,14 +247,19 @@ void TablesFit::add(const Tensor& tokens_BL) {
   const int64_t table_rows = rows_of(config_) + 1;
   const Tensor rows = word_rows(base_codes(tokens_BL, backbone_.vocabulary()), tokens_BL.size(1), config_);  // [w, B, L]
   const Tensor offsets = at::arange(words_of(config_), rows.options()).mul_(table_rows).view({-1, 1, 1});
-  const Tensor index = (rows + offsets).flatten(1).transpose(0, 1);  // [B L, w]
-  const Tensor features =
-      at::zeros({index.size(0), words_of(config_) * table_rows}, at::TensorOptions().dtype(at::kFloat).device(index.device()))
-          .scatter_(1, index, 1.0);
-  gram_.add_(at::matmul(features.transpose(0, 1), features).to(at::kCPU, at::kDouble));
-  feature_sum_.add_(features.sum(0, false, at::kDouble).to(at::kCPU));
-  count_ += static_cast<double>(index.size(0));
-  Recorder recorder(layers_, features);
+  const Tensor index = (rows + offsets).flatten(1);  // [w, B L]
+  // How often two words meet, table by table: features are 0 or 1, so that is their product's sum.
+  const Tensor words = rows.flatten(1).to(at::kCPU);
+  for (int64_t i = 0; i < words.size(0); ++i) {
+    for (int64_t j = i; j < words.size(0); ++j) {
+      const Tensor met = at::bincount(words[i] * table_rows + words[j], {}, table_rows * table_rows).view({table_rows, table_rows});
+      gram_.narrow(0, i * table_rows, table_rows).narrow(1, j * table_rows, table_rows).add_(met);
+      if (j > i) gram_.narrow(0, j * table_rows, table_rows).narrow(1, i * table_rows, table_rows).add_(met.transpose(0, 1));
+    }
+    feature_sum_.narrow(0, i * table_rows, table_rows).add_(at::bincount(words[i], {}, table_rows));
+  }
+  count_ += static_cast<double>(index.size(1));
+  Recorder recorder(layers_, index);
   backbone_.forward_embedded(backbone_.embed(tokens_BL), nullptr, &recorder);
 }
 

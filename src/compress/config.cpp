@@ -207,6 +207,10 @@ void validate_tables(const FocusConfig& focus) {
       fail<ConfigError>("settings under focus.tables have no effect unless focus.unit is 'tables'; remove them");
     return;
   }
+  const int64_t features = static_cast<int64_t>(own.offsets.size()) * ((int64_t{1} << (2 * own.word)) + 1);
+  if (features > 20'000)
+    fail<ConfigError>("focus.tables: ", own.offsets.size(), " tables for words of ", own.word, " letters have ", features,
+                      " rows; their regression needs a square matrix of that, so 20000 is the most; use a shorter word or fewer offsets");
   if (own.offsets.empty()) fail<ConfigError>("focus.tables.offsets: at least one word is needed");
   if (std::set<int64_t>(own.offsets.begin(), own.offsets.end()).size() != own.offsets.size())
     fail<ConfigError>("focus.tables.offsets names an offset twice: two tables of the same word would share one effect between them");
