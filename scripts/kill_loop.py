@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Kills a training run (SIGKILL) at random and at chosen moments, resumes it each time, and compares its end with an uninterrupted run.
 
-  scripts/kill_loop.py [--bin build/cpu-release/bin] [--kills 50] [--seed 1] [--ranks 1] [--keep FOLDER] [--set path=value ...]
+  scripts/kill_loop.py [--bin build/cpu-release/bin] [--kills 50] [--seed 1] [--ranks 1] [--steps 30] [--keep FOLDER] [--set path=value ...]
 
 The run trains an adapter for the embedded model. Moments: anywhere, at the start (before a first checkpoint too), while a checkpoint's
 temporary folder is written, when it is about to be renamed, in its rotation, right after a metrics line, in a validation, and between the last
@@ -207,9 +207,14 @@ def main():
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ranks", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=CONFIG["stages"][0]["steps"], help="of the first stage; the second has 10")
     parser.add_argument("--keep", help="folder for the runs, which then stay")
     parser.add_argument("--set", action="append", default=[], help="override a setting of the run")
     options = parser.parse_args()
+    CONFIG["stages"][0]["steps"] = options.steps
+    if options.ranks > 1:
+        CONFIG["accumulation"] = 2 * options.ranks
+        CONFIG["rank_timeout_seconds"] = 40  # a rank killed before it met the others is only missed when this is over
     folder = os.path.abspath(options.keep) if options.keep else tempfile.mkdtemp(prefix="focus-kill-")
     os.makedirs(folder, exist_ok=True)
     dice = random.Random(options.seed)

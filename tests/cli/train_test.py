@@ -148,7 +148,7 @@ class TrainTest(ProgramTest):
     # Kills and signals.
 
     def test_killed_runs_end_as_the_uninterrupted_one(self):
-        done = subprocess.run([sys.executable, os.path.join(SOURCE, "scripts", "kill_loop.py"), "--bin", BIN, "--kills", "4"], capture_output=True, text=True, timeout=550)
+        done = subprocess.run([sys.executable, os.path.join(SOURCE, "scripts", "kill_loop.py"), "--bin", BIN, "--kills", "3", "--steps", "4"], capture_output=True, text=True, timeout=550)
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("every one equals", done.stdout)
 

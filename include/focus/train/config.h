@@ -78,8 +78,8 @@ struct TrainConfig {
   int64_t threads = 0;  // 0 = all cores, shared out among the ranks of a machine
   ResultKind result = ResultKind::automatic;
   NonFinite non_finite = NonFinite::stop;
-  int64_t max_skips = 10;               // non_finite skip: in the whole run
-  int64_t rank_timeout_seconds = 1800;  // several ranks: also covers the time in which rank 0 alone writes a checkpoint
+  int64_t max_skips = 10;              // non_finite skip: in the whole run
+  int64_t rank_timeout_seconds = 600;  // several ranks: also covers the time in which rank 0 alone writes a checkpoint
   void visit(config::Fields& f);
   /// Cross-field checks; ConfigError.
   void validate() const;
