@@ -22,10 +22,12 @@ struct CompressedModel::Expanded {
 namespace {
 
 void check_storage(const model::Backbone& backbone, const StorageConfig& storage) {
-  if (storage.dtype == StorageType::fp32 && backbone.dtype() != at::kDouble) {
-    fail<ConfigError>(
-        "storage.dtype 'fp32' with a model in ", backbone.dtype(),
-        ": entries come in the model's precision, so it would change nothing or double the bytes; set 'model', 'bf16' or 'int8'");
+  const bool wide = storage.dtype == StorageType::fp32 && backbone.dtype() != at::kDouble,
+             same = storage.dtype == StorageType::bf16 && backbone.dtype() == at::kBFloat16;
+  if (wide || same) {
+    fail<ConfigError>("storage.dtype '", wide ? "fp32" : "bf16", "' with a model in ", backbone.dtype(),
+                      ": entries come in the model's precision, so this holds nothing that 'model' would not; set 'model', ",
+                      wide ? "'bf16' or 'int8'" : "or 'int8'");
   }
   if (storage.device == StorageDevice::host && backbone.device().is_cpu())
     fail<ConfigError>("storage.device 'host' with a model on the CPU: entries are in host memory anyway; set 'model'");

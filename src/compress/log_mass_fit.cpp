@@ -11,7 +11,7 @@ using at::Tensor;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kKeyRidge = 3.0, kBetaRidge = 1e-3;  // as the fitted unit's defaults
-constexpr double kFaintest = -40.0;                   // log of the smallest share of the mass that a group may have
+constexpr double kFaintest = -40.0;  // log of the share of the mass that a group without items is given: a fit needs a number
 
 }  // namespace
 
@@ -39,7 +39,8 @@ Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const
       means.push_back(at::matmul(weights.unsqueeze(2), part(k, 2)));
     }
   }
-  const Tensor log_mass = at::maximum(at::cat(masses, 3), log_total + kFaintest);  // [B, G, R, m]
+  const Tensor summed = at::cat(masses, 3);
+  const Tensor log_mass = at::where(summed.eq(-kInfinity), log_total + kFaintest, summed);  // [B, G, R, m]
 
   Entries out;
   Tensor fitted_key, beta;

@@ -59,8 +59,8 @@ Method plain(std::string name, std::string description, const std::shared_ptr<mo
 Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model::Backbone>& backbone, const MemoryConfig& memory,
                            const compress::Budget& budget, int64_t chunk) {
   const auto of = [backbone, memory, chunk](std::shared_ptr<compress::RetentionPolicy> policy) {
-    const std::string text = policy->describe();
-    return compressed(policy->name(), text, std::make_shared<compress::CompressedModel>(backbone, memory, std::move(policy)), chunk);
+    const std::string policy_name = policy->name(), text = policy->describe();
+    return compressed(policy_name, text, std::make_shared<compress::CompressedModel>(backbone, memory, std::move(policy)), chunk);
   };
   const Method first = of(compress::make_rival("state_only", budget));
   const auto stream = [first, of, budget](const Tensor& tokens_BL, const OnBases& on_bases) {

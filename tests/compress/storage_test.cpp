@@ -180,6 +180,8 @@ TEST(StorageTest, RefusesWhatHasNoEffect) {
   };
   refuses(config_of(StorageType::fp32), "sliding");
   refuses(config_of(StorageType::bf16), "kv_quant_int8");
+  const auto bf16 = small_model(at::kBFloat16);
+  EXPECT_THROW(CompressedModel(bf16, config_of(StorageType::bf16), make_rival("state_only", {WindowPlan({}, 4), 8})), ConfigError);
   MemoryConfig host = config_of(StorageType::model);
   host.storage.device = StorageDevice::host;
   refuses(host, "sliding");
