@@ -109,7 +109,9 @@ class AdapterTask final : public Task {
   void prepare(Batch& batch) override {
     if (config_.objective.need.weight == 0 || matching()) return;
     const at::NoGradGuard guard;
-    const compress::CompressedModel state_only(loaded_.model, without_memory(), std::make_shared<compress::StateOnlyPolicy>());
+    compress::MemoryConfig memory = model().config();
+    memory.focus.local = compress::Local::window;  // a policy drops whole windows
+    const compress::CompressedModel state_only(loaded_.model, memory, std::make_shared<compress::StateOnlyPolicy>());
     compress::CompressedStream stream;
     const Tensor log_none = log_probabilities(state_only.forward(batch.tokens, stream).bases);
     const Tensor factor = need_factor(config_.objective.need, teacher(batch.tokens), log_none, targets(batch));
@@ -205,14 +207,6 @@ class AdapterTask final : public Task {
   bool matching() const { return stage_ != nullptr && stage_->kind == StageKind::match; }
   /// The step's own model, or the nominal one.
   const compress::CompressedModel& model() const { return step_model_ ? *step_model_ : model_; }
-  /// The nominal window plan as a policy that drops whole windows needs it.
-  compress::MemoryConfig without_memory() const {
-    compress::MemoryConfig memory;
-    memory.window = model().config().window;
-    memory.focus.k = model().config().focus.k;
-    return memory;
-  }
-
   static Tensor targets(const Batch& batch) { return batch.tokens.narrow(1, 1, batch.tokens.size(1) - 1); }
   /// [B, L-1], 1 where the predicted base lies in a planted copy, beyond the bases that tell that it is one.
   static Tensor copies(const Batch& batch) {

@@ -66,7 +66,7 @@ class FidelityTest : public ::testing::Test {
     const auto loaded = weights::load_model((space_ / "small.yml").string(), (space_ / "small.safetensors").string(), at::kFloat, "cpu");
     const auto trained = testing::perturbed_adapter(*loaded.model, memory);
     const std::string path = (space_ / name).string();
-    compress::save_adapter(*trained, loaded.digest, path);
+    compress::save_adapter(*trained, {loaded.model, {}, {}}, loaded.digest, path);
     return path;
   }
 
@@ -151,7 +151,9 @@ TEST_F(FidelityTest, ChunksChangeNothingButRounding) {
   for (const auto& m : by_window.methods) {
     const auto& a = m.values[static_cast<std::size_t>(Measure::cross_entropy)];
     const auto& b = values(by_hundred, m.name, Measure::cross_entropy);
-    for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 1e-3) << m.name << " " << i;
+    // Rounding that tips a quantised value over to the next step is no larger than the step.
+    const double bound = m.name.starts_with("kv_quant") ? 2e-2 : 1e-3;
+    for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], bound) << m.name << " " << i;
     EXPECT_EQ(m.kept_bytes, method(by_hundred, m.name).kept_bytes) << m.name;
   }
 }
@@ -243,7 +245,8 @@ TEST_F(FidelityTest, AnAdapterOfAnotherModelIsRefused) {
   const compress::MemoryConfig memory = config.memory;
   config.memory = {};
   config.adapter = (space_ / "adapter.safetensors").string();
-  compress::save_adapter(*testing::perturbed_adapter(*testing::small_model(at::kFloat), memory), std::string(64, 'f'), config.adapter);
+  const auto backbone = testing::small_model(at::kFloat);
+  compress::save_adapter(*testing::perturbed_adapter(*backbone, memory), {backbone, {}, {}}, std::string(64, 'f'), config.adapter);
   EXPECT_THROW(run(config), CheckpointError);
 }
 
