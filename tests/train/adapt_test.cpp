@@ -111,7 +111,8 @@ TEST_F(AdaptTrainingTest, LearnsWhileTheTeacherStays) {
   TrainConfig c = adapting();
   c.data.sources[0].regions = {"one:1-64"};
   c.validation.data.sources = c.data.sources;
-  c.stages[0].steps = 40;
+  c.stages[0].steps = c.checkpoint_every = 40;
+  c.validation.every = 20;
   run(c, "adapted");
   c.adapt = {};
   run(c, "plain");
