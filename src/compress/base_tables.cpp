@@ -13,6 +13,7 @@ namespace {
 using at::Tensor;
 
 constexpr int64_t kStep = 4096;  // bytes by which packed letters grow
+constexpr int64_t kScoreBytes = int64_t{64} << 20, kSmallestBlock = 256;
 
 int64_t rows_of(const TablesConfig& config) { return int64_t{1} << (2 * config.word); }
 int64_t words_of(const TablesConfig& config) { return static_cast<int64_t>(config.offsets.size()); }
@@ -172,6 +173,9 @@ Tensor attend_letters(const Tensor& q_BHQE, const nn::Attention& attention, cons
   if (past == 0) return ops::memory_attention(q_BHQE, {}, k_BGSE, v_BGSE);
   if (past <= block || at::GradMode::is_enabled())
     return ops::memory_attention(q_BHQE, decode(attention, tables, letters, 0, past, q_BHQE), k_BGSE, v_BGSE);
+  // Neither the decoded keys nor their scores may grow with the past.
+  const int64_t score_bytes = static_cast<int64_t>(sizeof(float)) * q_BHQE.size(0) * q_BHQE.size(1) * q_BHQE.size(2);
+  block = std::clamp(kScoreBytes / score_bytes, std::min<int64_t>(kSmallestBlock, block), block);
   RunningSoftmax softmax(q_BHQE);
   softmax.add(k_BGSE, v_BGSE, ops::causal_bias(q_BHQE.size(2), k_BGSE.size(2), q_BHQE.device()));
   for (int64_t begin = 0; begin < past; begin += block) {
