@@ -92,6 +92,17 @@ class AdapterTrainingTest : public ::testing::Test {
   }
   std::vector<double> losses(const std::string& name) const { return figures(name, "loss"); }
 
+  /// A run of 12 steps whose last checkpoint and result are taken away, resumed: the same adapter and losses.
+  void expect_resumes_bit_equal(const TrainConfig& c) const {
+    run(c, "whole");
+    std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut", std::filesystem::copy_options::recursive);
+    std::filesystem::remove_all(folder_.path() / "cut/checkpoints/step-00000012");
+    std::filesystem::remove(folder_.path() / "cut/adapter.safetensors");
+    run(c, "cut", /*resume=*/true);
+    EXPECT_EQ(adapter("cut"), adapter("whole"));
+    EXPECT_EQ(losses("cut"), losses("whole"));
+  }
+
   TemporaryFolder folder_;
 };
 

@@ -35,15 +35,6 @@ class RecipeTest : public AdapterTrainingTest {
     return at::cat(flat);
   }
   static double relative(const Tensor& a, const Tensor& b) { return ((a - b).norm() / b.norm()).item<double>(); }
-  void expect_resumes_bit_equal(const TrainConfig& c) const {
-    run(c, "whole");
-    std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut", std::filesystem::copy_options::recursive);
-    std::filesystem::remove_all(folder_.path() / "cut/checkpoints/step-00000012");
-    std::filesystem::remove(folder_.path() / "cut/adapter.safetensors");
-    run(c, "cut", /*resume=*/true);
-    EXPECT_EQ(adapter("cut"), adapter("whole"));
-    EXPECT_EQ(losses("cut"), losses("whole"));
-  }
 };
 
 TEST_F(RecipeTest, BackPropagationOverAllWindowsEqualsTheParallelGradient) {
@@ -92,6 +83,7 @@ TEST_F(RecipeTest, MatchingThenEndToEndLowersTheValidationKl) {
   c.accumulation = 1;
   c.data.sources[0].regions = {"one:1-64"};
   c.validation.every = 20;
+  c.validation.allow_overlap = true;
   c.validation.sequences = 1;
   c.validation.length = 64;
   c.validation.data.sources = c.data.sources;
