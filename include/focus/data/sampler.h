@@ -7,14 +7,16 @@
 #include <vector>
 
 #include "focus/config/fields.h"
+#include "focus/data/region.h"
 
 namespace focus::data {
 
-/// One file to draw from; exactly one of fasta and jsonl is set.
+/// One file to draw from; exactly one of fasta, jsonl and hdf5 is set.
 struct SourceConfig {
-  std::string fasta;                 // FASTA file
-  std::vector<std::string> regions;  // regions or .bed files to draw from; empty: every record
+  std::string fasta;                 // FASTA file; plain gzip is held in memory
+  std::vector<std::string> regions;  // regions or .bed files of fasta or hdf5 to draw from; empty: every record
   std::string jsonl;                 // JSONL file, held in memory
+  std::string hdf5;                  // token store (TokenStore)
   double weight = 1.0;               // share of the samples, relative to the other sources
 
   void visit(config::Fields& f);
@@ -36,17 +38,18 @@ struct CopyConfig {
 
 struct SamplerConfig {
   std::vector<SourceConfig> sources;
-  std::vector<std::string> exclude;  // regions or .bed files never drawn from (held-out data), looked up in every FASTA source
+  std::vector<std::string> exclude;  // regions or .bed files never drawn from (held-out data), looked up in all sources but jsonl
   double max_n_fraction = 0.05;
   double reverse_complement = 0.0;
   double lowercase_weight = 0.1;
   double natural_weight = 1.0;  // factor on the loss weight outside copies
   double copy_weight = 1.0;     // loss weight inside a copy
   int64_t copy_warmup = 8;      // first bases of a copy that still count as outside: no model can know that a copy has begun
-  int64_t memory_mb = 512;      // FASTA regions are held decoded when all together fit, else read piece by piece; bounds JSONL sources
+  int64_t memory_mb = 512;      // bounds jsonl and gzip, held always; the rest is held too when all fits, else read piece by piece
   CopyConfig copies;
 
   void visit(config::Fields& f);
+  void validate() const;
 };
 
 /// One training sequence. All arrays have the sequence's length.
@@ -60,15 +63,22 @@ struct Sample {
   bool reverse = false;              // the sequence is the reverse complement of [begin, begin + length)
 };
 
+/// A stretch that windows are drawn from.
+struct DrawnStretch {
+  std::string path;  // the source's file
+  Region region;
+};
+
 /// Draws sequences. sample() is a pure function of (configuration, seed, index, length): a resumed run needs only the next index, and
 /// several workers may draw interleaved indices. Safe to call from several threads.
 ///
 /// A source is drawn by weight; in a FASTA source each allowed window of the length is equally likely, in a JSONL source a record is
 /// drawn in proportion to its length. Windows cross neither record nor region nor excluded stretch. A JSONL record shorter than the
-/// length is returned whole, at its own length.
+/// length is returned whole, at its own length. A token store is drawn from as what it was packed from: the samples are the same.
 ///
 /// Throws DataError: unreadable or unsound files, unknown records, letters that are no nucleotides, no window of the length, only windows
-/// with more than max_n_fraction letters other than ACGT (after 1000 draws). ConfigError: a source with neither or both files.
+/// with more than max_n_fraction letters other than ACGT (after 1000 draws). ConfigError: settings that
+/// SamplerConfig::validate() refuses.
 class SequenceSampler {
  public:
   SequenceSampler(SamplerConfig config, uint64_t seed);
@@ -78,8 +88,12 @@ class SequenceSampler {
   Sample sample(uint64_t index, int64_t length) const;
   /// Bases that may be drawn, over all sources.
   int64_t num_bases() const;
-  /// Whether all FASTA regions are held in memory.
+  /// Whether no draw reads a file.
   bool in_memory() const;
+  /// Everything that may be drawn, excluded stretches left out.
+  std::vector<DrawnStretch> stretches() const;
+  /// Letters as in the file of bases [begin, end) of the record of stretches()[index], which holds them.
+  std::string letters(std::size_t index, int64_t begin, int64_t end) const;
 
  private:
   struct Impl;
