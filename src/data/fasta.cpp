@@ -17,6 +17,8 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/log.h"
+#include "focus/core/units.h"
 
 namespace focus::data {
 namespace fs = std::filesystem;
@@ -47,6 +49,7 @@ struct IndexEntry {
 };
 
 enum class Packing { plain, bgzf };
+constexpr int64_t kWorthSaying = int64_t{256} << 20;  // bytes that take a while to index
 
 BgzfHandle open_bgzf(const fs::path& path) {
   BgzfHandle file(bgzf_open(path.c_str(), "r"));
@@ -217,6 +220,8 @@ FastaFile::FastaFile(const fs::path& path) : SequenceFile(path), impl_(std::make
   std::error_code error;
   const bool have_index = fs::exists(fai, error) && (packing == Packing::plain || fs::exists(gzi, error));
   if (!have_index) {
+    if (const auto size = static_cast<int64_t>(fs::file_size(path)); size >= kWorthSaying)
+      log::info(concat("indexing '", path.string(), "' (", format_bytes(size), "), once"));
     check_records(path);
     // Built under names of this process and renamed, so that programs started together never read half an index.
     const std::string suffix = concat(".tmp-", ::getpid());

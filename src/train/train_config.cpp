@@ -76,6 +76,7 @@ void TrainConfig::validate() const {
   if (model_config.empty() && (task == TaskKind::pretrain || !std::filesystem::is_directory(model_checkpoint)))
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
   if (data.sources.empty()) fail<ConfigError>("data.sources: at least one fasta, jsonl or hdf5 source is needed");
+  data.validate();
   if (validation.every > 0 && validation.data.sources.empty())
     fail<ConfigError>("validation.data.sources: needed when validation.every > 0");
   if (!untouched(data.copies) || data.natural_weight != data::SamplerConfig{}.natural_weight) {
