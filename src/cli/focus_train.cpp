@@ -11,6 +11,7 @@
 #include "focus/model/placement.h"
 #include "focus/train/run_plan.h"
 #include "focus/train/trainer.h"
+#include "pack_command.h"
 
 namespace {
 
@@ -43,8 +44,11 @@ int main(int argc, char** argv) {
   app.add_flag("-f,--force", force, "replace an earlier run in --output");
   app.add_flag("--dry-run", dry_run, "resolve and check everything, print the plan, train nothing");
   app.add_flag("--help-config", help_config, "list every setting with its default and meaning, then exit");
+  cli::PackCommand pack;
+  const CLI::App* pack_app = cli::add_pack(app, pack);
 
   return cli::run_program(app, argc, argv, [&] {
+    if (pack_app->parsed()) return cli::run_pack(app, pack, cli::quoted_command(argc, argv));
     train::TrainConfig config;
     if (help_config) {
       std::cout << config::describe([&](config::Fields& f) { config.visit(f); });

@@ -11,6 +11,7 @@
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
+#include "focus/data/fasta.h"
 #include "focus/data/fasta_stream.h"
 #include "focus/data/region.h"
 #include "focus/infer/memory_plan.h"

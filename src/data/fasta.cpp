@@ -17,6 +17,8 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/log.h"
+#include "focus/core/units.h"
 
 namespace focus::data {
 namespace fs = std::filesystem;
@@ -47,6 +49,7 @@ struct IndexEntry {
 };
 
 enum class Packing { plain, bgzf };
+constexpr int64_t kWorthSaying = int64_t{256} << 20;  // bytes that take a while to index
 
 BgzfHandle open_bgzf(const fs::path& path) {
   BgzfHandle file(bgzf_open(path.c_str(), "r"));
@@ -54,9 +57,14 @@ BgzfHandle open_bgzf(const fs::path& path) {
   return file;
 }
 
-Packing check_kind(const fs::path& path) {
+void check_exists(const fs::path& path) {
   std::error_code error;
   if (!fs::exists(path, error)) fail<DataError>("FASTA file '", path.string(), "' does not exist");
+}
+
+Packing check_kind(const fs::path& path) {
+  std::error_code error;
+  check_exists(path);
   if (!fs::is_regular_file(path, error))
     fail<DataError>("'", path.string(), "' is not a regular file; an indexed FASTA must be a file on disk, not a pipe or a folder");
   if (fs::file_size(path, error) == 0) fail<DataError>("FASTA file '", path.string(), "' is empty");
@@ -196,71 +204,14 @@ void check_index_fits(const fs::path& path, const fs::path& fai, const fs::path&
     stale();
 }
 
-int64_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<int64_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int64_t>(j);
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    int64_t diagonal = row[0];
-    row[0] = static_cast<int64_t>(i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const int64_t substitute = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({substitute, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
-
-std::string folded(std::string_view name, bool drop_chr) {
-  std::string result(name);
-  for (char& c : result) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  if (drop_chr && result.rfind("chr", 0) == 0) result.erase(0, 3);
-  if (drop_chr && result == "m") result = "mt";
-  return result;
-}
-
 }  // namespace
 
-std::string nearest_name(std::string_view name, const std::vector<std::string>& known) {
-  const std::string wanted = folded(name, true);
-  for (const std::string& candidate : known) {
-    if (folded(candidate, true) == wanted) return candidate;
-  }
-  const std::string plain = folded(name, false);
-  int64_t best = std::max<int64_t>(1, static_cast<int64_t>(name.size()) / 3) + 1;
-  std::string nearest;
-  for (const std::string& candidate : known) {
-    const int64_t distance = edit_distance(plain, folded(candidate, false));
-    if (distance < best) {
-      best = distance;
-      nearest = candidate;
-    }
-  }
-  return nearest;
-}
-
 struct FastaFile::Impl {
-  fs::path path;
   FaiHandle index;
-  std::vector<std::string> names;
-  std::unordered_map<std::string, int64_t> lengths;
-  int64_t total_length = 0;
   std::mutex mutex;  // faidx keeps one file position
-
-  int64_t length(std::string_view name) const {
-    const auto found = lengths.find(std::string(name));
-    if (found != lengths.end()) return found->second;
-    const std::string near = nearest_name(name, names);
-    std::string hint = near.empty() ? concat("it holds ", names.size(), " record(s), the first is '", names.front(), "'")
-                                    : concat("did you mean '", near, "'?");
-    if (!near.empty() && near != name && folded(near, true) == folded(name, true) && folded(near, false) != folded(name, false))
-      hint += " (the file and the request differ in the 'chr' prefix)";
-    fail<DataError>("no record '", name, "' in '", path.string(), "'; ", hint);
-  }
 };
 
-FastaFile::FastaFile(const fs::path& path) : impl_(std::make_unique<Impl>()) {
-  impl_->path = path;
+FastaFile::FastaFile(const fs::path& path) : SequenceFile(path), impl_(std::make_unique<Impl>()) {
   const Packing packing = check_kind(path);
   fs::path fai = path, gzi = path;
   fai += ".fai";
@@ -269,6 +220,8 @@ FastaFile::FastaFile(const fs::path& path) : impl_(std::make_unique<Impl>()) {
   std::error_code error;
   const bool have_index = fs::exists(fai, error) && (packing == Packing::plain || fs::exists(gzi, error));
   if (!have_index) {
+    if (const auto size = static_cast<int64_t>(fs::file_size(path)); size >= kWorthSaying)
+      log::info(concat("indexing '", path.string(), "' (", format_bytes(size), "), once"));
     check_records(path);
     // Built under names of this process and renamed, so that programs started together never read half an index.
     const std::string suffix = concat(".tmp-", ::getpid());
@@ -297,9 +250,9 @@ FastaFile::FastaFile(const fs::path& path) : impl_(std::make_unique<Impl>()) {
   check_index_fits(path, fai, gzi, packing, entries);
   for (const IndexEntry& entry : entries) {
     if (entry.length == 0) fail<DataError>("record '", entry.name, "' of '", path.string(), "' has no bases; remove it");
-    impl_->names.push_back(entry.name);
-    impl_->lengths[entry.name] = entry.length;
-    impl_->total_length += entry.length;
+    if (contains(entry.name))
+      fail<DataError>("the index '", fai.string(), "' lists record '", entry.name, "' twice; names must be unique, also in the FASTA file");
+    add_record(entry.name, entry.length);
   }
   const QuietHtslib quiet;
   impl_->index.reset(fai_load3(path.c_str(), fai.c_str(), gzi.c_str(), 0));
@@ -311,29 +264,20 @@ FastaFile::~FastaFile() = default;
 FastaFile::FastaFile(FastaFile&&) noexcept = default;
 FastaFile& FastaFile::operator=(FastaFile&&) noexcept = default;
 
-const fs::path& FastaFile::path() const { return impl_->path; }
-const std::vector<std::string>& FastaFile::names() const { return impl_->names; }
-bool FastaFile::contains(std::string_view name) const { return impl_->lengths.count(std::string(name)) != 0; }
-int64_t FastaFile::length(std::string_view name) const { return impl_->length(name); }
-int64_t FastaFile::total_length() const { return impl_->total_length; }
-
-std::string FastaFile::fetch(std::string_view name, int64_t begin, int64_t end) const {
-  const int64_t length = impl_->length(name);
-  if (begin < 0 || end < begin || end > length)
-    fail<DataError>("bases ", begin, "..", end, " (0-based, half-open) of record '", name, "' in '", impl_->path.string(),
-                    "' do not exist: the record has ", length, " bases");
-  if (begin == end) return {};
-  const std::string key(name);
+std::string FastaFile::read(const std::string& name, int64_t begin, int64_t end) const {
   const std::lock_guard lock(impl_->mutex);
   hts_pos_t count = 0;
-  const std::unique_ptr<char, decltype(&std::free)> bases(faidx_fetch_seq64(impl_->index.get(), key.c_str(), begin, end - 1, &count),
+  const std::unique_ptr<char, decltype(&std::free)> bases(faidx_fetch_seq64(impl_->index.get(), name.c_str(), begin, end - 1, &count),
                                                           &std::free);
   if (!bases || count != end - begin)
-    fail<DataError>("cannot read bases ", begin, "..", end, " of record '", name, "' in '", impl_->path.string(),
+    fail<DataError>("cannot read bases ", begin, "..", end, " of record '", name, "' in '", path().string(),
                     "': the file is damaged or was changed after it was opened");
   return std::string(bases.get(), static_cast<std::size_t>(count));
 }
 
-std::string FastaFile::fetch(std::string_view name) const { return fetch(name, 0, length(name)); }
+bool is_plain_gzip(const fs::path& path) {
+  check_exists(path);
+  return fs::is_regular_file(path) && bgzf_compression(open_bgzf(path).get()) == 1;
+}
 
 }  // namespace focus::data

@@ -41,7 +41,8 @@ bool FastaStream::next(FastaRecord& record) {
   if (!impl_->seen.insert(record.name).second) fail<DataError>(where, "record name '", record.name, "' occurs twice; names must be unique");
   record.sequence.clear();
   while (impl_->lines.next(line) && (line.empty() || line[0] != '>')) {
-    std::copy_if(line.begin(), line.end(), std::back_inserter(record.sequence), [](char c) { return c != ' ' && c != '\t' && c != '\r'; });
+    std::erase_if(line, [](char c) { return c == ' ' || c == '\t' || c == '\r'; });
+    record.sequence += line;
     line.clear();
   }
   if (record.sequence.empty()) fail<DataError>(where, "record '", record.name, "' has no bases; remove it");

@@ -1,6 +1,7 @@
 #include "focus/data/jsonl.h"
 
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "focus/core/error.h"
 #include "line_reader.h"
@@ -27,7 +28,11 @@ bool JsonlReader::next(JsonlRecord& record) {
   try {
     value = nlohmann::json::parse(impl_->line);
   } catch (const nlohmann::json::exception& error) {
-    fail<DataError>(where, "not JSON (", error.what(), "); each line must be one object such as {\"text\": \"ACGT\"}");
+    // The library's own "[json.exception....] " in front says nothing to a user.
+    const std::string_view what = error.what();
+    const std::size_t prefix = what.find("] ");
+    fail<DataError>(where, "not JSON (", prefix == what.npos ? what : what.substr(prefix + 2),
+                    "); each line must be one object such as {\"text\": \"ACGT\"}");
   }
   if (!value.is_object()) fail<DataError>(where, "expected an object such as {\"text\": \"ACGT\"}, got ", value.type_name());
   const auto text = value.find("text");

@@ -33,6 +33,7 @@ std::vector<InputDigest> digest_inputs(const TrainConfig& config) {
     for (const auto& source : sampler->sources) {
       if (!source.fasta.empty()) paths.push_back(source.fasta);
       if (!source.jsonl.empty()) paths.push_back(source.jsonl);
+      if (!source.hdf5.empty()) paths.push_back(source.hdf5);
     }
   }
   for (const auto& path : paths) {

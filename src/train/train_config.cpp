@@ -82,7 +82,8 @@ void TrainConfig::validate() const {
     fail<ConfigError>("stages: at least one is needed; only base tables (focus.unit 'tables') are fitted without any");
   if (model_config.empty() && (task == TaskKind::pretrain || !std::filesystem::is_directory(model_checkpoint)))
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
-  if (data.sources.empty()) fail<ConfigError>("data.sources: at least one FASTA or JSONL source is needed");
+  if (data.sources.empty()) fail<ConfigError>("data.sources: at least one fasta, jsonl or hdf5 source is needed");
+  data.validate();
   if (validation.every > 0 && validation.data.sources.empty())
     fail<ConfigError>("validation.data.sources: needed when validation.every > 0");
   if (validation.every == 0) {

@@ -1,4 +1,5 @@
 #include "files.h"
+#include "focus/data/fasta.h"
 #include "focus/data/jsonl.h"
 #include "focus/data/region.h"
 

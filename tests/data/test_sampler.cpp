@@ -158,8 +158,8 @@ TEST_F(Sampling, RefusesBadSettingsAndLengths) {
   EXPECT_THAT_CONTAINS(message(SamplerConfig{}), "no file to draw from");
   SamplerConfig config = one_fasta(path_);
   config.sources[0].jsonl = "x";
-  EXPECT_THAT_CONTAINS(message(config), "exactly one of fasta and jsonl");
-  config.sources[0] = {"", {"a"}, "x", 1};
+  EXPECT_THAT_CONTAINS(message(config), "exactly one of fasta, jsonl and hdf5");
+  config.sources[0] = {"", {"a"}, "x", "", 1};
   EXPECT_THAT_CONTAINS(message(config), "no effect");
   config = one_fasta(path_);
   config.sources[0].weight = 0;

@@ -1,12 +1,10 @@
 // Indexed FASTA files: any slice of any record in one seek.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <memory>
-#include <string>
-#include <string_view>
-#include <vector>
+
+#include "focus/data/sequence_file.h"
 
 namespace focus::data {
 
@@ -18,34 +16,21 @@ namespace focus::data {
 ///
 /// Throws DataError: file missing, empty, not FASTA, FASTQ, gzip that is not BGZF, duplicate names, empty records, lines of unequal
 /// length, an index that belongs to another file.
-class FastaFile {
+class FastaFile final : public SequenceFile {
  public:
   explicit FastaFile(const std::filesystem::path& path);
-  ~FastaFile();
+  ~FastaFile() override;
   FastaFile(FastaFile&&) noexcept;
   FastaFile& operator=(FastaFile&&) noexcept;
 
-  const std::filesystem::path& path() const;
-  /// Record names in file order (the first word of each header line).
-  const std::vector<std::string>& names() const;
-  bool contains(std::string_view name) const;
-  /// Bases of a record; DataError with the nearest known name when there is no such record.
-  int64_t length(std::string_view name) const;
-  /// Bases of all records together.
-  int64_t total_length() const;
-  /// Bases [begin, end) of a record, 0-based, letters as in the file (case kept). begin == end gives "". DataError when the record is
-  /// unknown or the range leaves it.
-  std::string fetch(std::string_view name, int64_t begin, int64_t end) const;
-  /// A whole record.
-  std::string fetch(std::string_view name) const;
-
  private:
+  std::string read(const std::string& name, int64_t begin, int64_t end) const override;
+
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 
-/// The entry of `known` nearest to `name`, counting edits and ignoring case; names that differ only by a leading "chr" come first.
-/// "" when nothing is near. For error messages.
-std::string nearest_name(std::string_view name, const std::vector<std::string>& known);
+/// Whether a file is gzip, but not BGZF: such FASTA can only be read from front to back. DataError when it does not exist.
+bool is_plain_gzip(const std::filesystem::path& path);
 
 }  // namespace focus::data

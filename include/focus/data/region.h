@@ -1,43 +1,35 @@
 // Stretches of records, as users write them.
 #pragma once
 
-#include <cstdint>
 #include <filesystem>
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "focus/data/fasta.h"
+#include "focus/data/sequence_file.h"
 
 namespace focus::data {
-
-/// Bases [begin, end) of a record, 0-based.
-struct Region {
-  std::string name;
-  int64_t begin = 0;
-  int64_t end = 0;
-
-  int64_t length() const { return end - begin; }
-  bool operator==(const Region&) const = default;
-};
 
 /// Reads "chr", "chr:start" (to the record's end), "chr:start-" or "chr:start-end"; 1-based, both ends included, thousands commas allowed.
 /// A name that itself holds ':' is found by the longest match against the file's records; "{name}:start-end" says it outright.
 /// DataError: unknown record (with the nearest name), malformed numbers, start 0, end before start, past the record's end.
-Region parse_region(std::string_view text, const FastaFile& fasta);
+Region parse_region(std::string_view text, const SequenceFile& file);
 
 /// "name:start-end", 1-based, both ends included; braces round a name that holds ':'. parse_region() reads it back.
 std::string format_region(const Region& region);
 
 /// Regions of a BED file (plain or gzip; 0-based, half-open; further columns ignored; comment, "track" and "browser" lines skipped), each
-/// checked against the FASTA's records. DataError names file and line.
-std::vector<Region> read_bed(const std::filesystem::path& path, const FastaFile& fasta);
+/// checked against the file's records. DataError names file and line.
+std::vector<Region> read_bed(const std::filesystem::path& path, const SequenceFile& file);
 
-/// As read_bed, without a FASTA to check against: only that begin >= 0 and end > begin.
+/// As read_bed, without a file to check against: only that begin >= 0 and end > begin.
 std::vector<Region> read_bed(const std::filesystem::path& path);
 
 /// Regions given in a configuration or on a command line: each text is a region (parse_region) or the path of a .bed or .bed.gz file.
-std::vector<Region> read_regions(const std::vector<std::string>& texts, const FastaFile& fasta);
+std::vector<Region> read_regions(const std::vector<std::string>& texts, const SequenceFile& file);
+
+/// Parts of `regions` that lie in one of `held`, in order; stretches of `held` that touch stay apart.
+std::vector<Region> intersect_regions(const std::vector<Region>& regions, const std::vector<Region>& held);
 
 /// Parts of `regions` that lie outside every one of `excluded`, in order.
 std::vector<Region> subtract_regions(const std::vector<Region>& regions, const std::vector<Region>& excluded);

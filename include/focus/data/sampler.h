@@ -11,11 +11,12 @@
 
 namespace focus::data {
 
-/// One file to draw from; exactly one of fasta and jsonl is set.
+/// One file to draw from; exactly one of fasta, jsonl and hdf5 is set.
 struct SourceConfig {
-  std::string fasta;                 // FASTA file
-  std::vector<std::string> regions;  // regions or .bed files to draw from; empty: every record
+  std::string fasta;                 // FASTA file; plain gzip is held in memory
+  std::vector<std::string> regions;  // regions or .bed files of fasta or hdf5 to draw from; empty: every record
   std::string jsonl;                 // JSONL file, held in memory
+  std::string hdf5;                  // token store (TokenStore)
   double weight = 1.0;               // share of the samples, relative to the other sources
 
   void visit(config::Fields& f);
@@ -37,17 +38,18 @@ struct CopyConfig {
 
 struct SamplerConfig {
   std::vector<SourceConfig> sources;
-  std::vector<std::string> exclude;  // regions or .bed files never drawn from (held-out data), looked up in every FASTA source
+  std::vector<std::string> exclude;  // regions or .bed files never drawn from (held-out data), looked up in all sources but jsonl
   double max_n_fraction = 0.05;
   double reverse_complement = 0.0;
   double lowercase_weight = 0.1;
   double natural_weight = 1.0;  // factor on the loss weight outside copies
   double copy_weight = 1.0;     // loss weight inside a copy
   int64_t copy_warmup = 8;      // first bases of a copy that still count as outside: no model can know that a copy has begun
-  int64_t memory_mb = 512;      // FASTA regions are held decoded when all together fit, else read piece by piece; bounds JSONL sources
+  int64_t memory_mb = 512;      // bounds jsonl and gzip, held always; the rest is held too when all fits, else read piece by piece
   CopyConfig copies;
 
   void visit(config::Fields& f);
+  void validate() const;
 };
 
 /// One training sequence. All arrays have the sequence's length.
@@ -63,7 +65,7 @@ struct Sample {
 
 /// A stretch that windows are drawn from.
 struct DrawnStretch {
-  std::string path;  // its FASTA or JSONL file
+  std::string path;  // the source's file
   Region region;
 };
 
@@ -72,10 +74,11 @@ struct DrawnStretch {
 ///
 /// A source is drawn by weight; in a FASTA source each allowed window of the length is equally likely, in a JSONL source a record is
 /// drawn in proportion to its length. Windows cross neither record nor region nor excluded stretch. A JSONL record shorter than the
-/// length is returned whole, at its own length.
+/// length is returned whole, at its own length. A token store is drawn from as what it was packed from: the samples are the same.
 ///
 /// Throws DataError: unreadable or unsound files, unknown records, letters that are no nucleotides, no window of the length, only windows
-/// with more than max_n_fraction letters other than ACGT (after 1000 draws). ConfigError: a source with neither or both files.
+/// with more than max_n_fraction letters other than ACGT (after 1000 draws). ConfigError: settings that
+/// SamplerConfig::validate() refuses.
 class SequenceSampler {
  public:
   SequenceSampler(SamplerConfig config, uint64_t seed);
@@ -85,7 +88,7 @@ class SequenceSampler {
   Sample sample(uint64_t index, int64_t length) const;
   /// Bases that may be drawn, over all sources.
   int64_t num_bases() const;
-  /// Whether all FASTA regions are held in memory.
+  /// Whether no draw reads a file.
   bool in_memory() const;
   /// Everything that may be drawn, excluded stretches left out.
   std::vector<DrawnStretch> stretches() const;

@@ -1,0 +1,127 @@
+#include "focus/data/pack.h"
+
+#include <unordered_map>
+
+#include "focus/core/error.h"
+#include "focus/data/region.h"
+#include "focus/data/tokenizer.h"
+#include "record_reader.h"
+#include "store_writer.h"
+
+namespace focus::data {
+namespace fs = std::filesystem;
+namespace {
+
+/// The records of all sources, for regions to be checked against; their letters are read elsewhere.
+class RecordTable final : public SequenceFile {
+ public:
+  explicit RecordTable(const std::string& paths) : SequenceFile(paths) {}
+  void add(const RecordLength& record, const PackSource& source) {
+    if (contains(record.name))
+      fail<DataError>("record name '", record.name, "' of '", source.path, "' occurs twice in what is to be packed; names must be unique",
+                      source.jsonl ? " (lines without \"id\" and \"name\" are called line-N)" : "");
+    if (source.jsonl && record.length < 2)
+      fail<DataError>("document '", record.name, "' of '", source.path, "' has one base; a training sequence needs two or more");
+    add_record(record.name, record.length);
+  }
+
+ private:
+  std::string read(const std::string& name, int64_t, int64_t) const override {
+    fail<InternalError>("letters of '", name, "' were asked of a table of names");
+  }
+};
+
+void check_arguments(const std::vector<PackSource>& sources, const fs::path& output) {
+  if (sources.empty()) fail<ConfigError>("nothing to pack: name at least one source");
+  for (const PackSource& source : sources) {
+    if (source.jsonl != sources.front().jsonl)
+      fail<ConfigError>("'", sources.front().path, "' and '", source.path,
+                        "' are of different kinds: windows are drawn from FASTA, documents from JSONL; pack them into two stores");
+    std::error_code ignored;
+    if (fs::equivalent(source.path, output, ignored)) fail<ConfigError>("the output '", output.string(), "' is a source; name another");
+  }
+  std::error_code ignored;
+  if (fs::exists(output, ignored) && !fs::is_regular_file(output, ignored))
+    fail<DataError>("cannot write '", output.string(), "': it is a folder, device or pipe; a token store must be a file on disk");
+}
+
+std::vector<Region> wanted_stretches(const PackOptions& options, const RecordTable& table, bool documents) {
+  const std::vector<Region> asked = options.regions.empty() ? table.held() : read_regions(options.regions, table);
+  std::vector<Region> stretches = subtract_regions(asked, read_regions(options.exclude, table));
+  if (documents) std::erase_if(stretches, [](const Region& stretch) { return stretch.length() < 2; });
+  if (stretches.empty()) fail<DataError>("nothing of ", table.path().string(), " is left to pack: the excluded regions cover all of it");
+  return stretches;
+}
+
+}  // namespace
+
+PackResult pack(const std::vector<PackSource>& sources, const PackOptions& options, const fs::path& output) {
+  check_arguments(sources, output);
+  StoreWriter writer(output);  // first of all, as reading may take long and the output may be impossible
+  const auto tell = [&](int64_t done, int64_t all) {
+    if (options.progress) options.progress(done, all);
+  };
+  std::string paths;
+  for (const PackSource& source : sources) paths += (paths.empty() ? "" : ", ") + source.path;
+  RecordTable table(paths);
+  StoreIndex index;
+  std::vector<std::unique_ptr<RecordReader>> readers;
+  std::vector<std::map<std::string, std::string>> about;
+  std::vector<std::size_t> first_record;
+  for (const PackSource& source : sources) {
+    readers.push_back(RecordReader::open(source));
+    first_record.push_back(index.names.size());
+    for (const RecordLength& record : readers.back()->scan([&] { tell(0, 0); })) {
+      table.add(record, source);
+      index.names.push_back(record.name);
+      index.lengths.push_back(record.length);
+    }
+    about.push_back(source.about);
+    about.back()["path"] = source.path;
+    about.back()["kind"] = source.jsonl ? "jsonl" : "fasta";
+  }
+  first_record.push_back(index.names.size());
+
+  // The table of stretches keeps the order asked for, as a sampler's draws depend on it; the letters come in the order of the sources.
+  std::unordered_map<std::string, std::size_t> record_of;
+  for (std::size_t r = 0; r < index.names.size(); ++r) record_of[index.names[r]] = r;
+  std::vector<std::vector<Region>> by_record(index.names.size());
+  std::vector<std::vector<std::size_t>> places(index.names.size());
+  int64_t total = 0;
+  for (const Region& stretch : wanted_stretches(options, table, sources.front().jsonl)) {
+    const std::size_t r = record_of.at(stretch.name);
+    places[r].push_back(index.record.size());
+    by_record[r].push_back(stretch);
+    index.record.push_back(static_cast<int64_t>(r));
+    index.begin.push_back(stretch.begin);
+    index.end.push_back(stretch.end);
+    total += stretch.length();
+  }
+  index.offset.resize(index.record.size());
+  int64_t offset = 0;
+  for (const auto& of_record : places) {
+    for (const std::size_t place : of_record) {
+      index.offset[place] = offset;
+      offset += index.end[place] - index.begin[place];
+    }
+  }
+  for (std::size_t s = 0; s < sources.size(); ++s) {
+    const std::vector<std::vector<Region>> mine(by_record.begin() + static_cast<std::ptrdiff_t>(first_record[s]),
+                                                by_record.begin() + static_cast<std::ptrdiff_t>(first_record[s + 1]));
+    const Region* current = nullptr;
+    int64_t begin = 0;
+    readers[s]->read(mine, [&](const Region& region, std::string_view letters) {
+      begin = current == &region ? begin : region.begin;
+      current = &region;
+      encode(letters, CasePolicy::keep, AmbiguousPolicy::mask, region.name, begin);
+      begin += static_cast<int64_t>(letters.size());
+      writer.append(letters);
+      tell(writer.size(), total);
+    });
+  }
+  FOCUS_CHECK(writer.size() == total, "packed ", writer.size(), " of ", total, " bases");
+  writer.finish(index, sources.front().jsonl ? Drawing::documents : Drawing::windows, options.about, about);
+  return {static_cast<int64_t>(index.names.size()), static_cast<int64_t>(index.record.size()), total};
+}
+
+}  // namespace focus::data
