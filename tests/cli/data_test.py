@@ -90,7 +90,7 @@ class DataTest(ProgramTest):
 
     def test_training_from_bad_sources(self):
         genome, store = self.genome([("one", bases(3000)), ("two", bases(2000, seed=2))]), self.path("x.h5")
-        self.refused({"sources": [{"hdf5": store}]}, DATA, "x.h5", "No such file")
+        self.refused({"sources": [{"hdf5": store}]}, DATA, "x.h5", "does not exist")
         self.refused({"sources": [{"hdf5": genome}]}, DATA, "genome.fa", "not an HDF5 file", "pack")
         self.refused({"sources": [{"fasta": genome, "hdf5": store}]}, USAGE, "sources.0", "exactly one")
         self.refused({"sources": [{}]}, USAGE, "sources.0", "exactly one")
