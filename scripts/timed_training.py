@@ -15,7 +15,7 @@ import tempfile
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-POLL_SECONDS = 0.005
+POLL_SECONDS = 0.02
 
 
 def environment(threads):
