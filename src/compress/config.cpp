@@ -219,8 +219,8 @@ void validate_tables(const FocusConfig& focus) {
   if (focus.local != Local::window || focus.history != History::all || focus.sinks > 0 || focus.entries_per_kmer != 1)
     fail<ConfigError>(
         "focus.unit 'tables' remembers every past base; focus.local, history, sinks and entries_per_kmer have no meaning for it");
-  if (focus.rank != fresh.rank || focus.anchor != fresh.anchor || focus.bias != fresh.bias)
-    fail<ConfigError>("focus.rank, focus.anchor and focus.bias have no effect with focus.unit 'tables'; remove them");
+  if (focus.rank != fresh.rank || focus.anchor != fresh.anchor || focus.bias != fresh.bias || focus.share != fresh.share)
+    fail<ConfigError>("focus.rank, anchor, bias and share have no effect with focus.unit 'tables'; remove them");
   for (const LayerSchedule& part : focus.schedule) {
     if (part.local || part.history || part.sinks >= 0 || part.entries_per_kmer > 0)
       fail<ConfigError>("focus.schedule: with focus.unit 'tables' only memory, eviction, tail and k may differ between layers");
@@ -230,6 +230,8 @@ void validate_tables(const FocusConfig& focus) {
 }  // namespace
 
 void MemoryConfig::validate() const {
+  if (focus.unit == UnitKind::tables && storage != StorageConfig{})
+    fail<ConfigError>("settings under storage have no effect with focus.unit 'tables': no key and no value is stored");
   if (focus.history == History::none && storage != StorageConfig{})
     fail<ConfigError>("settings under storage have no effect with focus.history 'none': nothing is retained");
   const WindowPlan plan(window, focus.k);

@@ -41,6 +41,8 @@ void RandomConfig::visit(config::Fields& f) {
 }
 
 void RandomConfig::validate(const compress::MemoryConfig& nominal) const {
+  if (nominal.focus.unit == compress::UnitKind::tables && (!k.empty() || !k_range.empty() || k_jitter > 0))
+    fail<ConfigError>("random.k, k_range and k_jitter have no effect with focus.unit 'tables', which keeps every base's letter");
   if (!k.empty() && !k_range.empty())
     fail<ConfigError>("random.k and random.k_range exclude each other: a list to choose from, or two bounds");
   if (!k_range.empty() && (k_range.size() != 2 || k_range[0] > k_range[1]))

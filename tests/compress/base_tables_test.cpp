@@ -181,6 +181,14 @@ TEST_F(BaseTablesTest, SettingsWithoutMeaningAreRefused) {
   c = config(4, 4);
   c.focus.sinks = 3;
   EXPECT_THROW(c.validate(), ConfigError);
+  c = config(4, 4);
+  c.focus.share = Share::all;
+  EXPECT_THROW(c.validate(), ConfigError);
+  c = config(4, 4);
+  c.storage.dtype = StorageType::bf16;
+  EXPECT_THROW(c.validate(), ConfigError);
+  c = config(8, 1);
+  EXPECT_THROW(c.validate(), ConfigError) << "a regression of 65,537 rows";
   c = MemoryConfig{};
   c.focus.tables.offsets = {0};
   EXPECT_THROW(c.validate(), ConfigError);

@@ -67,6 +67,9 @@ TEST_F(TablesTrainingTest, StagesWithoutMeaningAreRefused) {
   c.stages.clear();
   EXPECT_THROW(c.validate(), ConfigError);
   c = tables();
+  c.random.k = {5, 10};
+  EXPECT_THROW(c.validate(), ConfigError);
+  c = tables();
   c.stages[0].kind = StageKind::match;
   EXPECT_THROW(c.validate(), ConfigError);
 }
