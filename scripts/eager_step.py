@@ -152,7 +152,7 @@ class Step:
 
     def attention_block(self, block, adapter, x):
         inner, u = block.inner_mha_cls, block.pre_norm(x)
-        q, k, v = inner.Wqkv(u)[0].unflatten(-1, (3, self.heads, -1)).permute(1, 2, 0, 3)
+        q, k, v = inner.Wqkv(u)[0].unflatten(-1, (self.heads, 3, -1)).permute(2, 1, 0, 3)  # the file's layout, column_split
         q, k = self.rotate(q, self.at_bases), self.rotate(k, self.at_bases)
         entry_k, entry_v, beta = self.entries(adapter, u, q, k, v)
         cat = self.torch.cat
