@@ -89,6 +89,15 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
   for (const auto& [block, tables] : tables_) tables->to(backbone.block_device(block));
 }
 
+FocusAdapter::FocusAdapter(const MemoryConfig& config, std::map<int64_t, std::shared_ptr<FocusUnit>> units)
+    : config_(config), units_(std::move(units)), layers_(register_module("layers", std::make_shared<torch::nn::Module>())) {
+  config.validate();
+  for (const auto& [block, unit] : units_) {
+    FOCUS_CHECK(!unit->updates_focus_state(), "the unit of block ", block, " needs Focus states, which have an embedding to start from");
+    layers_->register_module(std::to_string(block), unit);
+  }
+}
+
 void FocusAdapter::check_serves(const MemoryConfig& config) const {
   for (const int64_t block : config.focus.layers) {
     if (!units_.contains(block) && !tables_.contains(block)) fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);

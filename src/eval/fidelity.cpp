@@ -158,7 +158,9 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
   bool keeps_all = !memory.focus.layers.empty();
   for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::LayerMemory::full;
   if (keeps_all)
-    log::warn("focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than Focus does");
+    log::warn(
+        "focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than "
+        "Focus does");
   const data::SegmentSample sample = draw(config);
   const weights::LoadedModel loaded = weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
@@ -166,9 +168,11 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
   add_provenance(config, loaded, device, out);
 
   const auto num_segments = sample.segments.size();
+  int64_t passes = 0;
+  for (const Method& method : methods) passes += method.passes;
   Progress progress({.label = "fidelity",
                      .unit = "bases",
-                     .total = static_cast<int64_t>(num_segments * methods.size()) * config.length,
+                     .total = static_cast<int64_t>(num_segments) * passes * config.length,
                      .start = 0,
                      .is_terminal = {},
                      .write_terminal = {},
@@ -185,8 +189,8 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
     Tensor full;
     for (std::size_t m = 0; m < methods.size(); ++m) {
       const std::string note = concat(methods[m].name, ", segment ", s + 1, " of ", num_segments);
-      const auto on_bases = [&](int64_t count) {
-        progress.advance(count, note);
+      const auto on_bases = [&](int64_t count, const std::string& detail) {
+        progress.advance(count, detail.empty() ? note : concat(note, ", ", detail));
         if (interrupt_requested()) fail<Interrupted>("interrupted; no report was written");
       };
       const auto start = std::chrono::steady_clock::now();

@@ -12,7 +12,7 @@ namespace {
 std::vector<std::string> known_methods() {
   std::vector<std::string> names = compress::rival_names();
   names.insert(std::find(names.begin(), names.end(), "full") + 1, "noise_floor");
-  names.insert(names.end(), {"adaptive_entropy", "fitted", "focus", "paper"});
+  names.insert(names.end(), {"adaptive_entropy", "fitted", "focus", "paper", "oracle"});
   return names;
 }
 
@@ -54,6 +54,11 @@ struct FocusView {
 
 }  // namespace
 
+void OracleConfig::visit(config::Fields& f) {
+  f.integer("steps", steps, {1, 1 << 24}, "steps of Adam for each segment; each costs about three passes over it");
+  f.number("lr", lr, {1e-9, 10}, "first step size: of keys and values relative to their root mean square, of betas in nats");
+}
+
 void FidelityConfig::visit(config::Fields& f) {
   f.text("model_config", model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
@@ -72,7 +77,8 @@ void FidelityConfig::visit(config::Fields& f) {
   f.number("max_n_fraction", max_n_fraction, {0, 1}, "a candidate segment with a larger share of N is not used");
   f.texts("methods", methods,
           "of " + joined(known_methods()) +
-              "; focus needs adapter, paper needs paper_adapter; empty = all that apply; full is always measured");
+              "; focus needs adapter, paper needs paper_adapter; empty = all that apply but oracle; full is always measured");
+  f.group("oracle", oracle, "the method oracle: entries optimised for the very segment that is measured, a bound and no method");
   f.integer("chunk", chunk, {0, int64_t{1} << 40}, "bases per forward call: speed and working memory, not results; 0 = one window");
   f.integer("bootstrap_draws", bootstrap_draws, {1, 1 << 24}, "draws of the bootstrap intervals");
   f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of the segments and of the bootstrap");
@@ -89,6 +95,7 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   if (config.methods.empty()) {
     for (const std::string& name : known) {
       if (config.memory.storage.dtype != compress::StorageType::model && rounds_itself(name)) continue;
+      if (name == "oracle") continue;
       if (name != "full" && (name != "focus" || !config.adapter.empty()) && (name != "paper" || !config.paper_adapter.empty()))
         out.push_back(name);
     }
@@ -119,7 +126,8 @@ void FidelityConfig::validate() const {
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
   if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: the backbone's checkpoint is missing");
   if (fasta.empty()) fail<ConfigError>("fasta: the sequences' file is missing; set it in the configuration or with --fasta");
-  fidelity_methods(*this);
+  if (!holds(fidelity_methods(*this), "oracle") && oracle != OracleConfig{})
+    fail<ConfigError>("settings under oracle have no effect: methods does not name 'oracle', which has to be asked for");
   const auto text = [](compress::MemoryConfig config) { return config::to_json(config); };
   if (!adapter.empty()) {
     compress::MemoryConfig units = memory;

@@ -3,6 +3,7 @@
 #include "focus/compress/compressed_model.h"
 #include "focus/core/error.h"
 #include "focus/core/log.h"
+#include "oracle.h"
 
 namespace focus::eval {
 namespace {
@@ -12,26 +13,9 @@ using compress::MemoryConfig;
 
 Tensor to_rows(const Tensor& logits_BLV) { return logits_BLV[0].to(at::kCPU, at::kFloat).contiguous(); }
 
-/// Any compressed model, in chunks.
 Method compressed(std::string name, std::string description, std::shared_ptr<compress::CompressedModel> model, int64_t chunk) {
   const auto stream = [model, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
-    Streamed out;
-    compress::CompressedStream state;
-    std::vector<Tensor> parts;
-    const int64_t length = tokens_BL.size(1);
-    // Calls end one base before a window does, where its open part is largest.
-    int64_t count = std::max<int64_t>(chunk - 1, 1);
-    for (int64_t begin = 0; begin < length; begin += count, count = chunk) {
-      count = std::min(count, length - begin);
-      parts.push_back(to_rows(model->backbone().unembed(model->forward(tokens_BL.narrow(1, begin, count), state).bases)));
-      out.open_bytes = std::max(out.open_bytes, model->memory_use(state).open_bytes);
-      on_bases(count);
-    }
-    const compress::MemoryUse use = model->memory_use(state);
-    out.logits_LV = at::cat(parts, 0);
-    out.kept_entries = use.entries;
-    out.kept_bytes = use.retained_bytes;
-    return out;
+    return stream_in_chunks(*model, chunk, tokens_BL, on_bases);
   };
   return {std::move(name), std::move(description), stream};
 }
@@ -48,7 +32,7 @@ Method plain(std::string name, std::string description, const std::shared_ptr<mo
         out.kept_bytes += static_cast<int64_t>(cache->keys().nbytes() + cache->values().nbytes());
       }
     }
-    on_bases(tokens_BL.size(1));
+    on_bases(tokens_BL.size(1), "");
     return out;
   };
   return {std::move(name), std::move(description), stream};
@@ -64,7 +48,7 @@ Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model:
   };
   const Method first = of(compress::make_rival("state_only", budget));
   const auto stream = [first, of, budget](const Tensor& tokens_BL, const OnBases& on_bases) {
-    const Tensor log_p = at::log_softmax(first.stream(tokens_BL, [&](int64_t) { on_bases(0); }).logits_LV, -1);
+    const Tensor log_p = at::log_softmax(first.stream(tokens_BL, [&](int64_t, const std::string&) { on_bases(0, ""); }).logits_LV, -1);
     const Tensor entropy = -(log_p.exp() * log_p).sum(-1);
     // Position p predicts base p + 1; nothing predicts the first.
     const Tensor surprise = at::cat({entropy.narrow(0, 0, 1), entropy.narrow(0, 0, entropy.size(0) - 1)}).clamp_min(0.0).unsqueeze(0);
@@ -146,8 +130,36 @@ std::string describe(const MemoryConfig& memory) {
 
 }  // namespace
 
+Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const Tensor& tokens_BL, const OnBases& on_bases) {
+  Streamed out;
+  compress::CompressedStream state;
+  std::vector<Tensor> parts;
+  const int64_t length = tokens_BL.size(1);
+  // Calls end one base before a window does, where its open part is largest.
+  int64_t count = std::max<int64_t>(chunk - 1, 1);
+  for (int64_t begin = 0; begin < length; begin += count, count = chunk) {
+    count = std::min(count, length - begin);
+    parts.push_back(to_rows(model.backbone().unembed(model.forward(tokens_BL.narrow(1, begin, count), state).bases)));
+    out.open_bytes = std::max(out.open_bytes, model.memory_use(state).open_bytes);
+    on_bases(count, "");
+  }
+  const compress::MemoryUse use = model.memory_use(state);
+  out.logits_LV = at::cat(parts, 0);
+  out.kept_entries = use.entries;
+  out.kept_bytes = use.retained_bytes;
+  return out;
+}
+
 MemoryConfig resolve_memory(const FidelityConfig& config) {
-  return with_plan(config.adapter.empty() ? config.memory : compress::read_adapter_config(compress::adapter_file(config.adapter)), config);
+  const MemoryConfig memory =
+      with_plan(config.adapter.empty() ? config.memory : compress::read_adapter_config(compress::adapter_file(config.adapter)), config);
+  if (memory.storage.dtype == compress::StorageType::int8) {
+    for (const std::string& name : config.methods) {
+      if (name == "oracle")
+        fail<ConfigError>("methods: 'oracle' optimises entries, and storage.dtype 'int8' has no gradient; set 'model', 'bf16' or 'fp32'");
+    }
+  }
+  return memory;
 }
 
 std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfig& memory, const std::shared_ptr<model::Backbone>& backbone,
@@ -173,6 +185,8 @@ std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfi
     } else if (name == "fitted") {
       out.push_back(focus(name, "closed form, untrained: ",
                           {std::make_shared<compress::FocusAdapter>(*backbone, closed_form(memory), 0), {backbone, {}, {}}}));
+    } else if (name == "oracle") {
+      out.push_back(oracle_method(name, config.oracle, backbone, closed_form(memory), whole_windows, describe(closed_form(memory)), chunk));
     } else if (name == "adaptive_entropy") {
       out.push_back(adaptive_by_entropy(name, backbone, whole_windows, budget, chunk));
     } else if (name == "focus") {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "focus/compress/compressed_model.h"
 #include "focus/compress/config.h"
 #include "focus/eval/fidelity.h"
 #include "focus/model/backbone.h"
@@ -21,13 +22,17 @@ struct Streamed {
   int64_t kept_entries = 0, kept_bytes = 0, open_bytes = 0;
 };
 
-/// Called with the bases done since the last call; may throw.
-using OnBases = std::function<void(int64_t)>;
+/// Called with the bases done since the last call, and what else there is to say; may throw.
+using OnBases = std::function<void(int64_t bases, const std::string& detail)>;
 
 struct Method {
   std::string name, description;
   std::function<Streamed(const at::Tensor& tokens_BL, const OnBases& on_bases)> stream;
+  int64_t passes = 1;  // times that stream() reports each base as done
 };
+
+/// Through any compressed model, in chunks.
+Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const at::Tensor& tokens_BL, const OnBases& on_bases);
 
 /// The adapter's configuration or `config.memory`, with window_size and k applied; checked.
 compress::MemoryConfig resolve_memory(const FidelityConfig& config);

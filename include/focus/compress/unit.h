@@ -82,6 +82,8 @@ class FocusAdapter : public torch::nn::Module {
  public:
   /// `seed` fixes the initial values. ConfigError: focus.layers names a block that is no attention block.
   FocusAdapter(const model::Backbone& backbone, const MemoryConfig& config, int64_t seed);
+  /// Units made elsewhere, by block, on the devices of their blocks; none of them has Focus states.
+  FocusAdapter(const MemoryConfig& config, std::map<int64_t, std::shared_ptr<FocusUnit>> units);
   const MemoryConfig& config() const { return config_; }
   /// nullptr for a block that is not compressed, or by tables.
   const FocusUnit* unit(int64_t block) const;

@@ -15,6 +15,15 @@
 
 namespace focus::eval {
 
+/// The method 'oracle': Adam on the entries themselves, for each sequence anew.
+struct OracleConfig {
+  int64_t steps = 100;
+  /// Of keys and values relative to the root mean square of the layer's; of betas in nats. Falls to zero along half a cosine.
+  double lr = 0.02;
+  void visit(config::Fields& f);
+  bool operator==(const OracleConfig&) const = default;
+};
+
 /// The configuration of focus-eval fidelity.
 struct FidelityConfig {
   std::string model_config;  // as weights::load_model
@@ -30,8 +39,9 @@ struct FidelityConfig {
   int64_t segments = 8;              // per region
   int64_t length = 8192;             // bases per segment
   double max_n_fraction = 0.1;
-  std::vector<std::string> methods;  // empty = all that apply; "full" is always measured, first
-  int64_t chunk = 0;                 // bases per forward call; 0 = one window
+  std::vector<std::string> methods;  // empty = all that apply but "oracle"; "full" is always measured, first
+  OracleConfig oracle;
+  int64_t chunk = 0;  // bases per forward call; 0 = one window
   int64_t bootstrap_draws = 1000;
   int64_t seed = 42;
   std::string dtype = "fp32";
@@ -43,8 +53,8 @@ struct FidelityConfig {
   void validate() const;
 };
 
-/// full, noise_floor, the other compress::rival_names(), adaptive_entropy, fitted, focus, paper: those that `config` names, or all that
-/// apply. "full" comes first. ConfigError: unknown or repeated names, a method whose adapter is missing.
+/// full, noise_floor, the other compress::rival_names(), adaptive_entropy, fitted, focus, paper, oracle: those that `config` names, or all
+/// that apply but the oracle, which is slow. "full" comes first. ConfigError: unknown or repeated names, a method whose adapter is missing.
 ///   full         every key and value is kept, streamed in chunks: what all others are compared with, itself included
 ///   noise_floor  the plain backbone over the whole segment in one call: what rounding alone does. It needs the memory of one such call.
 ///   rivals       compress::make_rival, each with the bytes that Focus entries would take
@@ -52,6 +62,9 @@ struct FidelityConfig {
 ///   fitted       the closed form without trained parts
 ///   focus        the trained adapter
 ///   paper        the second adapter
+///   oracle       no method but a control: the entries of `fitted`, optimised for the very segment that is measured. What it recovers can
+///   be
+///                held by so many entries; what it does not is lost to their number, or to the optimisation
 std::vector<std::string> fidelity_methods(const FidelityConfig& config);
 
 /// Measures. Segments go one at a time (batch 1), and one method after the other: besides the model and one method's memory, the logits of
