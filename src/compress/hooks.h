@@ -30,6 +30,9 @@ struct HookContext {
   }
 };
 
+/// [kmers] rotary positions of the last base of each of a span's k-mers: where side Focus tokens stand.
+at::Tensor last_positions(const ClosedSpan& span);
+
 /// Focus states of the side stream during one call: they pass from layer to layer beside the bases. All layers of a unit that has such
 /// states close the same k-mers together.
 class SideStates {

@@ -113,9 +113,7 @@ class Pass {
     const auto count = static_cast<int64_t>(s.kmers.size());
     if (unit_->updates_focus_state()) {
       s.focus_x = side_.get(first_kmer, count, c_.adapter->embedding, s.u_BND);
-      std::vector<int64_t> ends;
-      for (const Span& kmer : s.kmers) ends.push_back(kmer.end - 1);
-      s.focus_positions = s.positions.index_select(0, index_tensor(ends, s.positions.device()));
+      s.focus_positions = last_positions(s);
     } else if (focus_x_.defined()) {
       s.focus_x = focus_x_.narrow(1, first_kmer, count);
     }

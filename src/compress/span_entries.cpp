@@ -45,8 +45,8 @@ int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore&
   return std::max<int64_t>(held_by(span, budget, retained, with_beta) - retained.size(), 0);
 }
 
-Tensor future_queries(const ClosedSpan& span) {
-  const Tensor taken = at::arange(0, span.num_bases(), kReferenceStride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
+Tensor future_queries(const ClosedSpan& span, int64_t stride) {
+  const Tensor taken = at::arange(0, span.num_bases(), stride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
   const Tensor queries = span.q.index_select(2, taken).to(compute_options(span.q));
   const Tensor shift = at::full({queries.size(2)}, (span.positions[-1] - span.positions[0] + 1).item<int64_t>(), taken.options());
   return span.attention.rotate(queries, shift).unflatten(1, {span.k.size(1), -1}).flatten(2, 3);

@@ -26,9 +26,9 @@ int64_t held_by(const ClosedSpan& span, const Budget& budget, const EntryStore& 
 /// Of these the ones that may still be added.
 int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta);
 
-/// Stand-ins for the queries of the bases to come: every kReferenceStride-th of the span's own, turned by the span's extent (rotations add
+/// Stand-ins for the queries of the bases to come: every stride-th of the span's own, turned by the span's extent (rotations add
 /// up), so that they stand where the next span's will. All queries that read a key/value head are its references. [B, G, R, E]
-at::Tensor future_queries(const ClosedSpan& span);
+at::Tensor future_queries(const ClosedSpan& span, int64_t stride = kReferenceStride);
 /// q.k/sqrt(E), [B, G, R, n]
 at::Tensor scores_of(const at::Tensor& queries_BGRE, const at::Tensor& k_BGNE);
 

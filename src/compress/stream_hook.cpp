@@ -16,12 +16,6 @@ Tensor attend(const Tensor& q, const EntryStore& retained, int64_t hidden, const
   return ops::memory_attention(q, {past.k, past.v, past.beta}, k, v);
 }
 
-Tensor last_positions(const ClosedSpan& span) {
-  std::vector<int64_t> ends;
-  for (const Span& kmer : span.kmers) ends.push_back(kmer.end - 1);
-  return span.positions.index_select(0, at::tensor(ends, at::kLong).to(span.positions.device()));
-}
-
 /// One call of one layer.
 class Walk {
  public:
@@ -260,6 +254,12 @@ class Walk {
 };
 
 }  // namespace
+
+Tensor last_positions(const ClosedSpan& span) {
+  std::vector<int64_t> ends;
+  for (const Span& kmer : span.kmers) ends.push_back(kmer.end - 1);
+  return span.positions.index_select(0, at::tensor(ends, at::kLong).to(span.positions.device()));
+}
 
 Tensor SideStates::get(int64_t first_kmer, int64_t count, const Tensor& embedding, const Tensor& like_BND) {
   const auto found = states_.find(first_kmer);

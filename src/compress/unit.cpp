@@ -7,13 +7,12 @@
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "focus/ops/shared_heads.h"
+#include "span_entries.h"
 
 namespace focus::compress {
 namespace {
 
 using at::Tensor;
-
-at::TensorOptions wide(const Tensor& like) { return like.options().dtype(like.scalar_type() == at::kDouble ? at::kDouble : at::kFloat); }
 
 Tensor anchor_positions(const ClosedSpan& span, Anchor anchor) {
   std::vector<double> at_positions;
@@ -36,7 +35,7 @@ void set_origin(const ClosedSpan& span, int64_t entries_per_kmer, Entries& entri
 Tensor log_sizes(const ClosedSpan& span, const Tensor& like) {
   std::vector<double> sizes;
   for (const Span& kmer : span.kmers) sizes.push_back(std::log(static_cast<double>(kmer.size())));
-  return at::tensor(sizes, at::kDouble).to(wide(like));
+  return at::tensor(sizes, at::kDouble).to(compute_options(like));
 }
 
 /// [m, kmax] indices of each k-mer's bases and the mask of those that exist.
@@ -120,25 +119,18 @@ FittedUnit::FittedUnit(const FocusConfig& config, const model::BackboneShape& sh
 }
 
 Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
-  const auto options = wide(span.k);
+  const auto options = compute_options(span.k);
   const double scale = 1.0 / std::sqrt(static_cast<double>(span.k.size(-1)));
-  Tensor k = span.k.to(options), v = span.v.to(options), q = span.q.to(options);
+  Tensor k = span.k.to(options), v = span.v.to(options);
   if (!config_.fitted.gradient) {
     k = k.detach();
     v = v.detach();
-    q = q.detach();
   }
   const int64_t bases = span.num_bases(), dim = k.size(-1);
-  // References: rotations add up, so turning the rotated queries by the span's extent puts them one span ahead.
-  const Tensor taken = at::arange(0, bases, config_.fitted.reference_stride, at::TensorOptions().dtype(at::kLong).device(k.device()));
-  const Tensor references = q.index_select(2, taken);
-  const Tensor shift = at::full({references.size(2)}, (span.positions[-1] - span.positions[0] + 1).item<int64_t>(), taken.options());
-  // Every query that reads a head is a reference of that head: a group's queries stand one behind the other.
-  const Tensor ahead = span.attention.rotate(references, shift).unflatten(1, {k.size(1), -1}).flatten(2, 3);  // [B, G, R, E]
-
+  Tensor ahead = future_queries(span, config_.fitted.reference_stride);  // [B, G, R, E]
+  if (!config_.fitted.gradient) ahead = ahead.detach();
   const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;  // [B, G, R, n]
   const auto [index, exists] = kmer_table(span);
-  const int64_t count = index.size(0);
   constexpr double kNothing = -std::numeric_limits<double>::infinity();
   const auto by_kmer = [&, index = index](const Tensor& t) { return t.index_select(-1, index.flatten()).unflatten(-1, index.sizes()); };
   // Share of each base in the span's attention, from log sums: no k-mer can underflow to nothing.
@@ -212,7 +204,7 @@ Summary PaperUnit::summarise(const ClosedSpan& span, const Entries& history) con
     const int64_t begin = config_.paper.focus_sees == FocusSees::kmer ? span.kmers[j].begin : 0;
     visible[static_cast<int64_t>(j)].narrow(0, begin, span.kmers[j].end - begin).fill_(true);
   }
-  const auto bias_options = wide(span.u_BND);
+  const auto bias_options = compute_options(span.u_BND);
   Tensor bias = at::zeros({visible.size(0), bases}, bias_options)
                     .masked_fill_(visible.logical_not().to(bias_options.device()), -std::numeric_limits<double>::infinity());
   if (!history.empty()) {

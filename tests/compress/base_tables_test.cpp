@@ -96,6 +96,52 @@ TEST_F(BaseTablesTest, AddsARowForEachWordBehindTheBase) {
   EXPECT_LT(max_difference(part.second, value.narrow(2, 33, 7)), 1e-6);
 }
 
+/// Plain attention that keeps the values of one block, [n, C].
+class ValueRecorder final : public model::AttentionHook {
+ public:
+  explicit ValueRecorder(int64_t block) : block_(block) {}
+  Tensor mix(const model::AttentionCall& call) override {
+    if (call.block == block_) values = call.attention.project_part(call.u_BLD, 2).flatten(0, 1);
+    return model::attend(call.attention, call.u_BLD, call.position, nullptr);
+  }
+  std::unique_ptr<cache::LayerState> make_state(int64_t) override { return nullptr; }
+  Tensor values;
+
+ private:
+  int64_t block_;
+};
+
+// What the fit says it leaves is what its tables leave, counted base by base; and it is the best that tables can do.
+TEST_F(BaseTablesTest, TheFitIsTheLeastSquaresSolutionAndSaysWhatItLeaves) {
+  const at::NoGradGuard guard;
+  const auto backbone = small_model(at::kFloat);
+  const MemoryConfig c = config(2, 3);
+  const auto adapter = std::make_shared<FocusAdapter>(*backbone, c, 0);
+  const int64_t block = backbone->attention_blocks()[1];
+  BaseTables& tables = *adapter->tables(block);
+  TablesFit fit(*backbone, {{block, &tables}}, c.focus.tables);
+  const Tensor tokens = random_bases(3, 400, 21);
+  fit.add(tokens);
+  const double said = fit.solve().at(block).second;
+  ValueRecorder recorder(block);
+  backbone->forward_embedded(backbone->embed(tokens), nullptr, &recorder);
+  const Tensor codes = base_codes(tokens, backbone->vocabulary());
+  const auto left = [&] {
+    const Tensor predicted = tables.predict(codes, 400).second.transpose(1, 2).flatten(2).flatten(0, 1);
+    return (recorder.values - predicted).pow(2).sum(at::kDouble).item<double>();
+  };
+  const double all = (recorder.values - recorder.values.mean(0, true)).pow(2).sum(at::kDouble).item<double>(), best = left();
+  EXPECT_NEAR(best / all, said, 1e-4);
+  EXPECT_LT(best, all);
+  for (int64_t seed = 0; seed < 5; ++seed) {
+    at::manual_seed(static_cast<uint64_t>(seed));
+    const Tensor before = tables.value.clone();
+    tables.value.add_(at::randn(before.sizes()) * 0.02);
+    EXPECT_GT(left(), best) << seed;
+    tables.value.copy_(before);
+  }
+}
+
 // On the small random model, whose keys are no tables, the fit explains some of them, and what it explains helps.
 TEST_F(BaseTablesTest, TheFitExplainsKeysAndHelps) {
   const at::NoGradGuard guard;

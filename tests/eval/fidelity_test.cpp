@@ -151,9 +151,14 @@ TEST_F(FidelityTest, ChunksChangeNothingButRounding) {
   for (const auto& m : by_window.methods) {
     const auto& a = m.values[static_cast<std::size_t>(Measure::cross_entropy)];
     const auto& b = values(by_hundred, m.name, Measure::cross_entropy);
-    // Rounding that tips a quantised value over to the next step is no larger than the step.
-    const double bound = m.name.starts_with("kv_quant") ? 2e-2 : 1e-3;
-    for (std::size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], bound) << m.name << " " << i;
+    // Rounding may tip a quantised value over to the next step: seldom, and by no more than the step.
+    const bool quantised = m.name.starts_with("kv_quant");
+    std::size_t tipped = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      ASSERT_NEAR(a[i], b[i], quantised ? 5e-3 : 1e-3) << m.name << " " << i;
+      tipped += std::abs(a[i] - b[i]) > 1e-3;
+    }
+    EXPECT_LE(tipped, quantised ? a.size() / 100 : 0) << m.name;
     EXPECT_EQ(m.kept_bytes, method(by_hundred, m.name).kept_bytes) << m.name;
   }
 }
