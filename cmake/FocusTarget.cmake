@@ -1,7 +1,7 @@
 # focus_add_room(NAME ... [NO_TORCH] SOURCES ... [DEPS rooms...] [PRIVATE_LIBS libs...])
 #   One static library per room, with public headers in include/focus/<room>. A room may use only rooms that stand before it in
 #   FOCUS_ROOM_ORDER; focus_check_ladder() reads every #include and every link and stops the configure step where that is broken.
-set(FOCUS_ROOM_ORDER core config kernels ops nn cache model weights compress data metrics train eval infer cli)
+set(FOCUS_ROOM_ORDER core config distributed kernels ops nn cache model weights compress data metrics train eval infer cli)
 set(FOCUS_SIBLING_ROOMS train eval infer)
 set_property(GLOBAL PROPERTY FOCUS_ROOMS "")
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Kills a training run (SIGKILL) at random and at chosen moments, resumes it each time, and compares its end with an uninterrupted run.
 
-  scripts/kill_loop.py [--bin build/cpu-release/bin] [--kills 50] [--seed 1] [--ranks 1] [--steps 30] [--keep FOLDER] [--set path=value ...]
+  scripts/kill_loop.py [--bin build/cpu-release/bin] [--kills 50] [--seed 1] [--ranks 1] [--steps 30] [--one-run] [--keep FOLDER] [--set path=value ...]
 
 The run trains an adapter for the embedded model. Moments: anywhere, at the start (before a first checkpoint too), while a checkpoint's
 temporary folder is written, when it is about to be renamed, in its rotation, right after a metrics line, in a validation, and between the last
-checkpoint and the result. A run that reaches its end before enough kills is compared, and another begins. Compared byte for byte: the
+checkpoint and the result. A run that reaches its end before enough kills is compared, and another begins; with --one-run that is a failure:
+all kills then hit one run, whose --steps must be enough, the last of them between its last checkpoint and its result. Compared byte for byte: the
 adapters, every file of every checkpoint, metrics.jsonl without its fields of time and memory; and no step may occur twice in the TensorBoard
 file. With --ranks N every start is N processes, of which a random one is killed; the others must end by themselves. Exit status 0: all
 equal. Needs only Python's standard library.
@@ -28,6 +29,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VOLATILE = {"bases_per_second", "seconds_left", "peak_resident_bytes", "peak_device_bytes"}
 MOMENTS = ["any", "start", "writing", "rename", "rotation", "metrics", "validation", "result"]
 TIMEOUT = 300
+LONGEST_LIFE = 4.0  # seconds from a start to a kill anywhere, when all kills are to hit one run
 CONFIG = {
     "task": "adapter", "model_config": "configs/models/focus-small.yml", "model_checkpoint": "data/model/focus-small.pt",
     "window": {"size": 128}, "focus": {"k": 32}, "data": {"sources": [{"fasta": "data/human_chr22_20-21M.fa.gz", "regions": ["22:20000001-21000000:1-300,000"]}]},
@@ -208,6 +210,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--steps", type=int, default=CONFIG["stages"][0]["steps"], help="of the first stage; the second has 10")
+    parser.add_argument("--one-run", action="store_true", help="all kills hit the same run")
     parser.add_argument("--keep", help="folder for the runs, which then stay")
     parser.add_argument("--set", action="append", default=[], help="override a setting of the run")
     options = parser.parse_args()
@@ -228,6 +231,8 @@ def main():
         if any(codes):
             raise SystemExit(f"the uninterrupted run ended with {codes}; see {whole}.log")
         lifetime = time.monotonic() - began
+        if options.one_run:
+            lifetime = min(lifetime, LONGEST_LIFE)
         kills = collections.Counter()
         compared = starts = 0
         queue = []
@@ -236,10 +241,11 @@ def main():
             ended = False
             while not ended:
                 if not queue:
-                    queue = MOMENTS[:]
+                    queue = [moment for moment in MOMENTS if not (options.one_run and moment == "result")]
                     dice.shuffle(queue)
-                enough = sum(kills.values()) >= options.kills
-                moment = "never" if enough else queue.pop()
+                left = options.kills - sum(kills.values())
+                enough = left <= 0
+                moment = "never" if enough else "result" if options.one_run and left == 1 else queue.pop()
                 if enough:
                     codes = Run(options, resumed, config).wait()
                     if any(codes):
@@ -257,6 +263,10 @@ def main():
                 return 1
             if sum(kills.values()) >= options.kills:
                 break
+            if options.one_run:
+                options.keep = folder
+                print(f"the run came to its end after {sum(kills.values())} kills in {starts} starts; ask for more --steps")
+                return 1
         print(f"{sum(kills.values())} kills in {starts} starts ({', '.join(f'{kills[m]} {m}' for m in MOMENTS if kills[m])}), {options.ranks} rank(s), "
               f"{compared} resumed runs of {sum(stage['steps'] for stage in CONFIG['stages'])} steps, {time.monotonic() - began:.0f} s: every one equals the uninterrupted run")
         return 0

@@ -14,7 +14,6 @@
 #include "focus/core/units.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/model/placement.h"
-#include "focus/train/trainer.h"
 
 namespace focus::cli {
 namespace {
@@ -116,7 +115,7 @@ void run_bench(const BenchCommand& c) {
   if (c.prefill < 1 || c.repeats < 1) fail<ConfigError>("--prefill and --repeats must be at least 1");
   const std::string device = model::resolve_devices(c.common.device);
   const auto begin = Clock::now();
-  const weights::LoadedModel loaded = weights::load_model(c.model_config, c.checkpoint, train::pick_dtype(c.common.dtype), device, c.fp8);
+  const weights::LoadedModel loaded = weights::load_model(c.model_config, c.checkpoint, model::parse_dtype(c.common.dtype), device, c.fp8);
   line("open_s", rounded(seconds_since(begin)));
   model::Backbone& model = *loaded.model;
   const Work work = work_of(model);

@@ -1,4 +1,5 @@
 #include <iostream>
+#include <optional>
 
 #include "common.h"
 #include "focus/core/error.h"
@@ -6,7 +7,7 @@
 #include "focus/eval/report.h"
 #include "focus/eval/report_folder.h"
 #include "focus/model/placement.h"
-#include "focus/train/trainer.h"
+#include "rank_options.h"
 
 namespace focus::cli {
 namespace {
@@ -42,15 +43,23 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   if (!c.common.dtype.empty()) config.dtype = c.common.dtype;
   if (c.common.seed >= 0) config.seed = c.common.seed;
   if (c.common.threads >= 0) config.threads = c.common.threads;
-  apply_common_options(c.common, config.threads);
+  const auto environment = distributed::read_rank_environment();
+  CommonOptions common = c.common;
+  apply_rank(environment, config.threads, config.device, common);
+  apply_common_options(common, config.threads);
   config.validate();
   const std::string device = model::resolve_devices(config.device);
-  const auto dtype = train::pick_dtype(config.dtype);
-  eval::ReportFolder folder(c.output, c.force);
-  eval::FidelityResult result = eval::run_fidelity(config, device, dtype);
+  const auto dtype = model::parse_dtype(config.dtype);
+  std::optional<eval::ReportFolder> folder;
+  if (environment.rank == 0) folder.emplace(c.output, c.force);
+  const auto ranks =
+      distributed::join_ranks(environment, model::first_device(device),
+                              {.answer_seconds = config.rank_timeout_seconds, .advice = "No report was written; start all ranks again"});
+  eval::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
+  if (!folder) return;
   result.provenance["command_line"] = command_line;
-  eval::write_fidelity_report(result, folder.temporary());
-  folder.commit();
+  eval::write_fidelity_report(result, folder->temporary());
+  folder->commit();
   std::cout << eval::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string() << std::endl;
 }
 

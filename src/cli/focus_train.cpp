@@ -1,8 +1,4 @@
-#include <ATen/detail/CUDAHooksInterface.h>
-
-#include <algorithm>
 #include <iostream>
-#include <thread>
 
 #include "common.h"
 #include "focus/core/error.h"
@@ -12,24 +8,7 @@
 #include "focus/train/run_plan.h"
 #include "focus/train/trainer.h"
 #include "pack_command.h"
-
-namespace {
-
-/// Ranks of one machine share its cores and take a GPU each; only rank 0 reports progress.
-void apply_rank(const focus::train::RankEnvironment& environment, focus::train::TrainConfig& config, focus::cli::CommonOptions& common) {
-  if (environment.size == 1) return;
-  if (environment.rank > 0) common.quiet = true;
-  focus::log::set_label(focus::concat("rank ", environment.rank, ": "));
-  if (config.threads == 0 && common.threads <= 0)
-    config.threads = std::max<int64_t>(1, static_cast<int64_t>(std::thread::hardware_concurrency()) / environment.local_size);
-  if (common.threads == 0) common.threads = -1;
-  config.device = focus::model::resolve_devices(config.device);
-  // A launcher may show each rank one GPU only, which then is cuda:0 for all of them.
-  const int64_t num_devices = at::detail::getCUDAHooks().deviceCount();
-  if (config.device == "cuda:0" && num_devices > 1) config.device = focus::concat("cuda:", environment.local_rank % num_devices);
-}
-
-}  // namespace
+#include "rank_options.h"
 
 int main(int argc, char** argv) {
   using namespace focus;
@@ -60,13 +39,16 @@ int main(int argc, char** argv) {
     if (!common.device.empty()) config.device = common.device;
     if (!common.dtype.empty()) config.dtype = common.dtype;
     if (common.seed >= 0) config.seed = common.seed;
-    const train::RankEnvironment environment = train::read_rank_environment();
-    apply_rank(environment, config, common);
+    const auto environment = distributed::read_rank_environment();
+    cli::apply_rank(environment, config.threads, config.device, common);
     cli::apply_common_options(common, config.threads);
     config.validate();
     if (output.empty() && !dry_run) fail<ConfigError>("--output is missing: name the run's folder");
-    const at::Device device = train::pick_device(config.device);
-    const auto ranks = train::join_ranks(dry_run ? train::RankEnvironment() : environment, device, config.rank_timeout_seconds);
+    const at::Device device = model::first_device(model::resolve_devices(config.device));
+    const auto ranks = distributed::join_ranks(dry_run ? distributed::RankEnvironment() : environment, device,
+                                               {.meet_seconds = config.rank_timeout_seconds,
+                                                .answer_seconds = config.rank_timeout_seconds,
+                                                .advice = "Continue from the last checkpoint with --resume"});
     const auto task = train::make_task(config, device);
     if (dry_run) {
       if (environment.rank == 0) std::cout << config::to_json(config) << "\n" << train::describe_run(config, *task, environment.size);

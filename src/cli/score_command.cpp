@@ -16,7 +16,6 @@
 #include "focus/data/region.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/model/placement.h"
-#include "focus/train/trainer.h"
 #include "focus/weights/checkpoint.h"
 #include "table.h"
 
@@ -130,7 +129,7 @@ CLI::App* add_score(CLI::App& app, ScoreCommand& c) {
 void run_score(const ScoreCommand& c, const std::string& command_line) {
   apply_common_options(c.common, 0);
   check(c);
-  const at::ScalarType dtype = train::pick_dtype(c.common.dtype);
+  const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
   const std::string device = model::resolve_devices(c.common.device);
 
   // Input and outputs first: that takes a moment, loading the model and scoring may take long.

@@ -14,7 +14,6 @@
 #include "focus/core/version.h"
 #include "focus/infer/score.h"
 #include "focus/model/placement.h"
-#include "focus/train/trainer.h"
 #include "table.h"
 
 namespace focus::cli {
@@ -100,7 +99,7 @@ CLI::App* add_selftest(CLI::App& app, SelftestCommand& c) {
 
 void run_selftest(const SelftestCommand& c, const std::string& command_line) {
   apply_common_options(c.common, 0);
-  const at::ScalarType dtype = train::pick_dtype(c.common.dtype);
+  const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
   const std::string device = model::resolve_devices(c.common.device);
   const std::optional<Expectation> wanted = expected(c);
   const auto sequences = data::read_sequences(c.sequences, c.format);

@@ -1,13 +1,13 @@
 #include "focus/eval/fidelity.h"
 
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 
+#include <algorithm>
 #include <chrono>
 #include <limits>
-#include <span>
 
 #include "fidelity_methods.h"
+#include "fidelity_ranks.h"
 #include "focus/compress/unit.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
@@ -18,8 +18,8 @@
 #include "focus/data/region.h"
 #include "focus/data/segments.h"
 #include "focus/data/tokenizer.h"
-#include "focus/metrics/divergence.h"
 #include "focus/weights/checkpoint.h"
+#include "measure.h"
 
 namespace focus::eval {
 namespace {
@@ -27,57 +27,6 @@ namespace {
 using at::Tensor;
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-/// The whole vocabulary and A, C, G, T of one row.
-struct Row {
-  metrics::Distribution all, acgt;
-  void assign(std::span<const float> logits, std::span<const int32_t> bases) {
-    all.assign(logits);
-    acgt.assign(logits, bases);
-  }
-};
-
-/// A segment as a model reads it.
-struct Input {
-  std::vector<uint8_t> letters;
-  std::vector<int64_t> tokens;
-  std::span<const int32_t> bases;  // tokens of A, C, G, T
-};
-
-/// Compares every position of a segment with the full memory's and stores the values at `offset`. Position p predicts token p + 1.
-void measure(const Tensor& full_LV, const Tensor& logits_LV, const Input& input, const std::string& where, MethodResult& out,
-             int64_t offset) {
-  const auto vocabulary = static_cast<std::size_t>(full_LV.size(1));
-  const auto positions = static_cast<int64_t>(input.tokens.size()) - 1;
-  const float *full = full_LV.const_data_ptr<float>(), *own = logits_LV.const_data_ptr<float>();
-  at::parallel_for(0, positions, 64, [&](int64_t begin, int64_t end) {
-    Row p, q;
-    for (int64_t i = begin; i < end; ++i) {
-      const auto set = [&](Measure m, double value) {
-        out.values[static_cast<std::size_t>(m)][static_cast<std::size_t>(offset + i)] = static_cast<float>(value);
-      };
-      const auto next = static_cast<std::size_t>(i) + 1;
-      if (!data::is_acgt(input.letters[next])) continue;
-      const std::span<const float> full_row(full + static_cast<std::size_t>(i) * vocabulary, vocabulary),
-          row(own + static_cast<std::size_t>(i) * vocabulary, vocabulary);
-      try {
-        p.assign(full_row, input.bases);
-        q.assign(row, input.bases);
-      } catch (const CheckFailed& e) {
-        fail<CheckFailed>(where, ", position ", i + 1, ": ", e.what());
-      }
-      const metrics::Divergences all = metrics::compare(p.all, q.all);
-      set(Measure::kl, all.kl);
-      set(Measure::l1, all.l1);
-      set(Measure::l2, all.l2);
-      set(Measure::hellinger, all.hellinger);
-      set(Measure::js, all.js);
-      set(Measure::cross_entropy, q.all.log_sum_exp() - static_cast<double>(row[static_cast<std::size_t>(input.tokens[next])]));
-      set(Measure::kl_acgt, metrics::compare(p.acgt, q.acgt).kl);
-      set(Measure::top1_agreement, p.all.top1() == q.all.top1() ? 1.0 : 0.0);
-    }
-  });
-}
 
 data::SegmentSample draw(const FidelityConfig& config) {
   const data::FastaFile fasta(config.fasta);
@@ -140,9 +89,41 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Memory
   return out;
 }
 
+/// Streams one segment through every method and measures it.
+void measure_segment(const FidelityConfig& config, const model::Backbone& backbone, const std::vector<Method>& methods,
+                     const data::SampledSegment& segment, int64_t index, FidelityResult& out, const OnBases& on_progress) {
+  const model::Vocabulary& vocabulary = backbone.vocabulary();
+  Input input;
+  input.letters = data::encode(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask, segment.name, segment.begin);
+  input.tokens = vocabulary.encode(input.letters, segment.name, segment.begin);
+  input.bases = vocabulary.bases;
+  const Tensor tokens_BL = at::tensor(input.tokens, at::kLong).unsqueeze(0).to(backbone.device());
+  const std::string where = data::format_region({segment.name, segment.begin, segment.begin + config.length});
+  Tensor full;
+  for (std::size_t m = 0; m < methods.size(); ++m) {
+    const auto on_bases = [&](int64_t count, const std::string& detail) {
+      on_progress(count, detail.empty() ? methods[m].name : concat(methods[m].name, " (", detail, ")"));
+      if (interrupt_requested()) fail<Interrupted>("interrupted; no report was written");
+    };
+    const auto start = std::chrono::steady_clock::now();
+    const Streamed streamed = methods[m].stream(tokens_BL, on_bases);
+    MethodResult& result = out.methods[m];
+    result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.kept_entries = std::max(result.kept_entries, streamed.kept_entries);
+    result.kept_bytes = std::max(result.kept_bytes, streamed.kept_bytes);
+    result.open_bytes = std::max(result.open_bytes, streamed.open_bytes);
+    if (m == 0) full = streamed.logits_LV;
+    measure(full, streamed.logits_LV, input, concat("method '", methods[m].name, "', segment ", where), result, index * out.positions);
+  }
+}
+
 }  // namespace
 
 FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype) {
+  return run_fidelity(config, device, dtype, *distributed::one_rank());
+}
+
+FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype, distributed::Ranks& ranks) {
   config.validate();
   const at::NoGradGuard no_grad;
   const compress::MemoryConfig memory = resolve_memory(config);
@@ -163,51 +144,36 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
         "Focus does");
   const data::SegmentSample sample = draw(config);
   const weights::LoadedModel loaded = weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
+  require_same_run(ranks, config, sample, loaded.digest);
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
   FidelityResult out = describe_run(config, memory, plan, sample, methods);
   add_provenance(config, loaded, device, out);
 
   const auto num_segments = sample.segments.size();
+  const int64_t num_ranks = ranks.size(), rounds = (static_cast<int64_t>(num_segments) + num_ranks - 1) / num_ranks;
+  if (ranks.is_first() && num_ranks > static_cast<int64_t>(num_segments))
+    log::warn(concat(num_ranks, " ranks share ", num_segments, " segment(s): the others only wait"));
   int64_t passes = 0;
   for (const Method& method : methods) passes += method.passes;
   Progress progress({.label = "fidelity",
                      .unit = "bases",
-                     .total = static_cast<int64_t>(num_segments) * passes * config.length,
+                     .total = rounds * passes * config.length,
                      .start = 0,
                      .is_terminal = {},
                      .write_terminal = {},
                      .write_line = {},
                      .now_seconds = {}});
   for (std::size_t s = 0; s < num_segments; ++s) {
-    const data::SampledSegment& segment = sample.segments[s];
-    const model::Vocabulary& vocabulary = loaded.model->vocabulary();
-    Input input;
-    input.letters = data::encode(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask, segment.name, segment.begin);
-    input.tokens = vocabulary.encode(input.letters, segment.name, segment.begin);
-    input.bases = vocabulary.bases;
-    const Tensor tokens_BL = at::tensor(input.tokens, at::kLong).unsqueeze(0).to(loaded.model->device());
-    Tensor full;
-    for (std::size_t m = 0; m < methods.size(); ++m) {
-      const std::string note = concat(methods[m].name, ", segment ", s + 1, " of ", num_segments);
-      const auto on_bases = [&](int64_t count, const std::string& detail) {
-        progress.advance(count, detail.empty() ? note : concat(note, ", ", detail));
-        if (interrupt_requested()) fail<Interrupted>("interrupted; no report was written");
-      };
-      const auto start = std::chrono::steady_clock::now();
-      const Streamed streamed = methods[m].stream(tokens_BL, on_bases);
-      MethodResult& result = out.methods[m];
-      result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      result.kept_entries = std::max(result.kept_entries, streamed.kept_entries);
-      result.kept_bytes = std::max(result.kept_bytes, streamed.kept_bytes);
-      result.open_bytes = std::max(result.open_bytes, streamed.open_bytes);
-      if (m == 0) full = streamed.logits_LV;
-      measure(full, streamed.logits_LV, input,
-              concat("method '", methods[m].name, "', segment ",
-                     data::format_region({segment.name, segment.begin, segment.begin + config.length})),
-              result, static_cast<int64_t>(s) * out.positions);
+    if (is_own(ranks, s)) {
+      const std::string note = concat("segment ", s + 1, " of ", num_segments);
+      measure_segment(config, *loaded.model, methods, sample.segments[s], static_cast<int64_t>(s), out,
+                      [&](int64_t count, const std::string& method) { progress.advance(count, concat(method, ", ", note)); });
     }
+    // A rank that was lost is noticed here, not when all the work is done.
+    if (static_cast<int64_t>(s + 1) % num_ranks == 0) ranks.barrier();
   }
   progress.finish();
+  merge(ranks, out);
   return out;
 }
 

@@ -86,7 +86,8 @@ void FidelityConfig::visit(config::Fields& f) {
   f.choice("fp8", fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
            "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
   f.text("device", device, "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
-  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores");
+  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores, shared out among the ranks of a machine");
+  f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24}, "several ranks: how long one that is done waits for the others");
 }
 
 std::vector<std::string> fidelity_methods(const FidelityConfig& config) {

@@ -108,4 +108,10 @@ std::string resolve_devices(const std::string& text) {
 
 at::Device first_device(const std::string& text) { return parse(text).front().device; }
 
+at::ScalarType parse_dtype(const std::string& text) {
+  if (text == "fp32") return at::kFloat;
+  if (text == "bf16") return at::kBFloat16;
+  fail<ConfigError>("dtype '", text, "': expected fp32 or bf16");
+}
+
 }  // namespace focus::model

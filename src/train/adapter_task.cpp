@@ -23,7 +23,7 @@ class AdapterTask final : public Task {
  public:
   explicit AdapterTask(const TrainConfig& config)
       : config_(config),
-        loaded_(weights::load_model(config.model_config, config.model_checkpoint, pick_dtype(config.dtype),
+        loaded_(weights::load_model(config.model_config, config.model_checkpoint, model::parse_dtype(config.dtype),
                                     model::resolve_devices(config.device), config.fp8)),
         adapted_(model::adapt(loaded_.model, config.adapt, config.seed)),
         adapter_(std::make_shared<compress::FocusAdapter>(*adapted_.backbone, config.memory, config.seed)),

@@ -1,7 +1,5 @@
 #include <algorithm>
 
-#include "focus/core/error.h"
-#include "focus/model/placement.h"
 #include "focus/train/trainer.h"
 
 namespace focus::train {
@@ -20,14 +18,6 @@ Batch make_batch(const std::vector<data::Sample>& samples, const model::Vocabula
     std::copy(sample.copy_offset.begin(), sample.copy_offset.end(), batch.copy_offset.mutable_data_ptr<int32_t>() + r * columns);
   }
   return {batch.tokens.to(device), batch.weights.to(device), batch.copy_offset.to(device)};
-}
-
-at::Device pick_device(const std::string& name) { return model::first_device(model::resolve_devices(name)); }
-
-at::ScalarType pick_dtype(const std::string& name) {
-  if (name == "fp32") return at::kFloat;
-  if (name == "bf16") return at::kBFloat16;
-  fail<ConfigError>("dtype '", name, "': expected fp32 or bf16");
 }
 
 }  // namespace focus::train

@@ -19,7 +19,7 @@ int64_t bits_of(const at::Tensor& tensor) {
 
 }  // namespace
 
-void sum_gradients(Ranks& ranks, const std::vector<Parameter>& parameters) {
+void sum_gradients(distributed::Ranks& ranks, const std::vector<Parameter>& parameters) {
   if (ranks.size() == 1) return;
   std::vector<double> defined;
   for (const Parameter& parameter : parameters) defined.push_back(parameter.tensor.grad().defined() ? 1 : 0);
@@ -34,7 +34,7 @@ void sum_gradients(Ranks& ranks, const std::vector<Parameter>& parameters) {
   ranks.all_reduce_sum(gradients);
 }
 
-void sum_losses(Ranks& ranks, double& loss, std::map<std::string, double>& parts) {
+void sum_losses(distributed::Ranks& ranks, double& loss, std::map<std::string, double>& parts) {
   std::vector<double> values = {loss};
   for (const auto& [name, value] : parts) values.push_back(value);
   values = ranks.sum(values);
@@ -43,7 +43,7 @@ void sum_losses(Ranks& ranks, double& loss, std::map<std::string, double>& parts
   for (auto& [name, value] : parts) value = values[i++];
 }
 
-void require_same_parameters(Ranks& ranks, const std::vector<Parameter>& parameters) {
+void require_same_parameters(distributed::Ranks& ranks, const std::vector<Parameter>& parameters) {
   if (ranks.size() == 1) return;
   const at::NoGradGuard no_grad;
   std::vector<int64_t> own;

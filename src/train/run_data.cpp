@@ -1,7 +1,6 @@
 #include "run_data.h"
 
 #include <algorithm>
-#include <bit>
 
 #include "focus/core/error.h"
 #include "focus/data/region.h"
@@ -10,12 +9,6 @@ namespace focus::train {
 namespace {
 
 constexpr int64_t kMaxDescribed = 8;
-
-int64_t hash_of(const std::string& text) {
-  uint64_t hash = 14695981039346656037U;
-  for (const char byte : text) hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211U;
-  return std::bit_cast<int64_t>(hash);
-}
 
 std::string letters_of(const data::Sample& sample) { return {sample.letters.begin(), sample.letters.end()}; }
 
@@ -56,7 +49,7 @@ void require_splittable(const TrainConfig& config, int64_t num_ranks) {
                     " ranks; set accumulation to ", next, " or another multiple of ", num_ranks, ", or start another number of ranks");
 }
 
-void require_same_run(const TrainConfig& config, const std::string& identity, Ranks& ranks) {
+void require_same_run(const TrainConfig& config, const std::string& identity, distributed::Ranks& ranks) {
   int64_t longest = 0;
   if (config.task == TaskKind::adapter && config.memory.focus.unit == compress::UnitKind::tables)
     longest = config.memory.focus.tables.fit_length;
@@ -65,20 +58,11 @@ void require_same_run(const TrainConfig& config, const std::string& identity, Ra
   std::string drawn = letters_of(data::SequenceSampler(config.data, seed).sample(0, longest));
   if (config.validation.every > 0)
     drawn += letters_of(data::SequenceSampler(config.validation.data, seed).sample(0, config.validation.length));
-  if (ranks.size() == 1) return;
   TrainConfig shared = config;  // what is each rank's own affair left out
   shared.device.clear();
   shared.threads = 0;
-  const std::vector<int64_t> own = {hash_of(config::to_json(shared)), hash_of(identity), hash_of(drawn)};
-  const std::vector<int64_t> first = ranks.from_first(own);
-  const std::vector<double> differs =
-      ranks.sum({own[0] == first[0] ? 0.0 : 1.0, own[1] == first[1] ? 0.0 : 1.0, own[2] == first[2] ? 0.0 : 1.0});
-  const char* const what[] = {"settings", "backbone", "training or validation data"};
-  for (std::size_t i = 0; i < differs.size(); ++i) {
-    if (differs[i] > 0)
-      fail<ConfigError>(differs[i], " of ", ranks.size(), " ranks have another ", what[i],
-                        " than rank 0; start all with the same command and the same files");
-  }
+  distributed::require_agreement(ranks,
+                                 {{"settings", config::to_json(shared)}, {"backbone", identity}, {"training or validation data", drawn}});
 }
 
 }  // namespace focus::train

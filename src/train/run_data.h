@@ -6,8 +6,8 @@
 #include <string>
 
 #include "focus/data/sampler.h"
+#include "focus/distributed/ranks.h"
 #include "focus/train/config.h"
-#include "focus/train/ranks.h"
 
 namespace focus::train {
 
@@ -27,6 +27,6 @@ void require_splittable(const TrainConfig& config, int64_t num_ranks);
 
 /// Draws one sequence of each kind, so that data too short for the longest stage are reported before there is a run folder, and compares
 /// settings, backbone and drawn sequences with rank 0's. DataError; ConfigError where ranks differ.
-void require_same_run(const TrainConfig& config, const std::string& identity, Ranks& ranks);
+void require_same_run(const TrainConfig& config, const std::string& identity, distributed::Ranks& ranks);
 
 }  // namespace focus::train

@@ -62,7 +62,7 @@ RunPosition apply_checkpoint(const Checkpoint& checkpoint, const std::string& id
   return RunPosition::from_state(checkpoint.state);
 }
 
-void share_state(Ranks& ranks, RunPosition& position, AdamW& optimizer) {
+void share_state(distributed::Ranks& ranks, RunPosition& position, AdamW& optimizer) {
   if (ranks.size() == 1) return;
   position = RunPosition::unpack(ranks.from_first(position.pack()));
   std::vector<at::Tensor> tensors;

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "focus/distributed/ranks.h"
 #include "focus/train/checkpoint.h"
 #include "focus/train/optimizer.h"
-#include "focus/train/ranks.h"
 
 namespace focus::train {
 
@@ -41,6 +41,6 @@ RunPosition apply_checkpoint(const Checkpoint& checkpoint, const std::string& id
 void assign_parameters(const std::map<std::string, at::Tensor>& loaded, const AdamW& optimizer, const std::string& where);
 
 /// Rank 0's position, parameters and optimizer state become everybody's.
-void share_state(Ranks& ranks, RunPosition& position, AdamW& optimizer);
+void share_state(distributed::Ranks& ranks, RunPosition& position, AdamW& optimizer);
 
 }  // namespace focus::train

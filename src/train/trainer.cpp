@@ -12,6 +12,7 @@
 #include "focus/core/log.h"
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
+#include "focus/model/placement.h"
 #include "gradient_sum.h"
 #include "run_data.h"
 #include "run_position.h"
@@ -29,8 +30,9 @@ class Loop {
   Loop(const TrainConfig& config, Task& task, const TrainerOptions& options)
       : config_(config),
         task_(task),
-        ranks_(options.ranks != nullptr ? *options.ranks : one_rank()),
-        device_(pick_device(config.device)),
+        alone_(distributed::one_rank()),
+        ranks_(options.ranks != nullptr ? *options.ranks : *alone_),
+        device_(model::first_device(model::resolve_devices(config.device))),
         optimizer_(task.parameters(), config.optimizer) {
     for (const StageConfig& stage : config.stages) {
       total_steps_ += stage.steps;
@@ -86,11 +88,6 @@ class Loop {
   }
 
  private:
-  static Ranks& one_rank() {
-    static const std::unique_ptr<Ranks> one = join_ranks({}, at::kCPU, 1);
-    return *one;
-  }
-
   /// Whether a signal has reached any rank. All ranks then know of it, and end at the same step with the same exit code.
   bool signalled() {
     const int own = interrupt_signal();
@@ -261,7 +258,8 @@ class Loop {
 
   const TrainConfig& config_;
   Task& task_;
-  Ranks& ranks_;
+  std::unique_ptr<distributed::Ranks> alone_;
+  distributed::Ranks& ranks_;
   at::Device device_;
   AdamW optimizer_;
   std::unique_ptr<RunRecord> record_;  // rank 0

@@ -9,7 +9,6 @@ import pickle
 import re
 import resource
 import shutil
-import shlex
 import signal
 import struct
 import subprocess
@@ -18,8 +17,6 @@ import time
 import zipfile
 
 from support import BIN, SOURCE, USAGE, DATA, MODEL, INTERRUPTED, PROGRAMS, bases, write, read, fasta, safetensors, ProgramTest, main
-
-REPORT_FILES = ["by_offset.tsv", "by_position.tsv", "report.html", "segments.tsv", "summary.json", "summary.tsv", "values.h5"]
 
 
 class Bomb:
@@ -209,112 +206,6 @@ class CliTest(ProgramTest):
         # An adapter belongs to one backbone.
         self.assert_clear(self.fidelity("-c", self.fidelity_config(model_config="", model_checkpoint=folder, window={}, focus={}),
                                         "--adapter", self.path("bytes"), "-o", self.path("report")), MODEL, "another backbone")
-
-    # focus-eval fidelity
-
-    def fidelity(self, *args, **options):
-        return self.run_program("focus-eval", "fidelity", "-q", *args, **options)
-
-    def fidelity_config(self, **changes):
-        settings = {
-            "model_config": self.config, "model_checkpoint": self.checkpoint, "fasta": self.genome([("one", bases(2000))]),
-            "window": {"size": 32}, "focus": {"k": 8}, "segments": 2, "length": 100, "bootstrap_draws": 20, "threads": 1, "device": "cpu",
-        }
-        settings.update(changes)
-        return write(self.path("eval.json"), json.dumps(settings))
-
-    def assert_no_report(self):
-        self.assertEqual([name for name in os.listdir(self.folder) if name.startswith("report")], [])
-
-    def test_fidelity_without_arguments(self):
-        self.assert_clear(self.run_program("focus-eval", "fidelity"), USAGE, "model_config")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config()), USAGE, "--output")
-        self.assertIn("bootstrap_draws", self.assert_ok(self.run_program("focus-eval", "fidelity", "--help-config")))
-
-    def test_fidelity_config_errors(self):
-        report = ["-o", self.path("report")]
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(segmnets=3), *report), USAGE, "eval.json", "segmnets", '"segments"')
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "focus.rnak=3", *report), USAGE, "focus.rnak", "focus.rank")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(length="long"), *report), USAGE, "eval.json", "length", "long")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(methods=["full", "slidng"]), *report), USAGE, "slidng", "did you mean 'sliding'", "state_only", "mean_pool", "fitted")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(methods=["full", "focus"]), *report), USAGE, "'focus'", "adapter")
-        self.assert_no_report()
-
-    def test_fidelity_k_larger_than_window(self):
-        report = ["-o", self.path("report")]
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(focus={"k": 33}), *report), USAGE, "focus.k", "33", "window.size", "32")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "focus.k=33", *report), USAGE, "focus.k", "33", "window.size", "32")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--set", "window.size=7", *report), USAGE, "focus.k", "8", "window.size", "7")
-        self.assert_no_report()
-
-    def test_fidelity_missing_files(self):
-        report = ["-o", self.path("report")]
-        self.assert_clear(self.fidelity("-c", self.path("none.json"), *report), USAGE, "none.json")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(model_config=self.path("none.yml")), *report), USAGE, "none.yml")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--fasta", self.path("none.fa"), *report), DATA, "none.fa")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(regions=["none.bed"]), *report), DATA, "none.bed")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(model_checkpoint=self.path("none.pt")), *report), MODEL, "none.pt")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--adapter", self.path("none.safetensors"), *report), MODEL, "none.safetensors")
-        os.mkdir(self.path("empty"))
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(), "--adapter", self.path("empty"), *report), MODEL, "empty", "adapter.safetensors")
-        self.assert_no_report()
-
-    def test_fidelity_regions(self):
-        report = ["-o", self.path("report")]
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(regions=["one:1900-2001"]), *report), DATA, "one:1900-2001", "2000 bases")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(regions=["chrone"]), *report), DATA, "chrone", "'one'")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(regions=["one:1-99"]), *report), DATA, "100 bases", "genome.fa", "shorter")
-        self.assert_no_report()
-
-    def test_fidelity_adapter_of_another_backbone(self):
-        adapter = self.train_config(task="adapter", model_config=self.config, model_checkpoint=self.checkpoint, window={"size": 32}, focus={"k": 8},
-                                    stages=[{"length": 100, "steps": 1}])
-        self.assert_ok(self.train("-q", "-c", adapter, "-o", self.path("adapter")))
-        self.assert_ok(self.train("-q", "-c", self.train_config(model_config=self.config, stages=[{"length": 64, "steps": 1}]), "-o", self.path("backbone")))
-        config = self.fidelity_config(window={}, focus={}, methods=["focus"])
-        args = ["--adapter", self.path("adapter"), "-o", self.path("report")]
-        other = "model_checkpoint=" + self.path("backbone", "model.pt")
-        self.assert_clear(self.fidelity("-c", config, "--set", other, *args), MODEL, "adapter.safetensors", "another backbone")
-        self.assert_clear(self.fidelity("-c", config, "--set", "focus.k=33", *args), USAGE, "focus.k", "33", "window.size", "32")
-        self.assert_no_report()
-        self.assertRegex(self.assert_ok(self.fidelity("-c", config, *args)), r"(?m)^focus ")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(focus={"rank": 4}), *args, "--force"), USAGE, "focus.k", "window.size", "adapter")
-
-    def test_fidelity_report(self):
-        report = self.path("report of 'one'")
-        done = self.fidelity("-c", self.fidelity_config(), "-o", report)
-        lines = self.assert_ok(done).splitlines()
-        self.assertEqual(done.stderr, "")
-        self.assertEqual(lines[-1], os.path.join(report, "report.html"))
-        self.assertIn("2 segment(s) of 100 bases, window 32, k 8", lines[0])
-        methods = ["full", "noise_floor", "state_only", "sliding", "sinks", "strided", "random", "snapkv", "expected_attention", "heavy",
-                   "kv_quant_int8", "kv_quant_int4", "kv_quant_int8_full", "kv_quant_int4_full", "mean_pool", "mean_pool_nobeta", "window_mass",
-                   "heavy_fitted", "attention_match", "adaptive", "multires", "adaptive_entropy", "fitted"]
-        self.assertEqual([line.split()[0] for line in lines[1:-1]], ["method"] + methods)
-        self.assertEqual(sorted(os.listdir(report)), REPORT_FILES)
-        summary = json.loads(read(os.path.join(report, "summary.json")))
-        self.assertEqual([method["name"] for method in summary["methods"]], methods)
-        self.assertEqual(summary["config"]["segments"], 2)
-        self.assertEqual(shlex.split(summary["provenance"]["command_line"]), done.args)
-        html = read(os.path.join(report, "report.html")).decode()
-        self.assertTrue(html.startswith("<!DOCTYPE html>") and html.endswith("</html>\n"))
-
-    def test_fidelity_output_folder_in_use(self):
-        report = self.path("report")
-        config = self.fidelity_config(methods=["full", "sliding"])
-        os.mkdir(report)
-        self.assert_ok(self.fidelity("-c", config, "-o", report))
-        before = read(os.path.join(report, "summary.tsv"))
-        self.assert_clear(self.fidelity("-c", config, "--seed", "7", "-o", report), USAGE, "report", "not empty", "--force")
-        self.assertEqual(read(os.path.join(report, "summary.tsv")), before)
-        self.assert_ok(self.fidelity("-c", config, "--seed", "7", "-o", report, "--force"))
-        self.assertNotEqual(read(os.path.join(report, "summary.tsv")), before)
-        # What no report wrote is not replaced.
-        write(os.path.join(report, "notes.txt"), "mine")
-        self.assert_clear(self.fidelity("-c", config, "-o", report, "--force"), USAGE, "notes.txt", "--output")
-        self.assertEqual(sorted(os.listdir(report)), sorted(REPORT_FILES + ["notes.txt"]))
-        self.assert_clear(self.fidelity("-c", config, "-o", config), USAGE, "eval.json", "is a file")
-        self.assertEqual([name for name in os.listdir(self.folder) if ".tmp-" in name or ".old-" in name], [])
 
     # Sequences.
 
@@ -578,16 +469,6 @@ class CliTest(ProgramTest):
         time.sleep(1)
         self.assert_clear(self.interrupt(process, signal.SIGTERM), 143, "interrupted", "'long'")
         self.assertEqual(sorted(os.listdir(self.folder)), ["genome.fa", "genome.fa.fai"])
-
-    def test_interrupted_fidelity_leaves_no_report(self):
-        config = self.fidelity_config(methods=["full", "sliding"], segments=100, length=1000, chunk=1)
-        process = self.start("focus-eval", "fidelity", "-q", "-c", config, "-o", self.path("report"))
-        self.wait_until(process, lambda: any(name.startswith("report.tmp-") for name in os.listdir(self.folder)))
-        time.sleep(1)
-        done = self.interrupt(process)
-        self.assert_clear(done, INTERRUPTED, "interrupted", "no report")
-        self.assertEqual(done.stdout, "")
-        self.assert_no_report()
 
 
 if __name__ == "__main__":

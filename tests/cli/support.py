@@ -11,6 +11,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -137,6 +138,17 @@ class ProgramTest(unittest.TestCase):
         settings.update(changes)
         return write(self.path("train.json"), json.dumps(settings))
 
+    def fidelity(self, *args, **options):
+        return self.run_program("focus-eval", "fidelity", "-q", *args, **options)
+
+    def fidelity_config(self, **changes):
+        settings = {
+            "model_config": self.config, "model_checkpoint": self.checkpoint, "fasta": self.genome([("one", bases(2000))]),
+            "window": {"size": 32}, "focus": {"k": 8}, "segments": 2, "length": 100, "bootstrap_draws": 20, "threads": 1, "device": "cpu",
+        }
+        settings.update(changes)
+        return write(self.path("eval.json"), json.dumps(settings))
+
     def full_folder(self):
         if os.geteuid() != 0:
             self.skipTest("a full disk needs the right to mount one")
@@ -161,6 +173,30 @@ class ProgramTest(unittest.TestCase):
         except (PermissionError, subprocess.SubprocessError) as error:
             self.skipTest(f"runs as root and cannot become another user: {error}")
         return options
+
+    def start_ranks(self, count, program, *args, missing=(), more={}):
+        """Starts a program as several ranks on this machine. `missing`: ranks that are not started; `more`: arguments of one rank alone."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        processes = []
+        for rank in range(count):
+            env = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+            if rank not in missing:
+                process = subprocess.Popen([os.path.join(BIN, program), *args, *more.get(rank, [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env)
+                self.addCleanup(process.wait)
+                self.addCleanup(process.kill)
+                processes.append(process)
+        return processes
+
+    def finish(self, processes):
+        done = []
+        for process in processes:
+            stdout, stderr = process.communicate(timeout=300)
+            done.append(subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr))
+        if any("this build cannot connect them" in one.stderr for one in done):
+            self.skipTest("built without Gloo's headers")
+        return done
 
     def start(self, *args):
         process = subprocess.Popen([os.path.join(BIN, args[0]), *args[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder)

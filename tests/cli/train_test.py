@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -34,31 +33,8 @@ class TrainTest(ProgramTest):
 
     # Several ranks.
 
-    def start_ranks(self, count, *args, missing=(), more={}):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        processes = []
-        for rank in range(count):
-            env = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-            if rank not in missing:
-                process = subprocess.Popen([os.path.join(BIN, "focus-train"), *args, *more.get(rank, [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env)
-                self.addCleanup(process.wait)
-                self.addCleanup(process.kill)
-                processes.append(process)
-        return processes
-
-    def finish(self, processes):
-        done = []
-        for process in processes:
-            stdout, stderr = process.communicate(timeout=300)
-            done.append(subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr))
-        if any("this build cannot connect them" in one.stderr for one in done):
-            self.skipTest("built without Gloo's headers")
-        return done
-
     def ranks(self, count, *args):
-        return self.finish(self.start_ranks(count, *args))
+        return self.finish(self.start_ranks(count, "focus-train", *args))
 
     def assert_same_training(self, one, many):
         """The same steps up to the order in which fp32 numbers are added."""
@@ -98,7 +74,7 @@ class TrainTest(ProgramTest):
     def test_a_run_goes_on_with_another_number_of_ranks(self):
         config = self.adapter_config()
         self.assert_ok(self.train("-q", "-c", config, "-o", self.path("one")))
-        processes = self.start_ranks(2, "-q", "-c", config, "-o", self.path("changed"))
+        processes = self.start_ranks(2, "focus-train", "-q", "-c", config, "-o", self.path("changed"))
         self.wait_until(processes[0], lambda: os.path.exists(self.path("changed", "checkpoints", "step-00000002")))
         processes[1].send_signal(signal.SIGINT)  # rank 1 alone is told; both stop at the same step
         for done in self.finish(processes):
@@ -111,7 +87,7 @@ class TrainTest(ProgramTest):
     def test_a_dead_rank_ends_the_others(self):
         config = self.adapter_config(stages=[{"length": 128, "steps": 5000}])
         for victim in (0, 1):
-            processes = self.start_ranks(2, "-q", "-c", config, "-o", self.path(f"run{victim}"))
+            processes = self.start_ranks(2, "focus-train", "-q", "-c", config, "-o", self.path(f"run{victim}"))
             self.wait_until(processes[0], lambda: os.path.exists(self.path(f"run{victim}", "checkpoints", "step-00000002")))
             processes[victim].kill()
             began = time.monotonic()
@@ -121,13 +97,13 @@ class TrainTest(ProgramTest):
 
     def test_a_rank_that_never_comes(self):
         config = self.adapter_config()
-        processes = self.start_ranks(2, "-q", "-c", config, "-o", self.path("run"), "--set", "rank_timeout_seconds=2", missing=(1,))
+        processes = self.start_ranks(2, "focus-train", "-q", "-c", config, "-o", self.path("run"), "--set", "rank_timeout_seconds=2", missing=(1,))
         self.assert_clear(self.finish(processes)[0], RESOURCES, "rank 0 of 2", "were started")
         self.assertFalse(os.path.exists(self.path("run")))
 
     def test_a_silent_rank_is_noticed_in_time(self):
         config = self.adapter_config(stages=[{"length": 128, "steps": 5000}])
-        processes = self.start_ranks(2, "-q", "-c", config, "-o", self.path("run"), "--set", "rank_timeout_seconds=3")
+        processes = self.start_ranks(2, "focus-train", "-q", "-c", config, "-o", self.path("run"), "--set", "rank_timeout_seconds=3")
         self.wait_until(processes[0], lambda: os.path.exists(self.path("run", "checkpoints", "step-00000002")))
         processes[1].send_signal(signal.SIGSTOP)
         stdout, stderr = processes[0].communicate(timeout=120)
@@ -137,7 +113,7 @@ class TrainTest(ProgramTest):
     def test_ranks_that_do_not_fit(self):
         for done in self.ranks(2, "-q", "-c", self.adapter_config(accumulation=3), "-o", self.path("run")):
             self.assert_clear(done, USAGE, "accumulation = 3", "2 ranks")
-        processes = self.start_ranks(2, "-q", "-c", self.adapter_config(), "-o", self.path("run"), more={1: ["--seed", "7"]})
+        processes = self.start_ranks(2, "focus-train", "-q", "-c", self.adapter_config(), "-o", self.path("run"), more={1: ["--seed", "7"]})
         for done in self.finish(processes):
             self.assert_clear(done, USAGE, "another settings")
         self.assertFalse(os.path.exists(self.path("run")))

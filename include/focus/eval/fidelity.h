@@ -10,6 +10,7 @@
 
 #include "focus/compress/config.h"
 #include "focus/config/fields.h"
+#include "focus/distributed/ranks.h"
 #include "focus/eval/fidelity_result.h"
 #include "focus/weights/checkpoint.h"
 
@@ -47,7 +48,9 @@ struct FidelityConfig {
   std::string dtype = "fp32";
   weights::Fp8 fp8 = weights::Fp8::emulate;
   std::string device = "auto";
-  int64_t threads = 0;  // 0 = all cores
+  int64_t threads = 0;  // 0 = all cores, shared out among the ranks of a machine
+  /// Several ranks: how long one that is done waits for the others. One that died is noticed at once, so this need not be short.
+  int64_t rank_timeout_seconds = 86400;
   void visit(config::Fields& f);
   /// Cross-field checks; ConfigError.
   void validate() const;
@@ -75,8 +78,13 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config);
 /// largest, so that `open_bytes` is the peak but for one base. Kept entries and bytes are those at the segment's end.
 ///
 /// A segment that crosses no window boundary measures nothing; that is allowed, with a warning. Progress and warnings go to the log.
+/// Ranks take the segments in turn, each on its own `device`, and put their values together at the end: the result is the same on all,
+/// and but for the times that of one process. More ranks than segments is allowed, with a warning.
+///
 /// Throws ConfigError, DataError, WeightsError, CheckpointError as the parts do; CheckFailed for logits that are not finite, naming method,
-/// segment and position; Interrupted after Ctrl-C, between two calls of the model.
+/// segment and position; Interrupted after Ctrl-C, between two calls of the model; DeviceError when another rank was lost.
+FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype, distributed::Ranks& ranks);
+/// The same in one process.
 FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype);
 
 }  // namespace focus::eval

@@ -20,5 +20,7 @@ std::vector<at::Device> parse_placement(const std::string& text, const Backbone&
 std::string resolve_devices(const std::string& text);
 /// The first device of a resolved placement: where tokens enter and logits leave.
 at::Device first_device(const std::string& text);
+/// "fp32" or "bf16": what a backbone's weights and arithmetic are in. ConfigError.
+at::ScalarType parse_dtype(const std::string& text);
 
 }  // namespace focus::model

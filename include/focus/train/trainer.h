@@ -12,13 +12,13 @@
 #include <vector>
 
 #include "focus/data/sampler.h"
+#include "focus/distributed/ranks.h"
 #include "focus/model/backbone.h"
 #include "focus/model/vocabulary.h"
 #include "focus/train/checkpoint.h"
 #include "focus/train/config.h"
 #include "focus/train/metrics_log.h"
 #include "focus/train/optimizer.h"
-#include "focus/train/ranks.h"
 
 namespace focus::train {
 
@@ -78,7 +78,7 @@ struct TrainerOptions {
   std::filesystem::path output;
   bool resume = false, force = false;
   std::vector<std::string> command_line;
-  Ranks* ranks = nullptr;  // null: one process
+  distributed::Ranks* ranks = nullptr;  // null: one process
 };
 
 struct TrainResult {
@@ -94,10 +94,6 @@ struct TrainResult {
 /// weights and the divisor are those of one process, so that only the order of additions differs. Rank 0 alone reads checkpoints and writes
 /// files; a run may be resumed with another number of ranks.
 TrainResult train(const TrainConfig& config, Task& task, const TrainerOptions& options);
-
-/// Device and threads of a run from its config ("auto", "cpu", "cuda:N"). DeviceError.
-at::Device pick_device(const std::string& name);
-at::ScalarType pick_dtype(const std::string& name);
 
 /// The task a config asks for.
 std::unique_ptr<Task> make_task(const TrainConfig& config, const at::Device& device);

@@ -1,4 +1,4 @@
-#include "focus/train/ranks.h"
+#include "focus/distributed/ranks.h"
 
 #include <gtest/gtest.h>
 
@@ -6,7 +6,7 @@
 
 #include "focus/core/error.h"
 
-namespace focus::train {
+namespace focus::distributed {
 namespace {
 
 RankEnvironment read(const std::map<std::string, std::string>& variables) {
@@ -91,22 +91,5 @@ TEST(RankEnvironment, NonsenseIsRefused) {
   EXPECT_NE(error_of({{"WORLD_SIZE", "2"}, {"RANK", "0"}, {"MASTER_PORT", "70000"}}).find("65535"), std::string::npos);
 }
 
-TEST(Ranks, OneRankChangesNothing) {
-  const auto ranks = join_ranks({}, at::kCPU, 1);
-  EXPECT_TRUE(ranks->is_first());
-  EXPECT_EQ(ranks->size(), 1);
-  EXPECT_EQ(ranks->sum({1.5, 2.0}), (std::vector<double>{1.5, 2.0}));
-  EXPECT_EQ(ranks->from_first(std::vector<int64_t>{7}), std::vector<int64_t>{7});
-}
-
-TEST(Ranks, AMissingRankIsAnErrorWithinTheTimeout) {
-  RankEnvironment alone;
-  alone.rank = 1;
-  alone.size = 2;
-  alone.address = "127.0.0.1";
-  alone.port = 1;  // nobody listens there
-  EXPECT_THROW(join_ranks(alone, at::kCPU, 1), DeviceError);
-}
-
 }  // namespace
-}  // namespace focus::train
+}  // namespace focus::distributed

@@ -16,7 +16,7 @@
 #include "focus/core/error.h"
 #include "focus/core/log.h"
 
-namespace focus::train {
+namespace focus::distributed {
 namespace {
 
 using at::Tensor;
@@ -33,8 +33,8 @@ std::string first_line(const std::exception& error) {
 
 class ConnectedRanks final : public Ranks {
  public:
-  ConnectedRanks(c10::intrusive_ptr<c10d::Store> store, c10::intrusive_ptr<c10d::Backend> backend, at::Device device)
-      : store_(std::move(store)), backend_(std::move(backend)), device_(device) {}
+  ConnectedRanks(c10::intrusive_ptr<c10d::Store> store, c10::intrusive_ptr<c10d::Backend> backend, at::Device device, std::string advice)
+      : store_(std::move(store)), backend_(std::move(backend)), device_(device), advice_(std::move(advice)) {}
 
   int64_t rank() const override { return backend_->getRank(); }
   int64_t size() const override { return backend_->getSize(); }
@@ -53,9 +53,8 @@ class ConnectedRanks final : public Ranks {
     try {
       start()->wait();
     } catch (const std::exception& error) {
-      fail<DeviceError>(
-          "rank ", rank(), " of ", size(), " lost the others: ", first_line(error),
-          ". A rank has stopped or does not answer; what it says last tells why. Continue from the last checkpoint with --resume");
+      fail<DeviceError>("rank ", rank(), " of ", size(), " lost the others: ", first_line(error),
+                        ". A rank has stopped or does not answer; what it says last tells why. ", advice_);
     }
   }
 
@@ -91,6 +90,7 @@ class ConnectedRanks final : public Ranks {
   c10::intrusive_ptr<c10d::Store> store_;
   c10::intrusive_ptr<c10d::Backend> backend_;
   at::Device device_;  // where exchanged tensors lie
+  std::string advice_;
 };
 
 c10::intrusive_ptr<c10d::Store> open_store(const RankEnvironment& environment, Milliseconds timeout) {
@@ -107,20 +107,20 @@ c10::intrusive_ptr<c10d::Store> open_store(const RankEnvironment& environment, M
 
 }  // namespace
 
-std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const at::Device& device, int64_t timeout_seconds) {
-  const Milliseconds timeout = std::chrono::seconds(timeout_seconds);
+std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const at::Device& device, const JoinOptions& join) {
+  const Milliseconds timeout = std::chrono::seconds(join.answer_seconds);
   const int rank = static_cast<int>(environment.rank), size = static_cast<int>(environment.size);
   const std::string shown = concat("rank ", rank, " of ", size, ", rank 0 at ", environment.address, ":", environment.port);
   try {
-    auto store = open_store(environment, timeout);
+    auto store = open_store(environment, std::chrono::seconds(join.meet_seconds));
 #if defined(FOCUS_WITH_NCCL)
     if (device.is_cuda()) {
       ::setenv("TORCH_NCCL_BLOCKING_WAIT", "1", 0);  // a lost rank then is an exception here, not the end of the process
       auto options = c10d::ProcessGroupNCCL::Options::create();
       options->timeout = timeout;
       auto group = c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, size, options);
-      log::info(concat("data parallel over NCCL: ", shown));
-      return std::make_unique<ConnectedRanks>(store, group, device);
+      log::info(concat("ranks over NCCL: ", shown));
+      return std::make_unique<ConnectedRanks>(store, group, device, join.advice);
     }
 #endif
 #if defined(FOCUS_WITH_GLOO)
@@ -135,8 +135,8 @@ std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const a
       options->devices.push_back(c10d::ProcessGroupGloo::createDefaultDevice());
     }
     auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, rank, size, options);
-    log::info(concat("data parallel over Gloo: ", shown));
-    return std::make_unique<ConnectedRanks>(store, group, at::kCPU);
+    log::info(concat("ranks over Gloo: ", shown));
+    return std::make_unique<ConnectedRanks>(store, group, at::kCPU, join.advice);
 #else
     fail<DeviceError>("this build connects ranks on GPUs only; install libgloo-dev, configure and build again for others");
 #endif
@@ -148,4 +148,4 @@ std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const a
   }
 }
 
-}  // namespace focus::train
+}  // namespace focus::distributed

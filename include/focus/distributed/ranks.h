@@ -1,4 +1,4 @@
-// Data parallel training: several processes, the ranks, each take a share of a step's micro-batches and add their gradients.
+// Several processes, the ranks, share one run: of training each takes a share of a step's micro-batches, of an evaluation some segments.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -8,9 +8,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
-namespace focus::train {
+namespace focus::distributed {
 
 /// Where this process stands among those that a launcher started, read from the variables that launchers set:
 ///   RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE (torchrun, or by hand); SLURM_STEP_NUM_TASKS, SLURM_PROCID, SLURM_LOCALID (srun);
@@ -33,8 +34,8 @@ using Variables = std::function<std::optional<std::string>(const std::string&)>;
 RankEnvironment read_rank_environment(const Variables& variables);
 RankEnvironment read_rank_environment();
 
-/// The ranks of a run. Every rank makes the same calls in the same order; each call waits for all. A rank that died or does not answer
-/// within the timeout makes the call throw DeviceError on the others.
+/// The ranks of a run. Every rank makes the same calls in the same order; each call waits for all. A rank that died makes the call throw
+/// DeviceError on the others at once, one that is silent after the timeout.
 class Ranks {
  public:
   virtual ~Ranks() = default;
@@ -49,12 +50,27 @@ class Ranks {
   virtual void barrier() = 0;
 
   std::vector<double> sum(const std::vector<double>& values);
+  /// Of each value the largest of all ranks.
+  std::vector<double> largest(const std::vector<double>& values);
   std::vector<int64_t> from_first(const std::vector<int64_t>& values);
   std::vector<double> from_first(const std::vector<double>& values);
 };
 
+/// Something that all ranks of a run must have in common: what it is called in a message, and a text that tells one from another.
+using Shared = std::pair<std::string, std::string>;
+/// ConfigError on every rank, naming what differs, unless all ranks have the same texts. One rank has nothing to compare.
+void require_agreement(Ranks& ranks, const std::vector<Shared>& shared);
+
+struct JoinOptions {
+  int64_t meet_seconds = 600;    // how long the ranks may take to start
+  int64_t answer_seconds = 600;  // how long a call waits for the slowest
+  std::string advice;            // ends the message about a lost rank: what to do then
+};
+
 /// Meets the other ranks. One rank needs no network. DeviceError: the build has no way to connect ranks, or they did not all arrive in
 /// time.
-std::unique_ptr<Ranks> join_ranks(const RankEnvironment& environment, const at::Device& device, int64_t timeout_seconds);
+std::unique_ptr<Ranks> join_ranks(const RankEnvironment& environment, const at::Device& device, const JoinOptions& options);
+/// The only rank of a run.
+std::unique_ptr<Ranks> one_rank();
 
-}  // namespace focus::train
+}  // namespace focus::distributed

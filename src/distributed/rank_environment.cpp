@@ -4,9 +4,9 @@
 #include <cstdlib>
 
 #include "focus/core/error.h"
-#include "focus/train/ranks.h"
+#include "focus/distributed/ranks.h"
 
-namespace focus::train {
+namespace focus::distributed {
 namespace {
 
 constexpr int64_t kDefaultPort = 29500, kFirstSlurmPort = 20000, kNumSlurmPorts = 10000;
@@ -105,4 +105,4 @@ RankEnvironment read_rank_environment() {
   });
 }
 
-}  // namespace focus::train
+}  // namespace focus::distributed

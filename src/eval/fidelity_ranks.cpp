@@ -1,0 +1,54 @@
+#include "fidelity_ranks.h"
+
+#include <algorithm>
+
+#include "focus/compress/unit.h"
+#include "focus/weights/tensor_file.h"
+
+namespace focus::eval {
+
+bool is_own(const distributed::Ranks& ranks, std::size_t s) { return static_cast<int64_t>(s) % ranks.size() == ranks.rank(); }
+
+void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config, const data::SegmentSample& sample,
+                      const std::string& backbone_digest) {
+  FidelityConfig shared = config;  // what is each rank's own affair left out
+  shared.device.clear();
+  shared.threads = 0;
+  std::string letters;
+  for (const auto& segment : sample.segments) letters += segment.sequence;
+  const auto adapter_digest = [](const std::string& path) {
+    return path.empty() ? std::string() : weights::file_digest(compress::adapter_file(path));
+  };
+  distributed::require_agreement(ranks, {{"settings", config::to_json(shared)},
+                                         {"backbone", backbone_digest},
+                                         {"adapter", adapter_digest(config.adapter) + adapter_digest(config.paper_adapter)},
+                                         {"sequence", letters}});
+}
+
+void merge(distributed::Ranks& ranks, FidelityResult& out) {
+  if (ranks.size() == 1) return;
+  const auto positions = static_cast<std::size_t>(out.positions);
+  std::vector<double> largest, seconds;
+  for (MethodResult& method : out.methods) {
+    for (auto& values : method.values) {
+      // In a sum, what another rank measures is 0 here.
+      for (std::size_t s = 0; s < out.segments.size(); ++s) {
+        if (!is_own(ranks, s)) std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(s * positions), positions, 0.0F);
+      }
+      ranks.all_reduce_sum({at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kFloat)});
+    }
+    largest.insert(largest.end(), {static_cast<double>(method.kept_entries), static_cast<double>(method.kept_bytes),
+                                   static_cast<double>(method.open_bytes)});
+    seconds.push_back(method.seconds);
+  }
+  largest = ranks.largest(largest);
+  seconds = ranks.sum(seconds);
+  for (std::size_t m = 0; m < out.methods.size(); ++m) {
+    out.methods[m].kept_entries = static_cast<int64_t>(largest[3 * m]);
+    out.methods[m].kept_bytes = static_cast<int64_t>(largest[3 * m + 1]);
+    out.methods[m].open_bytes = static_cast<int64_t>(largest[3 * m + 2]);
+    out.methods[m].seconds = seconds[m];
+  }
+}
+
+}  // namespace focus::eval
