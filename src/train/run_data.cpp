@@ -21,13 +21,12 @@ data::SamplerConfig stage_sampling(const TrainConfig& config, const StageConfig&
   return sampling;
 }
 
-const StageConfig& stage_at(const TrainConfig& config, int64_t step, std::size_t& index) {
-  for (index = 0; index < config.stages.size(); ++index) {
-    if (step < config.stages[index].steps) return config.stages[index];
+std::size_t stage_at(const TrainConfig& config, int64_t step) {
+  for (std::size_t index = 0; index < config.stages.size(); ++index) {
+    if (step < config.stages[index].steps) return index;
     step -= config.stages[index].steps;
   }
-  FOCUS_CHECK(false, "step outside all stages");
-  return config.stages.back();
+  fail<InternalError>("step outside all stages");
 }
 
 int64_t step_bases(const TrainConfig& config, const StageConfig& stage) { return config.accumulation * stage.batch * stage.length; }

@@ -14,8 +14,8 @@ namespace focus::train {
 /// The training data with a stage's own settings.
 data::SamplerConfig stage_sampling(const TrainConfig& config, const StageConfig& stage);
 
-/// The stage that the step after `step` steps belongs to, and its index.
-const StageConfig& stage_at(const TrainConfig& config, int64_t step, std::size_t& index);
+/// Which of the stages the step after `step` steps belongs to.
+std::size_t stage_at(const TrainConfig& config, int64_t step);
 /// Bases of one optimizer step, over all ranks.
 int64_t step_bases(const TrainConfig& config, const StageConfig& stage);
 

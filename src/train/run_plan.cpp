@@ -50,9 +50,11 @@ void describe_stages(const TrainConfig& config, std::ostringstream& out) {
     out << "windows: " << format_count(plan.window_bases()) << " bases, one entry for " << config.memory.focus.k << "\n";
   }
   out << "steps: " << steps << "\nbases: " << bases << "\n";
+  if (steps == 0) return;
   out << "learning rate:";
   for (const int64_t step : std::set<int64_t>{0, std::min(config.schedule.warmup_steps, steps - 1), steps / 2, steps - 1})
-    out << " " << lr_at(config.schedule, config.optimizer.lr, step, steps) << " at step " << step + 1 << (step < steps - 1 ? "," : "\n");
+    out << " " << lr_at(config.schedule, peak_lr(config, config.stages[stage_at(config, step)]), step, steps) << " at step " << step + 1
+        << (step < steps - 1 ? "," : "\n");
 }
 
 void describe_parameters(Task& task, std::ostringstream& out) {

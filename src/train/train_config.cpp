@@ -11,6 +11,7 @@ void StageConfig::visit(config::Fields& f) {
   f.integer("length", length, {2, int64_t{1} << 32}, "bases per sequence");
   f.integer("steps", steps, {1, int64_t{1} << 40}, "optimizer steps of this stage");
   f.integer("batch", batch, {1, 1 << 20}, "sequences per micro-batch");
+  f.number("lr", lr, {0, 1}, "peak learning rate of this stage; the schedule runs over all stages. 0 = optimizer.lr");
   f.number("natural_weight", natural_weight, {0, 1}, "loss weight outside planted copies");
   f.group("copies", copies, "planted copies");
   f.group("match", match, "kind 'match': what is compared");
@@ -74,6 +75,99 @@ bool untouched(T group) {
   return config::to_json(group) == config::to_json(fresh);
 }
 
+void check_pretrain(const TrainConfig& c) {
+  if (std::filesystem::is_directory(c.model_config) || c.model_config.ends_with(".json"))
+    fail<ConfigError>("model_config: task 'pretrain' trains StripedHyena 2 models, whose shape is a YAML file, got '", c.model_config, "'");
+  if (!untouched(c.memory)) fail<ConfigError>("settings under window and focus have no effect with task 'pretrain'; remove them");
+  if (!untouched(c.objective))
+    fail<ConfigError>("settings under objective have no effect with task 'pretrain': it minimises the cross-entropy");
+  if (!untouched(c.adapt)) fail<ConfigError>("settings under adapt have no effect with task 'pretrain', which trains the whole backbone");
+  if (!untouched(c.random)) fail<ConfigError>("settings under random have no effect with task 'pretrain'; remove them");
+  for (const StageConfig& stage : c.stages) {
+    if (stage.kind != StageKind::end_to_end || !untouched(stage.match))
+      fail<ConfigError>("stages: kind and match have no effect with task 'pretrain'; remove them");
+  }
+  if (c.bptt_windows != 0) fail<ConfigError>("bptt_windows has no effect with task 'pretrain'; remove it");
+  if (c.execution == Execution::sequential) fail<ConfigError>("execution 'sequential' has no effect with task 'pretrain'; remove it");
+  if (c.dtype != "fp32") fail<ConfigError>("dtype: pretraining runs in fp32, got '", c.dtype, "'");
+}
+
+/// A stage-less run fits base tables and nothing else.
+void check_without_stages(const TrainConfig& c) {
+  const auto unread = [](bool touched, const char* what) {
+    if (touched) fail<ConfigError>(what, " has no effect without stages: base tables are fitted, no step is trained");
+  };
+  const TrainConfig fresh;
+  unread(!untouched(c.optimizer), "optimizer");
+  unread(!untouched(c.schedule), "schedule");
+  unread(!untouched(c.objective), "objective");
+  unread(!untouched(c.random), "random");
+  unread(c.accumulation != fresh.accumulation, "accumulation");
+  unread(c.execution != fresh.execution, "execution");
+  unread(c.recompute, "recompute");
+  unread(c.adapt.active(), "adapt");
+  unread(c.non_finite != fresh.non_finite, "non_finite");
+}
+
+void check_stages(const TrainConfig& c) {
+  const int64_t window = c.random.largest_window(c.memory);
+  bool any_end_to_end = false;
+  for (std::size_t i = 0; i < c.stages.size(); ++i) {
+    const StageConfig& stage = c.stages[i];
+    if (stage.length <= window + 1) {
+      fail<ConfigError>("stages.", i, ".length = ", stage.length, " crosses no window boundary (window of ", window,
+                        " bases), so no entry would ever be read; use a longer sequence or a smaller window.size");
+    }
+    any_end_to_end = any_end_to_end || stage.kind == StageKind::end_to_end;
+    if (stage.kind == StageKind::end_to_end && !untouched(stage.match))
+      fail<ConfigError>("stages.", i, ".match has no effect with kind 'end_to_end'");
+    if (stage.kind == StageKind::match) {
+      refuse_match(c.memory);
+      if (c.memory.focus.unit == compress::UnitKind::fitted && !c.memory.focus.fitted.corrections)
+        fail<ConfigError>("stages.", i, ": kind 'match' trains Focus units, which have no parameters with focus.fitted.corrections off");
+      if (stage.match.mass == 0 && stage.match.output == 0)
+        fail<ConfigError>("stages.", i, ".match: mass and output are both 0, nothing would be minimised");
+    }
+  }
+  if (any_end_to_end) return;
+  const auto unread = [](const char* what) {
+    fail<ConfigError>(what, " has no effect: all stages are of kind 'match', which trains Focus units by their own loss");
+  };
+  if (!untouched(c.objective)) unread("objective");
+  if (c.execution != Execution::parallel) unread("execution 'sequential'");
+  if (c.recompute) unread("recompute");
+  if (c.adapt.active()) unread("adapt");
+}
+
+void check_adapter(const TrainConfig& c) {
+  if (c.model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: task 'adapter' needs the frozen backbone's checkpoint");
+  if (!untouched(c.init))
+    fail<ConfigError>("settings under init have no effect with task 'adapter': the backbone comes from model_checkpoint");
+  if (!c.freeze.empty()) fail<ConfigError>("freeze has no effect with task 'adapter': the whole backbone is frozen");
+  if (c.objective.ce == 0 && !c.objective.needs_teacher())
+    fail<ConfigError>("objective: ce, kl and reverse_kl are all 0, nothing would be minimised");
+  if (c.objective.need.weight == 0 && !untouched(c.objective.need))
+    fail<ConfigError>("objective.need: source and limit have no effect with weight 0");
+  if (c.bptt_windows > 0 && c.execution != Execution::sequential)
+    fail<ConfigError>("bptt_windows has no effect unless execution is 'sequential'");
+  if (c.bptt_windows == 1)
+    fail<ConfigError>(
+        "bptt_windows 1 would cut every entry from the windows that read it, so nothing would be trained; use 0 (all) or at least 2");
+  if (c.objective.focus_positions && c.memory.focus.stream != compress::Stream::inline_tokens) {
+    fail<ConfigError>("objective.focus_positions needs focus.stream 'inline': only there Focus tokens have outputs of their own");
+  }
+  if (c.objective.focus_positions && c.objective.ce == 0) fail<ConfigError>("objective.focus_positions has no effect with objective.ce 0");
+  c.memory.validate();
+  c.adapt.validate();
+  if (c.adapt.active() && c.objective.skip_first_window) {
+    fail<ConfigError>(
+        "objective.skip_first_window must be false with adapt: a changed backbone changes the first window too, and only its loss holds it "
+        "near the original");
+  }
+  c.random.validate(c.memory);
+  c.stages.empty() ? check_without_stages(c) : check_stages(c);
+}
+
 }  // namespace
 
 void TrainConfig::validate() const {
@@ -95,75 +189,7 @@ void TrainConfig::validate() const {
   if (!untouched(data.copies) || data.natural_weight != data::SamplerConfig{}.natural_weight) {
     fail<ConfigError>("data.copies and data.natural_weight have no effect: set them in each of stages");
   }
-  if (task == TaskKind::pretrain) {
-    if (std::filesystem::is_directory(model_config) || model_config.ends_with(".json"))
-      fail<ConfigError>("model_config: task 'pretrain' trains StripedHyena 2 models, whose shape is a YAML file, got '", model_config, "'");
-    if (!untouched(memory)) fail<ConfigError>("settings under window and focus have no effect with task 'pretrain'; remove them");
-    if (!untouched(objective))
-      fail<ConfigError>("settings under objective have no effect with task 'pretrain': it minimises the cross-entropy");
-    if (!untouched(adapt)) fail<ConfigError>("settings under adapt have no effect with task 'pretrain', which trains the whole backbone");
-    if (!untouched(random)) fail<ConfigError>("settings under random have no effect with task 'pretrain'; remove them");
-    for (const StageConfig& stage : stages) {
-      if (stage.kind != StageKind::end_to_end || !untouched(stage.match))
-        fail<ConfigError>("stages: kind and match have no effect with task 'pretrain'; remove them");
-    }
-    if (bptt_windows != 0) fail<ConfigError>("bptt_windows has no effect with task 'pretrain'; remove it");
-    if (execution == Execution::sequential) fail<ConfigError>("execution 'sequential' has no effect with task 'pretrain'; remove it");
-    if (dtype != "fp32") fail<ConfigError>("dtype: pretraining runs in fp32, got '", dtype, "'");
-    return;
-  }
-  if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: task 'adapter' needs the frozen backbone's checkpoint");
-  if (!untouched(init))
-    fail<ConfigError>("settings under init have no effect with task 'adapter': the backbone comes from model_checkpoint");
-  if (!freeze.empty()) fail<ConfigError>("freeze has no effect with task 'adapter': the whole backbone is frozen");
-  if (objective.ce == 0 && !objective.needs_teacher())
-    fail<ConfigError>("objective: ce, kl and reverse_kl are all 0, nothing would be minimised");
-  if (objective.need.weight == 0 && !untouched(objective.need))
-    fail<ConfigError>("objective.need: source and limit have no effect with weight 0");
-  if (bptt_windows > 0 && execution != Execution::sequential)
-    fail<ConfigError>("bptt_windows has no effect unless execution is 'sequential'");
-  if (bptt_windows == 1)
-    fail<ConfigError>(
-        "bptt_windows 1 would cut every entry from the windows that read it, so nothing would be trained; use 0 (all) or at least 2");
-  if (objective.focus_positions && memory.focus.stream != compress::Stream::inline_tokens) {
-    fail<ConfigError>("objective.focus_positions needs focus.stream 'inline': only there Focus tokens have outputs of their own");
-  }
-  if (objective.focus_positions && objective.ce == 0) fail<ConfigError>("objective.focus_positions has no effect with objective.ce 0");
-  memory.validate();
-  adapt.validate();
-  if (adapt.active() && objective.skip_first_window) {
-    fail<ConfigError>(
-        "objective.skip_first_window must be false with adapt: a changed backbone changes the first window too, and only its loss holds it "
-        "near the original");
-  }
-  random.validate(memory);
-  const int64_t window = random.largest_window(memory);
-  bool any_end_to_end = false;
-  for (std::size_t i = 0; i < stages.size(); ++i) {
-    const StageConfig& stage = stages[i];
-    if (stage.length <= window + 1) {
-      fail<ConfigError>("stages.", i, ".length = ", stage.length, " crosses no window boundary (window of ", window,
-                        " bases), so no entry would ever be read; use a longer sequence or a smaller window.size");
-    }
-    any_end_to_end = any_end_to_end || stage.kind == StageKind::end_to_end;
-    if (stage.kind == StageKind::end_to_end && !untouched(stage.match))
-      fail<ConfigError>("stages.", i, ".match has no effect with kind 'end_to_end'");
-    if (stage.kind == StageKind::match) {
-      refuse_match(memory);
-      if (memory.focus.unit == compress::UnitKind::fitted && !memory.focus.fitted.corrections)
-        fail<ConfigError>("stages.", i, ": kind 'match' trains Focus units, which have no parameters with focus.fitted.corrections off");
-      if (stage.match.mass == 0 && stage.match.output == 0)
-        fail<ConfigError>("stages.", i, ".match: mass and output are both 0, nothing would be minimised");
-    }
-  }
-  if (any_end_to_end) return;
-  const auto unread = [](const char* what) {
-    fail<ConfigError>(what, " has no effect: all stages are of kind 'match', which trains Focus units by their own loss");
-  };
-  if (!untouched(objective)) unread("objective");
-  if (execution != Execution::parallel) unread("execution 'sequential'");
-  if (recompute) unread("recompute");
-  if (adapt.active()) unread("adapt");
+  task == TaskKind::pretrain ? check_pretrain(*this) : check_adapter(*this);
 }
 
 }  // namespace focus::train

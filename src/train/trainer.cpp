@@ -64,12 +64,13 @@ class Loop {
     started_ = start;
     first_bases_ = at_.bases;
     TrainResult result;
+    if (total_steps_ == 0 && config_.validation.every > 0) validate();
     if (at_.step < total_steps_ && signalled()) fail<Interrupted>("interrupted before step ", at_.step + 1, "; nothing was trained");
     while (at_.step < total_steps_) {
       result.last_loss = one_step(progress);
       const bool last = at_.step == total_steps_;
       bool is_best = false;
-      if (config_.validation.every > 0 && (at_.step % config_.validation.every == 0 || last)) is_best = validate();
+      if (config_.validation.every > 0 && (at_.step % config_.validation.every == 0 || last)) is_best = note_best(validate());
       const bool stop = signalled() && !last;
       // The best parameters must be there at the end, also when the intervals of validation and checkpoints differ.
       if (at_.step % config_.checkpoint_every == 0 || last || stop || is_best) save();
@@ -129,8 +130,8 @@ class Loop {
 
   double one_step(Progress& progress) {
     const auto start = std::chrono::steady_clock::now();
-    std::size_t index = 0;
-    const StageConfig& stage = stage_at(config_, at_.step, index);
+    const std::size_t index = stage_at(config_, at_.step);
+    const StageConfig& stage = config_.stages[index];
     enter_stage(stage, index);
     task_.begin_step(at_.step, index);
     const int64_t first_sample = at_.samples;
@@ -160,7 +161,7 @@ class Loop {
     sum_losses(ranks_, loss, parts);
     sum_gradients(ranks_, optimizer_.parameters());
     const double norm = clip_grad_norm(optimizer_.gradients(), config_.optimizer.clip_norm);
-    const double lr = lr_at(config_.schedule, config_.optimizer.lr, schedule_step(), total_steps_);
+    const double lr = lr_at(config_.schedule, peak_lr(config_, stage), schedule_step(), total_steps_);
     MetricFields fields = {{"loss", loss}};
     for (const auto& [name, value] : parts) fields.emplace_back(name, value);
     for (const auto& [name, mean] : means) {
@@ -210,9 +211,8 @@ class Loop {
     progress.advance(1, concat("loss ", loss, ", ", format_count(static_cast<int64_t>(bases_per_second)), " bases/s, ", memory));
   }
 
-  /// Returns whether this is the best so far. Every rank computes all of it, which takes no longer than one doing it; rank 0's figures
-  /// count.
-  bool validate() {
+  /// The primary figure. Every rank computes all of it, which takes no longer than one doing it; rank 0's figures count.
+  double validate() {
     if (validation_.empty()) {
       const data::SequenceSampler sampler(config_.validation.data, static_cast<uint64_t>(config_.seed) + 1);
       for (int64_t i = 0; i < config_.validation.sequences; ++i)
@@ -222,6 +222,11 @@ class Loop {
     const Task::Validation result = task_.validate(validation_);
     const double primary = ranks_.from_first(std::vector<double>{result.primary})[0];
     if (ranks_.is_first()) record_->write_validation(at_.step, result);
+    return primary;
+  }
+
+  /// Whether this is the best validation so far.
+  bool note_best(double primary) {
     if (at_.best && !(primary < at_.best->value)) return false;
     if (!std::isfinite(primary)) return false;
     at_.best = {at_.step, primary};

@@ -1,4 +1,6 @@
 // Base tables are fitted before the first step, and may then be trained like any other parameter.
+#include <functional>
+
 #include "adapter_training.h"
 #include "focus/compress/unit.h"
 #include "focus/core/error.h"
@@ -21,6 +23,16 @@ class TablesTrainingTest : public AdapterTrainingTest {
     c.optimizer.lr = 1e-3;
     return c;
   }
+  /// No step of training, and none of the settings that only steps read.
+  TrainConfig fit_only() const {
+    const TrainConfig fresh;
+    TrainConfig c = tables();
+    c.stages.clear();
+    c.optimizer = fresh.optimizer;
+    c.schedule = fresh.schedule;
+    c.accumulation = fresh.accumulation;
+    return c;
+  }
   double divergence(const TrainConfig& c, const std::string& name) const {
     const auto task = make_task(c, at::kCPU);
     const auto backbone = weights::load_model(c.model_config, c.model_checkpoint, at::kFloat, "cpu");
@@ -35,8 +47,7 @@ class TablesTrainingTest : public AdapterTrainingTest {
 };
 
 TEST_F(TablesTrainingTest, NoStageGivesTheClosedForm) {
-  TrainConfig c = tables();
-  c.stages.clear();
+  const TrainConfig c = fit_only();
   c.validate();
   EXPECT_EQ(run(c, "fit").steps, 0);
   run(c, "again");
@@ -55,11 +66,48 @@ TEST_F(TablesTrainingTest, NoStageGivesTheClosedForm) {
 TEST_F(TablesTrainingTest, StepsStartFromTheFitAndResumeBitEqual) {
   const TrainConfig c = tables();
   expect_resumes_bit_equal(c);
-  TrainConfig fit = c;
-  fit.stages.clear();
-  run(fit, "fit");
+  run(fit_only(), "fit");
   EXPECT_NE(adapter("whole"), adapter("fit"));
   EXPECT_LT(divergence(c, "whole"), 1.05 * divergence(c, "fit"));
+}
+
+TEST_F(TablesTrainingTest, AFitWithoutStepsIsValidatedOnce) {
+  TrainConfig c = fit_only();
+  c.validation.every = 1;
+  c.validation.sequences = 2;
+  c.validation.length = 64;
+  c.validation.data = c.data;
+  c.validation.allow_overlap = true;
+  c.validate();
+  run(c, "fit");
+  EXPECT_EQ(figures("fit", "step"), std::vector<double>{0});
+  const auto kl = figures("fit", "validation_kl");
+  ASSERT_EQ(kl.size(), 1U);
+  EXPECT_GT(kl[0], 0);
+}
+
+TEST_F(TablesTrainingTest, SettingsThatOnlyStepsReadAreRefusedWithoutStages) {
+  const auto refusal = [&](const std::function<void(TrainConfig&)>& change) -> std::string {
+    TrainConfig c = fit_only();
+    change(c);
+    try {
+      c.validate();
+    } catch (const ConfigError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_EQ(refusal([](TrainConfig&) {}), "");
+  const std::vector<std::pair<std::string, std::function<void(TrainConfig&)>>> changes = {
+      {"optimizer", [](TrainConfig& c) { c.optimizer.lr = 1; }},
+      {"schedule", [](TrainConfig& c) { c.schedule.warmup_steps = 1; }},
+      {"objective", [](TrainConfig& c) { c.objective.ce = 1; }},
+      {"accumulation", [](TrainConfig& c) { c.accumulation = 1; }},
+      {"execution", [](TrainConfig& c) { c.execution = Execution::sequential; }},
+      {"recompute", [](TrainConfig& c) { c.recompute = true; }},
+      {"non_finite", [](TrainConfig& c) { c.non_finite = NonFinite::skip; }}};
+  for (const auto& [name, change] : changes)
+    EXPECT_TRUE(refusal(change).starts_with(name + " has no effect without stages")) << refusal(change);
 }
 
 TEST_F(TablesTrainingTest, StagesWithoutMeaningAreRefused) {

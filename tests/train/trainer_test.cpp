@@ -175,6 +175,22 @@ TEST_F(TrainerTest, MoreSkipsThanAllowedEndTheRun) {
   EXPECT_EQ(lines("run").size(), 20U);
 }
 
+TEST_F(TrainerTest, EachStageHasItsPeakLearningRate) {
+  TrainConfig c = config();
+  c.schedule.warmup_steps = 0;
+  c.schedule.kind = DecayKind::linear;
+  c.schedule.final_ratio = 0.5;
+  c.stages = {c.stages[0], c.stages[0], c.stages[0]};
+  for (StageConfig& stage : c.stages) stage.steps = 2;
+  c.stages[0].lr = 4e-3;
+  c.stages[2].lr = 1e-3;
+  run(c, "stages");
+  const auto written = lines("stages");
+  const std::vector<double> expected = {4e-3, 4e-3 * 0.9, 1e-2 * 0.8, 1e-2 * 0.7, 1e-3 * 0.6, 1e-3 * 0.5};
+  ASSERT_EQ(written.size(), expected.size());
+  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(written[i]["lr"].get<double>(), expected[i], 1e-12) << "step " << i + 1;
+}
+
 TEST_F(TrainerTest, TheBestParametersAreKeptWhateverTheIntervalsAndAreTheResult) {
   TrainConfig c = validated();
   c.checkpoint_every = 7;

@@ -33,6 +33,7 @@ struct StageConfig {
   int64_t length = 8192;  // bases per sequence
   int64_t steps = 100;    // optimizer steps
   int64_t batch = 1;      // sequences per micro-batch
+  double lr = 0;          // peak learning rate; 0 = optimizer.lr
   double natural_weight = 1.0;
   data::CopyConfig copies;
   MatchConfig match;
@@ -84,5 +85,8 @@ struct TrainConfig {
   /// Cross-field checks; ConfigError.
   void validate() const;
 };
+
+/// The peak learning rate of a stage's steps; the schedule over the whole run then scales it.
+inline double peak_lr(const TrainConfig& config, const StageConfig& stage) { return stage.lr > 0 ? stage.lr : config.optimizer.lr; }
 
 }  // namespace focus::train
