@@ -55,14 +55,18 @@ std::vector<double> Ranks::largest(const std::vector<double>& values) {
   return out;
 }
 
+std::vector<double> Ranks::count_differing(const std::vector<int64_t>& values) {
+  const std::vector<int64_t> first = from_first(values);
+  std::vector<double> differs;
+  for (std::size_t i = 0; i < values.size(); ++i) differs.push_back(values[i] == first[i] ? 0.0 : 1.0);
+  return sum(differs);
+}
+
 void require_agreement(Ranks& ranks, const std::vector<Shared>& shared) {
   if (ranks.size() == 1) return;
   std::vector<int64_t> own;
   for (const Shared& part : shared) own.push_back(hash_of(part.second));
-  const std::vector<int64_t> first = ranks.from_first(own);
-  std::vector<double> differs;
-  for (std::size_t i = 0; i < own.size(); ++i) differs.push_back(own[i] == first[i] ? 0.0 : 1.0);
-  differs = ranks.sum(differs);
+  const std::vector<double> differs = ranks.count_differing(own);
   for (std::size_t i = 0; i < own.size(); ++i) {
     if (differs[i] > 0)
       fail<ConfigError>(differs[i], " of ", ranks.size(), " ranks have another ", shared[i].first,

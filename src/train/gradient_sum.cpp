@@ -48,10 +48,7 @@ void require_same_parameters(distributed::Ranks& ranks, const std::vector<Parame
   const at::NoGradGuard no_grad;
   std::vector<int64_t> own;
   for (const Parameter& parameter : parameters) own.push_back(bits_of(parameter.tensor));
-  const std::vector<int64_t> first = ranks.from_first(own);
-  std::vector<double> differs;
-  for (std::size_t i = 0; i < own.size(); ++i) differs.push_back(own[i] == first[i] ? 0 : 1);
-  differs = ranks.sum(differs);
+  const std::vector<double> differs = ranks.count_differing(own);
   for (std::size_t i = 0; i < own.size(); ++i)
     FOCUS_CHECK(differs[i] == 0, "parameter '", parameters[i].name, "' differs between ranks (", differs[i], " of ", ranks.size(),
                 " disagree)");

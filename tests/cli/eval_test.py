@@ -4,12 +4,11 @@ import csv
 import json
 import os
 import shlex
-import signal
-import struct
+import subprocess
 import sys
 import time
 
-from support import DATA, INTERRUPTED, MODEL, RESOURCES, USAGE, ProgramTest, bases, fasta, main, read, write
+from support import DATA, INTERRUPTED, MODEL, RESOURCES, SOURCE, USAGE, ProgramTest, bases, fasta, main, read, write
 
 REPORT_FILES = ["by_offset.tsv", "by_position.tsv", "report.html", "segments.tsv", "summary.json", "summary.tsv", "values.h5"]
 
@@ -117,6 +116,25 @@ class EvalTest(ProgramTest):
         self.assert_clear(done, INTERRUPTED, "interrupted", "no report")
         self.assertEqual(done.stdout, "")
         self.assert_no_report()
+
+    def table_script(self, *args):
+        return subprocess.run([sys.executable, os.path.join(SOURCE, "scripts", "fidelity_table.py"), *args], capture_output=True, text=True, cwd=self.folder)
+
+    def test_one_table_of_several_runs(self):
+        self.assert_ok(self.fidelity("-c", self.fidelity_config(methods=["state_only", "sliding"]), "-o", self.path("a")))
+        self.assert_ok(self.fidelity("-c", self.fidelity_config(methods=["state_only", "strided"]), "-o", self.path("b")))
+        rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in self.assert_ok(self.table_script("a", "Every n-th=b:strided")).splitlines()]
+        self.assertEqual([row[0] for row in rows], ["method", "---", "full", "state_only", "sliding", "Every n-th"])
+        self.assertEqual({len(row) for row in rows}, {6})
+        self.assertEqual((rows[3][1], rows[3][5]), ("0 B", "0.0 % [0, 0]"))
+        recall = [[cell.strip() for cell in row.split("|")[1:-1]] for row in self.assert_ok(self.table_script("--positions", "40-90", "a")).splitlines()]
+        self.assertEqual([row[0] for row in recall], ["method", "---", "full", "state_only", "sliding"])
+        self.assertEqual([row[3] for row in recall[2:4]], ["100.0 %", "0.0 %"])
+        self.assert_ok(self.fidelity("-c", self.fidelity_config(methods=["state_only"]), "--seed", "7", "-o", self.path("c")))
+        for args, mention in ((("a", "c"), "other segments"), (("none",), "finished fidelity run"), (("x=a",), "'focus'"), (("--positions", "90", "a"), "FIRST-LAST")):
+            done = self.table_script(*args)
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(mention, done.stderr)
 
     # Several ranks.
 

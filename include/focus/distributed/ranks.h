@@ -54,6 +54,8 @@ class Ranks {
   std::vector<double> largest(const std::vector<double>& values);
   std::vector<int64_t> from_first(const std::vector<int64_t>& values);
   std::vector<double> from_first(const std::vector<double>& values);
+  /// For each value how many ranks have another than rank 0.
+  std::vector<double> count_differing(const std::vector<int64_t>& values);
 };
 
 /// Something that all ranks of a run must have in common: what it is called in a message, and a text that tells one from another.
