@@ -1,5 +1,6 @@
 #include "log_mass_fit.h"
 
+#include <cmath>
 #include <limits>
 
 #include "span_entries.h"
@@ -15,10 +16,23 @@ constexpr double kFaintest = -40.0;  // log of the share of the mass that a grou
 
 }  // namespace
 
-Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const std::vector<Span>& groups, FittedKey key) {
+FittedKeys regress_keys(const Tensor& references_BGRE, const Tensor& mean_BGME, const Tensor& log_mass_BGRM, double ridge) {
   const Tensor& q = references_BGRE;
   const int64_t dim = q.size(3);
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
+  // Unknowns are the key's shift from the mean and beta.
+  const Tensor residual = log_mass_BGRM - at::matmul(q, mean_BGME.transpose(-1, -2)) * scale;
+  const Tensor design = at::cat({q * scale, at::ones({q.size(0), q.size(1), q.size(2), 1}, q.options())}, -1);
+  Tensor penalty = at::full({dim + 1}, ridge, q.options());
+  penalty[dim] = kBetaRidge;
+  const Tensor gram = at::matmul(design.transpose(-1, -2), design) + at::diag(penalty);
+  const Tensor solution = at::linalg_solve(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, G, E+1, m]
+  return {mean_BGME + solution.narrow(2, 0, dim).transpose(-1, -2), solution.select(2, dim)};
+}
+
+Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const std::vector<Span>& groups, FittedKey key) {
+  const Tensor& q = references_BGRE;
+  const int64_t dim = q.size(3);
   const Tensor k = items.k.to(q.scalar_type()), v = items.v.to(q.scalar_type());
   Tensor scores = scores_of(q, k);  // [B, G, R, n]
   if (items.log_mass.defined()) scores = scores + items.log_mass.to(q.scalar_type()).unsqueeze(2);
@@ -48,16 +62,9 @@ Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const
     beta = log_mass.mean(2);
     fitted_key = at::zeros({k.size(0), k.size(1), static_cast<int64_t>(groups.size()), dim}, k.options());
   } else {
-    // Unknowns are the key's shift from the mean and beta, which is all but unpenalised.
-    const Tensor mean_key = at::cat(means, 2);
-    const Tensor residual = log_mass - at::matmul(q, mean_key.transpose(-1, -2)) * scale;
-    const Tensor design = at::cat({q * scale, at::ones({q.size(0), q.size(1), q.size(2), 1}, q.options())}, -1);
-    Tensor penalty = at::full({dim + 1}, kKeyRidge, q.options());
-    penalty[dim] = kBetaRidge;
-    const Tensor gram = at::matmul(design.transpose(-1, -2), design) + at::diag(penalty);
-    const Tensor solution = at::linalg_solve(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, G, E+1, m]
-    fitted_key = mean_key + solution.narrow(2, 0, dim).transpose(-1, -2);
-    beta = solution.select(2, dim);
+    const FittedKeys fit = regress_keys(q, at::cat(means, 2), log_mass, kKeyRidge);
+    fitted_key = fit.key;
+    beta = fit.beta;
   }
   out.k = fitted_key.to(items.k.scalar_type());
   out.v = at::cat(values, 2).to(items.v.scalar_type());

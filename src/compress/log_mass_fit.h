@@ -11,6 +11,16 @@
 
 namespace focus::compress {
 
+/// Keys [B, G, m, E] and betas [B, G, m].
+struct FittedKeys {
+  at::Tensor key, beta;
+};
+
+/// Ridge regression: the key near `mean` and the beta whose score q.key/sqrt(E) + beta is closest to the log-mass that a group has for each
+/// reference q. `ridge` weighs the key's squared shift from the mean; beta is all but unpenalised. Differentiable in all tensors, which
+/// have one floating type.
+FittedKeys regress_keys(const at::Tensor& references_BGRE, const at::Tensor& mean_BGME, const at::Tensor& log_mass_BGRM, double ridge);
+
 /// What an entry can stand for: raw bases, or entries with a log-mass of their own.
 struct FitItems {
   at::Tensor k, v;      // [B, G, n, E]

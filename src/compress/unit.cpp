@@ -7,6 +7,7 @@
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "focus/ops/shared_heads.h"
+#include "log_mass_fit.h"
 #include "span_entries.h"
 
 namespace focus::compress {
@@ -126,7 +127,7 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
     k = k.detach();
     v = v.detach();
   }
-  const int64_t bases = span.num_bases(), dim = k.size(-1);
+  const int64_t bases = span.num_bases();
   Tensor ahead = future_queries(span, config_.fitted.reference_stride);  // [B, G, R, E]
   if (!config_.fitted.gradient) ahead = ahead.detach();
   const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;  // [B, G, R, n]
@@ -148,17 +149,9 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
   const Tensor fitted = heavy.fitted.to(k.scalar_type());
   const Tensor mean_key = at::matmul((fitted / fitted.sum(-1, true)).unsqueeze(-2), keys).squeeze(-2);  // [B, G, m, E]
 
-  // Ridge around the mean key: unknowns are the key's shift and beta; beta itself is (all but) unpenalised.
-  const Tensor residual = log_mass - at::matmul(ahead, mean_key.transpose(-1, -2)) * scale;
-  const Tensor design = at::cat({ahead * scale, at::ones({ahead.size(0), ahead.size(1), ahead.size(2), 1}, options)}, -1);
-  Tensor penalty = at::full({dim + 1}, config_.fitted.ridge, options);
-  penalty[dim] = 1e-3;
-  const Tensor gram = at::matmul(design.transpose(-1, -2), design) + at::diag(penalty);
-  const Tensor solution = at::linalg_solve(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, G, E+1, m]
-
-  Tensor key_out = mean_key + solution.narrow(2, 0, dim).transpose(-1, -2);
+  const FittedKeys fit = regress_keys(ahead, mean_key, log_mass, config_.fitted.ridge);
+  Tensor key_out = fit.key, beta = fit.beta;
   Tensor value_out = at::matmul(rest_share.unsqueeze(-2), values).squeeze(-2);
-  Tensor beta = solution.select(2, dim);
   if (key) {
     const Tensor hidden = span.focus_x.defined()
                               ? span.pre_norm.forward(span.focus_x).to(options)
