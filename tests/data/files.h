@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 #include <htslib/bgzf.h>
-#include <stdlib.h>
 #include <zlib.h>
 
 #include <cstdint>
@@ -13,19 +12,15 @@
 #include <string>
 
 #include "focus/core/error.h"
+#include "support/temporary_folder.h"
 
 namespace focus::data {
 
 class Folder {
  public:
-  Folder() {
-    std::string pattern = (std::filesystem::temp_directory_path() / "focus-data-XXXXXX").string();
-    path_ = mkdtemp(pattern.data());
-  }
-  ~Folder() { std::filesystem::remove_all(path_); }
-  std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+  std::string operator/(const std::string& name) const { return (folder_ / name).string(); }
   std::string text(const std::string& name, const std::string& content) const {
-    std::ofstream(path_ / name, std::ios::binary) << content;
+    std::ofstream(folder_ / name, std::ios::binary) << content;
     return *this / name;
   }
   std::string gzip(const std::string& name, const std::string& content) const {
@@ -42,7 +37,7 @@ class Folder {
   }
 
  private:
-  std::filesystem::path path_;
+  testing::TemporaryFolder folder_;
 };
 
 /// Letters drawn by a fixed linear congruential generator.

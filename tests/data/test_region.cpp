@@ -6,7 +6,7 @@
 namespace focus::data {
 namespace {
 
-class Regions : public testing::Test {
+class Regions : public ::testing::Test {
  protected:
   Folder folder_;
   FastaFile fasta_{folder_.text("x.fa", fasta_record("chr1", letters(5000, 1)) + fasta_record("HLA:01", letters(300, 2)) +

@@ -22,7 +22,7 @@ SamplerConfig one_fasta(const std::string& path) {
   return config;
 }
 
-class Sampling : public testing::Test {
+class Sampling : public ::testing::Test {
  protected:
   Folder folder_;
   std::string a_ = letters(20000, 1), b_ = letters(5000, 2, "ACGTacgt");

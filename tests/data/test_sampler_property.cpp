@@ -144,7 +144,7 @@ TEST(SamplerProperty, SamplesAreSlicesOfTheirSourceInsideRegionsAndOutsideExclus
       for (uint64_t i = 0; i < 20; ++i) {
         const Sample sample = sampler.sample(i, length);
         check(given, sample, length);
-        if (testing::Test::HasFatalFailure()) return;
+        if (::testing::Test::HasFatalFailure()) return;
         ++drawn;
         reversed += sample.reverse;
       }

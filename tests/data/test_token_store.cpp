@@ -29,7 +29,7 @@ void expect_same_samples(const SamplerConfig& first, const SamplerConfig& second
   for (uint64_t i = 0; i < 200; ++i) expect_same(a.sample(i, length), b.sample(i, length));
 }
 
-class Store : public testing::Test {
+class Store : public ::testing::Test {
  protected:
   SamplerConfig from(const std::string& kind, const std::string& path) const {
     SamplerConfig config;

@@ -32,7 +32,7 @@ class FidelityTest : public ::testing::Test {
  protected:
   FidelityTest() {
     at::set_num_threads(1);  // the tensors are too small to share
-    space_.write_model();
+    testing::write_small_model(space_.path());
   }
   static FidelityResult run(const FidelityConfig& config) { return run_fidelity(config, "cpu", at::kFloat); }
   static const MethodResult& method(const FidelityResult& result, const std::string& name) {
@@ -63,7 +63,7 @@ class FidelityTest : public ::testing::Test {
   }
   /// A trained adapter's file: noise on every parameter.
   std::string adapter(const compress::MemoryConfig& memory, const std::string& name) const {
-    const auto loaded = weights::load_model((space_ / "small.yml").string(), (space_ / "small.safetensors").string(), at::kFloat, "cpu");
+    const auto loaded = weights::load_model((space_ / "small.yml").string(), (space_ / "small.pt").string(), at::kFloat, "cpu");
     const auto trained = testing::perturbed_adapter(*loaded.model, memory);
     const std::string path = (space_ / name).string();
     compress::save_adapter(*trained, {loaded.model, {}, {}}, loaded.digest, path);

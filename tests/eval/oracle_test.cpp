@@ -24,7 +24,7 @@ class OracleTest : public ::testing::Test {
  protected:
   OracleTest() {
     at::set_num_threads(1);
-    space_.write_model();
+    testing::write_small_model(space_.path());
   }
   FidelityConfig config() const {
     FidelityConfig c = space_.config(letters(2000), 300);

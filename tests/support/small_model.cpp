@@ -1,6 +1,8 @@
 #include "support/small_model.h"
 
+#include "focus/core/file.h"
 #include "focus/model/initialise.h"
+#include "focus/weights/checkpoint.h"
 
 namespace focus::testing {
 
@@ -29,6 +31,34 @@ std::shared_ptr<model::StripedHyena> small_model(at::ScalarType dtype) {
   out->cast(dtype);
   out->set_trainable(false);
   return out;
+}
+
+void write_small_model(const std::filesystem::path& folder) {
+  write_file(folder / "small.yml", R"(model_name: small
+vocab_size: 128
+hidden_size: 16
+num_layers: 5
+hcs_layer_idxs: [0]
+hcm_layer_idxs: [1]
+hcl_layer_idxs: [3]
+attn_layer_idxs: [2, 4]
+hcs_filter_groups: 8
+hcm_filter_length: 16
+hcm_filter_groups: 8
+state_size: 4
+num_attention_heads: 2
+inner_mlp_size: 24
+rotary_emb_base: 10000
+interleave: True
+column_split_hyena: False
+hyena_out_proj_bias: True
+qkv_proj_bias: False
+tie_embeddings: True
+use_interpolated_rotary_pos_emb: True
+rotary_emb_scaling_factor: 4
+evo2_style_activations: True
+)");
+  weights::save_checkpoint(*small_model(at::kFloat), folder / "small.pt");
 }
 
 std::shared_ptr<model::Llama> small_llama(at::ScalarType dtype) {

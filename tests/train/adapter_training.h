@@ -13,40 +13,14 @@
 #include "focus/train/trainer.h"
 #include "focus/weights/checkpoint.h"
 #include "support/small_model.h"
-#include "temporary_folder.h"
+#include "support/temporary_folder.h"
 
 namespace focus::train {
-
-inline constexpr const char* kModelYaml = R"(model_name: test
-vocab_size: 128
-hidden_size: 16
-num_layers: 5
-hcs_layer_idxs: [0]
-hcm_layer_idxs: [1]
-hcl_layer_idxs: [3]
-attn_layer_idxs: [2,4]
-hcm_filter_length: 16
-hcs_filter_groups: 8
-hcm_filter_groups: 8
-state_size: 4
-num_attention_heads: 2
-inner_mlp_size: 24
-rotary_emb_base: 10000
-interleave: True
-column_split_hyena: False
-hyena_out_proj_bias: True
-qkv_proj_bias: False
-tie_embeddings: True
-use_interpolated_rotary_pos_emb: True
-rotary_emb_scaling_factor: 4
-evo2_style_activations: True
-)";
 
 class AdapterTrainingTest : public ::testing::Test {
  protected:
   AdapterTrainingTest() {
-    write_file(folder_.path() / "model.yml", kModelYaml);
-    weights::save_checkpoint(*testing::small_model(at::kFloat), folder_.path() / "model.pt");
+    testing::write_small_model(folder_.path());
     std::mt19937 random(3);
     std::string fasta = ">one\n";
     for (int i = 0; i < 4000; ++i) fasta += "ACGT"[random() % 4];
@@ -55,8 +29,8 @@ class AdapterTrainingTest : public ::testing::Test {
 
   TrainConfig config() const {
     TrainConfig c;
-    c.model_config = (folder_.path() / "model.yml").string();
-    c.model_checkpoint = (folder_.path() / "model.pt").string();
+    c.model_config = (folder_.path() / "small.yml").string();
+    c.model_checkpoint = (folder_.path() / "small.pt").string();
     c.memory.window.size = 16;
     c.memory.focus.k = 5;
     c.memory.focus.rank = 4;
@@ -103,7 +77,7 @@ class AdapterTrainingTest : public ::testing::Test {
     EXPECT_EQ(losses("cut"), losses("whole"));
   }
 
-  TemporaryFolder folder_;
+  testing::TemporaryFolder folder_;
 };
 
 }  // namespace focus::train

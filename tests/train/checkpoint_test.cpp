@@ -10,7 +10,7 @@
 #include "focus/core/file.h"
 #include "focus/core/random.h"
 #include "focus/train/optimizer.h"
-#include "temporary_folder.h"
+#include "support/temporary_folder.h"
 
 namespace focus::train {
 namespace {
@@ -49,7 +49,7 @@ void flip_byte(const fs::path& path, int64_t from_end) {
 }
 
 TEST(Checkpoint, LoadsWhatWasSaved) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path() / "checkpoints");
   EXPECT_FALSE(store.latest().has_value());
   const Checkpoint saved = example(123);
@@ -73,7 +73,7 @@ TEST(Checkpoint, LoadsWhatWasSaved) {
 }
 
 TEST(Checkpoint, FolderWithoutManifestIsIgnored) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path());
   store.save(example(1));
   store.save(example(2));
@@ -91,7 +91,7 @@ TEST(Checkpoint, FolderWithoutManifestIsIgnored) {
 }
 
 TEST(Checkpoint, AFailedSaveLeavesTheEarlierOnes) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path());
   store.save(example(1));
   Checkpoint bad = example(2);
@@ -106,7 +106,7 @@ TEST(Checkpoint, AFailedSaveLeavesTheEarlierOnes) {
 }
 
 TEST(Checkpoint, AFlippedByteIsRefused) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path());
   for (const char* name : {"trainable.safetensors", "optimizer.safetensors", "state.json"}) {
     store.save(example(5));
@@ -119,7 +119,7 @@ TEST(Checkpoint, AFlippedByteIsRefused) {
 }
 
 TEST(Checkpoint, TruncatedMissingOrMalformedFilesAreRefused) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path());
   store.save(example(5));
   const fs::path state = store.path_of(5) / "state.json", manifest = store.path_of(5) / "manifest.json";
@@ -135,7 +135,7 @@ TEST(Checkpoint, TruncatedMissingOrMalformedFilesAreRefused) {
 }
 
 TEST(Checkpoint, KeepsTheLastAndTheBest) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path(), 2);
   for (int64_t step = 10; step <= 40; step += 10) {
     store.save(example(step));
@@ -149,7 +149,7 @@ TEST(Checkpoint, KeepsTheLastAndTheBest) {
 }
 
 TEST(Checkpoint, SavingAStepAgainReplacesIt) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path());
   store.save(example(7));
   Checkpoint again = example(7);
@@ -160,7 +160,7 @@ TEST(Checkpoint, SavingAStepAgainReplacesIt) {
 }
 
 TEST(Checkpoint, StepsBeyondEightDigitsSortByNumber) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path());
   store.save(example(99'999'999));
   store.save(example(100'000'000));
@@ -223,7 +223,7 @@ struct TinyRun {
 };
 
 TEST(Checkpoint, KilledAndResumedRunEqualsTheUninterruptedOneBitForBit) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   CheckpointStore store(folder.path());
   TinyRun whole;
   std::vector<double> losses;

@@ -8,7 +8,7 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
-#include "temporary_folder.h"
+#include "support/temporary_folder.h"
 
 namespace focus::train {
 namespace {
@@ -42,7 +42,7 @@ TEST(EventLog, Crc32cOfKnownTexts) {
 }
 
 TEST(EventLog, BeginsWithTheVersionAndHoldsFiniteNumbersOnly) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   EventLog log(folder.path());
   log.write(3, {{"loss", 1.25}, {"kind", "text"}, {"none", std::nan("")}, {"bases", int64_t{7}}});
   const fs::path path = only_file(folder.path());
@@ -58,7 +58,7 @@ TEST(EventLog, BeginsWithTheVersionAndHoldsFiniteNumbersOnly) {
 }
 
 TEST(EventLog, ResumingDropsLaterStepsAndATornRecord) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   {
     EventLog log(folder.path());
     for (int step = 1; step <= 6; ++step) log.write(step, {{"loss", 1.0 / step}});

@@ -8,13 +8,13 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
-#include "temporary_folder.h"
+#include "support/temporary_folder.h"
 
 namespace focus::train {
 namespace {
 
 TEST(MetricsLog, OneOrderedLinePerWriteAtOnce) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   const auto path = folder.path() / "metrics.jsonl";
   MetricsLog log(path);
   log.write(1, {{"loss", 1.25}, {"kind", "train"}, {"bases", int64_t{1} << 60}});
@@ -28,7 +28,7 @@ TEST(MetricsLog, OneOrderedLinePerWriteAtOnce) {
 }
 
 TEST(MetricsLog, ResumeDropsLaterStepsAndATornLine) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   const auto path = folder.path() / "metrics.jsonl";
   const auto fill = [&](MetricsLog& log, int begin, int end) {
     for (int step = begin; step <= end; ++step) {
@@ -54,7 +54,7 @@ TEST(MetricsLog, ResumeDropsLaterStepsAndATornLine) {
 }
 
 TEST(MetricsLog, FreshStartEmptiesAndResumeWithoutFileStartsOne) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   const auto path = folder.path() / "metrics.jsonl";
   {
     MetricsLog log(path, 5);
@@ -66,7 +66,7 @@ TEST(MetricsLog, FreshStartEmptiesAndResumeWithoutFileStartsOne) {
 }
 
 TEST(MetricsLog, RefusesAMalformedLineInTheMiddle) {
-  const TemporaryFolder folder;
+  const testing::TemporaryFolder folder;
   const auto path = folder.path() / "metrics.jsonl";
   write_file(path, "{\"step\":1}\nrubbish\n{\"step\":2}\n");
   try {

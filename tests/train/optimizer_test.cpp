@@ -48,7 +48,7 @@ std::map<std::string, at::Tensor> cloned(const std::vector<std::pair<std::string
   return out;
 }
 
-class AdamWReference : public testing::TestWithParam<at::ScalarType> {};
+class AdamWReference : public ::testing::TestWithParam<at::ScalarType> {};
 
 TEST_P(AdamWReference, MatchesTheFormula) {
   AdamWConfig config;
@@ -78,7 +78,7 @@ TEST_P(AdamWReference, MatchesTheFormula) {
     for (int64_t i = 0; i < tensor.numel(); ++i) EXPECT_NEAR(tensor.detach().view({-1})[i].item<double>(), expected[at++].p, tolerance);
   }
 }
-INSTANTIATE_TEST_SUITE_P(DTypes, AdamWReference, testing::Values(at::kDouble, at::kFloat, at::kBFloat16),
+INSTANTIATE_TEST_SUITE_P(DTypes, AdamWReference, ::testing::Values(at::kDouble, at::kFloat, at::kBFloat16),
                          [](const auto& tested) { return std::string(at::toString(tested.param)); });
 
 TEST(AdamW, ShortParametersKeepUpdatesBelowTheirSpacing) {

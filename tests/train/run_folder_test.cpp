@@ -6,7 +6,7 @@
 #include "focus/core/file.h"
 #include "focus/core/version.h"
 #include "focus/train/checkpoint.h"
-#include "temporary_folder.h"
+#include "support/temporary_folder.h"
 
 namespace focus::train {
 namespace {
@@ -24,7 +24,7 @@ std::string error_of(const RunFolderOptions& options) {
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-class RunFolderTest : public testing::Test {
+class RunFolderTest : public ::testing::Test {
  protected:
   RunFolderOptions options(const std::string& config = R"({"steps": 10, "optim": {"lr": 0.1}, "layers": [1, 2]})") {
     RunFolderOptions made;
@@ -38,7 +38,7 @@ class RunFolderTest : public testing::Test {
     checkpoint.state.step = step;
     CheckpointStore(folder_.path() / "run" / "checkpoints").save(checkpoint);
   }
-  TemporaryFolder folder_;
+  testing::TemporaryFolder folder_;
 };
 
 TEST_F(RunFolderTest, FreshRunWritesConfigAndProvenance) {

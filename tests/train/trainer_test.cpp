@@ -13,7 +13,7 @@
 #include "focus/core/interrupt.h"
 #include "focus/train/checkpoint.h"
 #include "support/small_model.h"
-#include "temporary_folder.h"
+#include "support/temporary_folder.h"
 
 namespace focus::train {
 namespace {
@@ -128,7 +128,7 @@ class TrainerTest : public ::testing::Test {
     }
   }
 
-  TemporaryFolder folder_;
+  testing::TemporaryFolder folder_;
 };
 
 bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
