@@ -50,11 +50,12 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   config.validate();
   const std::string device = model::resolve_devices(config.device);
   const auto dtype = model::parse_dtype(config.dtype);
-  std::optional<eval::ReportFolder> folder;
-  if (environment.rank == 0) folder.emplace(c.output, c.force);
   const auto ranks =
       distributed::join_ranks(environment, model::first_device(device),
                               {.answer_seconds = config.rank_timeout_seconds, .advice = "No report was written; start all ranks again"});
+  // After the ranks have met: where rank 0 cannot write, the others learn of it at once.
+  std::optional<eval::ReportFolder> folder;
+  if (ranks->is_first()) folder.emplace(c.output, c.force);
   eval::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
   if (!folder) return;
   result.provenance["command_line"] = command_line;

@@ -171,6 +171,15 @@ class EvalTest(ProgramTest):
             self.assert_clear(done, USAGE, "1 of 2 ranks", "another settings")
         self.assert_no_report()
 
+    def test_ranks_end_when_the_report_cannot_be_written(self):
+        os.mkdir(self.path("report"))
+        write(self.path("report", "notes.txt"), "mine")
+        began = time.monotonic()
+        done = self.ranks(2, "-c", self.fidelity_config(), "-o", self.path("report"))
+        self.assert_clear(done[0], USAGE, "report", "not empty")
+        self.assert_clear(done[1], RESOURCES, "rank 1 of 2", "No report was written")
+        self.assertLess(time.monotonic() - began, 60)
+
     def test_a_dead_rank_ends_the_evaluation(self):
         config = self.fidelity_config(methods=["full", "sliding"], segments=200, length=200, chunk=1)
         processes = self.start_ranks(2, "focus-eval", "fidelity", "-q", "-c", config, "-o", self.path("report"))
