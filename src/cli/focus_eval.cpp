@@ -23,7 +23,7 @@ CLI::App* add_fidelity(CLI::App& app, FidelityCommand& c) {
       "fidelity", "Compares compressed memory with full memory, position by position, on random segments of real sequence.");
   add_common_options(*sub, c.common);
   sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
-  sub->add_option("--fasta", c.fasta, "sequences: plain or BGZF FASTA");
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
   sub->add_option("-o,--output", c.output, "the report's folder");
   sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");
   sub->add_flag("--help-config", c.help_config, "list every setting with its default and meaning, then exit");

@@ -24,7 +24,7 @@ namespace {
 
 using data::Region;
 
-std::vector<Region> wanted_regions(const ScoreCommand& command, const data::FastaFile& fasta) {
+std::vector<Region> wanted_regions(const ScoreCommand& command, const data::SequenceFile& fasta) {
   std::vector<Region> out;
   for (const std::string& text : command.regions) out.push_back(data::parse_region(text, fasta));
   if (!command.bed.empty()) {
@@ -89,7 +89,7 @@ CLI::App* add_score(CLI::App& app, ScoreCommand& c) {
       "the model's shape: an Evo-2 YAML file or a Hugging Face config.json; may be left out where the checkpoint is a folder with one");
   sub->add_option("--checkpoint", c.checkpoint, "the model's weights: .pt (whole or in parts), .safetensors, or a Hugging Face folder")
       ->required();
-  sub->add_option("--fasta", c.fasta, "sequences: plain or BGZF FASTA; - = standard input, read as a stream")->required();
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip; - = standard input, read as a stream")->required();
   sub->add_option("-r,--region", c.regions, "only this region: name or name:start-end, 1-based, both ends included; may be repeated")
       ->allow_extra_args(false)
       ->take_all();
@@ -133,7 +133,7 @@ void run_score(const ScoreCommand& c, const std::string& command_line) {
   const std::string device = model::resolve_devices(c.common.device);
 
   // Input and outputs first: that takes a moment, loading the model and scoring may take long.
-  std::optional<data::FastaFile> fasta;
+  std::unique_ptr<data::SequenceFile> fasta;
   std::optional<data::FastaStream> stream;
   std::vector<Region> regions;
   std::vector<std::string> names;
@@ -141,7 +141,7 @@ void run_score(const ScoreCommand& c, const std::string& command_line) {
   if (c.fasta == "-") {
     stream.emplace(c.fasta);
   } else {
-    fasta.emplace(c.fasta);
+    fasta = data::open_fasta(c.fasta);
     regions = wanted_regions(c, *fasta);
     for (const Region& region : regions) {
       total += region.length();

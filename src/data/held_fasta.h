@@ -11,10 +11,11 @@
 
 namespace focus::data {
 
-/// A FASTA file in plain gzip, unpacked into memory. DataError: more than `limit_bytes` of sequence, and what FastaStream throws.
+/// A FASTA file in plain gzip, unpacked into memory. DataError: more than `limit_bytes` of sequence (`advice` then begins what to do), and
+/// what FastaStream throws.
 class HeldFasta final : public SequenceFile {
  public:
-  HeldFasta(const std::filesystem::path& path, int64_t limit_bytes);
+  HeldFasta(const std::filesystem::path& path, int64_t limit_bytes, const std::string& advice);
   bool in_memory() const override { return true; }
 
  private:

@@ -27,7 +27,7 @@ bool overlaps(const std::set<int64_t>& begins, int64_t begin, int64_t length) {
   return next != begins.begin() && *std::prev(next) + length > begin;
 }
 
-void sample_region(const FastaFile& fasta, const Region& region, const SegmentOptions& options, SegmentSample& result) {
+void sample_region(const SequenceFile& fasta, const Region& region, const SegmentOptions& options, SegmentSample& result) {
   const int64_t length = options.length, places = region.length() - length + 1;
   Random random(options.seed, stream_of(region));
   std::set<int64_t> begins;
@@ -66,7 +66,7 @@ void sample_region(const FastaFile& fasta, const Region& region, const SegmentOp
 
 }  // namespace
 
-SegmentSample sample_segments(const FastaFile& fasta, const std::vector<Region>& regions, const SegmentOptions& options) {
+SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions, const SegmentOptions& options) {
   FOCUS_CHECK(options.length >= 1 && options.count >= 1, "segments: length ", options.length, ", count ", options.count);
   std::vector<Region> wanted = regions;
   if (wanted.empty()) {

@@ -85,7 +85,9 @@ Source open_source(const SourceConfig& given, Memory& memory) {
     source.drawing = store->drawing();
     source.file = std::move(store);
   } else if (is_plain_gzip(given.fasta)) {
-    source.file = std::make_unique<HeldFasta>(given.fasta, memory.left());
+    source.file = std::make_unique<HeldFasta>(given.fasta, memory.left(),
+                                              concat("raise memory_mb, pack it with: focus-train pack --fasta '", given.fasta, "' -o '",
+                                                     std::filesystem::path(given.fasta).stem().string(), ".h5', or "));
     memory.used_bytes += source.file->total_length();
   } else {
     source.file = std::make_unique<FastaFile>(given.fasta);

@@ -15,6 +15,7 @@
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
+#include "focus/data/fasta.h"
 #include "focus/data/region.h"
 #include "focus/data/segments.h"
 #include "focus/data/tokenizer.h"
@@ -29,8 +30,8 @@ using at::Tensor;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 data::SegmentSample draw(const FidelityConfig& config) {
-  const data::FastaFile fasta(config.fasta);
-  const auto sample = data::sample_segments(fasta, data::read_regions(config.regions, fasta),
+  const auto fasta = data::open_fasta(config.fasta);
+  const auto sample = data::sample_segments(*fasta, data::read_regions(config.regions, *fasta),
                                             {.length = config.length,
                                              .count = config.segments,
                                              .seed = static_cast<uint64_t>(config.seed),

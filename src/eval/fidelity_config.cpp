@@ -3,7 +3,7 @@
 
 #include "focus/compress/policy.h"
 #include "focus/core/error.h"
-#include "focus/data/fasta.h"
+#include "focus/data/sequence_file.h"
 #include "focus/eval/fidelity.h"
 
 namespace focus::eval {
@@ -70,7 +70,7 @@ void FidelityConfig::visit(config::Fields& f) {
   f.group("window", window, "the window plan");
   f.group("focus", focus, "Focus tokens");
   f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
-  f.text("fasta", fasta, "sequences: plain or BGZF FASTA");
+  f.text("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");
   f.texts("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
   f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
   f.integer("length", length, {2, int64_t{1} << 40}, "bases per segment; a segment must be longer than a window to measure anything");

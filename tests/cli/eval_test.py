@@ -1,6 +1,7 @@
 """How focus-eval behaves at its edges: wrong settings and inputs, reports in use, interruption, and several ranks. How to run: support.py."""
 
 import csv
+import gzip
 import json
 import os
 import shlex
@@ -56,6 +57,18 @@ class EvalTest(ProgramTest):
         self.assert_clear(self.fidelity("-c", self.fidelity_config(regions=["chrone"]), *report), DATA, "chrone", "'one'")
         self.assert_clear(self.fidelity("-c", self.fidelity_config(regions=["one:1-99"]), *report), DATA, "100 bases", "genome.fa", "shorter")
         self.assert_no_report()
+
+    def test_fidelity_and_score_of_plain_gzip(self):
+        plain = write(self.path("plain.fa"), fasta([("one", bases(2000)), ("two", bases(700, seed=3))]))
+        packed = write(self.path("packed.fa.gz"), gzip.compress(read(plain)))
+        for name, path in (("plain", plain), ("packed", packed)):
+            done = self.run_program("focus-eval", "fidelity", "-c", self.fidelity_config(fasta=path, methods=["state_only"], regions=["one:101-900", "two"]), "-o", self.path(name))
+            self.assert_ok(done)
+            self.assertEqual("held in memory" in done.stderr, name == "packed")
+        for name in ("summary.tsv", "segments.tsv", "by_position.tsv"):
+            self.assertEqual(self.table(self.path("plain"), name), self.table(self.path("packed"), name), name)
+        scores = [[line for line in self.assert_ok(self.score(path, "-r", "two:51-400")).splitlines() if not line.startswith("##")] for path in (plain, packed)]
+        self.assertEqual(scores[0], scores[1])
 
     def test_fidelity_adapter_of_another_backbone(self):
         adapter = self.train_config(task="adapter", model_config=self.config, model_checkpoint=self.checkpoint, window={"size": 32}, focus={"k": 8},

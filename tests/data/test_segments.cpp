@@ -1,6 +1,7 @@
 #include <map>
 
 #include "files.h"
+#include "focus/data/fasta.h"
 #include "focus/data/segments.h"
 #include "focus/data/tokenizer.h"
 

@@ -1,6 +1,7 @@
 // Indexed FASTA files: any slice of any record in one seek.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <memory>
 
@@ -29,6 +30,13 @@ class FastaFile final : public SequenceFile {
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };
+
+/// What plain gzip may hold for programs that have no setting for it: a large genome.
+inline constexpr int64_t kHeldFastaBytes = int64_t{4} << 30;
+
+/// A FASTA file whatever its packing: plain and BGZF through the index, plain gzip unpacked into memory, which is said in the log.
+/// DataError: as FastaFile; plain gzip with more than `limit_bytes` of sequence.
+std::unique_ptr<SequenceFile> open_fasta(const std::filesystem::path& path, int64_t limit_bytes = kHeldFastaBytes);
 
 /// Whether a file is gzip, but not BGZF: such FASTA can only be read from front to back. DataError when it does not exist.
 bool is_plain_gzip(const std::filesystem::path& path);

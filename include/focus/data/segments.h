@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "focus/data/fasta.h"
 #include "focus/data/region.h"
+#include "focus/data/sequence_file.h"
 
 namespace focus::data {
 
@@ -34,7 +34,7 @@ struct SegmentSample {
 /// Draws segments as in the paper's evaluation (§4.3: random, not overlapping, per chromosome): `count` from each region (an empty list
 /// means every record), uniformly placed. Segments overlap only where a region has no room for `count` of them. A region with too few
 /// places that are free of N gives fewer. DataError when not one segment can be drawn.
-SegmentSample sample_segments(const FastaFile& fasta, const std::vector<Region>& regions, const SegmentOptions& options);
+SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions, const SegmentOptions& options);
 
 /// Share of positions t of `sequence` whose preceding `word` letters also ended at least `window` bases before t: where only a memory that
 /// reaches behind the window can have seen the context before. Exact; case is ignored; words with other letters than ACGT match nothing.
