@@ -76,15 +76,7 @@ void check_mappable(const Contents& contents, Format format, const std::string& 
 class Check {
  public:
   Check(const std::string& output, int64_t total_bytes)
-      : output_(output),
-        progress_({.label = "check",
-                   .unit = "MiB",
-                   .total = total_bytes >> kMiB,
-                   .start = 0,
-                   .is_terminal = {},
-                   .write_terminal = {},
-                   .write_line = {},
-                   .now_seconds = {}}) {}
+      : output_(output), progress_({.label = "check", .unit = "MiB", .total = total_bytes >> kMiB}) {}
 
   void run(const Contents& wanted, const std::vector<DType>& dtypes, const weights::TensorFile& got) {
     if (got.tensors().size() != wanted.tensors.size() || got.opaque().size() != wanted.opaque.size())

@@ -96,14 +96,7 @@ void ModelOutput::write(const std::vector<weights::TensorView>& tensors, const s
                         const std::vector<weights::OpaqueEntry>& opaque) {
   for (const weights::TensorView& tensor : tensors) tensor_bytes_ += tensor.num_bytes();
   constexpr int kMiB = 20, kWorthSaying = 256;
-  Progress progress({.label = "write",
-                     .unit = "MiB",
-                     .total = tensor_bytes_ >> kMiB,
-                     .start = 0,
-                     .is_terminal = {},
-                     .write_terminal = {},
-                     .write_line = {},
-                     .now_seconds = {}});
+  Progress progress({.label = "write", .unit = "MiB", .total = tensor_bytes_ >> kMiB});
   int64_t done = 0;
   const WriteProgress tell = [&](int64_t num_bytes) {
     done += num_bytes;

@@ -57,15 +57,7 @@ void run_pack(const CLI::App& app, const PackCommand& c, const std::string& comm
   options.progress = [&](int64_t done, int64_t all) {
     if (interrupt_requested()) fail<Interrupted>("interrupted while packing; nothing was written to '", c.output, "'");
     if (all == 0) return;
-    if (!progress)
-      progress = std::make_unique<Progress>(ProgressOptions{.label = "pack",
-                                                            .unit = "bases",
-                                                            .total = all,
-                                                            .start = 0,
-                                                            .is_terminal = {},
-                                                            .write_terminal = {},
-                                                            .write_line = {},
-                                                            .now_seconds = {}});
+    if (!progress) progress = std::make_unique<Progress>(ProgressOptions{.label = "pack", .unit = "bases", .total = all});
     progress->set(done);
   };
   const data::PackResult result = data::pack(sources, options, c.output);

@@ -167,14 +167,7 @@ void run_score(const ScoreCommand& c, const std::string& command_line) {
 
   infer::ScoreOptions options = c.options;
   options.logits = !c.logits.empty();
-  Progress progress({.label = "score",
-                     .unit = "bases",
-                     .total = total,
-                     .start = 0,
-                     .is_terminal = {},
-                     .write_terminal = {},
-                     .write_line = {},
-                     .now_seconds = {}});
+  Progress progress({.label = "score", .unit = "bases", .total = total});
   options.on_progress = [&](int64_t bases) { progress.advance(bases); };
   const auto plan = [&](int64_t length) {
     const auto made = infer::plan_memory(*loaded.model, memory.compressed.get(), length,

@@ -115,14 +115,7 @@ void run_selftest(const SelftestCommand& c, const std::string& command_line) {
   infer::ScoreOptions options;
   options.chunk = c.chunk;
   options.reference_figures = true;
-  Progress progress({.label = "selftest",
-                     .unit = "bases",
-                     .total = total,
-                     .start = 0,
-                     .is_terminal = {},
-                     .write_terminal = {},
-                     .write_line = {},
-                     .now_seconds = {}});
+  Progress progress({.label = "selftest", .unit = "bases", .total = total});
   options.on_progress = [&](int64_t bases) { progress.advance(bases); };
   const infer::Scorer scorer(*loaded.model, infer::plain_stream(*loaded.model), options);
   Figures mean;

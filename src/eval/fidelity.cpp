@@ -156,14 +156,7 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
     log::warn(concat(num_ranks, " ranks share ", num_segments, " segment(s): the others only wait"));
   int64_t passes = 0;
   for (const Method& method : methods) passes += method.passes;
-  Progress progress({.label = "fidelity",
-                     .unit = "bases",
-                     .total = rounds * passes * config.length,
-                     .start = 0,
-                     .is_terminal = {},
-                     .write_terminal = {},
-                     .write_line = {},
-                     .now_seconds = {}});
+  Progress progress({.label = "fidelity", .unit = "bases", .total = rounds * passes * config.length});
   for (std::size_t s = 0; s < num_segments; ++s) {
     if (is_own(ranks, s)) {
       const std::string note = concat("segment ", s + 1, " of ", num_segments);

@@ -26,14 +26,7 @@ void fit_tables(const TrainConfig& config, model::Backbone& backbone, compress::
   if (tables.empty()) return;
   const data::SequenceSampler sampler(config.data, static_cast<uint64_t>(config.seed));
   compress::TablesFit fit(backbone, std::move(tables), settings);
-  Progress progress({.label = "tables",
-                     .unit = "sequences",
-                     .total = settings.fit_sequences,
-                     .start = 0,
-                     .is_terminal = {},
-                     .write_terminal = {},
-                     .write_line = {},
-                     .now_seconds = {}});
+  Progress progress({.label = "tables", .unit = "sequences", .total = settings.fit_sequences});
   for (int64_t i = 0; i < settings.fit_sequences; ++i) {
     fit.add(
         make_batch({sampler.sample(kFitSamples + static_cast<uint64_t>(i), settings.fit_length)}, backbone.vocabulary(), backbone.device())

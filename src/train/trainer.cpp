@@ -53,14 +53,7 @@ class Loop {
 
   TrainResult run() {
     const auto start = std::chrono::steady_clock::now();
-    Progress progress({.label = "train",
-                       .unit = "steps",
-                       .total = total_steps_,
-                       .start = at_.step,
-                       .is_terminal = {},
-                       .write_terminal = {},
-                       .write_line = {},
-                       .now_seconds = {}});
+    Progress progress({.label = "train", .unit = "steps", .total = total_steps_, .start = at_.step});
     started_ = start;
     first_bases_ = at_.bases;
     TrainResult result;

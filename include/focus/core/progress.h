@@ -14,10 +14,10 @@ struct ProgressOptions {
   int64_t total = 0;  // 0: not known, then no bar, share or remaining time
   int64_t start = 0;  // already done, e.g. on resume; not counted in the rate
   // Replaceable for tests. By default: whether stderr is a terminal, stderr, log::info and a monotonic clock.
-  std::function<bool()> is_terminal;
-  std::function<void(const std::string&)> write_terminal;
-  std::function<void(const std::string&)> write_line;
-  std::function<double()> now_seconds;
+  std::function<bool()> is_terminal = {};
+  std::function<void(const std::string&)> write_terminal = {};
+  std::function<void(const std::string&)> write_line = {};
+  std::function<double()> now_seconds = {};
 };
 
 /// Messages go to stderr; nothing at verbosity 0. Safe to call from several threads. Shows rate and remaining time, from the work done
