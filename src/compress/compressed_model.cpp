@@ -128,15 +128,15 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
 HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
   FOCUS_CHECK(adapter_ != nullptr, "the parallel execution is for Focus; rivals stream");
   const Expanded expanded = expand(tokens_BL, 0);
-  MaskedHook hook({.plan = plan_,
-                   .config = config_,
-                   .rules = rules_,
-                   .adapter = adapter_.get(),
-                   .policy = nullptr,
-                   .first_base = 0,
-                   .is_focus = expanded.is_focus,
-                   .codes = letters_of(tokens_BL)});
-  return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, &hook), expanded);
+  const auto hook = std::make_shared<MaskedHook>(HookContext{.plan = plan_,
+                                                             .config = config_,
+                                                             .rules = rules_,
+                                                             .adapter = adapter_.get(),
+                                                             .policy = nullptr,
+                                                             .first_base = 0,
+                                                             .is_focus = expanded.is_focus,
+                                                             .codes = letters_of(tokens_BL)});
+  return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, hook.get()), expanded);
 }
 
 MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {

@@ -91,6 +91,7 @@ class MaskedHook final : public model::AttentionHook {
  public:
   explicit MaskedHook(HookContext context) : context_(std::move(context)) {}
   at::Tensor mix(const model::AttentionCall& call) override;
+  bool repeatable(int64_t block) const override;
   std::unique_ptr<cache::LayerState> make_state(int64_t block) override;
 
  private:

@@ -247,6 +247,12 @@ Tensor MaskedHook::mix(const model::AttentionCall& call) {
   return Pass(context_, side_, call).run();
 }
 
+bool MaskedHook::repeatable(int64_t block) const {
+  // Side Focus tokens pass from layer to layer outside the call; inline ones are rows of it.
+  const FocusUnit* unit = context_.adapter->unit(block);
+  return unit == nullptr || !unit->updates_focus_state() || context_.inline_stream();
+}
+
 std::unique_ptr<cache::LayerState> MaskedHook::make_state(int64_t) {
   FOCUS_CHECK(false, "the parallel execution keeps no state");
   return nullptr;

@@ -38,8 +38,16 @@ Tensor Backbone::forward_embedded(const Tensor& x_BLD, cache::StreamState* state
 
 Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t position, cache::LayerState* state, AttentionHook* hook) {
   Block& block = *blocks_[index];
-  if (!recompute_ || !at::GradMode::is_enabled() || (block.attention() != nullptr && (hook != nullptr || state != nullptr)))
-    return block.forward(x_BLD, position, state, hook);
+  const bool attends = block.attention() != nullptr;
+  const bool repeatable = !attends || (state == nullptr && (hook == nullptr || hook->repeatable(static_cast<int64_t>(index))));
+  if (!recompute_ || !at::GradMode::is_enabled() || !repeatable) return block.forward(x_BLD, position, state, hook);
+  if (attends && hook != nullptr) {
+    const auto run = [&block, position, held = hook->shared_from_this()](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+      return {block.forward(in[0], position, nullptr, held.get())};
+    };
+    // The hook may have parameters where the input needs no gradient: something has to ask for the backward pass.
+    return ops::recomputed(run, {x_BLD, at::zeros({0}, x_BLD.options().dtype(at::kFloat)).set_requires_grad(true)})[0];
+  }
   if (state == nullptr) {
     const auto run = [&block, position](const std::vector<Tensor>& in) -> std::vector<Tensor> {
       return {block.forward(in[0], position, nullptr, nullptr)};

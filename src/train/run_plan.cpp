@@ -85,12 +85,16 @@ MemoryEstimate estimate_memory(const TrainConfig& config, Task& task) {
   for (const StageConfig& stage : config.stages) positions = std::max(positions, stage.batch * stage.length);
   const auto attention = backbone.attention_blocks();
   const int64_t first = is_adapter(config) && !attention.empty() ? attention.front() : 0;
+  // As Backbone::run_block and MaskedHook::repeatable() decide.
+  const bool side_states =
+      config.memory.focus.unit == compress::UnitKind::paper && config.memory.focus.stream != compress::Stream::inline_tokens;
+  const bool attention_again = !is_adapter(config) || (config.execution == Execution::parallel && !side_states);
   int64_t kept = 0, largest = 0;
   for (int64_t i = first; i < backbone.num_blocks(); ++i) {
     const bool attends = backbone.block(i).attention() != nullptr;
     const auto whole =
         static_cast<int64_t>((attends ? kKeptByAttention : kKeptByMixer) * static_cast<double>(backbone.block(i).workspace_bytes()));
-    const bool again = config.recompute && !attends;
+    const bool again = config.recompute && (!attends || attention_again);
     kept += again ? backbone.shape().width * static_cast<int64_t>(backbone.embedding_weight().element_size()) : whole;
     if (again) largest = std::max(largest, whole);
   }

@@ -17,7 +17,7 @@ using testing::small_model;
 
 std::string names(const std::vector<at::Device>& devices) {
   std::string out;
-  for (const at::Device& device : devices) out += (out.empty() ? "" : " ") + device.str();
+  for (const at::Device& device : devices) out += concat(out.empty() ? "" : " ", device.str());
   return out;
 }
 
@@ -96,6 +96,56 @@ TEST_P(RecomputeBlocks, GradientsAreTheSame) {
   };
   const Tensor expected = gradient(false);
   EXPECT_LT(testing::relative_rms(gradient(true), expected), 1e-12);
+  model->set_recompute(false);
+}
+
+/// Causal attention as without a hook, and how often it was asked for.
+class CountingHook final : public AttentionHook {
+ public:
+  explicit CountingHook(bool repeatable) : repeatable_(repeatable) {}
+  Tensor mix(const AttentionCall& call) override {
+    ++calls;
+    return attend(call.attention, call.u_BLD, call.position, nullptr);
+  }
+  bool repeatable(int64_t) const override { return repeatable_; }
+  std::unique_ptr<cache::LayerState> make_state(int64_t) override { return nullptr; }
+  int calls = 0;
+
+ private:
+  bool repeatable_;
+};
+
+TEST(RecomputeUnderAHook, RunsAgainOnlyWhatMayBe) {
+  const auto model = small_model(at::kDouble);
+  const Tensor tokens = random_bases(2, 48, 3), weighting = at::randn({2, 48, 128}, at::kDouble);
+  for (const std::string trained : {"first attention block", "all"}) {
+    model->set_trainable(trained == "all");
+    const auto block = model->attention_blocks().front();
+    for (auto& p : model->block(block).parameters()) p.set_requires_grad(true);
+    const auto gradient = [&](bool recompute, bool repeatable, int calls) {
+      model->zero_grad();
+      model->set_recompute(recompute);
+      auto hook = std::make_shared<CountingHook>(repeatable);
+      const std::weak_ptr<CountingHook> alive = hook;
+      Tensor loss = (model->forward(tokens, nullptr, hook.get()) * weighting).sum();
+      hook.reset();
+      EXPECT_EQ(alive.expired(), !recompute || !repeatable) << trained;
+      if (!alive.expired()) hook = alive.lock();
+      loss.backward();
+      if (hook) {
+        EXPECT_EQ(hook->calls, calls) << trained;
+      }
+      loss.reset();
+      hook.reset();
+      EXPECT_TRUE(alive.expired());
+      std::vector<Tensor> out;
+      for (const auto& p : model->block(block).parameters()) out.push_back(p.grad().flatten().clone());
+      return at::cat(out);
+    };
+    const Tensor expected = gradient(false, true, 2);
+    EXPECT_LT(testing::relative_rms(gradient(true, true, 4), expected), 1e-12) << trained;
+    EXPECT_TRUE(at::equal(gradient(true, false, 2), expected)) << trained;
+  }
   model->set_recompute(false);
 }
 

@@ -54,7 +54,7 @@ class CompressedModel {
   /// Continues a stream by tokens [B, n >= 1]. The result does not depend on how a sequence is cut into calls (up to rounding).
   HiddenStates forward(const at::Tensor& tokens_BL, CompressedStream& stream) const;
   /// A whole sequence [B, L] in one pass, each base shown exactly what the stream would still hold; only with an adapter. Cost
-  /// L (W + L/k); no L x L array.
+  /// L (W + L/k); no L x L array. Where the backbone recomputes its blocks, this model lives until the backward pass.
   HiddenStates parallel(const at::Tensor& tokens_BL) const;
 
   MemoryUse memory_use(const CompressedStream& stream) const;
