@@ -119,7 +119,8 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
                    .policy = policy_.get(),
                    .first_base = stream.bases,
                    .is_focus = expanded.is_focus,
-                   .codes = letters_of(tokens_BL)});
+                   .codes = letters_of(tokens_BL),
+                   .recompute = false});
   const Tensor hidden = backbone_->forward_embedded(expanded.x_BTD, &stream.backbone, &hook);
   stream.bases += tokens_BL.size(1);
   return collect(hidden, expanded);
@@ -135,7 +136,8 @@ HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
                                                              .policy = nullptr,
                                                              .first_base = 0,
                                                              .is_focus = expanded.is_focus,
-                                                             .codes = letters_of(tokens_BL)});
+                                                             .codes = letters_of(tokens_BL),
+                                                             .recompute = backbone_->recomputes()});
   return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, hook.get()), expanded);
 }
 

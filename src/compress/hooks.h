@@ -20,6 +20,7 @@ struct HookContext {
   int64_t first_base = 0;                      // of the call
   std::vector<bool> is_focus;                  // inline: per token of the call; empty = bases only
   at::Tensor codes;                            // tables: uint8 [B, L] letters of the call
+  bool recompute = false;                      // parallel: run each window's attention and fit again for the gradient
 
   StorageFormat storage() const { return policy != nullptr ? policy->storage(config.storage) : StorageFormat(config.storage); }
   bool inline_stream() const { return adapter != nullptr && config.focus.stream == Stream::inline_tokens; }

@@ -6,6 +6,7 @@
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "hooks.h"
+#include "window_recompute.h"
 
 namespace focus::compress {
 namespace {
@@ -13,10 +14,6 @@ namespace {
 using at::Tensor;
 
 Tensor index_tensor(const std::vector<int64_t>& values, const at::Device& device) { return at::tensor(values, at::kLong).to(device); }
-
-Tensor attend(const Tensor& q, const Entries& entries, const Tensor& k, const Tensor& v) {
-  return ops::memory_attention(q, {entries.k, entries.v, entries.beta}, k, v);
-}
 
 /// A tensor cut along the sequence once, so that the gradients of its many overlapping stretches are put together once.
 class Pieces {
@@ -103,6 +100,13 @@ class Pass {
             .focus_positions = {}};
   }
 
+  Tensor attend(const Tensor& q, const Entries& entries, const Tensor& k, const Tensor& v) const {
+    return c_.recompute ? attend_recomputed(q, entries, k, v) : ops::memory_attention(q, {entries.k, entries.v, entries.beta}, k, v);
+  }
+  Summary summarise(const ClosedSpan& span, const Entries& history) const {
+    return c_.recompute ? summarise_recomputed(*unit_, span, history) : unit_->summarise(span, history);
+  }
+
   Entries history_of(int64_t kmer) const {
     const Span seen = rules_->history(kmer);
     return entries_.slice(seen.begin, std::min(seen.end, entries_.size()));
@@ -117,7 +121,7 @@ class Pass {
     } else if (focus_x_.defined()) {
       s.focus_x = focus_x_.narrow(1, first_kmer, count);
     }
-    const Summary summary = unit_->summarise(s, history_of(first_kmer));
+    const Summary summary = summarise(s, history_of(first_kmer));
     if (summary.focus_x.defined()) side_.set(first_kmer, summary.focus_x);
     entries_.append(rounded(summary.entries, c_.storage()));
   }
@@ -179,7 +183,7 @@ class Pass {
       ClosedSpan s = span(begin, kmer.end, window, g, {{kmer.begin - begin, kmer.end - begin}});
       s.focus_x = focus_x_.narrow(1, g, 1);
       s.focus_positions = focus_positions_.narrow(0, g, 1);
-      const Summary summary = unit_->summarise(s, history_of(g));
+      const Summary summary = summarise(s, history_of(g));
       focus_updates_.push_back(summary.focus_x - s.focus_x);
       if (rules_->focus().history != History::none) entries_.append(rounded(summary.entries, c_.storage()));
     }

@@ -41,18 +41,19 @@ Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t posit
   const bool attends = block.attention() != nullptr;
   const bool repeatable = !attends || (state == nullptr && (hook == nullptr || hook->repeatable(static_cast<int64_t>(index))));
   if (!recompute_ || !at::GradMode::is_enabled() || !repeatable) return block.forward(x_BLD, position, state, hook);
+  const auto parameters = block.parameters();
+  const bool trains = std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); });
   if (attends && hook != nullptr) {
     const auto run = [&block, position, held = hook->shared_from_this()](const std::vector<Tensor>& in) -> std::vector<Tensor> {
       return {block.forward(in[0], position, nullptr, held.get())};
     };
-    // The hook may have parameters where the input needs no gradient: something has to ask for the backward pass.
-    return ops::recomputed(run, {x_BLD, at::zeros({0}, x_BLD.options().dtype(at::kFloat)).set_requires_grad(true)})[0];
+    return ops::recomputed(run, {x_BLD}, /*has_parameters=*/true)[0];
   }
   if (state == nullptr) {
     const auto run = [&block, position](const std::vector<Tensor>& in) -> std::vector<Tensor> {
       return {block.forward(in[0], position, nullptr, nullptr)};
     };
-    return ops::recomputed(run, {x_BLD})[0];
+    return ops::recomputed(run, {x_BLD}, trains)[0];
   }
   // What a Hyena block carries enters and leaves as tensors, so that gradients pass through it too.
   auto* carried = dynamic_cast<cache::HyenaLayerState*>(state);
@@ -66,7 +67,7 @@ Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t posit
   };
   std::vector<Tensor> inputs = {x_BLD};
   if (begun) inputs.insert(inputs.end(), {carried->tensors.fir, carried->tensors.inner});
-  const auto outputs = ops::recomputed(run, inputs);
+  const auto outputs = ops::recomputed(run, inputs, trains);
   carried->tensors = {outputs[1], outputs[2]};
   return outputs[0];
 }

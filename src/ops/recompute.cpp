@@ -13,8 +13,13 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 struct Closure : torch::CustomClassHolder {
-  explicit Closure(TensorFunction function) : f(std::move(function)) {}
+  Closure(TensorFunction function, bool with_anchor) : f(std::move(function)), anchored(with_anchor) {}
+  std::vector<Tensor> operator()(variable_list inputs) const {
+    if (anchored) inputs.pop_back();
+    return f(inputs);
+  }
   TensorFunction f;
+  bool anchored;  // the last input is not f's
 };
 
 struct Recompute : torch::autograd::Function<Recompute> {
@@ -22,8 +27,9 @@ struct Recompute : torch::autograd::Function<Recompute> {
     const variable_list inputs = list.vec();
     ctx->saved_data["f"] = c10::IValue::make_capsule(closure);
     ctx->save_for_backward(inputs);
+    ctx->set_materialize_grads(false);  // an output that nobody used reaches no parameter
     const at::NoGradGuard guard;
-    return closure->f(inputs);
+    return (*closure)(inputs);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto closure = c10::static_intrusive_pointer_cast<Closure>(ctx->saved_data["f"].toCapsule());
@@ -33,7 +39,7 @@ struct Recompute : torch::autograd::Function<Recompute> {
       if (saved.requires_grad()) inputs.back().set_requires_grad(true);
     }
     const at::AutoGradMode record(true);
-    const variable_list outputs = closure->f(inputs);
+    const variable_list outputs = (*closure)(inputs);
     variable_list reached, arriving;
     for (std::size_t i = 0; i < outputs.size(); ++i) {
       if (!grads[i].defined() || !outputs[i].requires_grad()) continue;
@@ -49,11 +55,13 @@ struct Recompute : torch::autograd::Function<Recompute> {
 
 }  // namespace
 
-std::vector<Tensor> recomputed(TensorFunction f, const std::vector<Tensor>& inputs) {
-  const bool tracked =
-      at::GradMode::is_enabled() && std::any_of(inputs.begin(), inputs.end(), [](const Tensor& t) { return t.requires_grad(); });
-  if (!tracked) return f(inputs);
-  return Recompute::apply(c10::make_intrusive<Closure>(std::move(f)), at::TensorList(inputs));
+std::vector<Tensor> recomputed(TensorFunction f, const std::vector<Tensor>& inputs, bool has_parameters) {
+  const bool tracked = std::any_of(inputs.begin(), inputs.end(), [](const Tensor& t) { return t.requires_grad(); });
+  if (!at::GradMode::is_enabled() || (!tracked && !has_parameters)) return f(inputs);
+  variable_list given = inputs;
+  // Something has to ask for the backward pass that reaches the parameters.
+  if (!tracked) given.push_back(at::zeros({0}).set_requires_grad(true));
+  return Recompute::apply(c10::make_intrusive<Closure>(std::move(f), !tracked), at::TensorList(given));
 }
 
 }  // namespace focus::ops

@@ -52,5 +52,18 @@ TEST(RecomputeTest, WithoutGradientItIsAPlainCall) {
   EXPECT_EQ(calls, 2);
 }
 
+TEST(RecomputeTest, ReachesParametersWhereNoInputNeedsAGradient) {
+  const Tensor weight = at::full({2}, 3.0, at::kDouble).set_requires_grad(true), x = at::arange(2, at::kDouble);
+  int calls = 0;
+  const auto f = [&](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+    ++calls;
+    EXPECT_EQ(in.size(), 1U);
+    return {in[0] * weight};
+  };
+  recomputed(f, {x}, /*has_parameters=*/true)[0].sum().backward();
+  EXPECT_TRUE(at::equal(weight.grad(), x));
+  EXPECT_EQ(calls, 2);
+}
+
 }  // namespace
 }  // namespace focus::ops

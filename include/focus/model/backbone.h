@@ -95,6 +95,7 @@ class Backbone : public torch::nn::Module {
   /// Training keeps only each block's input and runs the block again in the backward pass: far less memory, a third more time. Attention
   /// blocks with a state, or under a hook that is not repeatable, are not run again: what they share with other blocks is not theirs alone.
   void set_recompute(bool recompute) { recompute_ = recompute; }
+  bool recomputes() const { return recompute_; }
   /// The dtype in which a parameter is held when the model computes in `compute`: its own for those that must keep their digits.
   virtual at::ScalarType dtype_of_parameter(const std::string& name, at::ScalarType compute) const;
   /// Rounds the parameters to what dtype_of_parameter() says.

@@ -12,7 +12,7 @@ using TensorFunction = std::function<std::vector<at::Tensor>(const std::vector<a
 
 /// f(inputs), of which nothing but the inputs is kept for the backward pass: that runs f again. f must be a pure function of its inputs and
 /// of parameters (leaves, whose gradients accumulate as usual) and is called from the backward pass, so whatever it captures must live
-/// until then. Without gradients, or when no input needs one, f is simply called.
-std::vector<at::Tensor> recomputed(TensorFunction f, const std::vector<at::Tensor>& inputs);
+/// until then. f is simply called without gradients, and when no input needs one unless `has_parameters` says that f's own may.
+std::vector<at::Tensor> recomputed(TensorFunction f, const std::vector<at::Tensor>& inputs, bool has_parameters = false);
 
 }  // namespace focus::ops
