@@ -14,8 +14,8 @@
 namespace focus::train {
 namespace {
 
-// Fitted to the growth of the resident set with the length, embedded model, 1,100 to 16,384 bases, with and without recomputation.
-constexpr double kKeptByMixer = 1.5, kKeptByAttention = 2.75;
+// Fitted to the growth of the resident set with the length, embedded model, 1,100 to 131,072 bases, with and without recomputation.
+constexpr double kKeptByMixer = 1.5, kKeptByAttention = 2.75, kKeptByWindows = 0.6;
 constexpr int64_t kLogitArrays = 10;
 
 std::string padded(const std::string& text, std::size_t width) {
@@ -92,13 +92,15 @@ MemoryEstimate estimate_memory(const TrainConfig& config, Task& task) {
   int64_t kept = 0, largest = 0;
   for (int64_t i = first; i < backbone.num_blocks(); ++i) {
     const bool attends = backbone.block(i).attention() != nullptr;
-    const auto whole =
-        static_cast<int64_t>((attends ? kKeptByAttention : kKeptByMixer) * static_cast<double>(backbone.block(i).workspace_bytes()));
     const bool again = config.recompute && (!attends || attention_again);
+    // Under an adapter, scores and fits are recomputed window by window even while their block is.
+    const double share = !attends ? kKeptByMixer : again && is_adapter(config) ? kKeptByWindows : kKeptByAttention;
+    const auto whole = static_cast<int64_t>(share * static_cast<double>(backbone.block(i).workspace_bytes()));
     kept += again ? backbone.shape().width * static_cast<int64_t>(backbone.embedding_weight().element_size()) : whole;
     if (again) largest = std::max(largest, whole);
   }
-  estimate.activations = positions * (kept + largest + kLogitArrays * backbone.shape().vocab_size * 4);
+  // The logits are gone before the first block runs again.
+  estimate.activations = positions * (kept + std::max(largest, kLogitArrays * backbone.shape().vocab_size * 4));
   return estimate;
 }
 
