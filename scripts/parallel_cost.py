@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures how the time and memory of a training step in the parallel execution grow with the sequence.
 
-  scripts/parallel_cost.py [--bin build/cpu-release/bin] [--lengths 8192:3,32768:3,131072:1] [--threads 2] [--factor 1.25] [--recompute-from 131072]
+  scripts/parallel_cost.py [--bin build/cpu-release/bin] [--lengths 8192:3,32768:3,131072:1] [--threads 2] [--factor 1.25] [--recompute-from 0]
 
 Each LENGTH:ROUNDS is run ROUNDS times with the cross-entropy alone and as often with the divergence from the full model (objective.kl), all
 interleaved; a run is one step to warm up and one that counts. Every base attends to at most W raw bases and L/k entries, so attention costs
@@ -11,7 +11,8 @@ parallel execution itself; the divergence adds the teacher, a pass without gradi
 difference of the two).
 
 Exit status 1 if the processor time of the cross-entropy's step grows more than --factor times as fast as L (W + L/k) between the first length
-and any other. Lengths from --recompute-from on keep only each block's input (recompute), which costs one more forward pass. Needs only
+and any other. Lengths from --recompute-from on keep only each block's input and run attention again window by window (recompute); growth is
+comparable among lengths that do, or do not. Needs only
 Python's standard library.
 """
 
@@ -46,7 +47,7 @@ def main():
     parser.add_argument("--objectives", default="ce,kl", help="ce, or ce,kl")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--factor", type=float, default=1.25, help="largest tolerated growth relative to L (W + L/k)")
-    parser.add_argument("--recompute-from", type=int, default=131072, help="bases from which on activations are recomputed")
+    parser.add_argument("--recompute-from", type=int, default=0, help="bases from which on activations are recomputed; 0 = always")
     options = parser.parse_args()
     objectives = options.objectives.split(",")
     if objectives[0] != "ce" or not set(objectives) <= set(OBJECTIVES):

@@ -53,7 +53,9 @@ void TrainConfig::visit(config::Fields& f) {
   f.text("dtype", dtype, "fp32 or bf16: the backbone's weights and arithmetic");
   f.choice("fp8", fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
            "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
-  f.boolean("recompute", recompute, "keep only each block's input and run blocks again for the gradient: less memory, more time");
+  f.boolean("recompute", recompute,
+            "keep only each block's input and run blocks, and in them attention window by window, again for the gradient: less memory, "
+            "more time");
   f.choice("matmul", matmul, {{"exact", MatmulPrecision::exact}, {"bf16", MatmulPrecision::bf16}},
            "fp32 matrix products: exact, or with inputs rounded to bf16 where the hardware is faster that way");
   f.text("device", device, "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
