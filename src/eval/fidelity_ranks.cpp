@@ -11,6 +11,7 @@ bool is_own(const distributed::Ranks& ranks, std::size_t s) { return static_cast
 
 void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config, const data::SegmentSample& sample,
                       const std::string& backbone_digest) {
+  if (ranks.size() == 1) return;
   FidelityConfig shared = config;  // what is each rank's own affair left out
   shared.device.clear();
   shared.threads = 0;

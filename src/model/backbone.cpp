@@ -41,14 +41,14 @@ Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t posit
   const bool attends = block.attention() != nullptr;
   const bool repeatable = !attends || (state == nullptr && (hook == nullptr || hook->repeatable(static_cast<int64_t>(index))));
   if (!recompute_ || !at::GradMode::is_enabled() || !repeatable) return block.forward(x_BLD, position, state, hook);
-  const auto parameters = block.parameters();
-  const bool trains = std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); });
   if (attends && hook != nullptr) {
     const auto run = [&block, position, held = hook->shared_from_this()](const std::vector<Tensor>& in) -> std::vector<Tensor> {
       return {block.forward(in[0], position, nullptr, held.get())};
     };
     return ops::recomputed(run, {x_BLD}, /*has_parameters=*/true)[0];
   }
+  const auto parameters = block.parameters();
+  const bool trains = std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); });
   if (state == nullptr) {
     const auto run = [&block, position](const std::vector<Tensor>& in) -> std::vector<Tensor> {
       return {block.forward(in[0], position, nullptr, nullptr)};
