@@ -2,6 +2,7 @@
 
 #include <torch/optim/adam.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -103,8 +104,6 @@ class Oracle {
   double divergence(bool backward, int64_t step) const {
     const at::AutoGradMode with_gradient(backward);
     const Tensor hidden = model_.parallel(tokens_BL_).bases;
-    if (backward && !hidden.requires_grad())
-      fail<ConfigError>("methods: 'oracle' finds no entry that a base sees: focus.history, focus.layers or focus.schedule leave none");
     // The logits of a few positions at a time: they are far wider than the hidden states they come from.
     Tensor states = hidden.detach();
     if (backward) states.requires_grad_();
@@ -118,7 +117,11 @@ class Oracle {
       if (backward) sum.backward();
     }
     if (!std::isfinite(total)) fail<CheckFailed>("oracle, step ", step, ": the divergence is ", total, "; set a smaller oracle.lr");
-    if (backward) hidden.backward(states.grad());
+    if (backward) {
+      if (hidden.requires_grad()) hidden.backward(states.grad());
+      if (std::none_of(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return p.tensor.grad().defined(); }))
+        fail<ConfigError>("methods: 'oracle' finds no entry that a base sees: focus.history, focus.layers or focus.schedule leave none");
+    }
     return total / count_;
   }
 
