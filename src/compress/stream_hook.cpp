@@ -164,19 +164,23 @@ class Walk {
   bool makes_entries() const { return rules_->focus().history != History::none && !rules_->made_in_stream(); }
 
   void close_at(int64_t base) {
-    const int64_t window = c_.plan.window_of(base - 1);
     if (policy_ != nullptr) {
+      const int64_t window = c_.plan.window_of(base - 1);
       if (base != c_.plan.window(window).end || state_.num_open() == 0) return;
       const int64_t first = c_.plan.window(window).begin;
       policy_->close(span(0, state_.num_open(), window, first, c_.plan.kmers_before(window), c_.plan.kmers(window)), state_.retained);
       state_.drop_open();
       return;
     }
-    if (tables_ != nullptr && base == rules_->plan().window(window).end && !rules_->rolling()) forget_raw_before(base);
-    if (rules_->rolling() || tables_ != nullptr) return;
+    if (rules_->rolling()) return;
+    // The layer's own: where windows are counted in Focus tokens, a k of its own makes its windows shorter or longer.
     const WindowPlan& plan = rules_->plan();
     const int64_t own_window = plan.window_of(base - 1), j = plan.kmer_of(base - 1);
     const bool window_ends = base == plan.window(own_window).end;
+    if (tables_ != nullptr) {
+      if (window_ends) forget_raw_before(base);
+      return;
+    }
     if (rules_->by_kmer()) {
       if (j >= 0 && base == plan.kmer(own_window, j).end) {
         if (makes_entries()) {

@@ -204,6 +204,27 @@ TEST_F(BaseTablesTest, ABaseCostsHalfAByteAndNothingElse) {
   EXPECT_EQ(model.planned_use(3'200).retained_bytes, use.retained_bytes);
 }
 
+// A layer's own k makes its windows shorter, or longer, than the model's where windows are counted in Focus tokens.
+TEST_F(BaseTablesTest, RawBasesGoWhenTheLayersOwnWindowEnds) {
+  const at::NoGradGuard guard;
+  const auto backbone = small_model(at::kFloat);
+  MemoryConfig c = config(2, 2);
+  c.focus.k = 6;
+  c.window = {.size = 4, .unit = WindowUnit::focus};  // 24 bases, then 18
+  for (const int64_t k : {3, 8}) {
+    c.focus.schedule = {{.from = 4, .to = 4, .k = k}};
+    const CompressedModel model(backbone, testing::perturbed_adapter(*backbone, c));
+    const Tensor tokens = random_bases(1, 80, 10);
+    CompressedStream stream;
+    for (int64_t t = 0; t < 80; ++t) {
+      model.forward(tokens.narrow(1, t, 1), stream);
+      const MemoryUse use = model.memory_use(stream), planned = model.planned_use(t + 1);
+      EXPECT_EQ(use.entries, planned.entries) << "after " << t + 1 << " bases, k " << k;
+      EXPECT_EQ(use.open_bytes, planned.open_bytes) << "after " << t + 1 << " bases, k " << k;
+    }
+  }
+}
+
 TEST_F(BaseTablesTest, SavedAndLoadedAdaptersAndStreamsGoOnAlike) {
   const at::NoGradGuard guard;
   const auto backbone = small_model(at::kFloat);

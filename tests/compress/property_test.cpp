@@ -35,7 +35,6 @@ struct Draw {
   MemoryConfig config;
   int64_t length;
   std::vector<int64_t> chunks;
-  std::string text() { return concat("seed ", seed, ", length ", length, ", ", config::to_json(config)); }
 };
 
 Draw draw(int64_t seed) {
@@ -158,7 +157,7 @@ TEST(PropertyTest, SequentialEqualsParallelAndNothingLooksAhead) {
   Coarse coarse;
   for (int64_t seed = first; seed < first + draws; ++seed) {
     Draw d = draw(seed);
-    SCOPED_TRACE(d.text());
+    SCOPED_TRACE(concat("FOCUS_PROPERTY_SEED=", seed, " FOCUS_PROPERTY_DRAWS=1 repeats it: ", d.length, " bases"));
     const CompressedModel model(d.backbone, d.adapter), exact(d.exact_backbone, d.exact_adapter);
     const Tensor tokens = random_bases(1, d.length, seed);
     try {
@@ -167,7 +166,7 @@ TEST(PropertyTest, SequentialEqualsParallelAndNothingLooksAhead) {
     } catch (const std::exception& error) {
       ADD_FAILURE() << error.what();
     }
-    ASSERT_FALSE(::testing::Test::HasFailure()) << "stopped at the first failing draw";
+    ASSERT_FALSE(::testing::Test::HasFailure()) << "stopped at this draw; its configuration: " << config::to_json(d.config);
   }
   std::cout << "fp32 too coarse: logits " << coarse.logits << ", gradients " << coarse.gradients << " of " << draws << " draws\n";
   EXPECT_LE(coarse.logits, draws / 50 + 2);
