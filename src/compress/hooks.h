@@ -75,6 +75,10 @@ class MemoryState final : public cache::LayerState {
   std::vector<at::Tensor> focus_x;  // inline, fitted: states of the open window's Focus tokens, [B, 1, D] each
 };
 
+/// One call of a layer with base memory in a stream: letters stay, raw keys and values go as the layer's rules say.
+at::Tensor stream_letters(const HookContext& context, const LayerRules& rules, const BaseTables& tables, MemoryState& state,
+                          const model::AttentionCall& call);
+
 /// Walks a stream and really drops.
 class StreamHook final : public model::AttentionHook {
  public:

@@ -19,10 +19,9 @@ Tensor attend(const Tensor& q, const EntryStore& retained, int64_t hidden, const
 /// One call of one layer.
 class Walk {
  public:
-  Walk(const HookContext& context, SideStates& side, const model::AttentionCall& call)
-      : c_(context), side_(side), call_(call), rules_(context.rules_of(call.block)), state_(*dynamic_cast<MemoryState*>(call.state)) {
+  Walk(const HookContext& context, SideStates& side, const model::AttentionCall& call, MemoryState& state)
+      : c_(context), side_(side), call_(call), rules_(context.rules_of(call.block)), state_(state) {
     unit_ = rules_ != nullptr ? c_.adapter->unit(call.block) : nullptr;
-    tables_ = rules_ != nullptr ? c_.adapter->tables(call.block) : nullptr;
     // Layers that Focus leaves alone keep everything.
     policy_ = c_.policy != nullptr ? c_.policy : rules_ == nullptr ? &kKeepAll : nullptr;
   }
@@ -31,7 +30,6 @@ class Walk {
     const int64_t length = call_.u_BLD.size(1);
     positions_ = at::arange(call_.position, call_.position + length, at::TensorOptions().dtype(at::kLong).device(call_.u_BLD.device()));
     now_ = call_.attention.project(call_.u_BLD, positions_);
-    if (tables_ != nullptr) state_.letters.append(c_.codes);
     int64_t row = 0, base = c_.first_base;
     while (row < length) {
       if (!c_.is_focus.empty() && c_.is_focus[static_cast<std::size_t>(row)]) {
@@ -40,11 +38,7 @@ class Walk {
         close_at(base);
         continue;
       }
-      if (tables_ != nullptr) {
-        forget_raw_before(base);
-      } else if (rules_ != nullptr && rules_->rolling()) {
-        evict_before(base);
-      }
+      if (rules_ != nullptr && rules_->rolling()) evict_before(base);
       int64_t stop = rules_ != nullptr ? rules_->next_change(base) : c_.plan.next_close(base, false);
       // An inline stream pauses at every k-mer's end, where its Focus token follows.
       if (c_.inline_stream()) stop = std::min(stop, c_.plan.next_close(base, true));
@@ -69,17 +63,7 @@ class Walk {
     const bool summarises = unit_ != nullptr, needs_q = summarises || (policy_ != nullptr && policy_->needs_queries());
     state_.append(k, v, needs_q ? q : Tensor(), summarises ? call_.u_BLD.narrow(1, row, count) : Tensor(),
                   positions_.narrow(0, row, count));
-    if (tables_ != nullptr) {
-      const int64_t past = c_.first_base + row - (state_.num_open() - count);
-      return call_.attention.output(attend_letters(q, call_.attention, *tables_, state_.letters, past, state_.k, state_.v));
-    }
     return call_.attention.output(attend(q, state_.retained, state_.hidden, state_.k, state_.v));
-  }
-
-  /// Tables: raw bases that base `base` no longer sees; their letters stay.
-  void forget_raw_before(int64_t base) {
-    const int64_t raw = base - rules_->visible(base).raw_begin;
-    if (raw < state_.num_open()) state_.keep_open(raw, 0);
   }
 
   /// The unread bases from `begin` on (`count` of them, counted among the unread ones) with the given k-mers, relative to `begin`.
@@ -173,14 +157,9 @@ class Walk {
       return;
     }
     if (rules_->rolling()) return;
-    // The layer's own: where windows are counted in Focus tokens, a k of its own makes its windows shorter or longer.
     const WindowPlan& plan = rules_->plan();
     const int64_t own_window = plan.window_of(base - 1), j = plan.kmer_of(base - 1);
     const bool window_ends = base == plan.window(own_window).end;
-    if (tables_ != nullptr) {
-      if (window_ends) forget_raw_before(base);
-      return;
-    }
     if (rules_->by_kmer()) {
       if (j >= 0 && base == plan.kmer(own_window, j).end) {
         if (makes_entries()) {
@@ -249,7 +228,6 @@ class Walk {
   const model::AttentionCall& call_;
   const LayerRules* rules_;
   const FocusUnit* unit_ = nullptr;
-  const BaseTables* tables_ = nullptr;
   const RetentionPolicy* policy_ = nullptr;
   MemoryState& state_;
   Tensor positions_;
@@ -272,8 +250,12 @@ Tensor SideStates::get(int64_t first_kmer, int64_t count, const Tensor& embeddin
 }
 
 Tensor StreamHook::mix(const model::AttentionCall& call) {
-  FOCUS_CHECK(dynamic_cast<MemoryState*>(call.state) != nullptr, "block ", call.block, " needs a stream of this compressed model");
-  return Walk(context_, side_, call).run();
+  auto* state = dynamic_cast<MemoryState*>(call.state);
+  FOCUS_CHECK(state != nullptr, "block ", call.block, " needs a stream of this compressed model");
+  const LayerRules* rules = context_.rules_of(call.block);
+  const BaseTables* tables = rules != nullptr ? context_.adapter->tables(call.block) : nullptr;
+  if (tables != nullptr) return stream_letters(context_, *rules, *tables, *state, call);
+  return Walk(context_, side_, call, *state).run();
 }
 
 std::unique_ptr<cache::LayerState> StreamHook::make_state(int64_t) { return std::make_unique<MemoryState>(context_.storage()); }

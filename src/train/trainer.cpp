@@ -17,6 +17,7 @@
 #include "run_data.h"
 #include "run_position.h"
 #include "run_record.h"
+#include "step_loss.h"
 
 namespace focus::train {
 namespace {
@@ -129,38 +130,17 @@ class Loop {
     task_.begin_step(at_.step, index);
     const int64_t first_sample = at_.samples;
     const std::vector<Batch> batches = fetch(stage);
-    // The divisor is the whole step's weight, so that accumulation, on any number of ranks, equals one big batch.
-    double weight = 0;
-    for (const Batch& batch : batches) weight += task_.weight_of(batch);
-    weight = ranks_.sum({weight})[0];
-    if (weight <= 0) {
+    optimizer_.zero_grad();
+    const StepLoss losses = backward(task_, batches, ranks_, optimizer_.parameters());
+    if (losses.weight <= 0) {
       fail<CheckFailed>("step ", at_.step + 1, ": no position carries any loss weight in samples ",
                         describe_samples(*sampler_, first_sample, at_.samples, stage.length));
     }
-    optimizer_.zero_grad();
-    double loss = 0;
-    std::map<std::string, double> parts;
-    std::map<std::string, std::pair<double, double>> means;
-    for (const Batch& batch : batches) {
-      LossSum sum = task_.loss(batch);
-      (sum.sum / weight).backward();
-      loss += sum.sum.item<double>() / weight;
-      for (const auto& [name, value] : sum.parts) parts[name] += value / weight;
-      for (const auto& mean : sum.means) {
-        means[mean.name].first += mean.sum;
-        means[mean.name].second += mean.weight;
-      }
-    }
-    sum_losses(ranks_, loss, parts);
-    sum_gradients(ranks_, optimizer_.parameters());
+    const double loss = losses.loss;
     const double norm = clip_grad_norm(optimizer_.gradients(), config_.optimizer.clip_norm);
     const double lr = lr_at(config_.schedule, peak_lr(config_, stage), schedule_step(), total_steps_);
     MetricFields fields = {{"loss", loss}};
-    for (const auto& [name, value] : parts) fields.emplace_back(name, value);
-    for (const auto& [name, mean] : means) {
-      const std::vector<double> all = ranks_.sum({mean.first, mean.second});
-      if (all[1] > 0) fields.emplace_back(name, all[0] / all[1]);
-    }
+    fields.insert(fields.end(), losses.facts.begin(), losses.facts.end());
     for (const auto& fact : task_.step_facts()) fields.push_back(fact);
     fields.insert(fields.end(), {{"lr", lr}, {"grad_norm", norm}});
     if (std::isfinite(loss) && std::isfinite(norm)) {
