@@ -1,5 +1,6 @@
-// Randomly drawn configurations: the two executions agree in logits and gradients, nothing looks ahead, and a stream holds what the plan
-// says. FOCUS_PROPERTY_SEED names the first seed (default: another one every run, printed), FOCUS_PROPERTY_DRAWS their number.
+// Randomly drawn configurations: the two executions agree in logits and gradients, with and without recomputed activations, nothing looks
+// ahead, and a stream holds what the plan says. FOCUS_PROPERTY_SEED names the first seed (default: another one every run, printed),
+// FOCUS_PROPERTY_DRAWS their number.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -135,12 +136,16 @@ void check_gradients(Draw& d, const CompressedModel& model, const CompressedMode
   const auto sequential = gradients_of(*d.adapter, stream_logits(model, tokens, d.chunks), d.seed);
   const auto exact_parallel = gradients_of(*d.exact_adapter, parallel_logits(exact, tokens), d.seed);
   const auto exact_sequential = gradients_of(*d.exact_adapter, stream_logits(exact, tokens, d.chunks), d.seed);
+  d.exact_backbone->set_recompute(true);
+  const auto repeated = gradients_of(*d.exact_adapter, parallel_logits(exact, tokens), d.seed);
+  d.exact_backbone->set_recompute(false);
   double all = 0;
   for (const auto& [name, value] : exact_parallel) all = std::max(all, value.norm().item<double>());
   bool too_coarse = false;
   for (const auto& [name, value] : exact_parallel) {
     const double norm = value.norm().item<double>();
     EXPECT_LE(difference(exact_parallel, exact_sequential, name), 1e-9 * norm + 1e-11 * all) << name << " in fp64";
+    EXPECT_LE(difference(exact_parallel, repeated, name), 1e-9 * norm + 1e-11 * all) << name << " in fp64, activations computed again";
     too_coarse |= difference(parallel, sequential, name) > 1e-4 * norm + 1e-6 * all;
     const double rounding = std::max(difference(parallel, exact_parallel, name), difference(sequential, exact_sequential, name));
     EXPECT_LE(rounding, 5e-2 * norm + 1e-3 * all) << name << ", fp32 against fp64";
