@@ -129,6 +129,7 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
 HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
   FOCUS_CHECK(adapter_ != nullptr, "the parallel execution is for Focus; rivals stream");
   const Expanded expanded = expand(tokens_BL, 0);
+  const auto side = std::make_shared<SideStates>();
   const auto hook = std::make_shared<MaskedHook>(HookContext{.plan = plan_,
                                                              .config = config_,
                                                              .rules = rules_,
@@ -137,7 +138,8 @@ HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
                                                              .first_base = 0,
                                                              .is_focus = expanded.is_focus,
                                                              .codes = letters_of(tokens_BL),
-                                                             .recompute = backbone_->recomputes()});
+                                                             .recompute = backbone_->recomputes()},
+                                                 side);
   return collect(backbone_->forward_embedded(expanded.x_BTD, nullptr, hook.get()), expanded);
 }
 

@@ -91,17 +91,18 @@ class StreamHook final : public model::AttentionHook {
   SideStates side_;
 };
 
-/// A whole sequence with masks.
+/// A whole sequence with masks. Recomputed blocks keep their hook, and with it the graph that `side` belongs to, which they are part of: so
+/// the forward pass owns those states, not the hook. Whoever needs them after it is not repeatable.
 class MaskedHook final : public model::AttentionHook {
  public:
-  explicit MaskedHook(HookContext context) : context_(std::move(context)) {}
+  MaskedHook(HookContext context, const std::shared_ptr<SideStates>& side) : context_(std::move(context)), side_(side) {}
   at::Tensor mix(const model::AttentionCall& call) override;
   bool repeatable(int64_t block) const override;
   std::unique_ptr<cache::LayerState> make_state(int64_t block) override;
 
  private:
   HookContext context_;
-  SideStates side_;
+  std::weak_ptr<SideStates> side_;
 };
 
 }  // namespace focus::compress

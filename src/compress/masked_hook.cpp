@@ -43,7 +43,8 @@ class Pieces {
 
 class Pass {
  public:
-  Pass(const HookContext& context, SideStates& side, const model::AttentionCall& call)
+  /// `side`: nullptr when the forward pass is over and this is a repetition.
+  Pass(const HookContext& context, SideStates* side, const model::AttentionCall& call)
       : c_(context), side_(side), call_(call), rules_(context.rules_of(call.block)) {}
 
   Tensor run() {
@@ -112,17 +113,22 @@ class Pass {
     return entries_.slice(seen.begin, std::min(seen.end, entries_.size()));
   }
 
+  SideStates& side() const {
+    FOCUS_CHECK(side_ != nullptr, "block ", call_.block, " cannot be run again: its Focus states were beside the bases");
+    return *side_;
+  }
+
   void close(int64_t begin, int64_t end, int64_t window, int64_t first_kmer, std::vector<Span> kmers) {
     ClosedSpan s = span(begin, end, window, first_kmer, std::move(kmers));
     const auto count = static_cast<int64_t>(s.kmers.size());
     if (unit_->updates_focus_state()) {
-      s.focus_x = side_.get(first_kmer, count, c_.adapter->embedding, s.u_BND);
+      s.focus_x = side().get(first_kmer, count, c_.adapter->embedding, s.u_BND);
       s.focus_positions = last_positions(s);
     } else if (focus_x_.defined()) {
       s.focus_x = focus_x_.narrow(1, first_kmer, count);
     }
     const Summary summary = summarise(s, history_of(first_kmer));
-    if (summary.focus_x.defined()) side_.set(first_kmer, summary.focus_x);
+    if (summary.focus_x.defined()) side().set(first_kmer, summary.focus_x);
     entries_.append(rounded(summary.entries, c_.storage()));
   }
 
@@ -231,7 +237,7 @@ class Pass {
   }
 
   const HookContext& c_;
-  SideStates& side_;
+  SideStates* side_;
   const model::AttentionCall& call_;
   const LayerRules* rules_;
   const FocusUnit* unit_ = nullptr;
@@ -248,7 +254,7 @@ class Pass {
 
 Tensor MaskedHook::mix(const model::AttentionCall& call) {
   FOCUS_CHECK(call.state == nullptr, "the parallel execution keeps no state");
-  return Pass(context_, side_, call).run();
+  return Pass(context_, side_.lock().get(), call).run();
 }
 
 bool MaskedHook::repeatable(int64_t block) const {

@@ -191,7 +191,7 @@ class AdapterTask final : public Task {
     at::NoGradGuard guard;
     return log_probabilities(loaded_.model->forward_embedded(loaded_.model->embed(tokens), nullptr));
   }
-  const TrainConfig& config_;
+  const TrainConfig config_;
   weights::LoadedModel loaded_;  // the teacher
   model::AdaptedBackbone adapted_;
   std::shared_ptr<compress::FocusAdapter> adapter_;

@@ -1,5 +1,10 @@
 // The two executions, all streams, visibilities and units: same numbers, same gradients, no look ahead, really dropped.
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/accumulate_grad.h>
+
+#include <algorithm>
+#include <set>
 
 #include "focus/compress/compressed_model.h"
 #include "focus/core/error.h"
@@ -197,6 +202,42 @@ TEST_P(ExecutionTest, SequentialEqualsParallelGradients) {
     // Focus states of the last layer reach no base where no entry is read: their gradient is zero in both.
     EXPECT_LE(max_difference(sequential.at(name), value), 1e-6 * value.abs().max().item<double>()) << name;
     EXPECT_LE(max_difference(recomputed.at(name), value), 1e-9 * value.abs().max().item<double>()) << name;
+  }
+}
+
+/// All nodes behind a tensor that its graph owns (parameters own theirs).
+std::vector<std::weak_ptr<torch::autograd::Node>> graph_of(const Tensor& tensor) {
+  std::vector<std::weak_ptr<torch::autograd::Node>> out;
+  std::set<const torch::autograd::Node*> seen;
+  std::vector<std::shared_ptr<torch::autograd::Node>> next = {tensor.grad_fn()};
+  while (!next.empty()) {
+    const auto node = next.back();
+    next.pop_back();
+    if (node == nullptr || !seen.insert(node.get()).second) continue;
+    if (dynamic_cast<const torch::autograd::AccumulateGrad*>(node.get()) == nullptr) out.emplace_back(node);
+    for (const auto& edge : node->next_edges()) next.push_back(edge.function);
+  }
+  return out;
+}
+
+// What a block keeps to run again must not keep the graph that the block is part of: every step of training would leave its own behind.
+TEST_P(ExecutionTest, TheGraphGoesWithItsResult) {
+  const auto backbone = backbone_of(GetParam().architecture, at::kFloat);
+  const CompressedModel model(backbone, perturbed_adapter(*backbone, GetParam().config()));
+  const Tensor tokens = random_bases(1, kLength, 5);
+  if (GetParam().history == History::none && GetParam().stream == Stream::side) {
+    EXPECT_FALSE(parallel_logits(model, tokens).requires_grad()) << "nothing is retained, so there is no graph";
+    return;
+  }
+  for (const bool recompute : {false, true}) {
+    backbone->set_recompute(recompute);
+    Tensor logits = parallel_logits(model, tokens);
+    const auto graph = graph_of(logits);
+    EXPECT_GT(graph.size(), 5U);
+    logits.sum().backward();
+    logits.reset();
+    const auto left = std::count_if(graph.begin(), graph.end(), [](const auto& node) { return !node.expired(); });
+    EXPECT_EQ(left, 0) << "of " << graph.size() << " nodes, recompute " << recompute;
   }
 }
 

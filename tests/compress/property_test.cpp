@@ -3,6 +3,7 @@
 // FOCUS_PROPERTY_DRAWS their number.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
 #include <map>
@@ -36,6 +37,11 @@ struct Draw {
   MemoryConfig config;
   int64_t length;
   std::vector<int64_t> chunks;
+  /// Some layer keeps the heaviest bases of a k-mer as they are: which ones is no continuous function of its inputs.
+  bool chooses_bases() const {
+    const auto several = [](const LayerSchedule& part) { return part.entries_per_kmer > 1; };
+    return config.focus.entries_per_kmer > 1 || std::any_of(config.focus.schedule.begin(), config.focus.schedule.end(), several);
+  }
 };
 
 Draw draw(int64_t seed) {
@@ -81,9 +87,11 @@ Tensor parallel_logits(const CompressedModel& model, const Tensor& tokens) {
 /// How often fp32 was too coarse for the bounds below: a draw whose own rounding error (fp32 against fp64) exceeds a bound cannot meet it.
 struct Coarse {
   int64_t logits = 0, gradients = 0;
+  int64_t choices = 0;  // two bases of a k-mer are equally heavy in fp32, and another one is chosen than in fp64
 };
 
-void check_logits_and_memory(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, Coarse& coarse) {
+/// Whether fp32 computes what fp64 does, so that their gradients may be compared.
+bool check_logits_and_memory(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, Coarse& coarse) {
   at::NoGradGuard guard;
   const Tensor expected = parallel_logits(model, tokens), exact_logits = parallel_logits(exact, tokens);
   const double scale = exact_logits.abs().max().item<double>();
@@ -99,7 +107,9 @@ void check_logits_and_memory(Draw& d, const CompressedModel& model, const Compre
   EXPECT_LT(max_difference(exact_streamed, exact_logits), 1e-9 * scale) << "fp64";
   if (max_difference(streamed, expected) > 1e-5 * scale) ++coarse.logits;
   const double rounding = std::max(max_difference(expected, exact_logits), max_difference(streamed, exact_logits));
-  EXPECT_LT(rounding, 1e-3 * scale) << "fp32 against fp64";
+  const bool alike = rounding < 1e-3 * scale;
+  EXPECT_TRUE(alike || d.chooses_bases()) << "fp32 against fp64: " << rounding << " of " << scale;
+  coarse.choices += !alike;
 
   // Causality: another base at t changes nothing before t.
   Random random(static_cast<uint64_t>(d.seed), /*stream=*/2);
@@ -109,6 +119,7 @@ void check_logits_and_memory(Draw& d, const CompressedModel& model, const Compre
   EXPECT_LT(max_difference(parallel_logits(exact, changed).narrow(1, 0, t), exact_logits.narrow(1, 0, t)), 1e-9 * scale) << "base " << t;
   EXPECT_LT(max_difference(stream_logits(exact, changed, d.chunks).narrow(1, 0, t), exact_streamed.narrow(1, 0, t)), 1e-9 * scale)
       << "base " << t;
+  return alike;
 }
 
 using Gradients = std::map<std::string, Tensor>;
@@ -131,7 +142,8 @@ double difference(const Gradients& a, const Gradients& b, const std::string& nam
   return (a.at(name) - b.at(name)).norm().item<double>();
 }
 
-void check_gradients(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, Coarse& coarse) {
+void check_gradients(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, bool alike,
+                     Coarse& coarse) {
   const auto parallel = gradients_of(*d.adapter, parallel_logits(model, tokens), d.seed);
   const auto sequential = gradients_of(*d.adapter, stream_logits(model, tokens, d.chunks), d.seed);
   const auto exact_parallel = gradients_of(*d.exact_adapter, parallel_logits(exact, tokens), d.seed);
@@ -146,6 +158,7 @@ void check_gradients(Draw& d, const CompressedModel& model, const CompressedMode
     const double norm = value.norm().item<double>();
     EXPECT_LE(difference(exact_parallel, exact_sequential, name), 1e-9 * norm + 1e-11 * all) << name << " in fp64";
     EXPECT_LE(difference(exact_parallel, repeated, name), 1e-9 * norm + 1e-11 * all) << name << " in fp64, activations computed again";
+    if (!alike) continue;
     too_coarse |= difference(parallel, sequential, name) > 1e-4 * norm + 1e-6 * all;
     const double rounding = std::max(difference(parallel, exact_parallel, name), difference(sequential, exact_sequential, name));
     EXPECT_LE(rounding, 5e-2 * norm + 1e-3 * all) << name << ", fp32 against fp64";
@@ -166,16 +179,18 @@ TEST(PropertyTest, SequentialEqualsParallelAndNothingLooksAhead) {
     const CompressedModel model(d.backbone, d.adapter), exact(d.exact_backbone, d.exact_adapter);
     const Tensor tokens = random_bases(1, d.length, seed);
     try {
-      check_logits_and_memory(d, model, exact, tokens, coarse);
-      check_gradients(d, model, exact, tokens, coarse);
+      const bool alike = check_logits_and_memory(d, model, exact, tokens, coarse);
+      check_gradients(d, model, exact, tokens, alike, coarse);
     } catch (const std::exception& error) {
       ADD_FAILURE() << error.what();
     }
     ASSERT_FALSE(::testing::Test::HasFailure()) << "stopped at this draw; its configuration: " << config::to_json(d.config);
   }
-  std::cout << "fp32 too coarse: logits " << coarse.logits << ", gradients " << coarse.gradients << " of " << draws << " draws\n";
+  std::cout << "fp32 too coarse: logits " << coarse.logits << ", gradients " << coarse.gradients << ", choices " << coarse.choices << " of "
+            << draws << " draws\n";
   EXPECT_LE(coarse.logits, draws / 50 + 2);
   EXPECT_LE(coarse.gradients, draws / 20 + 2);
+  EXPECT_LE(coarse.choices, draws / 200 + 1);
 }
 
 }  // namespace
