@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <iostream>
+#include <limits>
 #include <map>
 #include <random>
 
@@ -87,10 +88,30 @@ Tensor parallel_logits(const CompressedModel& model, const Tensor& tokens) {
 /// How often fp32 was too coarse for the bounds below: a draw whose own rounding error (fp32 against fp64) exceeds a bound cannot meet it.
 struct Coarse {
   int64_t logits = 0, gradients = 0;
-  int64_t choices = 0;  // two bases of a k-mer are equally heavy in fp32, and another one is chosen than in fp64
+  int64_t unsteady = 0;
 };
 
-/// Whether fp32 computes what fp64 does, so that their gradients may be compared.
+/// Relative difference in fp64 that is rounding.
+double exact_bound(bool steady) { return steady ? 1e-9 : 1e-6; }
+
+/// How far the fp64 logits move at most when all parameters move by as much as fp32 rounds them (eight times at random).
+double moved_by_rounding(Draw& d, const CompressedModel& exact, const Tensor& tokens, const Tensor& exact_logits) {
+  std::vector<Tensor> parameters = d.exact_backbone->parameters(), values;
+  for (const Tensor& p : d.exact_adapter->parameters()) parameters.push_back(p);
+  for (const Tensor& p : parameters) values.push_back(p.clone());
+  at::manual_seed(static_cast<uint64_t>(d.seed));
+  double most = 0;
+  for (int64_t i = 0; i < 8; ++i) {
+    for (std::size_t j = 0; j < parameters.size(); ++j)
+      parameters[j].copy_(values[j] * (1 + (at::rand_like(values[j]) - 0.5) * std::numeric_limits<float>::epsilon()));
+    most = std::max(most, max_difference(parallel_logits(exact, tokens), exact_logits));
+  }
+  for (std::size_t j = 0; j < parameters.size(); ++j) parameters[j].copy_(values[j]);
+  return most;
+}
+
+/// Whether the draw is steady: a rounding of fp32 changes little. Not so where entries are made from entries over and over and what is
+/// done to them grows, or where two bases of a k-mer are equally heavy and either may be kept as it is.
 bool check_logits_and_memory(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, Coarse& coarse) {
   at::NoGradGuard guard;
   const Tensor expected = parallel_logits(model, tokens), exact_logits = parallel_logits(exact, tokens);
@@ -104,22 +125,26 @@ bool check_logits_and_memory(Draw& d, const CompressedModel& model, const Compre
     }
   });
   const Tensor exact_streamed = stream_logits(exact, tokens, d.chunks);
-  EXPECT_LT(max_difference(exact_streamed, exact_logits), 1e-9 * scale) << "fp64";
   if (max_difference(streamed, expected) > 1e-5 * scale) ++coarse.logits;
   const double rounding = std::max(max_difference(expected, exact_logits), max_difference(streamed, exact_logits));
-  const bool alike = rounding < 1e-3 * scale;
-  EXPECT_TRUE(alike || d.chooses_bases()) << "fp32 against fp64: " << rounding << " of " << scale;
-  coarse.choices += !alike;
+  const bool steady = rounding < 1e-4 * scale;
+  if (!steady) {
+    ++coarse.unsteady;
+    if (!d.chooses_bases()) {
+      EXPECT_LT(rounding, 30 * moved_by_rounding(d, exact, tokens, exact_logits)) << "fp32 against fp64";
+    }
+  }
+  const double bound = exact_bound(steady) * scale;
+  EXPECT_LT(max_difference(exact_streamed, exact_logits), bound) << "fp64";
 
   // Causality: another base at t changes nothing before t.
   Random random(static_cast<uint64_t>(d.seed), /*stream=*/2);
   const int64_t t = random.uniform_integer(1, d.length - 1);
   Tensor changed = tokens.clone();
   changed[0][t] = changed[0][t].item<int64_t>() == 'A' ? int64_t{'C'} : int64_t{'A'};
-  EXPECT_LT(max_difference(parallel_logits(exact, changed).narrow(1, 0, t), exact_logits.narrow(1, 0, t)), 1e-9 * scale) << "base " << t;
-  EXPECT_LT(max_difference(stream_logits(exact, changed, d.chunks).narrow(1, 0, t), exact_streamed.narrow(1, 0, t)), 1e-9 * scale)
-      << "base " << t;
-  return alike;
+  EXPECT_LT(max_difference(parallel_logits(exact, changed).narrow(1, 0, t), exact_logits.narrow(1, 0, t)), bound) << "base " << t;
+  EXPECT_LT(max_difference(stream_logits(exact, changed, d.chunks).narrow(1, 0, t), exact_streamed.narrow(1, 0, t)), bound) << "base " << t;
+  return steady;
 }
 
 using Gradients = std::map<std::string, Tensor>;
@@ -142,7 +167,7 @@ double difference(const Gradients& a, const Gradients& b, const std::string& nam
   return (a.at(name) - b.at(name)).norm().item<double>();
 }
 
-void check_gradients(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, bool alike,
+void check_gradients(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, bool steady,
                      Coarse& coarse) {
   const auto parallel = gradients_of(*d.adapter, parallel_logits(model, tokens), d.seed);
   const auto sequential = gradients_of(*d.adapter, stream_logits(model, tokens, d.chunks), d.seed);
@@ -155,10 +180,10 @@ void check_gradients(Draw& d, const CompressedModel& model, const CompressedMode
   for (const auto& [name, value] : exact_parallel) all = std::max(all, value.norm().item<double>());
   bool too_coarse = false;
   for (const auto& [name, value] : exact_parallel) {
-    const double norm = value.norm().item<double>();
-    EXPECT_LE(difference(exact_parallel, exact_sequential, name), 1e-9 * norm + 1e-11 * all) << name << " in fp64";
-    EXPECT_LE(difference(exact_parallel, repeated, name), 1e-9 * norm + 1e-11 * all) << name << " in fp64, activations computed again";
-    if (!alike) continue;
+    const double norm = value.norm().item<double>(), bound = exact_bound(steady) * (norm + 0.01 * all);
+    EXPECT_LE(difference(exact_parallel, exact_sequential, name), bound) << name << " in fp64";
+    EXPECT_LE(difference(exact_parallel, repeated, name), bound) << name << " in fp64, activations computed again";
+    if (!steady) continue;
     too_coarse |= difference(parallel, sequential, name) > 1e-4 * norm + 1e-6 * all;
     const double rounding = std::max(difference(parallel, exact_parallel, name), difference(sequential, exact_sequential, name));
     EXPECT_LE(rounding, 5e-2 * norm + 1e-3 * all) << name << ", fp32 against fp64";
@@ -179,18 +204,18 @@ TEST(PropertyTest, SequentialEqualsParallelAndNothingLooksAhead) {
     const CompressedModel model(d.backbone, d.adapter), exact(d.exact_backbone, d.exact_adapter);
     const Tensor tokens = random_bases(1, d.length, seed);
     try {
-      const bool alike = check_logits_and_memory(d, model, exact, tokens, coarse);
-      check_gradients(d, model, exact, tokens, alike, coarse);
+      const bool steady = check_logits_and_memory(d, model, exact, tokens, coarse);
+      check_gradients(d, model, exact, tokens, steady, coarse);
     } catch (const std::exception& error) {
       ADD_FAILURE() << error.what();
     }
     ASSERT_FALSE(::testing::Test::HasFailure()) << "stopped at this draw; its configuration: " << config::to_json(d.config);
   }
-  std::cout << "fp32 too coarse: logits " << coarse.logits << ", gradients " << coarse.gradients << ", choices " << coarse.choices << " of "
-            << draws << " draws\n";
+  std::cout << "fp32 too coarse: logits " << coarse.logits << ", gradients " << coarse.gradients << ", unsteady " << coarse.unsteady
+            << " of " << draws << " draws\n";
   EXPECT_LE(coarse.logits, draws / 50 + 2);
   EXPECT_LE(coarse.gradients, draws / 20 + 2);
-  EXPECT_LE(coarse.choices, draws / 200 + 1);
+  EXPECT_LE(coarse.unsteady, draws / 100 + 2);
 }
 
 }  // namespace
