@@ -31,6 +31,9 @@ struct HookContext {
   }
 };
 
+/// [T] rotary positions of a call's tokens, on their device.
+at::Tensor positions_of(const model::AttentionCall& call);
+
 /// [kmers] rotary positions of the last base of each of a span's k-mers: where side Focus tokens stand.
 at::Tensor last_positions(const ClosedSpan& span);
 

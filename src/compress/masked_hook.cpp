@@ -50,7 +50,7 @@ class Pass {
   Tensor run() {
     const int64_t length = call_.u_BLD.size(1);
     const auto device = call_.u_BLD.device();
-    positions_ = at::arange(call_.position, call_.position + length, at::TensorOptions().dtype(at::kLong).device(device));
+    positions_ = positions_of(call_);
     const nn::Projection all = call_.attention.project(call_.u_BLD, positions_);
     if (rules_ == nullptr) return call_.attention.output(ops::causal_attention(all.q, all.k, all.v));
     unit_ = c_.adapter->unit(call_.block);

@@ -28,7 +28,7 @@ class Walk {
 
   Tensor run() {
     const int64_t length = call_.u_BLD.size(1);
-    positions_ = at::arange(call_.position, call_.position + length, at::TensorOptions().dtype(at::kLong).device(call_.u_BLD.device()));
+    positions_ = positions_of(call_);
     now_ = call_.attention.project(call_.u_BLD, positions_);
     int64_t row = 0, base = c_.first_base;
     while (row < length) {
@@ -236,6 +236,10 @@ class Walk {
 };
 
 }  // namespace
+
+Tensor positions_of(const model::AttentionCall& call) {
+  return at::arange(call.position, call.position + call.u_BLD.size(1), at::TensorOptions().dtype(at::kLong).device(call.u_BLD.device()));
+}
 
 Tensor last_positions(const ClosedSpan& span) {
   std::vector<int64_t> ends;

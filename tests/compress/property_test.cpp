@@ -45,8 +45,8 @@ struct Draw {
   }
 };
 
-Draw draw(int64_t seed) {
-  Draw out{.seed = seed, .config = random_memory(seed)};
+Draw draw(int64_t seed, const MemoryConfig& config) {
+  Draw out{.seed = seed, .config = config};
   Random random(static_cast<uint64_t>(seed), /*stream=*/1);
   // The schedules name blocks of the hybrid model.
   const bool llama = out.config.focus.schedule.empty() && random.uniform() < 0.3;
@@ -91,9 +91,6 @@ struct Coarse {
   int64_t unsteady = 0;
 };
 
-/// Relative difference in fp64 that is rounding.
-double exact_bound(bool steady) { return steady ? 1e-9 : 1e-6; }
-
 /// How far the fp64 logits move at most when all parameters move by as much as fp32 rounds them (eight times at random).
 double moved_by_rounding(Draw& d, const CompressedModel& exact, const Tensor& tokens, const Tensor& exact_logits) {
   std::vector<Tensor> parameters = d.exact_backbone->parameters(), values;
@@ -110,9 +107,24 @@ double moved_by_rounding(Draw& d, const CompressedModel& exact, const Tensor& to
   return most;
 }
 
-/// Whether the draw is steady: a rounding of fp32 changes little. Not so where entries are made from entries over and over and what is
-/// done to them grows, or where two bases of a k-mer are equally heavy and either may be kept as it is.
-bool check_logits_and_memory(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, Coarse& coarse) {
+/// Relative difference between the logits of fp32 and fp64 when every k-mer has one entry.
+double rounding_without_choice(const Draw& d, const Tensor& tokens) {
+  MemoryConfig config = d.config;
+  config.focus.entries_per_kmer = 1;
+  for (LayerSchedule& part : config.focus.schedule) part.entries_per_kmer = std::min<int64_t>(part.entries_per_kmer, 1);
+  const Draw plain = draw(d.seed, config);
+  const Tensor exact = parallel_logits(CompressedModel(plain.exact_backbone, plain.exact_adapter), tokens);
+  return max_difference(parallel_logits(CompressedModel(plain.backbone, plain.adapter), tokens), exact) / exact.abs().max().item<double>();
+}
+
+/// What the logits say of a draw.
+struct Logits {
+  /// Whether a rounding of fp32 changes little. Not so where entries are made from entries over and over and what is done to them grows, or
+  /// where two bases of a k-mer are equally heavy and either may be kept as it is.
+  bool steady = true;
+  double exact_bound = 1e-9;  // relative difference in fp64 that is rounding
+};
+Logits check_logits_and_memory(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, Coarse& coarse) {
   at::NoGradGuard guard;
   const Tensor expected = parallel_logits(model, tokens), exact_logits = parallel_logits(exact, tokens);
   const double scale = exact_logits.abs().max().item<double>();
@@ -127,14 +139,21 @@ bool check_logits_and_memory(Draw& d, const CompressedModel& model, const Compre
   const Tensor exact_streamed = stream_logits(exact, tokens, d.chunks);
   if (max_difference(streamed, expected) > 1e-5 * scale) ++coarse.logits;
   const double rounding = std::max(max_difference(expected, exact_logits), max_difference(streamed, exact_logits));
-  const bool steady = rounding < 1e-4 * scale;
-  if (!steady) {
+  Logits out{.steady = rounding < 1e-3 * scale};
+  if (!out.steady) {
     ++coarse.unsteady;
-    if (!d.chooses_bases()) {
-      EXPECT_LT(rounding, 30 * moved_by_rounding(d, exact, tokens, exact_logits)) << "fp32 against fp64";
+    const double moved = moved_by_rounding(d, exact, tokens, exact_logits);
+    if (d.chooses_bases()) {
+      // Which base is chosen may turn on a rounding within sums, for which no parameter's rounding stands. Without the choice all is
+      // steady.
+      EXPECT_LT(rounding_without_choice(d, tokens), 1e-3) << "fp32 against fp64, one entry per k-mer";
+    } else {
+      EXPECT_LT(rounding, 10 * moved) << "fp32 against fp64";
     }
+    // What grows in fp32 grows alike in fp64, and more in gradients.
+    out.exact_bound += 1000 * moved / scale * std::numeric_limits<double>::epsilon() / std::numeric_limits<float>::epsilon();
   }
-  const double bound = exact_bound(steady) * scale;
+  const double bound = out.exact_bound * scale;
   EXPECT_LT(max_difference(exact_streamed, exact_logits), bound) << "fp64";
 
   // Causality: another base at t changes nothing before t.
@@ -144,7 +163,7 @@ bool check_logits_and_memory(Draw& d, const CompressedModel& model, const Compre
   changed[0][t] = changed[0][t].item<int64_t>() == 'A' ? int64_t{'C'} : int64_t{'A'};
   EXPECT_LT(max_difference(parallel_logits(exact, changed).narrow(1, 0, t), exact_logits.narrow(1, 0, t)), bound) << "base " << t;
   EXPECT_LT(max_difference(stream_logits(exact, changed, d.chunks).narrow(1, 0, t), exact_streamed.narrow(1, 0, t)), bound) << "base " << t;
-  return steady;
+  return out;
 }
 
 using Gradients = std::map<std::string, Tensor>;
@@ -167,7 +186,7 @@ double difference(const Gradients& a, const Gradients& b, const std::string& nam
   return (a.at(name) - b.at(name)).norm().item<double>();
 }
 
-void check_gradients(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, bool steady,
+void check_gradients(Draw& d, const CompressedModel& model, const CompressedModel& exact, const Tensor& tokens, const Logits& logits,
                      Coarse& coarse) {
   const auto parallel = gradients_of(*d.adapter, parallel_logits(model, tokens), d.seed);
   const auto sequential = gradients_of(*d.adapter, stream_logits(model, tokens, d.chunks), d.seed);
@@ -180,10 +199,10 @@ void check_gradients(Draw& d, const CompressedModel& model, const CompressedMode
   for (const auto& [name, value] : exact_parallel) all = std::max(all, value.norm().item<double>());
   bool too_coarse = false;
   for (const auto& [name, value] : exact_parallel) {
-    const double norm = value.norm().item<double>(), bound = exact_bound(steady) * (norm + 0.01 * all);
+    const double norm = value.norm().item<double>(), bound = logits.exact_bound * (norm + 0.01 * all);
     EXPECT_LE(difference(exact_parallel, exact_sequential, name), bound) << name << " in fp64";
     EXPECT_LE(difference(exact_parallel, repeated, name), bound) << name << " in fp64, activations computed again";
-    if (!steady) continue;
+    if (!logits.steady) continue;
     too_coarse |= difference(parallel, sequential, name) > 1e-4 * norm + 1e-6 * all;
     const double rounding = std::max(difference(parallel, exact_parallel, name), difference(sequential, exact_sequential, name));
     EXPECT_LE(rounding, 5e-2 * norm + 1e-3 * all) << name << ", fp32 against fp64";
@@ -199,13 +218,13 @@ TEST(PropertyTest, SequentialEqualsParallelAndNothingLooksAhead) {
   std::cout << "seeds " << first << " to " << first + draws - 1 << "\n";
   Coarse coarse;
   for (int64_t seed = first; seed < first + draws; ++seed) {
-    Draw d = draw(seed);
+    Draw d = draw(seed, random_memory(seed));
     SCOPED_TRACE(concat("FOCUS_PROPERTY_SEED=", seed, " FOCUS_PROPERTY_DRAWS=1 repeats it: ", d.length, " bases"));
     const CompressedModel model(d.backbone, d.adapter), exact(d.exact_backbone, d.exact_adapter);
     const Tensor tokens = random_bases(1, d.length, seed);
     try {
-      const bool steady = check_logits_and_memory(d, model, exact, tokens, coarse);
-      check_gradients(d, model, exact, tokens, steady, coarse);
+      const Logits logits = check_logits_and_memory(d, model, exact, tokens, coarse);
+      check_gradients(d, model, exact, tokens, logits, coarse);
     } catch (const std::exception& error) {
       ADD_FAILURE() << error.what();
     }
@@ -215,7 +234,7 @@ TEST(PropertyTest, SequentialEqualsParallelAndNothingLooksAhead) {
             << " of " << draws << " draws\n";
   EXPECT_LE(coarse.logits, draws / 50 + 2);
   EXPECT_LE(coarse.gradients, draws / 20 + 2);
-  EXPECT_LE(coarse.unsteady, draws / 100 + 2);
+  EXPECT_LE(coarse.unsteady, draws / 200 + 1);
 }
 
 }  // namespace
