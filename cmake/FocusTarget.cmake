@@ -43,9 +43,10 @@ function(focus_add_room)
   set_property(GLOBAL PROPERTY FOCUS_ROOM_DIR_${R_NAME} "${CMAKE_CURRENT_SOURCE_DIR}")
 endfunction()
 
-# focus_add_tests(ROOM ... [NO_TORCH] SOURCES ... [LIBS rooms...] [LABELS ...]): one GoogleTest binary per room.
+# focus_add_tests(ROOM ... [NO_TORCH] [SHARDS n] SOURCES ... [LIBS rooms...] [LABELS ...]): one GoogleTest binary per room, run as n
+# CTest entries that share its tests out between them. Loading LibTorch takes longer than most tests, so a test is no process of its own.
 function(focus_add_tests)
-  cmake_parse_arguments(T "NO_TORCH" "ROOM;TIMEOUT" "SOURCES;ROOMS;LIBS;LABELS" ${ARGN})
+  cmake_parse_arguments(T "NO_TORCH" "ROOM;TIMEOUT;SHARDS" "SOURCES;ROOMS;LIBS;LABELS" ${ARGN})
   set(target test_${T_ROOM})
   add_executable(${target} ${T_SOURCES})
   target_include_directories(${target} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
@@ -64,10 +65,20 @@ function(focus_add_tests)
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 600)
   endif()
-  include(GoogleTest)
-  gtest_discover_tests(${target} DISCOVERY_TIMEOUT 120 PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
-                       # Tiny tensors: a second thread would only wait, and several tests run side by side.
-                       ENVIRONMENT OMP_NUM_THREADS=1)
+  if(NOT T_SHARDS)
+    set(T_SHARDS 1)
+  endif()
+  math(EXPR last "${T_SHARDS} - 1")
+  foreach(shard RANGE ${last})
+    set(name ${T_ROOM})
+    if(T_SHARDS GREATER 1)
+      string(APPEND name ".${shard}")
+    endif()
+    add_test(NAME ${name} COMMAND ${target} --gtest_brief=1)
+    # Tiny tensors: a second thread would only wait, and several tests run side by side.
+    set_tests_properties(${name} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
+      ENVIRONMENT "OMP_NUM_THREADS=1;GTEST_TOTAL_SHARDS=${T_SHARDS};GTEST_SHARD_INDEX=${shard}")
+  endforeach()
 endfunction()
 
 function(focus_reaches_torch room out)

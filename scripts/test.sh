@@ -3,7 +3,8 @@
 #
 # Sets the machine up, builds the cpu-release preset and runs all its tests. Arguments go to ctest, for example
 #   scripts/test.sh -j 2                 two tests at a time
-#   scripts/test.sh -R Fidelity          those with a matching name
+#   scripts/test.sh -R compress          a room (compress.0 and so on are shares of its tests); build/cpu-release/bin/test_compress
+#                                        --gtest_filter=... runs single ones
 #   scripts/test.sh -L unit              those with a label: unit, golden, gradient, cli, slow
 # Needs no GPU, and no network once the machine is set up.
 set -euo pipefail
