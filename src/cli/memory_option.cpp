@@ -3,13 +3,13 @@
 #include <algorithm>
 
 #include "common.h"
+#include "focus/compress/memory_factory.h"
 #include "focus/core/error.h"
 
 namespace focus::cli {
 namespace {
 
 constexpr const char* kFocus = "focus";
-constexpr const char* kFitted = "fitted";
 constexpr const char* kFull = "full";
 
 std::string resolved(const MemoryOption& option) {
@@ -25,8 +25,8 @@ void override_plan(const MemoryOption& option, compress::MemoryConfig& config) {
 }  // namespace
 
 void add_memory_options(CLI::App& app, MemoryOption& option) {
-  std::string names = "full, focus (needs --adapter), fitted (Focus without trained parts)";
-  for (const auto& name : compress::rival_names()) names += name == kFull ? "" : ", " + name;
+  std::string names = "focus (needs --adapter)";
+  for (const auto& name : compress::memory_names()) names += ", " + name;
   app.add_option("--memory", option.memory,
                  "what is kept of keys and values when a window closes: " + names + "; default: full, or focus with --adapter");
   app.add_option("--adapter", option.adapter, "trained Focus adapter: its file, or the run folder that holds it");
@@ -36,10 +36,10 @@ void add_memory_options(CLI::App& app, MemoryOption& option) {
 
 void check(const MemoryOption& option) {
   const std::string memory = resolved(option);
-  const auto& rivals = compress::rival_names();
-  if (memory != kFocus && memory != kFitted && std::find(rivals.begin(), rivals.end(), memory) == rivals.end()) {
-    std::string known = "full, focus, fitted";
-    for (const auto& name : rivals) known += name == kFull ? "" : ", " + name;
+  const auto names = compress::memory_names();
+  if (memory != kFocus && std::find(names.begin(), names.end(), memory) == names.end()) {
+    std::string known = kFocus;
+    for (const auto& name : names) known += ", " + name;
     fail<ConfigError>("--memory ", memory, ": unknown; known: ", known);
   }
   if (memory == kFocus && option.adapter.empty()) fail<ConfigError>("--memory focus needs --adapter; without one use --memory fitted");
@@ -61,18 +61,11 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
     override_plan(option, config);
     adapted = trained.adapted.config.describe();
     const auto& backbone = trained.adapted.backbone;
-    compressed = std::make_shared<compress::CompressedModel>(backbone, compress::with_plan(*trained.adapter, *backbone, config));
+    compressed = std::make_shared<compress::CompressedModel>(backbone, trained.adapter->with(config));
   } else {
     override_plan(option, config);
-    config.focus.fitted.corrections = false;
     config.validate();
-    if (memory == kFitted) {
-      compressed =
-          std::make_shared<compress::CompressedModel>(loaded.model, std::make_shared<compress::FocusAdapter>(*loaded.model, config, 0));
-    } else {
-      const compress::Budget budget = compress::CompressedModel::budget(*loaded.model, config);
-      compressed = std::make_shared<compress::CompressedModel>(loaded.model, config, compress::make_rival(memory, budget));
-    }
+    compressed = compress::make_memory(memory, loaded.model, config);
   }
   const std::string description = concat(memory, " W=", config.window.size, " k=", config.focus.k, adapted.empty() ? "" : ", ", adapted);
   return {infer::compressed_stream(compressed, description), compressed, description};

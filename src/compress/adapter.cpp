@@ -1,85 +1,84 @@
+#include "focus/compress/adapter.h"
+
 #include <ATen/CPUGeneratorImpl.h>
 
 #include <algorithm>
+#include <cmath>
 
-#include "focus/compress/unit.h"
+#include "focus/compress/fitted_unit.h"
+#include "focus/compress/paper_unit.h"
 #include "focus/core/error.h"
-#include "focus/weights/checkpoint.h"
 
 namespace focus::compress {
 namespace {
 
 using at::Tensor;
 
-constexpr const char* kFormat = "focus-adapter-1";
-constexpr const char* kAdapt = "adapt";  // metadata; absent where the backbone is as it was
-
-std::vector<std::pair<std::string, Tensor>> trained_tensors(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted) {
-  std::vector<std::pair<std::string, Tensor>> out;
-  for (const auto& item : adapter.named_parameters()) out.emplace_back(item.key(), item.value());
-  out.insert(out.end(), adapted.trained.begin(), adapted.trained.end());
-  return out;
+std::shared_ptr<FocusUnit> make_unit(const FocusConfig& layer, const model::BackboneShape& shape) {
+  if (layer.unit == UnitKind::fitted) return std::make_shared<FittedUnit>(layer, shape);
+  return std::make_shared<PaperUnit>(layer, shape);
 }
 
-std::string metadata_of(const weights::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
-  const auto found = file.metadata().find(key);
-  if (found == file.metadata().end()) fail<CheckpointError>("'", path.string(), "' is no FOCUS adapter: metadata '", key, "' is missing");
-  return found->second;
-}
-
-MemoryConfig config_of(const weights::TensorFile& file, const std::filesystem::path& path) {
-  if (metadata_of(file, "format", path) != kFormat)
-    fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
-  MemoryConfig config;
-  config::read_text(metadata_of(file, "memory", path), path.string(), {}, [&](config::Fields& f) { config.visit(f); });
-  return config;
+/// Starts among the bases: the mean of A, C, G and T, plus a little of its own. [D]
+Tensor initial_embedding(const model::Backbone& backbone, const at::Generator& generator) {
+  const auto& tokens = backbone.vocabulary().bases;
+  const Tensor bases = backbone.embedding_weight()
+                           .detach()
+                           .to(at::kCPU, at::kFloat)
+                           .index_select(0, at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end())));
+  return bases.mean(0) + at::randn({bases.size(1)}, generator) * bases.std().item<double>() * 0.1;
 }
 
 }  // namespace
 
-FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& config, int64_t seed) : config_(config) {
-  config.validate();
+std::shared_ptr<FocusUnit> FocusUnit::with(const FocusConfig&) const {
+  FOCUS_CHECK(false, "this unit belongs to one plan");
+  return nullptr;
+}
+
+FocusAdapter::FocusAdapter(MemoryConfig config)
+    : config_(std::move(config)), layers_(register_module("layers", std::make_shared<torch::nn::Module>())) {
+  config_.validate();
+}
+
+void FocusAdapter::add(int64_t block, std::shared_ptr<FocusUnit> unit, const std::string& name) {
+  // Units that share parameters are registered once.
+  if (!layers_->named_children().contains(name)) layers_->register_module(name, unit);
+  units_.emplace(block, std::move(unit));
+}
+
+void FocusAdapter::add(int64_t block, std::shared_ptr<BaseTables> tables) {
+  layers_->register_module(std::to_string(block), tables);
+  tables_.emplace(block, std::move(tables));
+}
+
+FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& config, int64_t seed) : FocusAdapter(config) {
   const auto attention = backbone.attention_blocks();
   if (attention.empty()) fail<ConfigError>("model '", backbone.shape().name, "' has no attention block: there is nothing to compress");
-  std::vector<int64_t> compressed = config.focus.layers.empty() ? attention : config.focus.layers;
-  layers_ = register_module("layers", std::make_shared<torch::nn::Module>());
-  for (const int64_t block : compressed) {
+  const bool shared = config.focus.share == Share::all;
+  for (const int64_t block : config.focus.layers.empty() ? attention : config.focus.layers) {
     if (std::find(attention.begin(), attention.end(), block) == attention.end()) {
       std::string known;
       for (const int64_t a : attention) known += (known.empty() ? "" : ", ") + std::to_string(a);
       fail<ConfigError>("focus.layers: block ", block, " is no attention block; attention blocks are ", known);
     }
     if (units_.contains(block) || tables_.contains(block)) fail<ConfigError>("focus.layers names block ", block, " twice");
+    const FocusConfig layer = config.focus.at(block).value_or(config.focus);
     if (config.focus.unit == UnitKind::tables) {
-      const auto tables = std::make_shared<BaseTables>(config.focus.tables, backbone.shape());
-      tables_.emplace(block, layers_->register_module(std::to_string(block), tables));
-      continue;
-    }
-    std::shared_ptr<FocusUnit> unit;
-    if (config.focus.share == Share::all && !units_.empty()) {
-      if (backbone.block_device(block) != backbone.block_device(units_.begin()->first))
+      add(block, std::make_shared<BaseTables>(config.focus.tables, backbone.shape()));
+    } else if (shared && !units_.empty()) {
+      const auto& [first, unit] = *units_.begin();
+      if (backbone.block_device(block) != backbone.block_device(first))
         fail<ConfigError>("focus.share 'all' needs all compressed layers on one device");
-      units_.emplace(block, units_.begin()->second);
-      continue;
-    }
-    if (config.focus.unit == UnitKind::fitted) {
-      unit = std::make_shared<FittedUnit>(config.focus, backbone.shape());
+      add(block, unit->with(layer), "all");
     } else {
-      unit = std::make_shared<PaperUnit>(config.focus, backbone.shape());
+      add(block, make_unit(layer, backbone.shape()), shared ? "all" : std::to_string(block));
     }
-    units_.emplace(block, layers_->register_module(config.focus.share == Share::all ? "all" : std::to_string(block), unit));
   }
-  auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed));
-  at::NoGradGuard guard;
-  if (config.focus.unit == UnitKind::paper || config.focus.stream == Stream::inline_tokens) {
-    // Starts among the bases: the mean of A, C, G and T, plus a little of its own.
-    const auto& tokens = backbone.vocabulary().bases;
-    const Tensor bases = backbone.embedding_weight()
-                             .detach()
-                             .to(at::kCPU, at::kFloat)
-                             .index_select(0, at::tensor(std::vector<int64_t>(tokens.begin(), tokens.end())));
-    embedding = register_parameter("embedding", bases.mean(0) + at::randn({bases.size(1)}, generator) * bases.std().item<double>() * 0.1);
-  }
+  const auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed));
+  const at::NoGradGuard guard;
+  if (config.focus.unit == UnitKind::paper || config.focus.stream == Stream::inline_tokens)
+    embedding = register_parameter("embedding", initial_embedding(backbone, generator));
   for (auto& item : named_parameters()) {
     if (item.key().ends_with(".down"))
       item.value().copy_(at::randn(item.value().sizes(), generator) / std::sqrt(static_cast<double>(item.value().size(1))));
@@ -89,19 +88,14 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
   for (const auto& [block, tables] : tables_) tables->to(backbone.block_device(block));
 }
 
-FocusAdapter::FocusAdapter(const MemoryConfig& config, std::map<int64_t, std::shared_ptr<FocusUnit>> units)
-    : config_(config), units_(std::move(units)), layers_(register_module("layers", std::make_shared<torch::nn::Module>())) {
-  config.validate();
-  for (const auto& [block, unit] : units_) {
+FocusAdapter::FocusAdapter(const MemoryConfig& config, std::map<int64_t, std::shared_ptr<FocusUnit>> units) : FocusAdapter(config) {
+  for (auto& [block, unit] : units) {
     FOCUS_CHECK(!unit->updates_focus_state(), "the unit of block ", block, " needs Focus states, which have an embedding to start from");
-    layers_->register_module(std::to_string(block), unit);
+    add(block, std::move(unit), std::to_string(block));
   }
 }
 
-void FocusAdapter::check_serves(const MemoryConfig& config) const {
-  for (const int64_t block : config.focus.layers) {
-    if (!units_.contains(block) && !tables_.contains(block)) fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);
-  }
+std::shared_ptr<FocusAdapter> FocusAdapter::with(const MemoryConfig& config) const {
   MemoryConfig own = config_, other = config;
   other.window = own.window;
   other.focus.k = own.focus.k;
@@ -109,82 +103,37 @@ void FocusAdapter::check_serves(const MemoryConfig& config) const {
   other.storage = own.storage;
   if (config::to_json(other) != config::to_json(own))
     fail<ConfigError>("an adapter serves other window plans, other k and fewer layers, not other Focus units or visibilities");
-}
-
-const FocusUnit* FocusAdapter::unit(int64_t block) const {
-  const auto found = units_.find(block);
-  return found == units_.end() ? nullptr : found->second.get();
-}
-
-BaseTables* FocusAdapter::tables(int64_t block) const {
-  const auto found = tables_.find(block);
-  return found == tables_.end() ? nullptr : found->second.get();
-}
-
-void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted, const std::string& backbone_digest,
-                  const std::filesystem::path& path) {
-  std::vector<Tensor> alive;
-  std::vector<weights::TensorView> views;
-  for (const auto& [name, tensor] : trained_tensors(adapter, adapted)) {
-    alive.push_back(tensor.detach().to(at::kCPU).contiguous());
-    views.push_back(weights::as_view(name, alive.back()));
+  const std::shared_ptr<FocusAdapter> out(new FocusAdapter(config));
+  const bool shared = config.focus.share == Share::all;
+  for (const int64_t block : config.focus.layers.empty() ? blocks() : config.focus.layers) {
+    if (const auto unit = units_.find(block); unit != units_.end()) {
+      out->add(block, unit->second->with(config.focus.at(block).value_or(config.focus)), shared ? "all" : std::to_string(block));
+    } else if (const auto tables = tables_.find(block); tables != tables_.end()) {
+      out->add(block, tables->second);
+    } else {
+      fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);
+    }
   }
-  MemoryConfig config = adapter.config();
-  std::map<std::string, std::string> about = {{"format", kFormat}, {"memory", config::to_json(config)}, {"backbone", backbone_digest}};
-  if (model::AdaptConfig adapt = adapted.config; adapt.active()) about.emplace(kAdapt, config::to_json(adapt));
-  weights::write_safetensors(path, views, about);
-}
-
-std::filesystem::path adapter_file(const std::filesystem::path& path) {
-  std::error_code ignored;
-  if (std::filesystem::is_directory(path, ignored)) {
-    const auto inside = path / "adapter.safetensors";
-    if (!std::filesystem::exists(inside, ignored))
-      fail<CheckpointError>("folder '", path.string(), "' holds no adapter.safetensors: is it the folder of a finished adapter training?");
-    return inside;
-  }
-  if (!std::filesystem::exists(path, ignored)) fail<CheckpointError>("adapter '", path.string(), "': no such file or folder");
-  return path;
-}
-
-std::shared_ptr<FocusAdapter> with_plan(const FocusAdapter& trained, const model::Backbone& backbone, const MemoryConfig& config) {
-  auto adapter = std::make_shared<FocusAdapter>(backbone, config, 0);
-  const at::NoGradGuard guard;
-  const auto source = trained.named_parameters();
-  for (auto& item : adapter->named_parameters()) item.value().copy_(source[item.key()]);
-  return adapter;
-}
-
-MemoryConfig read_adapter_config(const std::filesystem::path& path) { return config_of(*weights::TensorFile::open(path), path); }
-
-LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_ptr<model::Backbone>& backbone,
-                           const std::string& backbone_digest) {
-  const auto file = weights::TensorFile::open(path);
-  const MemoryConfig config = config_of(*file, path);
-  const std::string trained_on = metadata_of(*file, "backbone", path);
-  if (trained_on != backbone_digest) {
-    fail<CheckpointError>("'", path.string(), "' was trained on another backbone: digest ", trained_on.substr(0, 16), "..., this one is ",
-                          backbone_digest.substr(0, 16), "...");
-  }
-  model::AdaptConfig adapt;
-  if (file->metadata().contains(kAdapt))
-    config::read_text(metadata_of(*file, kAdapt, path), path.string(), {}, [&](config::Fields& f) { adapt.visit(f); });
-  LoadedAdapter out{nullptr, model::adapt(backbone, adapt, 0)};
-  out.adapter = std::make_shared<FocusAdapter>(*out.adapted.backbone, config, 0);
-  at::NoGradGuard guard;
-  const auto wanted = trained_tensors(*out.adapter, out.adapted);
-  for (const auto& [name, tensor] : wanted) {
-    const auto* view = file->find(name);
-    if (view == nullptr) fail<CheckpointError>("'", path.string(), "': tensor '", name, "' is missing");
-    const Tensor source = weights::as_tensor(*view);
-    if (source.sizes() != tensor.sizes())
-      fail<CheckpointError>("'", path.string(), "': tensor '", name, "' has shape ", source.sizes(), ", expected ", tensor.sizes());
-    tensor.detach().copy_(source);
-  }
-  if (wanted.size() != file->tensors().size())
-    fail<CheckpointError>("'", path.string(), "' holds ", file->tensors().size(), " tensors, its configuration has ", wanted.size());
-  out.adapted.backbone->set_trainable(false);
+  if (embedding.defined()) out->embedding = out->register_parameter("embedding", embedding, embedding.requires_grad());
   return out;
+}
+
+std::vector<int64_t> FocusAdapter::blocks() const {
+  std::vector<int64_t> out;
+  for (const auto& [block, unit] : units_) out.push_back(block);
+  for (const auto& [block, tables] : tables_) out.push_back(block);
+  std::sort(out.begin(), out.end());
+  return out;
+}
+
+std::shared_ptr<const FocusUnit> FocusAdapter::unit(int64_t block) const {
+  const auto found = units_.find(block);
+  return found == units_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<BaseTables> FocusAdapter::tables(int64_t block) const {
+  const auto found = tables_.find(block);
+  return found == tables_.end() ? nullptr : found->second;
 }
 
 }  // namespace focus::compress

@@ -51,7 +51,7 @@ constexpr const char* kEntriesDoc =
 void LayerSchedule::visit(config::Fields& f) {
   f.integer("from", from, {0, 1 << 16}, "first block of the range");
   f.integer("to", to, {0, 1 << 16}, "last block of the range");
-  f.choice("memory", memory, {{"focus", LayerMemory::focus}, {"full", LayerMemory::full}},
+  f.choice("memory", memory, {{"focus", LayerKind::focus}, {"full", LayerKind::full}},
            "Focus entries, or every key and value for ever");
   f.integer("k", k, {0, int64_t{1} << 32}, "bases per Focus token in these blocks; 0 = inherit");
   choice_or_inherit(f, "local", local, kLocal, kLocalDoc);
@@ -99,7 +99,7 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
   bool full = false;
   for (const LayerSchedule& part : schedule) {
     if (block < part.from || block > part.to) continue;
-    full = part.memory == LayerMemory::full;
+    full = part.memory == LayerKind::full;
     if (part.k > 0) out.k = part.k;
     out.local = part.local.value_or(out.local);
     out.history = part.history.value_or(out.history);

@@ -63,9 +63,9 @@ void validate_schedule(const MemoryConfig& config) {
     if (part.to < part.from) fail<ConfigError>(where, ": to = ", part.to, " lies before from = ", part.from);
     const bool overrides =
         part.k > 0 || part.local || part.history || part.eviction || part.tail >= 0 || part.sinks >= 0 || part.entries_per_kmer > 0;
-    if (part.memory == LayerMemory::full && overrides)
+    if (part.memory == LayerKind::full && overrides)
       fail<ConfigError>(where, ": with memory 'full' every key and value is kept, the other settings have no effect; remove them");
-    if (part.memory == LayerMemory::focus && !overrides && focus.schedule.size() == 1)
+    if (part.memory == LayerKind::focus && !overrides && focus.schedule.size() == 1)
       fail<ConfigError>(where, " overrides nothing; remove it");
     if (part.k > 0 && focus.stream == Stream::inline_tokens)
       fail<ConfigError>(where, ".k: with focus.stream 'inline' Focus tokens pass through every layer, so all layers share one k");

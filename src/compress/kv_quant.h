@@ -17,7 +17,7 @@ class KvQuantPolicy final : public RetentionPolicy {
   std::string describe() const override;
   StorageFormat storage(const StorageConfig& configured) const override;
   bool rounds_itself() const override { return true; }
-  bool keeps_every_base() const override { return !budget_.has_value(); }
+  Keeps keeps() const override { return budget_ ? Keeps::budget : Keeps::everything; }
   void close(const ClosedSpan& span, EntryStore& retained) const override;
   static constexpr int64_t kKeyGroup = 64;
 

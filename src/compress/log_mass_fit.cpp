@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "focus/compress/config.h"
 #include "span_entries.h"
 
 namespace focus::compress {
@@ -11,7 +12,7 @@ namespace {
 using at::Tensor;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
-constexpr double kKeyRidge = 3.0, kBetaRidge = 1e-3;  // as the fitted unit's defaults
+constexpr double kBetaRidge = 1e-3;
 constexpr double kFaintest = -40.0;  // log of the share of the mass that a group without items is given: a fit needs a number
 
 }  // namespace
@@ -62,7 +63,7 @@ Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const
     beta = log_mass.mean(2);
     fitted_key = at::zeros({k.size(0), k.size(1), static_cast<int64_t>(groups.size()), dim}, k.options());
   } else {
-    const FittedKeys fit = regress_keys(q, at::cat(means, 2), log_mass, kKeyRidge);
+    const FittedKeys fit = regress_keys(q, at::cat(means, 2), log_mass, FittedUnitConfig{}.ridge);
     fitted_key = fit.key;
     beta = fit.beta;
   }

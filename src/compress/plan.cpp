@@ -102,4 +102,9 @@ int64_t WindowPlan::next_close(int64_t base, bool by_kmer) const {
   return j < 0 ? window_end : kmer(w, j).end;
 }
 
+bool WindowPlan::ends_kmer(int64_t base) const {
+  const int64_t window = window_of(base - 1), j = kmer_of(base - 1);
+  return j >= 0 && kmer(window, j).end == base;
+}
+
 }  // namespace focus::compress

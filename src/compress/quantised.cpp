@@ -9,11 +9,7 @@ namespace {
 
 using at::Tensor;
 
-struct Codes {
-  Tensor codes, low, step;
-};
-
-Codes round_along(const Tensor& x, int64_t dim, double levels) {
+QuantisedTensor round_along(const Tensor& x, int64_t dim, double levels) {
   const Tensor low = x.amin(dim, true).to(at::kHalf);
   // fp16's smallest normal number: constant rows need some step, and smaller ones would lose their digits.
   const Tensor step = ((x.amax(dim, true) - low.to(x.scalar_type())) / levels).clamp_min(6.2e-5).to(at::kHalf);
@@ -29,12 +25,11 @@ QuantisedTensor quantise(const Tensor& x_BGSE, int64_t bits, int64_t key_group) 
   const Tensor x = x_BGSE.to(x_BGSE.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   QuantisedTensor out;
   if (key_group == 0) {
-    const Codes all = round_along(x, 3, levels);
-    out = {all.codes, all.low, all.step};
+    out = round_along(x, 3, levels);
   } else {
     std::vector<Tensor> codes, low, step;
     for (const Tensor& group : x.split(key_group, 2)) {
-      const Codes c = round_along(group, 2, levels);
+      const QuantisedTensor c = round_along(group, 2, levels);
       codes.push_back(c.codes);
       low.push_back(c.low);
       step.push_back(c.step);

@@ -12,14 +12,6 @@ namespace focus::compress {
 
 using at::Tensor;
 
-Tensor mean_matrix(const std::vector<Span>& kmers, int64_t num_bases, const at::TensorOptions& options) {
-  Tensor out = at::zeros({static_cast<int64_t>(kmers.size()), num_bases}, at::TensorOptions().dtype(at::kFloat));
-  for (std::size_t j = 0; j < kmers.size(); ++j) {
-    out[static_cast<int64_t>(j)].narrow(0, kmers[j].begin, kmers[j].size()).fill_(1.0 / static_cast<double>(kmers[j].size()));
-  }
-  return out.to(options);
-}
-
 void FullPolicy::close(const ClosedSpan& span, EntryStore& retained) const { retained.append(raw_entries(span, 0, span.num_bases())); }
 
 void StateOnlyPolicy::close(const ClosedSpan&, EntryStore& retained) const { retained.clear(); }

@@ -61,7 +61,7 @@ void RandomPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
 void MeanPoolPolicy::close(const ClosedSpan& span, EntryStore& retained) const {
   if (span.kmers.empty()) return;
   const auto wide = span.k.options().dtype(span.k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-  const Tensor mean = mean_matrix(span.kmers, span.num_bases(), wide);
+  const Tensor& mean = span.kmers.mean_matrix(span.num_bases(), wide);
   Entries out;
   out.k = at::matmul(mean, span.k.to(wide)).to(span.k.scalar_type());
   out.v = at::matmul(mean, span.v.to(wide)).to(span.v.scalar_type());

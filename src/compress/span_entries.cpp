@@ -48,7 +48,7 @@ int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore&
 Tensor future_queries(const ClosedSpan& span, int64_t stride) {
   const Tensor taken = at::arange(0, span.num_bases(), stride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
   const Tensor queries = span.q.index_select(2, taken).to(compute_options(span.q));
-  const Tensor shift = at::full({queries.size(2)}, (span.positions[-1] - span.positions[0] + 1).item<int64_t>(), taken.options());
+  const Tensor shift = at::full({queries.size(2)}, span.extent, taken.options());
   return span.attention.rotate(queries, shift).unflatten(1, {span.k.size(1), -1}).flatten(2, 3);
 }
 

@@ -2,12 +2,10 @@
 // Legend: B batch, H query heads, G key/value heads, n bases of the span, R reference queries, S kept entries, E head dimension.
 #pragma once
 
+#include "focus/compress/config.h"
 #include "focus/compress/policy.h"
 
 namespace focus::compress {
-
-/// Every n-th query is a reference, as in the fitted unit: neighbours ask alike.
-inline constexpr int64_t kReferenceStride = 4;
 
 /// fp32, or fp64 where the model is: what policies compute in.
 at::TensorOptions compute_options(const at::Tensor& like);
@@ -26,9 +24,9 @@ int64_t held_by(const ClosedSpan& span, const Budget& budget, const EntryStore& 
 /// Of these the ones that may still be added.
 int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta);
 
-/// Stand-ins for the queries of the bases to come: every stride-th of the span's own, turned by the span's extent (rotations add
+/// Stand-ins for the queries of the bases to come: every stride-th of the span's own (neighbours ask alike), turned by the span's extent (rotations add
 /// up), so that they stand where the next span's will. All queries that read a key/value head are its references. [B, G, R, E]
-at::Tensor future_queries(const ClosedSpan& span, int64_t stride = kReferenceStride);
+at::Tensor future_queries(const ClosedSpan& span, int64_t stride = FittedUnitConfig{}.reference_stride);
 /// q.k/sqrt(E), [B, G, R, n]
 at::Tensor scores_of(const at::Tensor& queries_BGRE, const at::Tensor& k_BGNE);
 

@@ -133,13 +133,9 @@ Entries EntryStore::read(const Tensor& like) const {
   return out;
 }
 
-std::vector<Tensor*> EntryStore::tensors() {
-  return {&k_, &v_, &beta_, &codes_k_.codes, &codes_k_.low, &codes_k_.step, &codes_v_.codes, &codes_v_.low, &codes_v_.step};
-}
-
 int64_t EntryStore::num_bytes() const {
   int64_t total = 0;
-  for (const Tensor* t : const_cast<EntryStore*>(this)->tensors()) total += cache::storage_bytes(*t);
+  for_each(*this, [&](const char*, const Tensor& t) { total += cache::storage_bytes(t); });
   return total;
 }
 
@@ -147,23 +143,23 @@ int64_t EntryStore::bytes_from(int64_t begin) const {
   const int64_t left = size() - begin;
   if (left == 0) return 0;
   int64_t total = 0;
-  for (const Tensor* t : const_cast<EntryStore*>(this)->tensors()) {
-    if (!t->defined()) continue;
-    const bool shared = !group_.empty() && (t == &codes_k_.low || t == &codes_k_.step);
+  for_each(*this, [&](const char*, const Tensor& t) {
+    if (!t.defined()) return;
+    const bool shared = !group_.empty() && (&t == &codes_k_.low || &t == &codes_k_.step);
     const int64_t rows = shared ? num_groups() - group_[static_cast<std::size_t>(begin)] : left;
-    total += static_cast<int64_t>(t->nbytes()) / t->size(2) * rows;
-  }
+    total += static_cast<int64_t>(t.nbytes()) / t.size(2) * rows;
+  });
   return total;
 }
 
 EntryStore EntryStore::clone() const {
   EntryStore out = *this;
-  for (Tensor* t : out.tensors()) *t = t->defined() ? t->clone(at::MemoryFormat::Contiguous) : *t;
+  for_each(out, [](const char*, Tensor& t) { t = t.defined() ? t.clone(at::MemoryFormat::Contiguous) : t; });
   return out;
 }
 
 void EntryStore::detach() {
-  for (Tensor* t : tensors()) *t = t->defined() ? t->detach() : *t;
+  for_each(*this, [](const char*, Tensor& t) { t = t.defined() ? t.detach() : t; });
 }
 
 Entries rounded(const Entries& entries, const StorageFormat& format) {

@@ -7,7 +7,7 @@ namespace {
 
 using at::Tensor;
 
-constexpr const char* kNames[] = {"k", "v", "beta", "k.codes", "k.low", "k.step", "v.codes", "v.low", "v.step"};
+const std::string kPrefix = "retained.";
 
 std::vector<int64_t> numbers(const Tensor& t) {
   const Tensor flat = t.to(at::kCPU, at::kLong).contiguous().flatten();
@@ -21,10 +21,9 @@ std::vector<int64_t> fingerprint(const StorageFormat& f) { return {static_cast<i
 
 void EntryStore::save(cache::TensorMap& out) const {
   if (empty()) return;
-  const auto all = const_cast<EntryStore*>(this)->tensors();
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    if (all[i]->defined()) out.emplace(std::string("retained.") + kNames[i], cache::saved_tensor(*all[i]));
-  }
+  for_each(*this, [&](const char* name, const Tensor& t) {
+    if (t.defined()) out.emplace(kPrefix + name, cache::saved_tensor(t));
+  });
   std::vector<int64_t> origin;
   for (const EntryOrigin& entry : origin_) origin.insert(origin.end(), {entry.window, entry.index});
   out.emplace("retained.origin", at::tensor(origin, at::kLong).view({-1, 2}));
@@ -43,11 +42,9 @@ void EntryStore::load(const cache::TensorMap& saved, const at::Device& device) {
         "or the retention policy) to what the stream was made with");
   }
   const at::Device place = format_.device == StorageDevice::host ? at::Device(at::kCPU) : device;
-  const auto all = tensors();
-  for (std::size_t i = 0; i < all.size(); ++i) {
-    const std::string name = std::string("retained.") + kNames[i];
-    if (saved.contains(name)) *all[i] = cache::loaded_tensor(saved, name, place);
-  }
+  for_each(*this, [&](const char* name, Tensor& t) {
+    if (saved.contains(kPrefix + name)) t = cache::loaded_tensor(saved, kPrefix + name, place);
+  });
   const std::vector<int64_t> origin = numbers(saved.at("retained.origin"));
   for (std::size_t i = 0; i + 1 < origin.size(); i += 2) origin_.push_back({origin[i], origin[i + 1]});
   if (saved.contains("retained.group")) group_ = numbers(saved.at("retained.group"));

@@ -11,19 +11,20 @@ using at::Tensor;
 /// Passes on what another unit makes and keeps it.
 class RecordingUnit final : public FocusUnit {
  public:
-  RecordingUnit(const FocusUnit& unit, SequenceEntries& out) : unit_(unit), out_(out) {}
+  RecordingUnit(std::shared_ptr<const FocusUnit> unit, SequenceEntries& out) : unit_(std::move(unit)), out_(out) {}
   Summary summarise(const ClosedSpan& span, const Entries& history) const override {
-    Summary made = unit_.summarise(span, history);
+    Summary made = unit_->summarise(span, history);
     const int64_t begin = out_.all.size();
     out_.all.append(made.entries);
     const bool is_new = out_.of_span.emplace(span.first_kmer, Span{begin, out_.all.size()}).second;
     FOCUS_CHECK(is_new, "the span of k-mer ", span.first_kmer, " closed twice");
     return made;
   }
-  bool updates_focus_state() const override { return unit_.updates_focus_state(); }
+  bool updates_focus_state() const override { return unit_->updates_focus_state(); }
+  bool reads_history() const override { return unit_->reads_history(); }
 
  private:
-  const FocusUnit& unit_;
+  std::shared_ptr<const FocusUnit> unit_;
   SequenceEntries& out_;
 };
 
@@ -60,7 +61,7 @@ std::shared_ptr<FocusAdapter> store_entries(const std::shared_ptr<model::Backbon
   std::map<int64_t, SequenceEntries> made;
   std::map<int64_t, std::shared_ptr<FocusUnit>> recording, stored;
   for (const int64_t block : backbone->attention_blocks()) {
-    if (const FocusUnit* unit = source.unit(block)) recording.emplace(block, std::make_shared<RecordingUnit>(*unit, made[block]));
+    if (const auto unit = source.unit(block)) recording.emplace(block, std::make_shared<RecordingUnit>(unit, made[block]));
   }
   const CompressedModel model(backbone, std::make_shared<FocusAdapter>(source.config(), std::move(recording)));
   model.parallel(tokens_BL);

@@ -44,19 +44,21 @@ Tensors recomputed_with_gaps(const ops::TensorFunction& f, const Tensors& inputs
 
 }  // namespace
 
-Tensor attend_recomputed(const Tensor& q, const Entries& entries, const Tensor& k, const Tensor& v) {
+Tensor attend(const Tensor& q, const Entries& entries, const Tensor& k, const Tensor& v, bool recompute) {
+  if (!recompute) return ops::memory_attention(q, {entries.k, entries.v, entries.beta}, k, v);
   const auto run = [](const Tensors& in) -> Tensors { return {ops::memory_attention(in[0], {in[1], in[2], in[3]}, in[4], in[5])}; };
   return recomputed_with_gaps(run, {q, entries.k, entries.v, entries.beta, k, v}, /*has_parameters=*/false)[0];
 }
 
-Summary summarise_recomputed(const FocusUnit& unit, const ClosedSpan& span, const Entries& history) {
+Summary summarise(const std::shared_ptr<const FocusUnit>& unit, const ClosedSpan& span, const Entries& history, bool recompute) {
+  if (!recompute) return unit->summarise(span, history);
   const auto origin = std::make_shared<std::vector<EntryOrigin>>();
   ClosedSpan shape = span;  // without the tensors that come as inputs
   shape.q = shape.k = shape.v = shape.u_BND = shape.focus_x = Tensor();
-  const auto run = [&unit, shape, origin, past = history.origin](const Tensors& in) -> Tensors {
+  const auto run = [unit, shape, origin, past = history.origin](const Tensors& in) -> Tensors {
     ClosedSpan own = shape;
     own.q = in[0], own.k = in[1], own.v = in[2], own.u_BND = in[3], own.focus_x = in[4];
-    const Summary made = unit.summarise(own, {.k = in[5], .v = in[6], .beta = in[7], .origin = past});
+    const Summary made = unit->summarise(own, {.k = in[5], .v = in[6], .beta = in[7], .origin = past});
     *origin = made.entries.origin;
     return {made.entries.k, made.entries.v, made.entries.beta, made.focus_x};
   };

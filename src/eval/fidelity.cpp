@@ -8,7 +8,7 @@
 
 #include "fidelity_methods.h"
 #include "fidelity_ranks.h"
-#include "focus/compress/unit.h"
+#include "focus/compress/adapter.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"
@@ -138,7 +138,7 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
     log::warn(concat("the first window has ", plan.window(0).size(), " bases, the others ", plan.window_bases(),
                      ": the report places all boundaries at multiples of the latter"));
   bool keeps_all = !memory.focus.layers.empty();
-  for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::LayerMemory::full;
+  for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::LayerKind::full;
   if (keeps_all)
     log::warn(
         "focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than "

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "focus/compress/policy.h"
+#include "focus/compress/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/data/sequence_file.h"
 #include "focus/eval/fidelity.h"
@@ -10,9 +10,13 @@ namespace focus::eval {
 namespace {
 
 std::vector<std::string> known_methods() {
-  std::vector<std::string> names = compress::rival_names();
-  names.insert(std::find(names.begin(), names.end(), "full") + 1, "noise_floor");
-  names.insert(names.end(), {"adaptive_entropy", "fitted", "focus", "paper", "oracle"});
+  std::vector<std::string> names;
+  for (const std::string& name : compress::memory_names()) {
+    if (name == "fitted") names.emplace_back("adaptive_entropy");
+    names.push_back(name);
+    if (name == "full") names.emplace_back("noise_floor");
+  }
+  for (const char* name : {"focus", "paper", "oracle"}) names.emplace_back(name);
   return names;
 }
 
@@ -24,12 +28,6 @@ std::string joined(const std::vector<std::string>& names) {
 
 bool holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
-}
-
-/// Whether the configured storage cannot apply to a method.
-bool rounds_itself(const std::string& name) {
-  if (!holds(compress::rival_names(), name)) return false;
-  return compress::make_rival(name, {compress::WindowPlan({}, 1), 1})->rounds_itself();
 }
 
 }  // namespace
@@ -95,7 +93,7 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   std::vector<std::string> out = {"full"};
   if (config.methods.empty()) {
     for (const std::string& name : known) {
-      if (config.memory.storage.dtype != compress::StorageType::model && rounds_itself(name)) continue;
+      if (config.memory.storage.dtype != compress::StorageType::model && compress::stores_itself(name)) continue;
       if (name == "oracle") continue;
       if (name != "full" && (name != "focus" || !config.adapter.empty()) && (name != "paper" || !config.paper_adapter.empty()))
         out.push_back(name);

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "focus/compress/unit.h"
+#include "focus/compress/adapter.h"
 #include "focus/weights/tensor_file.h"
 
 namespace focus::eval {

@@ -58,12 +58,8 @@ class AdapterTask final : public Task {
     // Matching has no loss that would hold a changed backbone near the original: it trains the units alone.
     for (const auto& [name, tensor] : adapted_.trained) tensor.set_requires_grad(!matching());
     if (!config_.random.active()) return;
-    std::vector<int64_t> compressed;
-    for (const int64_t block : loaded_.model->attention_blocks()) {
-      if (adapter_->unit(block) != nullptr || adapter_->tables(block) != nullptr) compressed.push_back(block);
-    }
-    const auto memory = draw_memory(config_.random, config_.memory, compressed, config_.seed, step);
-    step_model_ = std::make_unique<compress::CompressedModel>(adapted_.backbone, adapter_, memory);
+    step_adapter_ = adapter_->with(draw_memory(config_.random, config_.memory, adapter_->blocks(), config_.seed, step));
+    step_model_ = std::make_unique<compress::CompressedModel>(adapted_.backbone, step_adapter_);
   }
 
   MetricFields step_facts() const override {
@@ -109,7 +105,7 @@ class AdapterTask final : public Task {
     LossSum out;
     out.weight = weight_of(batch);
     if (matching()) {
-      const MatchSum match = match_sum(stage_->match, model(), *adapter_, batch.tokens, batch.weights, step_);
+      const MatchSum match = match_sum(stage_->match, *adapted_.backbone, step_model_ ? *step_adapter_ : *adapter_, batch.tokens, batch.weights, step_);
       out.sum = match.loss;
       out.parts = {{"match_mass", match.mass}, {"match_output", match.output}};
       return out;
@@ -196,6 +192,7 @@ class AdapterTask final : public Task {
   model::AdaptedBackbone adapted_;
   std::shared_ptr<compress::FocusAdapter> adapter_;
   compress::CompressedModel model_;  // nominal
+  std::shared_ptr<compress::FocusAdapter> step_adapter_;
   std::unique_ptr<compress::CompressedModel> step_model_;
   const StageConfig* stage_ = nullptr;
   int64_t step_ = 0;

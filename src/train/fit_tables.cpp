@@ -20,8 +20,8 @@ constexpr uint64_t kFitSamples = uint64_t{1} << 40;
 void fit_tables(const TrainConfig& config, model::Backbone& backbone, compress::FocusAdapter& adapter) {
   const compress::TablesConfig& settings = config.memory.focus.tables;
   std::map<int64_t, compress::BaseTables*> tables;
-  for (const int64_t block : backbone.attention_blocks()) {
-    if (auto* of_block = adapter.tables(block)) tables.emplace(block, of_block);
+  for (const int64_t block : adapter.blocks()) {
+    if (const auto of_block = adapter.tables(block)) tables.emplace(block, of_block.get());
   }
   if (tables.empty()) return;
   const data::SequenceSampler sampler(config.data, static_cast<uint64_t>(config.seed));

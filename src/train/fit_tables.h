@@ -1,7 +1,7 @@
 // Base tables before the first step of training.
 #pragma once
 
-#include "focus/compress/unit.h"
+#include "focus/compress/adapter.h"
 #include "focus/model/backbone.h"
 #include "focus/train/config.h"
 

@@ -110,7 +110,7 @@ TEST(LayerRulesTest, RollingDropsAKmerWhenItsFirstBaseIsWBasesOld) {
 
 TEST(LayerRulesTest, LaterScheduleEntriesWin) {
   FocusConfig focus;
-  focus.schedule = {{.from = 0, .to = 9, .k = 50}, {.from = 4, .to = 6, .memory = LayerMemory::full}, {.from = 6, .to = 6, .k = 25}};
+  focus.schedule = {{.from = 0, .to = 9, .k = 50}, {.from = 4, .to = 6, .memory = LayerKind::full}, {.from = 6, .to = 6, .k = 25}};
   EXPECT_EQ(focus.at(0)->k, 50);
   EXPECT_FALSE(focus.at(4).has_value());
   EXPECT_EQ(focus.at(6)->k, 25);

@@ -7,7 +7,7 @@
 #include <csignal>
 #include <cstring>
 
-#include "focus/compress/unit.h"
+#include "focus/compress/adapter.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/random.h"

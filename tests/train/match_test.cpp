@@ -39,7 +39,7 @@ struct Case {
     tokens = testing::random_bases(2, 56, 4);
     weights = at::rand({2, 56}, at::kFloat);
   }
-  MatchSum sum(const MatchConfig& config, int64_t draw = 0) const { return match_sum(config, *model, *adapter, tokens, weights, draw); }
+  MatchSum sum(const MatchConfig& config, int64_t draw = 0) const { return match_sum(config, *backbone, *adapter, tokens, weights, draw); }
   double kl() const {
     const at::NoGradGuard guard;
     const Tensor p = at::log_softmax(backbone->forward(tokens), -1);
@@ -81,7 +81,7 @@ TEST(MatchTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
   Case c(compress::UnitKind::fitted);
   MemoryConfig first_only = c.adapter->config();
   first_only.focus.layers = {2};
-  c.model = std::make_unique<CompressedModel>(c.backbone, c.adapter, first_only);
+  c.adapter = c.adapter->with(first_only);
   MatchConfig config;
   config.queries = 0;
   const double measured = c.sum(config).output;
@@ -129,6 +129,7 @@ TEST(MatchTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
                               .first_base = window.begin,
                               .first_kmer = plan.kmers_before(w),
                               .kmers = plan.kmers(w),
+                              .extent = 16,
                               .positions = at::arange(window.begin, window.end),
                               .q = all.q.narrow(2, window.begin, 16),
                               .k = all.k.narrow(2, window.begin, 16),
@@ -161,10 +162,10 @@ TEST(MatchTest, WeightIsThatOfThePredictedBases) {
   double weight = 0, mass = 0;
   for (int64_t draw = 0; draw < 4; ++draw) {
     weight += match_weight(some, c.model->plan(), c.weights.narrow(1, 0, 49), draw);
-    mass += match_sum(some, *c.model, *c.adapter, c.tokens.narrow(1, 0, 49), c.weights.narrow(1, 0, 49), draw).mass;
+    mass += match_sum(some, *c.backbone, *c.adapter, c.tokens.narrow(1, 0, 49), c.weights.narrow(1, 0, 49), draw).mass;
   }
   EXPECT_NEAR(weight, match_weight(all, c.model->plan(), c.weights.narrow(1, 0, 49), 0), 1e-6);
-  EXPECT_NEAR(mass, match_sum(all, *c.model, *c.adapter, c.tokens.narrow(1, 0, 49), c.weights.narrow(1, 0, 49), 0).mass, 1e-9);
+  EXPECT_NEAR(mass, match_sum(all, *c.backbone, *c.adapter, c.tokens.narrow(1, 0, 49), c.weights.narrow(1, 0, 49), 0).mass, 1e-9);
 }
 
 TEST(MatchTest, MatchingLowersItsLossAndTheEndKl) {

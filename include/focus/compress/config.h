@@ -41,12 +41,12 @@ struct FittedUnitConfig {
   void visit(config::Fields& f);
 };
 
-enum class LayerMemory { focus, full };
+enum class LayerKind { focus, full };
 
 /// Overrides for a range of blocks. A field left out (k 0, 'inherit', -1) is as in FocusConfig.
 struct LayerSchedule {
   int64_t from = 0, to = 0;  // block indices, both included
-  LayerMemory memory = LayerMemory::focus;
+  LayerKind memory = LayerKind::focus;
   int64_t k = 0;
   std::optional<Local> local;
   std::optional<History> history;

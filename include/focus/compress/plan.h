@@ -51,6 +51,8 @@ class WindowPlan {
   /// The first position after `base` at which something closes: the end of its window, or of its k-mer when that comes first and
   /// `by_kmer` is set.
   int64_t next_close(int64_t base, bool by_kmer) const;
+  /// Whether a k-mer ends at `base` (exclusive end).
+  bool ends_kmer(int64_t base) const;
 
   int64_t k() const { return k_; }
   /// Bases of an ordinary window (the second and later ones).

@@ -1,6 +1,5 @@
-// Retention policies: what becomes of a span of raw keys and values when it closes. Focus and its rivals stand behind this one interface
-// and are given the same byte budget. Legend: B batch, H query heads, G key/value heads, n bases of the span, E head dimension,
-// D width.
+// Retention policies: the rivals of Focus. Each says what becomes of a whole window's raw keys and values when it closes, within the byte
+// budget that Focus has. Legend: B batch, L length.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -10,31 +9,17 @@
 #include <string>
 #include <vector>
 
+#include "focus/compress/closed_span.h"
+#include "focus/compress/config.h"
 #include "focus/compress/entries.h"
 #include "focus/compress/plan.h"
 #include "focus/compress/storage.h"
-#include "focus/nn/attention.h"
+#include "focus/model/backbone.h"
 
 namespace focus::compress {
 
-/// A span of bases at one attention layer whose raw keys and values are about to be dropped.
-struct ClosedSpan {
-  const nn::Attention& attention;
-  const nn::RmsNorm& pre_norm;
-  int64_t window = 0;
-  int64_t first_base = 0;   // index of the span's first base
-  int64_t first_kmer = 0;   // index of its first k-mer over the whole sequence
-  std::vector<Span> kmers;  // relative to the span
-  int64_t entries_per_kmer = 1;
-  at::Tensor positions;        // [n] rotary positions of the bases (they differ from the base index in an inline stream)
-  at::Tensor q;                // [B, H, n, E], rotated; undefined for policies that need none
-  at::Tensor k, v;             // [B, G, n, E], k rotated
-  at::Tensor u_BND;            // normed input of the layer
-  at::Tensor focus_x;          // [B, kmers, D] residual state of the k-mers' Focus tokens; undefined for units that have none
-  at::Tensor focus_positions;  // [kmers] rotary positions of the Focus tokens
-
-  int64_t num_bases() const { return k.size(2); }
-};
+/// How much a policy retains.
+enum class Keeps { nothing, budget, everything };
 
 class RetentionPolicy {
  public:
@@ -47,8 +32,8 @@ class RetentionPolicy {
   virtual StorageFormat storage(const StorageConfig& configured) const { return configured; }
   /// Whether that is so: it then refuses another precision.
   virtual bool rounds_itself() const { return false; }
-  /// Whether every base is retained, over any budget.
-  virtual bool keeps_every_base() const { return false; }
+  /// `everything`: over any budget; `budget`: no more than that.
+  virtual Keeps keeps() const { return Keeps::budget; }
   /// Updates what is retained when a window closes. `retained` is all this policy kept so far.
   virtual void close(const ClosedSpan& span, EntryStore& retained) const = 0;
 };
@@ -58,7 +43,7 @@ class FullPolicy final : public RetentionPolicy {
  public:
   std::string name() const override { return "full"; }
   std::string describe() const override { return "every key and value is kept"; }
-  bool keeps_every_base() const override { return true; }
+  Keeps keeps() const override { return Keeps::everything; }
   void close(const ClosedSpan& span, EntryStore& retained) const override;
 };
 
@@ -67,6 +52,7 @@ class StateOnlyPolicy final : public RetentionPolicy {
  public:
   std::string name() const override { return "state_only"; }
   std::string describe() const override { return "no key or value is kept; the Hyena states alone cross a window's end"; }
+  Keeps keeps() const override { return Keeps::nothing; }
   void close(const ClosedSpan& span, EntryStore& retained) const override;
 };
 
@@ -80,6 +66,11 @@ struct Budget {
   int64_t entries_after(int64_t window, int64_t entry_bytes) const { return bytes_after(window) / entry_bytes; }
 };
 
+/// What rivals of Focus under `config` may hold.
+Budget budget_of(const model::Backbone& backbone, const MemoryConfig& config);
+/// Bytes of one Focus entry at one attention layer for batch 1: the unit of equal-byte budgets.
+int64_t focus_entry_bytes(const model::Backbone& backbone, const MemoryConfig& config);
+
 /// Builds a rival by name. ConfigError lists the names.
 std::shared_ptr<RetentionPolicy> make_rival(const std::string& name, const Budget& budget);
 const std::vector<std::string>& rival_names();
@@ -87,8 +78,5 @@ const std::vector<std::string>& rival_names();
 /// Fitted entries of k-mers that carry equal shares of `surprise_BL` [B, L], a non-negative number for each base of the sequences that will
 /// be streamed. (The rival 'adaptive' takes the attention mass instead, and needs nothing beforehand.)
 std::shared_ptr<RetentionPolicy> make_adaptive_by(const Budget& budget, const at::Tensor& surprise_BL);
-
-/// [kmers, n] fp32 with 1/size inside each k-mer: the averaging matrix of a span.
-at::Tensor mean_matrix(const std::vector<Span>& kmers, int64_t num_bases, const at::TensorOptions& options);
 
 }  // namespace focus::compress

@@ -77,7 +77,13 @@ class EntryStore {
   void load(const cache::TensorMap& saved, const at::Device& device);
 
  private:
-  std::vector<at::Tensor*> tensors();
+  /// f(name, tensor) for all that is held, in the order of saved files; `Store` may be const.
+  template <class Store, class F>
+  static void for_each(Store& store, const F& f) {
+    f("k", store.k_), f("v", store.v_), f("beta", store.beta_);
+    f("k.codes", store.codes_k_.codes), f("k.low", store.codes_k_.low), f("k.step", store.codes_k_.step);
+    f("v.codes", store.codes_v_.codes), f("v.low", store.codes_v_.low), f("v.step", store.codes_v_.step);
+  }
   int64_t num_groups() const { return group_.empty() ? 0 : group_.back() + 1; }
 
   StorageFormat format_;

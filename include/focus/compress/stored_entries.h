@@ -7,7 +7,7 @@
 #include <map>
 #include <memory>
 
-#include "focus/compress/unit.h"
+#include "focus/compress/adapter.h"
 
 namespace focus::compress {
 
@@ -24,6 +24,7 @@ class StoredUnit final : public FocusUnit {
   /// InternalError: a span that the sequence did not have.
   Summary summarise(const ClosedSpan& span, const Entries& history) const override;
   bool updates_focus_state() const override { return false; }
+  bool reads_history() const override { return false; }
 
   // [B, G, S, E], rotated to their positions; [B, G, S, E]; [B, G, S]. fp32 for models in less; undefined where there are none.
   at::Tensor key, value, beta;
