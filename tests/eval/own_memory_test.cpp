@@ -83,7 +83,7 @@ class EverySeventh final : public compress::LayerMemory {
 const bool kRegistered =
     compress::register_memory("every_seventh", [](const LayerContext& c) { return std::make_shared<EverySeventh>(c); });
 
-TEST(NewMemoryTest, IsAMethodOfEvaluation) {
+TEST(OwnMemoryTest, IsAMethodOfEvaluation) {
   const Workspace space;
   testing::write_small_model(space.path());
   ASSERT_TRUE(kRegistered);
@@ -98,7 +98,7 @@ TEST(NewMemoryTest, IsAMethodOfEvaluation) {
   EXPECT_THROW(compress::register_memory("every_seventh", {}), ConfigError);
 }
 
-TEST(NewMemoryTest, HoldsWhatItPlansInCallsOfAnySize) {
+TEST(OwnMemoryTest, HoldsWhatItPlansInCallsOfAnySize) {
   const at::NoGradGuard guard;
   const auto backbone = testing::small_model(at::kFloat);
   compress::MemoryConfig config;
