@@ -4,9 +4,10 @@
 #include "common.h"
 #include "focus/core/error.h"
 #include "focus/eval/fidelity.h"
-#include "focus/eval/report.h"
-#include "focus/eval/report_folder.h"
 #include "focus/model/placement.h"
+#include "focus/report/fidelity_report.h"
+#include "focus/report/fidelity_table.h"
+#include "focus/report/report_folder.h"
 #include "rank_options.h"
 
 namespace focus::cli {
@@ -54,14 +55,14 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
       distributed::join_ranks(environment, model::first_device(device),
                               {.answer_seconds = config.rank_timeout_seconds, .advice = "No report was written; start all ranks again"});
   // After the ranks have met: where rank 0 cannot write, the others learn of it at once.
-  std::optional<eval::ReportFolder> folder;
+  std::optional<report::ReportFolder> folder;
   if (ranks->is_first()) folder.emplace(c.output, c.force);
-  eval::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
+  report::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
   if (!folder) return;
   result.provenance["command_line"] = command_line;
-  eval::write_fidelity_report(result, folder->temporary());
+  report::write_fidelity_report(result, folder->temporary());
   folder->commit();
-  std::cout << eval::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string() << std::endl;
+  std::cout << report::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string() << std::endl;
 }
 
 }  // namespace

@@ -5,8 +5,8 @@
 #include "focus/core/log.h"
 #include "focus/core/units.h"
 #include "focus/model/placement.h"
-#include "focus/train/run_plan.h"
-#include "focus/train/trainer.h"
+#include "focus/train/loop/trainer.h"
+#include "focus/train/run/run_plan.h"
 #include "pack_command.h"
 #include "rank_options.h"
 

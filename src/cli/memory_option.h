@@ -7,7 +7,7 @@
 #include <string>
 
 #include "focus/infer/stream.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/weights/load_model.h"
 
 namespace focus::cli {
 

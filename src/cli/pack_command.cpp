@@ -10,7 +10,7 @@
 #include "focus/core/units.h"
 #include "focus/core/version.h"
 #include "focus/data/pack.h"
-#include "focus/train/run_folder.h"
+#include "focus/train/run/run_folder.h"
 
 namespace focus::cli {
 

@@ -14,9 +14,11 @@
 #include "focus/data/fasta.h"
 #include "focus/data/fasta_stream.h"
 #include "focus/data/region.h"
+#include "focus/formats/safetensors_writer.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/model/placement.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/weights/load_model.h"
+#include "focus/weights/tensor_view.h"
 #include "table.h"
 
 namespace focus::cli {
@@ -207,9 +209,9 @@ void run_score(const ScoreCommand& c, const std::string& command_line) {
   }
   progress.finish();
   if (options.logits) {
-    std::vector<weights::TensorView> views;
+    std::vector<formats::TensorView> views;
     for (std::size_t i = 0; i < kept.size(); ++i) views.push_back(weights::as_view(names[i], kept[i]));
-    weights::write_safetensors(c.logits, views, about);
+    formats::write_safetensors(c.logits, views, about);
   }
   table.commit();
 }

@@ -1,7 +1,8 @@
 // Adapters on disk.
 #include "focus/compress/adapter.h"
 #include "focus/core/error.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/formats/safetensors_writer.h"
+#include "focus/weights/tensor_view.h"
 
 namespace focus::compress {
 namespace {
@@ -18,13 +19,13 @@ std::vector<std::pair<std::string, Tensor>> trained_tensors(const FocusAdapter& 
   return out;
 }
 
-std::string metadata_of(const weights::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
+std::string metadata_of(const formats::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
   const auto found = file.metadata().find(key);
   if (found == file.metadata().end()) fail<CheckpointError>("'", path.string(), "' is no FOCUS adapter: metadata '", key, "' is missing");
   return found->second;
 }
 
-MemoryConfig config_of(const weights::TensorFile& file, const std::filesystem::path& path) {
+MemoryConfig config_of(const formats::TensorFile& file, const std::filesystem::path& path) {
   if (metadata_of(file, "format", path) != kFormat)
     fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
   MemoryConfig config;
@@ -37,7 +38,7 @@ MemoryConfig config_of(const weights::TensorFile& file, const std::filesystem::p
 void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted, const std::string& backbone_digest,
                   const std::filesystem::path& path) {
   std::vector<Tensor> alive;
-  std::vector<weights::TensorView> views;
+  std::vector<formats::TensorView> views;
   for (const auto& [name, tensor] : trained_tensors(adapter, adapted)) {
     alive.push_back(tensor.detach().to(at::kCPU).contiguous());
     views.push_back(weights::as_view(name, alive.back()));
@@ -45,7 +46,7 @@ void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& ada
   MemoryConfig config = adapter.config();
   std::map<std::string, std::string> about = {{"format", kFormat}, {"memory", config::to_json(config)}, {"backbone", backbone_digest}};
   if (model::AdaptConfig adapt = adapted.config; adapt.active()) about.emplace(kAdapt, config::to_json(adapt));
-  weights::write_safetensors(path, views, about);
+  formats::write_safetensors(path, views, about);
 }
 
 std::filesystem::path adapter_file(const std::filesystem::path& path) {
@@ -60,11 +61,11 @@ std::filesystem::path adapter_file(const std::filesystem::path& path) {
   return path;
 }
 
-MemoryConfig read_adapter_config(const std::filesystem::path& path) { return config_of(*weights::TensorFile::open(path), path); }
+MemoryConfig read_adapter_config(const std::filesystem::path& path) { return config_of(*formats::TensorFile::open(path), path); }
 
 LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_ptr<model::Backbone>& backbone,
                            const std::string& backbone_digest) {
-  const auto file = weights::TensorFile::open(path);
+  const auto file = formats::TensorFile::open(path);
   const MemoryConfig config = config_of(*file, path);
   const std::string trained_on = metadata_of(*file, "backbone", path);
   if (trained_on != backbone_digest) {

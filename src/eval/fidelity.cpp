@@ -19,10 +19,15 @@
 #include "focus/data/region.h"
 #include "focus/data/segments.h"
 #include "focus/data/tokenizer.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/formats/digest.h"
+#include "focus/weights/load_model.h"
 #include "measure.h"
 
 namespace focus::eval {
+
+using report::FidelityResult;
+using report::MethodResult;
+
 namespace {
 
 using at::Tensor;
@@ -52,7 +57,7 @@ void add_provenance(const FidelityConfig& config, const weights::LoadedModel& lo
   p["model_digest"] = loaded.digest;
   const auto file = [&](const std::string& key, const std::string& path) {
     p[key] = path;
-    p[key + "_digest"] = weights::file_digest(path);
+    p[key + "_digest"] = formats::file_digest(path);
   };
   file("fasta", config.fasta);
   if (!config.adapter.empty()) file("adapter", compress::adapter_file(config.adapter).string());

@@ -3,9 +3,12 @@
 #include <algorithm>
 
 #include "focus/compress/adapter.h"
-#include "focus/weights/tensor_file.h"
+#include "focus/formats/digest.h"
 
 namespace focus::eval {
+
+using report::FidelityResult;
+using report::MethodResult;
 
 bool is_own(const distributed::Ranks& ranks, std::size_t s) { return static_cast<int64_t>(s) % ranks.size() == ranks.rank(); }
 
@@ -18,7 +21,7 @@ void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config, c
   std::string letters;
   for (const auto& segment : sample.segments) letters += segment.sequence;
   const auto adapter_digest = [](const std::string& path) {
-    return path.empty() ? std::string() : weights::file_digest(compress::adapter_file(path));
+    return path.empty() ? std::string() : formats::file_digest(compress::adapter_file(path));
   };
   distributed::require_agreement(ranks, {{"settings", config::to_json(shared)},
                                          {"backbone", backbone_digest},

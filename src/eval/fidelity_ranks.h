@@ -6,6 +6,7 @@
 #include "focus/data/segments.h"
 #include "focus/distributed/ranks.h"
 #include "focus/eval/fidelity.h"
+#include "focus/report/fidelity_result.h"
 
 namespace focus::eval {
 
@@ -17,6 +18,6 @@ void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config, c
                       const std::string& backbone_digest);
 
 /// Every rank's values go into the result of all: values bit by bit, the largest kept entries and bytes, the sum of the times.
-void merge(distributed::Ranks& ranks, FidelityResult& out);
+void merge(distributed::Ranks& ranks, report::FidelityResult& out);
 
 }  // namespace focus::eval

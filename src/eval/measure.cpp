@@ -7,6 +7,10 @@
 #include "focus/metrics/divergence.h"
 
 namespace focus::eval {
+
+using report::Measure;
+using report::MethodResult;
+
 namespace {
 
 /// The whole vocabulary and A, C, G, T of one row.

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "focus/eval/fidelity_result.h"
+#include "focus/report/fidelity_result.h"
 
 namespace focus::eval {
 
@@ -21,7 +21,7 @@ struct Input {
 
 /// Compares every position's prediction with the full memory's and stores the values from `offset` on. Position p predicts token p + 1.
 /// Logits: fp32, CPU, [length, vocabulary]. CheckFailed for logits that are not finite, beginning with `where`.
-void measure(const at::Tensor& full_LV, const at::Tensor& logits_LV, const Input& input, const std::string& where, MethodResult& out,
-             int64_t offset);
+void measure(const at::Tensor& full_LV, const at::Tensor& logits_LV, const Input& input, const std::string& where,
+             report::MethodResult& out, int64_t offset);
 
 }  // namespace focus::eval

@@ -3,7 +3,8 @@
 #include <charconv>
 
 #include "focus/core/error.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/formats/safetensors_writer.h"
+#include "focus/weights/tensor_view.h"
 
 namespace focus::infer {
 namespace {
@@ -95,13 +96,13 @@ class MemoryStream final : public Stream {
   compress::CompressedStream stream_;
 };
 
-std::string metadata_of(const weights::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
+std::string metadata_of(const formats::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
   const auto found = file.metadata().find(key);
   if (found == file.metadata().end()) fail<CheckpointError>("'", path.string(), "' is no saved stream: metadata '", key, "' is missing");
   return found->second;
 }
 
-int64_t integer_of(const weights::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
+int64_t integer_of(const formats::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
   const std::string text = metadata_of(file, key, path);
   int64_t value = -1;
   const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
@@ -123,9 +124,9 @@ StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel>
 void save_stream(const Stream& stream, const Tensor& last_hidden, const std::string& model_digest, const std::filesystem::path& path) {
   cache::TensorMap tensors = stream.save();
   tensors.emplace(kLastHidden, cache::saved_tensor(last_hidden));
-  std::vector<weights::TensorView> views;
+  std::vector<formats::TensorView> views;
   for (const auto& [name, tensor] : tensors) views.push_back(weights::as_view(name, tensor));
-  weights::write_safetensors(path, views,
+  formats::write_safetensors(path, views,
                              {{"format", kFormat},
                               {"model", model_digest},
                               {"memory", stream.description()},
@@ -134,7 +135,7 @@ void save_stream(const Stream& stream, const Tensor& last_hidden, const std::str
 }
 
 Tensor load_stream(Stream& stream, const std::string& model_digest, const at::Device& device, const std::filesystem::path& path) {
-  const auto file = weights::TensorFile::open(path);
+  const auto file = formats::TensorFile::open(path);
   if (metadata_of(*file, "format", path) != kFormat)
     fail<CheckpointError>("'", path.string(), "': unknown stream format '", metadata_of(*file, "format", path), "'");
   const std::string model = metadata_of(*file, "model", path), memory = metadata_of(*file, "memory", path);

@@ -10,9 +10,14 @@
 
 #include "focus/core/error.h"
 #include "focus/model/parameter_list.h"
-#include "mapped_tensor_file.h"
 
 namespace focus::weights {
+
+using formats::DType;
+using formats::shape_text;
+using formats::TensorFile;
+using formats::TensorView;
+
 namespace {
 
 using Shape = std::vector<int64_t>;

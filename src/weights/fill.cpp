@@ -3,8 +3,13 @@
 #include <cstring>
 
 #include "focus/core/error.h"
+#include "focus/weights/tensor_view.h"
 
 namespace focus::weights {
+
+using formats::TensorFile;
+using formats::TensorView;
+
 namespace {
 
 using at::Tensor;

@@ -10,9 +10,15 @@
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/random.h"
+#include "focus/formats/torch_archive_writer.h"
 #include "focus/model/parameter_list.h"
 
 namespace focus::weights {
+
+using formats::DType;
+using formats::OpaqueEntry;
+using formats::TensorView;
+
 namespace {
 
 using model::ModelConfig;
@@ -133,8 +139,8 @@ void RandomCheckpoint::add_fp8_state(const ModelConfig& config, float weight_ama
   constexpr float kLargestE4m3 = 448, kInputAmax = 6;
   const std::vector<float> scales = {kLargestE4m3 / kInputAmax, kLargestE4m3 / weight_amax, 1}, amax = {kInputAmax, weight_amax, 0};
   const auto bytes = [](const std::vector<float>& values) { return reinterpret_cast<const std::byte*>(values.data()); };
-  write_torch_archive(scratch,
-                      {{"scale_fwd", DType::float32, {3}, bytes(scales)}, {"amax_history_fwd", DType::float32, {1, 3}, bytes(amax)}});
+  formats::write_torch_archive(
+      scratch, {{"scale_fwd", DType::float32, {3}, bytes(scales)}, {"amax_history_fwd", DType::float32, {1, 3}, bytes(amax)}});
   fp8_state_ = read_file(scratch);
   std::error_code ignored;
   std::filesystem::remove(scratch, ignored);

@@ -11,10 +11,16 @@
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/random.h"
-#include "focus/eval/report.h"
+#include "focus/report/fidelity_report.h"
+#include "focus/report/fidelity_table.h"
 #include "workspace.h"
 
 namespace focus::eval {
+
+using report::FidelityResult;
+using report::Measure;
+using report::MethodResult;
+
 namespace {
 
 constexpr int64_t kLayers = 2, kWidth = 16, kHeads = 2;

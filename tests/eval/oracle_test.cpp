@@ -11,6 +11,11 @@
 #include "workspace.h"
 
 namespace focus::eval {
+
+using report::FidelityResult;
+using report::Measure;
+using report::MethodResult;
+
 namespace {
 
 std::string letters(int64_t length) {

@@ -89,7 +89,7 @@ TEST(OwnMemoryTest, IsAMethodOfEvaluation) {
   ASSERT_TRUE(kRegistered);
   FidelityConfig config = space.config(std::string(1000, 'A') + "CGTACCATGATTACA" + std::string(985, 'C'), 400);
   config.methods = {"state_only", "every_seventh"};
-  const FidelityResult result = run_fidelity(config, "cpu", at::kFloat);
+  const report::FidelityResult result = run_fidelity(config, "cpu", at::kFloat);
   const auto& method = result.methods.back();
   EXPECT_EQ(method.name, "every_seventh");
   EXPECT_EQ(method.description, "every 7th base of closed windows");

@@ -11,9 +11,12 @@
 #include <string>
 
 #include "focus/core/error.h"
+#include "focus/formats/digest.h"
+#include "focus/formats/safetensors_writer.h"
+#include "focus/formats/torch_archive_writer.h"
 #include "heap_meter.h"
 
-namespace focus::weights::fuzz {
+namespace focus::formats::fuzz {
 namespace {
 
 [[noreturn]] void finding(const std::string& what) {
@@ -146,4 +149,4 @@ void check_reader(std::span<const std::byte> input, const Reader& reader) {
   if (whole.file && hash >> 56 < 16) check_round_trip(*whole.file);
 }
 
-}  // namespace focus::weights::fuzz
+}  // namespace focus::formats::fuzz

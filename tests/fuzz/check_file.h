@@ -7,9 +7,9 @@
 #include <span>
 
 #include "file_bytes.h"
-#include "focus/weights/tensor_file.h"
+#include "focus/formats/tensor_file.h"
 
-namespace focus::weights::fuzz {
+namespace focus::formats::fuzz {
 
 using Reader = std::function<std::shared_ptr<TensorFile>(std::unique_ptr<FileBytes>)>;
 
@@ -18,4 +18,4 @@ using Reader = std::function<std::shared_ptr<TensorFile>(std::unique_ptr<FileByt
 /// back. Ends the process where that does not hold.
 void check_reader(std::span<const std::byte> input, const Reader& reader);
 
-}  // namespace focus::weights::fuzz
+}  // namespace focus::formats::fuzz

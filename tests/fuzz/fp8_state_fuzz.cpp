@@ -3,12 +3,12 @@
 #include <cstdlib>
 
 #include "focus/core/error.h"
-#include "focus/weights/fp8_state.h"
+#include "focus/formats/fp8_state.h"
 #include "heap_meter.h"
 #include "zip_mutator.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  using namespace focus::weights;
+  using namespace focus::formats;
   const fuzz::HeapMeter meter;
   std::string why_not;
   try {
@@ -29,5 +29,5 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 }
 
 extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned int seed) {
-  return focus::weights::fuzz::mutate_torch_zip(data, size, max_size, seed);
+  return focus::formats::fuzz::mutate_torch_zip(data, size, max_size, seed);
 }

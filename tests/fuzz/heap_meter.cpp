@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 
-namespace focus::weights::fuzz {
+namespace focus::formats::fuzz {
 namespace {
 
 // The smallest pickle opcode, one byte, makes a node of 80 bytes in a vector that doubles. The rest is messages and the zip's names.
@@ -38,4 +38,4 @@ void HeapMeter::check(std::size_t input_bytes) const {
   std::abort();
 }
 
-}  // namespace focus::weights::fuzz
+}  // namespace focus::formats::fuzz

@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-namespace focus::weights::fuzz {
+namespace focus::formats::fuzz {
 
 /// Counts from construction on. One at a time.
 class HeapMeter {
@@ -13,4 +13,4 @@ class HeapMeter {
   void check(std::size_t input_bytes) const;
 };
 
-}  // namespace focus::weights::fuzz
+}  // namespace focus::formats::fuzz

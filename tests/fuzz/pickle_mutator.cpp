@@ -6,11 +6,11 @@
 #include <limits>
 #include <vector>
 
-#include "weights/archive_bytes.h"
+#include "formats/archive_bytes.h"
 
 extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
 
-namespace focus::weights::fuzz {
+namespace focus::formats::fuzz {
 namespace {
 
 using testing::global, testing::integer, testing::text, testing::storage, testing::tensor;
@@ -199,4 +199,4 @@ std::string mutate_pickle(const std::string& pickle, std::size_t max_size, std::
   return out;
 }
 
-}  // namespace focus::weights::fuzz
+}  // namespace focus::formats::fuzz

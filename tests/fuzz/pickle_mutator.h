@@ -4,8 +4,8 @@
 #include <random>
 #include <string>
 
-namespace focus::weights::fuzz {
+namespace focus::formats::fuzz {
 
 std::string mutate_pickle(const std::string& pickle, std::size_t max_size, std::minstd_rand& random);
 
-}  // namespace focus::weights::fuzz
+}  // namespace focus::formats::fuzz

@@ -8,13 +8,14 @@
 
 #include "check_file.h"
 #include "focus/core/error.h"
+#include "focus/formats/safetensors_writer.h"
 #include "mapped_tensor_file.h"
 
 extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
 
 namespace {
 
-using namespace focus::weights;
+using namespace focus::formats;
 
 /// A folder with the shards a.safetensors (tensors x, y) and b.safetensors (z).
 class Shards {

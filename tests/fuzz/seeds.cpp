@@ -5,14 +5,16 @@
 #include <filesystem>
 
 #include "focus/core/file.h"
-#include "focus/weights/tensor_file.h"
-#include "weights/archive_bytes.h"
+#include "focus/formats/safetensors_writer.h"
+#include "focus/formats/tensor_file.h"
+#include "focus/formats/torch_archive_writer.h"
+#include "formats/archive_bytes.h"
 
 namespace {
 
 namespace fs = std::filesystem;
-using namespace focus::weights;
-using namespace focus::weights::testing;
+using namespace focus::formats;
+using namespace focus::formats::testing;
 
 void write_golden(const fs::path& folder, const fs::path& checkpoint) {
   const auto file = TensorFile::open(checkpoint);

@@ -7,13 +7,13 @@
 
 #include "file_bytes.h"
 #include "focus/core/error.h"
+#include "formats/archive_bytes.h"
 #include "pickle_mutator.h"
-#include "weights/archive_bytes.h"
 #include "zip_directory.h"
 
 extern "C" std::size_t LLVMFuzzerMutate(std::uint8_t* data, std::size_t size, std::size_t max_size);
 
-namespace focus::weights::fuzz {
+namespace focus::formats::fuzz {
 namespace {
 
 using testing::ZipEntry;
@@ -80,4 +80,4 @@ std::size_t mutate_torch_zip(std::uint8_t* data, std::size_t size, std::size_t m
   return out.size();
 }
 
-}  // namespace focus::weights::fuzz
+}  // namespace focus::formats::fuzz

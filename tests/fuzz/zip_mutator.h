@@ -4,9 +4,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace focus::weights::fuzz {
+namespace focus::formats::fuzz {
 
 /// A mutator as libFuzzer calls it. Bytes that are no zip are changed as they are, or become the pickle of a new one.
 std::size_t mutate_torch_zip(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned int seed);
 
-}  // namespace focus::weights::fuzz
+}  // namespace focus::formats::fuzz

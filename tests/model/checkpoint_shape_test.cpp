@@ -8,11 +8,17 @@
 #include <filesystem>
 #include <set>
 
+#include "focus/formats/safetensors_writer.h"
 #include "focus/model/parameter_list.h"
 #include "focus/weights/random_checkpoint.h"
 #include "support/golden.h"
 
 namespace focus::weights {
+
+using formats::DType;
+using formats::TensorFile;
+using formats::TensorView;
+
 namespace {
 
 std::vector<TensorView> llama(const std::vector<float>& memory) {

@@ -1,7 +1,8 @@
 // Checkpoints of one model may hold norms and medium filters in bf16 or fp32; what they compute does not depend on it.
 #include <functional>
 
-#include "focus/weights/checkpoint.h"
+#include "focus/weights/load_model.h"
+#include "focus/weights/tensor_view.h"
 #include "support/golden.h"
 #include "support/tensors.h"
 
@@ -9,7 +10,7 @@ namespace focus::testing {
 namespace {
 
 using at::Tensor;
-using weights::TensorFile;
+using formats::TensorFile;
 
 /// A golden checkpoint whose tensors went through `convert`, in memory.
 class ConvertedFile final : public TensorFile {
@@ -31,7 +32,7 @@ class ConvertedFile final : public TensorFile {
 std::shared_ptr<model::StripedHyena> loaded(const std::string& name, const std::shared_ptr<TensorFile>& file,
                                             at::ScalarType dtype = at::kFloat) {
   auto model = std::make_shared<model::StripedHyena>(model::read_model_config(golden_path("configs/" + name + ".yml")));
-  weights::load_checkpoint(*model, file, {.dtype = dtype});
+  weights::load_weights(*model, file, {.dtype = dtype});
   model->set_trainable(false);
   return model;
 }
@@ -100,7 +101,7 @@ TEST(CheckpointRoundingTest, Tiny40bHasAsManyEntriesAsEvo240b) {
   EXPECT_EQ(file->tensors().size(), 537U);
   EXPECT_EQ(file->opaque_entries().size(), 258U);
   int64_t in_fp32 = 0;
-  for (const auto& view : file->tensors()) in_fp32 += view.dtype == weights::DType::float32 ? 1 : 0;
+  for (const auto& view : file->tensors()) in_fp32 += view.dtype == formats::DType::float32 ? 1 : 0;
   EXPECT_EQ(in_fp32, 137);
 }
 

@@ -6,9 +6,10 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/formats/fp8_state.h"
+#include "focus/formats/safetensors_writer.h"
 #include "focus/model/striped_hyena.h"
-#include "focus/weights/checkpoint.h"
-#include "focus/weights/fp8_state.h"
+#include "focus/weights/load_model.h"
 #include "support/golden.h"
 #include "support/tensors.h"
 
@@ -37,13 +38,13 @@ class Fp8ModelTest : public ::testing::Test {
 TEST_F(Fp8ModelTest, TakesItsScalesFromTheCheckpointAndSaysSo) {
   const auto loaded = load(checkpoint_, weights::Fp8::emulate);
   EXPECT_NE(loaded.precision.find("FP8 (e4m3, emulated)"), std::string::npos) << loaded.precision;
-  const auto file = weights::TensorFile::open(checkpoint_);
+  const auto file = formats::TensorFile::open(checkpoint_);
   const auto& model = dynamic_cast<const model::StripedHyena&>(*loaded.model);
   for (std::size_t i = 0; i < model.blocks->items.size(); ++i) {
     const auto& projections = model.blocks->items[i]->projections;
     if (!projections) continue;
     std::string why;
-    const auto state = weights::read_fp8_state(*file->opaque(concat("blocks.", i, ".projections._extra_state")), "test", why);
+    const auto state = formats::read_fp8_state(*file->opaque(concat("blocks.", i, ".projections._extra_state")), "test", why);
     ASSERT_TRUE(state.has_value()) << why;
     ASSERT_TRUE(projections->fp8().has_value());
     EXPECT_EQ(projections->fp8()->input, static_cast<double>(state->scale_fwd[0]));
@@ -73,9 +74,9 @@ TEST_F(Fp8ModelTest, ChunkedEqualsWhole) {
 }
 
 TEST_F(Fp8ModelTest, ACheckpointWithoutScalesIsRefused) {
-  const auto file = weights::TensorFile::open(checkpoint_);
+  const auto file = formats::TensorFile::open(checkpoint_);
   const std::string bare = (std::filesystem::path(::testing::TempDir()) / "no-scales.safetensors").string();
-  weights::write_safetensors(bare, file->tensors());
+  formats::write_safetensors(bare, file->tensors());
   try {
     load(bare, weights::Fp8::emulate);
     FAIL() << "loaded";

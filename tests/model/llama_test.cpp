@@ -8,7 +8,9 @@
 #include <fstream>
 
 #include "focus/core/error.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/formats/safetensors_writer.h"
+#include "focus/weights/load_model.h"
+#include "focus/weights/tensor_view.h"
 #include "support/golden.h"
 #include "support/tensors.h"
 
@@ -122,13 +124,13 @@ class LlamaCheckpointTest : public ::testing::Test {
   void rewrite(const std::function<void(std::map<std::string, Tensor>&)>& change) const {
     std::map<std::string, Tensor> tensors;
     {
-      const auto file = weights::TensorFile::open(folder_);
+      const auto file = formats::TensorFile::open(folder_);
       for (const auto& view : file->tensors()) tensors.emplace(view.name, weights::as_tensor(view).clone());
     }
     change(tensors);
-    std::vector<weights::TensorView> views;
+    std::vector<formats::TensorView> views;
     for (const auto& [name, tensor] : tensors) views.push_back(weights::as_view(name, tensor));
-    weights::write_safetensors(folder_ / "model.safetensors", views);
+    formats::write_safetensors(folder_ / "model.safetensors", views);
   }
   std::string refusal() const {
     try {

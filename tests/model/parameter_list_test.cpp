@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <map>
 
-#include "focus/weights/checkpoint.h"
+#include "focus/weights/load_model.h"
 #include "support/golden.h"
 
 namespace focus::model {
@@ -50,15 +50,15 @@ TEST(ParameterListTest, EqualsWhatTheModelRegisters) {
 TEST(ParameterListTest, HasThePrecisionOfASavedCheckpoint) {
   const ModelConfig config = shapes().front();
   const auto path = std::filesystem::temp_directory_path() / ("focus-parameter-list-" + std::to_string(::getpid()) + ".pt");
-  weights::save_checkpoint(StripedHyena(config), path);
-  const auto file = weights::TensorFile::open(path);
+  weights::save_weights(StripedHyena(config), path);
+  const auto file = formats::TensorFile::open(path);
   std::filesystem::remove(path);
   const auto list = parameter_list(config);
   EXPECT_EQ(file->tensors().size(), list.size());
   for (const ParameterSpec& spec : list) {
     const auto* view = file->find(spec.name);
     ASSERT_NE(view, nullptr) << spec.name;
-    EXPECT_EQ(view->dtype, spec.fp32 ? weights::DType::float32 : weights::DType::bfloat16) << spec.name;
+    EXPECT_EQ(view->dtype, spec.fp32 ? formats::DType::float32 : formats::DType::bfloat16) << spec.name;
   }
 }
 

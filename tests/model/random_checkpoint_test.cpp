@@ -8,11 +8,19 @@
 #include <set>
 
 #include "focus/core/error.h"
-#include "focus/weights/checkpoint.h"
-#include "focus/weights/fp8_state.h"
+#include "focus/formats/fp8_state.h"
+#include "focus/formats/safetensors_writer.h"
+#include "focus/formats/torch_archive_writer.h"
+#include "focus/weights/load_model.h"
+#include "focus/weights/tensor_view.h"
 #include "support/golden.h"
 
 namespace focus::weights {
+
+using formats::DType;
+using formats::TensorFile;
+using formats::TensorView;
+
 namespace {
 
 using at::Tensor;
@@ -35,7 +43,7 @@ std::shared_ptr<model::StripedHyena> loaded(const ModelConfig& config, const Ran
   const auto path = std::filesystem::temp_directory_path() / concat("focus-random-", ::getpid(), extension);
   extension == ".pt" ? write_torch_archive(path, checkpoint.tensors()) : write_safetensors(path, checkpoint.tensors());
   auto model = std::make_shared<model::StripedHyena>(config);
-  const auto report = load_checkpoint(*model, TensorFile::open(path), {});
+  const auto report = load_weights(*model, TensorFile::open(path), {});
   std::filesystem::remove(path);
   EXPECT_TRUE(report.ignored.empty());
   return model;
@@ -117,7 +125,7 @@ TEST(RandomCheckpointTest, ShapesWithFp8ProjectionsGetScales) {
   ASSERT_EQ(checkpoint.opaque().size(), 6U);
   EXPECT_EQ(checkpoint.opaque()[5].name, "blocks.6.projections._extra_state");
   std::string why_not;
-  const auto state = read_fp8_state(checkpoint.opaque()[0].content, "test", why_not);
+  const auto state = formats::read_fp8_state(checkpoint.opaque()[0].content, "test", why_not);
   ASSERT_TRUE(state) << why_not;
   ASSERT_EQ(state->scale_fwd.size(), 3U);
   float largest = 0;

@@ -6,14 +6,15 @@
 #include <nlohmann/json.hpp>
 
 #include "focus/core/error.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/weights/load_model.h"
+#include "focus/weights/tensor_view.h"
 #include "support/tensors.h"
 
 namespace focus::testing {
 
 std::string golden_path(const std::string& relative) { return std::string(FOCUS_TEST_DATA) + "/" + relative; }
 
-Golden::Golden(const std::string& name) : file_(weights::TensorFile::open(golden_path(name + ".safetensors"))) {}
+Golden::Golden(const std::string& name) : file_(formats::TensorFile::open(golden_path(name + ".safetensors"))) {}
 
 at::Tensor Golden::operator[](const std::string& tensor) const {
   const auto* view = file_->find(tensor);

@@ -9,8 +9,8 @@
 #include <tuple>
 #include <vector>
 
+#include "focus/formats/tensor_file.h"
 #include "focus/model/striped_hyena.h"
-#include "focus/weights/tensor_file.h"
 
 namespace focus::testing {
 
@@ -25,7 +25,7 @@ class Golden {
   std::vector<std::string> names() const;
 
  private:
-  std::shared_ptr<weights::TensorFile> file_;
+  std::shared_ptr<formats::TensorFile> file_;
 };
 
 /// The small random model the recordings were made with, e.g. "tiny7b".

@@ -2,7 +2,7 @@
 
 #include "focus/core/file.h"
 #include "focus/model/initialise.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/weights/load_model.h"
 
 namespace focus::testing {
 
@@ -58,7 +58,7 @@ use_interpolated_rotary_pos_emb: True
 rotary_emb_scaling_factor: 4
 evo2_style_activations: True
 )");
-  weights::save_checkpoint(*small_model(at::kFloat), folder / "small.pt");
+  weights::save_weights(*small_model(at::kFloat), folder / "small.pt");
 }
 
 std::shared_ptr<model::Llama> small_llama(at::ScalarType dtype) {

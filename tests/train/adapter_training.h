@@ -10,8 +10,8 @@
 #include <vector>
 
 #include "focus/core/file.h"
-#include "focus/train/trainer.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/train/loop/trainer.h"
+
 #include "support/small_model.h"
 #include "support/temporary_folder.h"
 

@@ -1,4 +1,4 @@
-#include "focus/train/checkpoint.h"
+#include "focus/train/run/checkpoint.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/random.h"
-#include "focus/train/optimizer.h"
+#include "focus/train/loop/optimizer.h"
 #include "support/temporary_folder.h"
 
 namespace focus::train {

@@ -5,7 +5,7 @@
 
 #include "focus/core/file.h"
 #include "focus/model/config.h"
-#include "focus/train/config.h"
+#include "focus/train/run/config.h"
 
 namespace focus::train {
 namespace {

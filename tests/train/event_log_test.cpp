@@ -1,4 +1,4 @@
-#include "event_log.h"
+#include "run/event_log.h"
 
 #include <gtest/gtest.h>
 

@@ -1,10 +1,10 @@
 // Attention matching on a small random backbone in fp64.
-#include "focus/train/match.h"
+#include "focus/train/tasks/match.h"
 
 #include <gtest/gtest.h>
 
 #include "focus/core/error.h"
-#include "focus/train/optimizer.h"
+#include "focus/train/loop/optimizer.h"
 #include "support/small_model.h"
 
 namespace focus::train {

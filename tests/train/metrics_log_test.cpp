@@ -1,4 +1,4 @@
-#include "focus/train/metrics_log.h"
+#include "focus/train/run/metrics_log.h"
 
 #include <gtest/gtest.h>
 

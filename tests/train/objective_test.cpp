@@ -1,4 +1,4 @@
-#include "focus/train/objective.h"
+#include "focus/train/tasks/objective.h"
 
 #include <gtest/gtest.h>
 

@@ -1,4 +1,4 @@
-#include "focus/train/optimizer.h"
+#include "focus/train/loop/optimizer.h"
 
 #include <ATen/Parallel.h>
 #include <gtest/gtest.h>

@@ -1,4 +1,4 @@
-#include "focus/train/random_schedule.h"
+#include "focus/train/tasks/random_schedule.h"
 
 #include <gtest/gtest.h>
 

@@ -1,11 +1,11 @@
-#include "focus/train/run_folder.h"
+#include "focus/train/run/run_folder.h"
 
 #include <gtest/gtest.h>
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/version.h"
-#include "focus/train/checkpoint.h"
+#include "focus/train/run/checkpoint.h"
 #include "support/temporary_folder.h"
 
 namespace focus::train {

@@ -1,4 +1,4 @@
-#include "focus/train/schedule.h"
+#include "focus/train/loop/schedule.h"
 
 #include <gtest/gtest.h>
 

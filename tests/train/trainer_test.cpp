@@ -1,5 +1,5 @@
 // The loop around a task: non-finite steps, the best parameters, interrupts and resuming, on a task small enough to say when each happens.
-#include "focus/train/trainer.h"
+#include "focus/train/loop/trainer.h"
 
 #include <gtest/gtest.h>
 
@@ -11,7 +11,7 @@
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/interrupt.h"
-#include "focus/train/checkpoint.h"
+#include "focus/train/run/checkpoint.h"
 #include "support/small_model.h"
 #include "support/temporary_folder.h"
 

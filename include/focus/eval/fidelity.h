@@ -11,8 +11,8 @@
 #include "focus/compress/config.h"
 #include "focus/config/fields.h"
 #include "focus/distributed/ranks.h"
-#include "focus/eval/fidelity_result.h"
-#include "focus/weights/checkpoint.h"
+#include "focus/report/fidelity_result.h"
+#include "focus/weights/load_model.h"
 
 namespace focus::eval {
 
@@ -83,8 +83,9 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config);
 ///
 /// Throws ConfigError, DataError, WeightsError, CheckpointError as the parts do; CheckFailed for logits that are not finite, naming method,
 /// segment and position; Interrupted after Ctrl-C, between two calls of the model; DeviceError when another rank was lost.
-FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype, distributed::Ranks& ranks);
+report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype,
+                                    distributed::Ranks& ranks);
 /// The same in one process.
-FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype);
+report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype);
 
 }  // namespace focus::eval

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "focus/formats/tensor_file.h"
 #include "focus/model/config.h"
-#include "focus/weights/tensor_file.h"
 
 namespace focus::weights {
 
@@ -26,11 +26,11 @@ struct CheckpointShape {
   std::vector<std::string> blocks;
   int64_t input_taps = 0, hcs_groups = 0, hcs_taps = 0, hcm_groups = 0, hcm_taps = 0, state_size = 0;
 };
-CheckpointShape guess_shape(const TensorFile& file);
+CheckpointShape guess_shape(const formats::TensorFile& file);
 
 /// One line for each tensor by which the file differs from what the configuration asks for: missing, unexpected, of another shape, or
 /// rotary frequencies of another base. Empty where it fits. Entries that compute nothing may be there or not.
-std::vector<std::string> mismatches(const TensorFile& file, const model::ModelConfig& config);
+std::vector<std::string> mismatches(const formats::TensorFile& file, const model::ModelConfig& config);
 
 /// Poles, residues and rotary frequencies, which the reference never rounds to bf16.
 bool keeps_fp32(const std::string& name);

@@ -9,15 +9,15 @@
 #include <string>
 #include <vector>
 
+#include "focus/formats/tensor_file.h"
 #include "focus/model/config.h"
-#include "focus/weights/tensor_file.h"
 
 namespace focus::weights {
 
 struct RandomCheckpointOptions {
   uint64_t seed = 0;
-  DType dtype = DType::bfloat16;  // or float32; norm scales, poles, residues and rotary frequencies are fp32 either way
-  std::filesystem::path scratch;  // a file that may exist for a moment: only shapes with FP8 input projections need it
+  formats::DType dtype = formats::DType::bfloat16;  // or float32; norm scales, poles, residues and rotary frequencies are fp32 either way
+  std::filesystem::path scratch;                    // a file that may exist for a moment: only shapes with FP8 input projections need it
 };
 
 /// All tensors of the shape, in the model's order. The matrices are windows onto one pool of normal numbers a little larger than the
@@ -28,16 +28,16 @@ class RandomCheckpoint {
  public:
   /// Throws ConfigError for another dtype, or for FP8 input projections without `scratch`. Owns the memory that its tensors show.
   RandomCheckpoint(const model::ModelConfig& config, const RandomCheckpointOptions& options);
-  const std::vector<TensorView>& tensors() const { return tensors_; }
+  const std::vector<formats::TensorView>& tensors() const { return tensors_; }
   /// For shapes with FP8 input projections: the scales of each, as Transformer Engine stores them.
-  const std::vector<OpaqueEntry>& opaque() const { return opaque_; }
+  const std::vector<formats::OpaqueEntry>& opaque() const { return opaque_; }
 
  private:
   void add_fp8_state(const model::ModelConfig& config, float weight_amax, const std::filesystem::path& scratch);
 
   std::vector<std::unique_ptr<std::byte[]>> memory_;
-  std::vector<TensorView> tensors_;
-  std::vector<OpaqueEntry> opaque_;
+  std::vector<formats::TensorView> tensors_;
+  std::vector<formats::OpaqueEntry> opaque_;
   std::string fp8_state_;
 };
 

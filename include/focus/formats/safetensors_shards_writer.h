@@ -1,0 +1,23 @@
+// Writing safetensors in shards.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "focus/core/file.h"
+#include "focus/formats/tensor_file.h"
+
+namespace focus::formats {
+
+/// As write_safetensors, in shards. `path` is FOLDER/NAME.safetensors (or its index), or a folder, for which NAME is
+/// `model`; a missing folder is made. Writes NAME-00001-of-0000N.safetensors and so on, then
+/// NAME.safetensors.index.json. Shards are filled in the given order up to `max_shard_bytes` of tensor bytes; a larger
+/// tensor gets a shard of its own. An index that is already there is never replaced (DataError).
+void write_safetensors_shards(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+                              const std::map<std::string, std::string>& metadata, int64_t max_shard_bytes,
+                              const std::vector<OpaqueEntry>& opaque = {}, const WriteProgress& progress = {});
+
+}  // namespace focus::formats

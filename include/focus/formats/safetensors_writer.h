@@ -1,0 +1,24 @@
+// Writing safetensors.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "focus/core/file.h"
+#include "focus/formats/tensor_file.h"
+
+namespace focus::formats {
+
+/// Writes a safetensors file: 8-byte aligned header, tensors in the given order, then the opaque entries as
+/// one-dimensional U8 tensors, from which TensorFile restores them; their names must end with `_extra_state`, and None,
+/// numbers and texts are refused. The bytes go from the views straight to the file, so that a checkpoint larger than
+/// memory can be converted. The file appears whole or not at all; `progress` may throw to give up. Throws DataError: a
+/// repeated, reserved or non-UTF-8 name, a tensor without data, an entry that the format cannot hold, no room on the
+/// disk, a file that cannot be written.
+void write_safetensors(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+                       const std::map<std::string, std::string>& metadata = {}, const std::vector<OpaqueEntry>& opaque = {},
+                       const WriteProgress& progress = {});
+
+}  // namespace focus::formats

@@ -1,0 +1,126 @@
+#include "digest.h"
+
+#include <cmath>
+#include <limits>
+#include <set>
+#include <span>
+
+#include "focus/core/error.h"
+#include "focus/report/fidelity_report.h"
+
+namespace focus::report {
+namespace {
+
+constexpr int64_t kPositionBins = 160;
+constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+
+void check_result(const FidelityResult& result) {
+  FOCUS_CHECK(result.positions >= 1 && result.window >= 1, "fidelity result with ", result.positions, " positions and window ",
+              result.window);
+  FOCUS_CHECK(!result.segments.empty() && !result.methods.empty(), "fidelity result with ", result.segments.size(), " segments and ",
+              result.methods.size(), " methods");
+  const std::size_t expected = result.segments.size() * static_cast<std::size_t>(result.positions);
+  std::set<std::string> names;
+  for (const MethodResult& method : result.methods) {
+    FOCUS_CHECK(names.insert(method.name).second && !method.name.empty(), "method name '", method.name, "' is empty or occurs twice");
+    for (int m = 0; m < kNumMeasures; ++m) {
+      const std::size_t size = method.values[static_cast<std::size_t>(m)].size();
+      FOCUS_CHECK(size == 0 || size == expected, "method '", method.name, "', ", kMeasureNames[static_cast<std::size_t>(m)], ": ", size,
+                  " values, expected ", expected);
+    }
+  }
+}
+
+// The values of a column, [segment * positions + position]; empty when the method does not have it.
+std::vector<float> column_values(const MethodResult& method, const MethodResult* full, int c) {
+  if (c < kNumMeasures) return method.values[static_cast<std::size_t>(c)];
+  const std::vector<float>& own = method.values[static_cast<std::size_t>(column(Measure::cross_entropy))];
+  if (full == nullptr || full->values[static_cast<std::size_t>(column(Measure::cross_entropy))].empty()) return {};
+  const std::vector<float>& base = full->values[static_cast<std::size_t>(column(Measure::cross_entropy))];
+  std::vector<float> difference(own.size());
+  for (std::size_t i = 0; i < own.size(); ++i) difference[i] = own[i] - base[i];
+  return difference;
+}
+
+}  // namespace
+
+ReportDigest digest_result(const FidelityResult& result) {
+  check_result(result);
+  const int64_t positions = result.positions, window = result.window;
+  const std::size_t num_segments = result.segments.size();
+  ReportDigest digest;
+  digest.result = &result;
+  digest.crosses_boundary = positions > window;
+  digest.main_scope = digest.crosses_boundary ? Scope::after_boundary : Scope::all;
+  std::vector<bool> rich(num_segments);
+  for (std::size_t s = 0; s < num_segments; ++s) {
+    rich[s] = result.segments[s].repeat >= kRepeatRich;
+    digest.repeat_rich_segments += rich[s] ? 1 : 0;
+  }
+  digest.scopes = {Scope::all};
+  if (digest.crosses_boundary) digest.scopes.push_back(Scope::after_boundary);
+  if (digest.repeat_rich_segments > 0 && digest.repeat_rich_segments < static_cast<int64_t>(num_segments)) {
+    digest.scopes.push_back(Scope::repeat_rich);
+    digest.scopes.push_back(Scope::ordinary);
+  }
+  for (std::size_t m = 0; m < result.methods.size(); ++m) {
+    const std::string& name = result.methods[m].name;
+    if (name == "full") digest.full = static_cast<int>(m);
+    if (name == "state_only") digest.state_only = static_cast<int>(m);
+    if (name == "noise_floor") digest.noise_floor = static_cast<int>(m);
+  }
+  // Positions and segments of a scope; the two repeat scopes look behind the first boundary, where there is one.
+  const auto first_position = [&](Scope scope) { return scope != Scope::all && digest.crosses_boundary ? window : int64_t{0}; };
+  const auto in_scope = [&](Scope scope, std::size_t segment) {
+    return scope == Scope::repeat_rich ? bool(rich[segment]) : scope == Scope::ordinary ? !rich[segment] : true;
+  };
+  const auto scope_totals = [&](std::span<const float> values, Scope scope) {
+    std::vector<metrics::Total> totals(num_segments);
+    if (!values.empty()) totals = metrics::segment_totals(values, positions, first_position(scope));
+    for (std::size_t s = 0; s < num_segments; ++s) {
+      if (!in_scope(scope, s)) totals[s] = {};
+    }
+    return totals;
+  };
+  const metrics::BootstrapOptions bootstrap{.draws = result.bootstrap_draws, .seed = result.bootstrap_seed};
+  const MethodResult* const full = digest.full >= 0 ? &result.methods[static_cast<std::size_t>(digest.full)] : nullptr;
+  const std::size_t kl = static_cast<std::size_t>(column(Measure::kl));
+  for (const MethodResult& method : result.methods) {
+    MethodDigest& entry = digest.methods.emplace_back();
+    entry.method = &method;
+    for (int c = 0; c < kNumColumns; ++c) {
+      const auto at = static_cast<std::size_t>(c);
+      const std::vector<float> values = column_values(method, full, c);
+      for (const Scope scope : digest.scopes) {
+        std::vector<float> inside;
+        if (!values.empty()) {
+          for (std::size_t s = 0; s < num_segments; ++s) {
+            const auto begin = values.begin() + static_cast<std::ptrdiff_t>(s) * positions;
+            if (in_scope(scope, s)) inside.insert(inside.end(), begin + first_position(scope), begin + positions);
+          }
+        }
+        ColumnStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)].columns[at];
+        statistics.summary = metrics::summarise(inside);
+        statistics.interval = metrics::bootstrap_mean(scope_totals(values, scope), bootstrap);
+      }
+      if (values.empty()) continue;
+      entry.by_position[at] = metrics::bin_by_position(values, positions, window, kPositionBins);
+      entry.by_offset[at] = metrics::bin_by_offset(values, positions, window);
+    }
+    for (const Scope scope : digest.scopes) {
+      metrics::Recovered& recovered = entry.scopes[static_cast<std::size_t>(scope)].recovered;
+      recovered = {kNan, {kNan, kNan}};
+      if (digest.state_only < 0 || !digest.crosses_boundary || scope == Scope::all || method.values[kl].empty()) continue;
+      recovered =
+          metrics::recovered_share(scope_totals(method.values[kl], scope),
+                                   scope_totals(result.methods[static_cast<std::size_t>(digest.state_only)].values[kl], scope), bootstrap);
+    }
+    for (const metrics::Total& total : scope_totals(method.values[kl], digest.main_scope)) entry.segment_kl.push_back(total.mean());
+    const auto ce = static_cast<std::size_t>(column(Measure::cross_entropy));
+    for (const metrics::Total& total : scope_totals(method.values[ce], digest.main_scope))
+      entry.segment_cross_entropy.push_back(total.mean());
+  }
+  return digest;
+}
+
+}  // namespace focus::report

@@ -1,0 +1,162 @@
+#include "focus/report/fidelity_report.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <sstream>
+#include <string>
+
+#include "digest.h"
+#include "focus/core/error.h"
+#include "focus/core/file.h"
+#include "focus/core/units.h"
+#include "focus/core/version.h"
+#include "html.h"
+#include "text.h"
+#include "values_hdf5.h"
+
+namespace focus::report {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+// Comment lines on top of every table: what it came from.
+std::string preamble(const FidelityResult& result) {
+  std::string text = concat("##focus=", version_line(), "\n##window=", result.window, "\n##kmer=", result.kmer,
+                            "\n##length=", result.length, "\n##segments=", result.segments.size(), "\n");
+  for (const auto& [key, value] : result.provenance) {
+    text += "##" + key + "=";
+    for (const char c : value) text += c == '\n' || c == '\r' ? ' ' : c;
+    text += "\n";
+  }
+  return text;
+}
+
+std::string summary_tsv(const ReportDigest& digest) {
+  std::ostringstream out;
+  out << preamble(*digest.result)
+      << "method\tscope\tmeasure\tcount\tmean\tmean_low\tmean_high\tmedian\tq25\tq75\tp99\tmax\tkept_entries\tkept_bytes\topen_"
+         "bytes\trecovered\trecovered_low\trecovered_high\n";
+  for (const MethodDigest& entry : digest.methods) {
+    for (const Scope scope : digest.scopes) {
+      const ScopeStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)];
+      for (int c = 0; c < kNumColumns; ++c) {
+        const auto& [s, interval] = statistics.columns[static_cast<std::size_t>(c)];
+        out << entry.method->name << '\t' << kScopeNames[static_cast<std::size_t>(scope)] << '\t'
+            << kColumnNames[static_cast<std::size_t>(c)] << '\t' << s.count;
+        for (const double value : {s.mean, interval.low, interval.high, s.median, s.q25, s.q75, s.p99, s.max}) out << '\t' << exact(value);
+        out << '\t' << entry.method->kept_entries << '\t' << entry.method->kept_bytes << '\t' << entry.method->open_bytes;
+        const bool is_kl = c == column(Measure::kl);
+        for (const double value : {statistics.recovered.share, statistics.recovered.interval.low, statistics.recovered.interval.high})
+          out << '\t' << (is_kl ? exact(value) : "NA");
+        out << '\n';
+      }
+    }
+  }
+  return out.str();
+}
+
+std::string bins_tsv(const ReportDigest& digest, const char* what,
+                     const std::array<std::vector<metrics::Bin>, kNumColumns> MethodDigest::*bins) {
+  std::ostringstream out;
+  out << preamble(*digest.result) << "method\t" << what << "_begin\t" << what << "_end\tcount";
+  for (const char* name : kColumnNames) out << '\t' << name;
+  out << '\n';
+  for (const MethodDigest& entry : digest.methods) {
+    const auto& columns = entry.*bins;
+    const std::vector<metrics::Bin>* any = nullptr;
+    for (const auto& column_bins : columns) any = any == nullptr && !column_bins.empty() ? &column_bins : any;
+    if (any == nullptr) continue;
+    for (std::size_t i = 0; i < any->size(); ++i) {
+      int64_t count = 0;
+      for (const auto& column_bins : columns) count = std::max(count, column_bins.empty() ? 0 : column_bins[i].total.count);
+      out << entry.method->name << '\t' << (*any)[i].begin << '\t' << (*any)[i].end << '\t' << count;
+      for (const auto& column_bins : columns) out << '\t' << (column_bins.empty() ? "NA" : exact(column_bins[i].total.mean()));
+      out << '\n';
+    }
+  }
+  return out.str();
+}
+
+std::string segments_tsv(const ReportDigest& digest) {
+  const FidelityResult& result = *digest.result;
+  std::ostringstream out;
+  out << preamble(result) << "segment\tname\tbegin\tend\trepeat\tgroup";
+  for (const MethodDigest& entry : digest.methods) out << "\tkl." << entry.method->name << "\tcross_entropy." << entry.method->name;
+  out << '\n';
+  for (std::size_t s = 0; s < result.segments.size(); ++s) {
+    const Segment& segment = result.segments[s];
+    out << s << '\t' << segment.name << '\t' << segment.begin << '\t' << segment.begin + result.length << '\t' << exact(segment.repeat)
+        << '\t' << (segment.repeat >= kRepeatRich ? "repeat_rich" : "ordinary");
+    for (const MethodDigest& entry : digest.methods)
+      out << '\t' << exact(entry.segment_kl[s]) << '\t' << exact(entry.segment_cross_entropy[s]);
+    out << '\n';
+  }
+  return out.str();
+}
+
+Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
+Json interval_json(const metrics::Interval& interval) { return Json::array({number(interval.low), number(interval.high)}); }
+
+std::string summary_json(const ReportDigest& digest) {
+  const FidelityResult& result = *digest.result;
+  Json root;
+  root["focus"] = version_line();
+  root["window"] = result.window;
+  root["kmer"] = result.kmer;
+  root["length"] = result.length;
+  root["positions"] = result.positions;
+  root["crosses_boundary"] = digest.crosses_boundary;
+  root["main_scope"] = kScopeNames[static_cast<std::size_t>(digest.main_scope)];
+  root["skipped_n_rich"] = result.skipped_n_rich;
+  root["methods"] = Json::array();
+  for (const MethodDigest& entry : digest.methods) {
+    Json method;
+    method["name"] = entry.method->name;
+    method["description"] = entry.method->description;
+    method["kept_entries"] = entry.method->kept_entries;
+    method["kept_bytes"] = entry.method->kept_bytes;
+    method["open_bytes"] = entry.method->open_bytes;
+    method["seconds"] = number(entry.method->seconds);
+    for (const Scope scope : digest.scopes) {
+      const ScopeStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)];
+      Json scope_json;
+      for (std::size_t c = 0; c < kNumColumns; ++c) {
+        const auto& [s, interval] = statistics.columns[c];
+        scope_json[kColumnNames[c]] = {{"count", s.count},           {"mean", number(s.mean)}, {"mean_interval", interval_json(interval)},
+                                       {"median", number(s.median)}, {"q25", number(s.q25)},   {"q75", number(s.q75)},
+                                       {"p99", number(s.p99)},       {"max", number(s.max)}};
+      }
+      scope_json["recovered"] = {{"share", number(statistics.recovered.share)}, {"interval", interval_json(statistics.recovered.interval)}};
+      method["scopes"][kScopeNames[static_cast<std::size_t>(scope)]] = std::move(scope_json);
+    }
+    root["methods"].push_back(std::move(method));
+  }
+  root["segments"] = Json::array();
+  for (std::size_t s = 0; s < result.segments.size(); ++s) {
+    Json segment{{"name", result.segments[s].name}, {"begin", result.segments[s].begin}, {"repeat", number(result.segments[s].repeat)}};
+    for (const MethodDigest& entry : digest.methods) segment["kl"][entry.method->name] = number(entry.segment_kl[s]);
+    root["segments"].push_back(std::move(segment));
+  }
+  root["provenance"] = result.provenance;
+  const Json config = Json::parse(result.config_json, nullptr, /*allow_exceptions=*/false, /*ignore_comments=*/true);
+  root["config"] = config.is_discarded() ? Json(result.config_json) : config;
+  return root.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+}  // namespace
+
+void write_fidelity_report(const FidelityResult& result, const std::filesystem::path& folder) {
+  const ReportDigest digest = digest_result(result);
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  if (error) fail<DataError>("cannot create the report folder '", folder.string(), "': ", error.message());
+  write_file(folder / "summary.tsv", summary_tsv(digest));
+  write_file(folder / "by_position.tsv", bins_tsv(digest, "position", &MethodDigest::by_position));
+  write_file(folder / "by_offset.tsv", bins_tsv(digest, "offset", &MethodDigest::by_offset));
+  write_file(folder / "segments.tsv", segments_tsv(digest));
+  write_values_hdf5(result, folder / "values.h5");
+  write_file(folder / "report.html", render_html(digest));
+  write_file(folder / "summary.json", summary_json(digest));
+}
+
+}  // namespace focus::report

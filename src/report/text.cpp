@@ -1,0 +1,64 @@
+#include "text.h"
+
+#include <cmath>
+#include <cstdio>
+
+namespace focus::report {
+namespace {
+
+std::string print(const char* format, double value) {
+  char buffer[64];
+  std::snprintf(buffer, sizeof buffer, format, value);
+  return buffer;
+}
+
+constexpr const char* kMissing = "\u2013";
+
+}  // namespace
+
+std::string exact(double value) { return std::isnan(value) ? "NA" : print("%.9g", value); }
+
+std::string rounded(double value) {
+  if (std::isnan(value)) return kMissing;
+  if (value == 0) return "0";
+  const double size = std::fabs(value);
+  if (size >= 1e-3 && size < 1e5) return print(size >= 100 ? "%.1f" : size >= 1 ? "%.3f" : size >= 0.1 ? "%.4f" : "%.5f", value);
+  std::string text = print("%.2e", value);
+  const std::size_t e = text.find('e');
+  const int exponent = std::stoi(text.substr(e + 1));
+  return text.substr(0, e + 1) + std::to_string(exponent);
+}
+
+std::string rounded_difference(double value) {
+  if (std::isnan(value)) return kMissing;
+  return std::string(value > 0 ? "+" : "").append(rounded(value));
+}
+
+std::string percent(double share) {
+  return std::isnan(share) ? kMissing : print(std::fabs(share) < 0.9995 ? "%.1f %%" : "%.2f %%", 100 * share);
+}
+
+std::string escape_html(std::string_view text) {
+  std::string result;
+  for (const char c : text) {
+    switch (c) {
+      case '&':
+        result += "&amp;";
+        break;
+      case '<':
+        result += "&lt;";
+        break;
+      case '>':
+        result += "&gt;";
+        break;
+      case '"':
+        result += "&quot;";
+        break;
+      default:
+        result += c;
+    }
+  }
+  return result;
+}
+
+}  // namespace focus::report

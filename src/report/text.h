@@ -1,0 +1,21 @@
+// Numbers of the report as text.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace focus::report {
+
+/// For tables that programs read: nine significant digits, "NA" for NaN.
+std::string exact(double value);
+/// For people: three significant digits, "1.2e-6" for small ones, an en dash for NaN.
+std::string rounded(double value);
+/// A difference with its sign.
+std::string rounded_difference(double value);
+/// A share as "97.3 %".
+std::string percent(double share);
+
+/// & < > " for HTML text and attributes.
+std::string escape_html(std::string_view text);
+
+}  // namespace focus::report

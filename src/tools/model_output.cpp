@@ -1,0 +1,145 @@
+#include "model_output.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "focus/core/error.h"
+#include "focus/core/interrupt.h"
+#include "focus/core/progress.h"
+#include "focus/core/units.h"
+#include "focus/formats/safetensors_shards_writer.h"
+#include "focus/formats/safetensors_writer.h"
+#include "focus/formats/torch_archive_writer.h"
+
+namespace focus::tools {
+namespace {
+
+namespace fs = std::filesystem;
+using Format = ModelOutput::Format;
+
+Format format_of(const fs::path& path) {
+  if (path.empty()) fail<ConfigError>("the output needs a name");
+  if (path == "-") fail<ConfigError>("a model is checked after it is written, so it cannot go to standard output; name a file or folder");
+  const std::string extension = path.extension().string();
+  std::error_code ignored;
+  if (path.filename().empty() || extension.empty() ||
+      (fs::is_directory(path, ignored) && extension != ".pt" && extension != ".safetensors"))
+    return Format::shards;
+  if (extension == ".pt") return Format::torch_archive;
+  if (extension == ".safetensors") return Format::safetensors;
+  fail<ConfigError>("output '", path.string(), "': expected NAME.pt, NAME.safetensors, or a folder (ending with '/') for shards");
+}
+
+/// Replacing a folder removes it, so it must hold nothing but what is written here.
+void check_folder(const fs::path& folder, bool force) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (!force)
+      fail<ConfigError>("output folder '", folder.string(), "' is not empty; pass --force to replace the shards in it, or another name");
+    if (entry.is_directory() || !(name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json")))
+      fail<ConfigError>("output folder '", folder.string(), "' holds '", name,
+                        "', which is no shard; --force replaces shards only, use another folder");
+  }
+}
+
+}  // namespace
+
+Format check_model_output(const fs::path& path, bool force) {
+  const Format format = format_of(path);
+  try {
+    const fs::file_status status = fs::status(path);
+    if (!fs::exists(status)) return format;
+    if (format == Format::shards) {
+      if (!fs::is_directory(status)) fail<ConfigError>("output '", path.string(), "' is a file; add .pt or .safetensors, or name a folder");
+      check_folder(path, force);
+    } else if (!fs::is_regular_file(status)) {
+      fail<ConfigError>("output '", path.string(), "' is ", fs::is_directory(status) ? "a folder" : "a device or pipe", "; name a file");
+    } else if (!force) {
+      fail<ConfigError>("output '", path.string(), "' exists; pass --force to replace it");
+    }
+  } catch (const fs::filesystem_error& e) {
+    fail<DataError>("cannot use output '", path.string(), "': ", e.code().message());
+  }
+  return format;
+}
+
+ModelOutput::ModelOutput(const fs::path& path, bool force) : format_(check_model_output(path, force)) {
+  try {
+    // Links are followed and a final slash goes, so that the sibling and the rename concern the thing itself.
+    path_ = fs::weakly_canonical(fs::absolute(path));
+    if (path_.filename().empty()) path_ = path_.parent_path();
+    temporary_ = path_;
+    temporary_ += concat(".tmp-", ::getpid());
+    staged_ = temporary_ / path_.filename();
+    if (!fs::is_directory(path_.parent_path()))
+      fail<DataError>("cannot write '", path.string(), "': the folder '", path_.parent_path().string(), "' does not exist; make it first");
+    fs::remove_all(temporary_);
+    fs::create_directory(temporary_);
+  } catch (const fs::filesystem_error& e) {
+    fail<DataError>("cannot write '", path.string(), "': ", e.code().message(), "; check that its folder is writable");
+  }
+}
+
+ModelOutput::~ModelOutput() {
+  std::error_code ignored;
+  fs::remove_all(temporary_, ignored);
+}
+
+void ModelOutput::check_room(int64_t num_bytes) const {
+  std::error_code error;
+  const fs::space_info space = fs::space(temporary_, error);
+  // Some network file systems report no sizes at all.
+  if (error || space.capacity == 0 || static_cast<std::uintmax_t>(num_bytes) <= space.available) return;
+  fail<DataError>("cannot write '", path_.string(), "': ", format_bytes(num_bytes), " are needed while it is made, the disk has ",
+                  format_bytes(static_cast<int64_t>(space.available)), " free; free some space or choose another folder");
+}
+
+void ModelOutput::write(const std::vector<formats::TensorView>& tensors, const std::map<std::string, std::string>& metadata,
+                        const std::vector<formats::OpaqueEntry>& opaque) {
+  for (const formats::TensorView& tensor : tensors) tensor_bytes_ += tensor.num_bytes();
+  constexpr int kMiB = 20, kWorthSaying = 256;
+  Progress progress({.label = "write", .unit = "MiB", .total = tensor_bytes_ >> kMiB});
+  int64_t done = 0;
+  const WriteProgress tell = [&](int64_t num_bytes) {
+    done += num_bytes;
+    progress.set(std::min(done, tensor_bytes_) >> kMiB);
+    if (interrupt_requested()) fail<Interrupted>("interrupted while writing '", path_.string(), "'; nothing is left of it");
+  };
+  try {
+    if (format_ == Format::torch_archive) {
+      formats::write_torch_archive(staged_, tensors, opaque, tell);
+    } else if (format_ == Format::safetensors) {
+      formats::write_safetensors(staged_, tensors, metadata, opaque, tell);
+    } else {
+      formats::write_safetensors_shards(staged_, tensors, metadata, max_shard_bytes_, opaque, tell);
+    }
+  } catch (const DataError& e) {
+    // The writers know the temporary place, the user the final one.
+    std::string message = e.what();
+    for (std::size_t at = 0; (at = message.find(staged_.string(), at)) != std::string::npos; at += path_.string().size())
+      message.replace(at, staged_.string().size(), path_.string());
+    throw DataError(message);
+  }
+  if (tensor_bytes_ >> kMiB >= kWorthSaying) progress.finish();
+}
+
+void ModelOutput::commit() {
+  try {
+    // What is replaced waits below the temporary folder until its place is taken.
+    const fs::path old = temporary_ / "old";
+    const bool folder = fs::is_directory(path_);
+    if (folder) fs::rename(path_, old);
+    try {
+      fs::rename(staged_, path_);
+    } catch (const fs::filesystem_error&) {
+      std::error_code ignored;
+      if (folder) fs::rename(old, path_, ignored);
+      throw;
+    }
+  } catch (const fs::filesystem_error& e) {
+    fail<DataError>("cannot write '", path_.string(), "': ", e.code().message());
+  }
+}
+
+}  // namespace focus::tools

@@ -1,0 +1,154 @@
+#include "selftest_command.h"
+
+#include <c10/util/BFloat16.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+
+#include "cli/table.h"
+#include "expectation.h"
+#include "focus/core/error.h"
+#include "focus/core/log.h"
+#include "focus/core/progress.h"
+#include "focus/core/version.h"
+#include "focus/infer/score.h"
+#include "focus/model/placement.h"
+
+namespace focus::tools {
+namespace {
+
+constexpr double kDefaultTolerance = 1e-3;
+
+std::optional<Expectation> expected(const SelftestCommand& c) {
+  if (!c.expect.empty()) {
+    const std::filesystem::path model = c.model_config.empty() ? c.checkpoint : c.model_config;
+    const std::filesystem::path beside = model.parent_path() / "selftest.json";
+    Expectation out = read_expectation(c.expectations.empty() ? beside : std::filesystem::path(c.expectations), c.expect);
+    if (c.tolerance) out.tolerance = *c.tolerance;
+    return out;
+  }
+  if (!c.expectations.empty()) fail<ConfigError>("--expectations has no effect without --expect NAME");
+  if (!c.loss) {
+    if (c.tolerance) fail<ConfigError>("--tolerance has no effect without --expect or --loss");
+    return std::nullopt;
+  }
+  return Expectation{.name = "--loss", .loss = *c.loss, .tolerance = c.tolerance.value_or(kDefaultTolerance), .accuracy = std::nullopt};
+}
+
+void check_sequences(const std::vector<data::NamedSequence>& sequences) {
+  for (const data::NamedSequence& item : sequences) {
+    if (item.sequence.size() < 2)
+      fail<DataError>("sequence '", item.name, "' has ", item.sequence.size(), " base; expected 2 or more, since the first is not scored");
+  }
+}
+
+struct Figures {
+  double loss = 0, loss_bf16 = 0, accuracy = 0;
+};
+
+Figures figures_of(const infer::RecordScore& score) {
+  const auto scored = static_cast<double>(score.scored);
+  const auto rounded = static_cast<float>(-score.sum_log_likelihood_bf16 / scored);
+  return {-score.sum_log_likelihood / scored, static_cast<double>(static_cast<float>(c10::BFloat16(rounded))),
+          static_cast<double>(score.top1) / scored};
+}
+
+std::string row(const std::string& name, int64_t length, const Figures& f) {
+  char text[96];
+  std::snprintf(text, sizeof text, "%.7f\t%.7f\t%.4f", f.loss, f.loss_bf16, 100 * f.accuracy);
+  return concat(name, '\t', length, '\t', text, '\n');
+}
+
+}  // namespace
+
+CLI::App* add_selftest(CLI::App& app, SelftestCommand& c) {
+  CLI::App* sub =
+      app.add_subcommand("selftest",
+                         "Compares what a model predicts of known sequences with its publisher's figure: mean cross-entropy of the next "
+                         "base over the whole vocabulary, and the share of bases that were the most probable token.");
+  sub->add_option(
+      "--model-config", c.model_config,
+      "the model's shape: an Evo-2 YAML file or a Hugging Face config.json; may be left out where the checkpoint is a folder with one");
+  sub->add_option("--checkpoint", c.checkpoint, "the model's weights: .pt (whole or in parts), .safetensors, or a Hugging Face folder")
+      ->required();
+  sub->add_option("--sequences", c.sequences,
+                  "CSV (first column, header skipped), FASTA, or one sequence a line; plain or gzip; - = standard input")
+      ->required();
+  cli::add_choice(*sub, "--format", c.format,
+                  {{"auto", data::SequenceFormat::automatic},
+                   {"csv", data::SequenceFormat::csv},
+                   {"fasta", data::SequenceFormat::fasta},
+                   {"lines", data::SequenceFormat::lines}},
+                  "of --sequences; auto goes by name and first byte");
+  CLI::Option* expect = sub->add_option("--expect", c.expect, "compare with this entry of the expectations, for example evo2_7b");
+  sub->add_option("--expectations", c.expectations, "file of expectations; default: selftest.json beside the model config");
+  sub->add_option("--loss", c.loss, "compare with this loss instead")->excludes(expect);
+  sub->add_option("--tolerance", c.tolerance, "largest difference that passes; default: the entry's, 0.001 with --loss")
+      ->check(CLI::NonNegativeNumber);
+  cli::add_count(*sub, "--chunk", c.chunk, "bases per forward call; 0 = the whole sequence; changes memory and speed, not the result");
+  cli::add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
+                  "models with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
+  sub->add_option("-o,--output", c.output, "table (TSV); - = standard output")->capture_default_str();
+  c.common.device = "auto";
+  c.common.dtype = "bf16";
+  cli::add_machine_options(*sub, c.common);
+  return sub;
+}
+
+void run_selftest(const SelftestCommand& c, const std::string& command_line) {
+  cli::apply_common_options(c.common, 0);
+  const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
+  const std::string device = model::resolve_devices(c.common.device);
+  const std::optional<Expectation> wanted = expected(c);
+  const auto sequences = data::read_sequences(c.sequences, c.format);
+  check_sequences(sequences);
+  int64_t total = 0;
+  for (const auto& item : sequences) total += static_cast<int64_t>(item.sequence.size());
+
+  cli::Table table(c.output);
+  const weights::LoadedModel loaded = weights::load_model(c.model_config, c.checkpoint, dtype, device, c.fp8);
+  table.write(concat("##focus_version=", version_line(), "\n##command=", command_line, "\n##model=", loaded.model->shape().name,
+                     " fingerprint:", loaded.digest, "\n##computed=", loaded.precision, "; ", device,
+                     "\n#sequence\tlength\tloss_nats\tloss_nats_bf16\taccuracy_percent\n"));
+  infer::ScoreOptions options;
+  options.chunk = c.chunk;
+  options.reference_figures = true;
+  Progress progress({.label = "selftest", .unit = "bases", .total = total});
+  options.on_progress = [&](int64_t bases) { progress.advance(bases); };
+  const infer::Scorer scorer(*loaded.model, infer::plain_stream(*loaded.model), options);
+  Figures mean;
+  for (const auto& item : sequences) {
+    // Bytes as they are, as the publisher's tokenizer takes them: no letter is masked and no case is changed.
+    const std::vector<uint8_t> tokens(item.sequence.begin(), item.sequence.end());
+    const Figures f = figures_of(scorer.score(tokens, std::vector<float>(tokens.size(), 1.0F), item.name));
+    table.write(row(item.name, static_cast<int64_t>(tokens.size()), f));
+    const auto share = 1.0 / static_cast<double>(sequences.size());
+    mean.loss += share * f.loss;
+    mean.loss_bf16 += share * f.loss_bf16;
+    mean.accuracy += share * f.accuracy;
+  }
+  progress.finish();
+  table.write(row("mean", total, mean));
+  if (!wanted) {
+    table.commit();
+    log::warn("nothing was compared; name what to expect with --expect or --loss");
+    return;
+  }
+  // Published figures were computed in the logits' type, bf16, and carry its rounding, which is as large as their tolerance.
+  const double got = dtype == at::kBFloat16 ? mean.loss_bf16 : mean.loss;
+  const bool hit = std::abs(got - wanted->loss) <= wanted->tolerance;
+  char text[160];
+  std::snprintf(text, sizeof text, "loss %.7f, expected %.7f +- %g", got, wanted->loss, wanted->tolerance);
+  std::string judged = concat(wanted->name, ": ", text);
+  if (wanted->accuracy) {
+    std::snprintf(text, sizeof text, "; accuracy %.3f %%, published %.3f %% (not judged)", 100 * mean.accuracy, 100 * *wanted->accuracy);
+    judged += text;
+  }
+  table.write(concat("##result=", hit ? "passed" : "failed", ", ", judged, "\n"));
+  table.commit();
+  if (!hit) fail<CheckFailed>("selftest failed: ", judged, "; check that sequences, checkpoint and model config belong together");
+}
+
+}  // namespace focus::tools

@@ -1,0 +1,57 @@
+#include "loop/gradient_sum.h"
+
+#include <bit>
+#include <cstdint>
+
+#include "focus/core/error.h"
+
+namespace focus::train {
+namespace {
+
+/// FNV-1a over a tensor's bytes.
+int64_t bits_of(const at::Tensor& tensor) {
+  const at::Tensor flat = tensor.detach().cpu().contiguous();
+  const auto* bytes = static_cast<const unsigned char*>(flat.const_data_ptr());
+  uint64_t hash = 14695981039346656037U;
+  for (std::size_t i = 0; i < flat.nbytes(); ++i) hash = (hash ^ bytes[i]) * 1099511628211U;
+  return std::bit_cast<int64_t>(hash);
+}
+
+}  // namespace
+
+void sum_gradients(distributed::Ranks& ranks, const std::vector<Parameter>& parameters) {
+  if (ranks.size() == 1) return;
+  std::vector<double> defined;
+  for (const Parameter& parameter : parameters) defined.push_back(parameter.tensor.grad().defined() ? 1 : 0);
+  defined = ranks.sum(defined);
+  std::vector<at::Tensor> gradients;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    if (defined[i] == 0) continue;
+    at::Tensor& gradient = parameters[i].tensor.mutable_grad();
+    if (!gradient.defined()) gradient = at::zeros_like(parameters[i].tensor);
+    gradients.push_back(gradient);
+  }
+  ranks.all_reduce_sum(gradients);
+}
+
+void sum_losses(distributed::Ranks& ranks, double& loss, std::map<std::string, double>& parts) {
+  std::vector<double> values = {loss};
+  for (const auto& [name, value] : parts) values.push_back(value);
+  values = ranks.sum(values);
+  loss = values[0];
+  std::size_t i = 1;
+  for (auto& [name, value] : parts) value = values[i++];
+}
+
+void require_same_parameters(distributed::Ranks& ranks, const std::vector<Parameter>& parameters) {
+  if (ranks.size() == 1) return;
+  const at::NoGradGuard no_grad;
+  std::vector<int64_t> own;
+  for (const Parameter& parameter : parameters) own.push_back(bits_of(parameter.tensor));
+  const std::vector<double> differs = ranks.count_differing(own);
+  for (std::size_t i = 0; i < own.size(); ++i)
+    FOCUS_CHECK(differs[i] == 0, "parameter '", parameters[i].name, "' differs between ranks (", differs[i], " of ", ranks.size(),
+                " disagree)");
+}
+
+}  // namespace focus::train

@@ -1,0 +1,13 @@
+#include "loop/memory_use.h"
+
+#include <sys/resource.h>
+
+namespace focus::train {
+
+int64_t peak_resident_bytes() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;  // Linux counts in KiB
+}
+
+}  // namespace focus::train

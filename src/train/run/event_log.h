@@ -1,0 +1,37 @@
+// TensorBoard's event file, beside metrics.jsonl: TFRecord frames of Event messages, written by hand.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <string_view>
+
+#include "focus/train/run/metrics_log.h"
+
+namespace focus::train {
+
+class EventLog {
+ public:
+  /// One file <folder>/events.out.tfevents.* for the whole run. Without `resumed_step` starts a new one; with it, goes on with the one that
+  /// is there, less what is later than that step or torn, so that TensorBoard never sees a step twice. DataError.
+  explicit EventLog(const std::filesystem::path& folder, std::optional<int64_t> resumed_step = std::nullopt);
+  ~EventLog();
+  EventLog(const EventLog&) = delete;
+  EventLog& operator=(const EventLog&) = delete;
+
+  /// One scalar for each finite number among the fields. The record has left the process on return.
+  void write(int64_t step, const MetricFields& fields);
+  /// Waits for the disk.
+  void sync();
+
+  static constexpr std::string_view kPrefix = "events.out.tfevents.";
+
+ private:
+  std::filesystem::path path_;
+  int fd_ = -1;
+};
+
+/// CRC-32C (Castagnoli), as TFRecord frames use it before masking.
+uint32_t crc32c(std::string_view bytes);
+
+}  // namespace focus::train

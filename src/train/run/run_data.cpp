@@ -1,0 +1,67 @@
+#include "run/run_data.h"
+
+#include <algorithm>
+
+#include "focus/core/error.h"
+#include "focus/data/region.h"
+
+namespace focus::train {
+namespace {
+
+constexpr int64_t kMaxDescribed = 8;
+
+std::string letters_of(const data::Sample& sample) { return {sample.letters.begin(), sample.letters.end()}; }
+
+}  // namespace
+
+data::SamplerConfig stage_sampling(const TrainConfig& config, const StageConfig& stage) {
+  data::SamplerConfig sampling = config.data;
+  sampling.copies = stage.copies;
+  sampling.natural_weight = stage.natural_weight;
+  return sampling;
+}
+
+std::size_t stage_at(const TrainConfig& config, int64_t step) {
+  for (std::size_t index = 0; index < config.stages.size(); ++index) {
+    if (step < config.stages[index].steps) return index;
+    step -= config.stages[index].steps;
+  }
+  fail<InternalError>("step outside all stages");
+}
+
+int64_t step_bases(const TrainConfig& config, const StageConfig& stage) { return config.accumulation * stage.batch * stage.length; }
+
+std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end, int64_t length) {
+  std::string text;
+  for (int64_t index = first; index < std::min(end, first + kMaxDescribed); ++index) {
+    const data::Sample sample = sampler.sample(static_cast<uint64_t>(index), length);
+    const data::Region region{sample.name, sample.begin, sample.begin + static_cast<int64_t>(sample.letters.size())};
+    text += concat(index > first ? ", " : "", index, " ", data::format_region(region), sample.reverse ? " (reverse)" : "");
+  }
+  return end - first > kMaxDescribed ? concat(text, " and ", end - first - kMaxDescribed, " more up to ", end - 1) : text;
+}
+
+void require_splittable(const TrainConfig& config, int64_t num_ranks) {
+  if (config.accumulation % num_ranks == 0) return;
+  const int64_t next = (config.accumulation / num_ranks + 1) * num_ranks;
+  fail<ConfigError>("accumulation = ", config.accumulation, " micro-batches per step cannot be split evenly over ", num_ranks,
+                    " ranks; set accumulation to ", next, " or another multiple of ", num_ranks, ", or start another number of ranks");
+}
+
+void require_same_run(const TrainConfig& config, const std::string& identity, distributed::Ranks& ranks) {
+  int64_t longest = 0;
+  if (config.task == TaskKind::adapter && config.memory.focus.unit == compress::UnitKind::tables)
+    longest = config.memory.focus.tables.fit_length;
+  for (const StageConfig& stage : config.stages) longest = std::max(longest, stage.length);
+  const auto seed = static_cast<uint64_t>(config.seed);
+  std::string drawn = letters_of(data::SequenceSampler(config.data, seed).sample(0, longest));
+  if (config.validation.every > 0)
+    drawn += letters_of(data::SequenceSampler(config.validation.data, seed).sample(0, config.validation.length));
+  TrainConfig shared = config;  // what is each rank's own affair left out
+  shared.device.clear();
+  shared.threads = 0;
+  distributed::require_agreement(ranks,
+                                 {{"settings", config::to_json(shared)}, {"backbone", identity}, {"training or validation data", drawn}});
+}
+
+}  // namespace focus::train

@@ -1,0 +1,32 @@
+// What a run draws from its data, and the checks that come before its first step.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "focus/data/sampler.h"
+#include "focus/distributed/ranks.h"
+#include "focus/train/run/config.h"
+
+namespace focus::train {
+
+/// The training data with a stage's own settings.
+data::SamplerConfig stage_sampling(const TrainConfig& config, const StageConfig& stage);
+
+/// Which of the stages the step after `step` steps belongs to.
+std::size_t stage_at(const TrainConfig& config, int64_t step);
+/// Bases of one optimizer step, over all ranks.
+int64_t step_bases(const TrainConfig& config, const StageConfig& stage);
+
+/// "index record:begin-end" of samples [first, end), at most eight of them.
+std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end, int64_t length);
+
+/// ConfigError unless the micro-batches of a step can be split evenly over the ranks.
+void require_splittable(const TrainConfig& config, int64_t num_ranks);
+
+/// Draws one sequence of each kind, so that data too short for the longest stage are reported before there is a run folder, and compares
+/// settings, backbone and drawn sequences with rank 0's. DataError; ConfigError where ranks differ.
+void require_same_run(const TrainConfig& config, const std::string& identity, distributed::Ranks& ranks);
+
+}  // namespace focus::train

@@ -1,0 +1,383 @@
+#include "focus/report/fidelity_report.h"
+
+#include <gtest/gtest.h>
+#include <hdf5.h>
+#include <stdlib.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <regex>
+#include <sstream>
+
+#include "digest.h"
+#include "focus/core/error.h"
+#include "focus/core/file.h"
+#include "focus/report/fidelity_table.h"
+#include "html.h"
+
+namespace focus::report {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+struct Kind {
+  const char* name;
+  double loss;  // KL behind a boundary
+  int64_t kept_entries, kept_bytes;
+};
+const std::vector<Kind> kKinds = {{"full", 0, 6144, 503316480},
+                                  {"focus", 0.004, 61, 4997120},
+                                  {"focus+retrieval", 0.0006, 61, 5242880},
+                                  {"sliding", 0.03, 61, 4997120},
+                                  {"mean_pool", 0.06, 61, 4997120},
+                                  {"strided", 0.05, 61, 4997120},
+                                  {"attention_match", 0.008, 61, 4997120},
+                                  {"kv_quant", 0.0001, 6144, 125829120},
+                                  {"sinks+window", 0.027, 61, 4997120},
+                                  {"random", 0.052, 61, 4997120},
+                                  {"state_only", 0.08, 0, 0},
+                                  {"noise_floor", 2e-6, 6144, 503316480}};
+
+// Values of the size and shape that real runs have: zero in the first window, a jump behind each boundary that decays, heavy tails.
+FidelityResult synthetic(int64_t segments, int64_t length, int64_t window) {
+  FidelityResult result;
+  result.window = window;
+  result.kmer = 100;
+  result.length = length;
+  result.positions = length - 1;
+  result.skipped_n_rich = 3;
+  result.provenance = {
+      {"version", "focus 0.1.0"}, {"device", "cpu"}, {"command", "focus-eval fidelity --config <x> & more"}, {"seed", "42"}};
+  result.config_json = "{\"window\": {\"size\": 1024}, // note\n \"k\": 100}";
+  std::mt19937 generator(1);
+  std::normal_distribution<double> normal;
+  for (int64_t s = 0; s < segments; ++s)
+    result.segments.push_back({s % 2 == 0 ? "chr20" : "chrX<1>", 100000 * s, s % 4 == 3 ? 0.15 + 0.01 * static_cast<double>(s) : 0.002});
+  for (const Kind& kind : kKinds) {
+    MethodResult& method = result.methods.emplace_back();
+    method.name = kind.name;
+    method.description = std::string("policy ") + kind.name + ", k 100, \"quoted\"";
+    method.kept_entries = kind.kept_entries;
+    method.kept_bytes = kind.kept_bytes;
+    method.open_bytes = 83886080;
+    method.seconds = 12.5;
+    for (auto& values : method.values) values.resize(static_cast<std::size_t>(segments * (length - 1)));
+    std::mt19937 truth(7);
+    for (int64_t s = 0; s < segments; ++s) {
+      const double segment_factor =
+          std::exp(0.5 * normal(generator)) * (result.segments[static_cast<std::size_t>(s)].repeat >= 0.1 ? 3 : 1);
+      for (int64_t p = 0; p < length - 1; ++p) {
+        const auto at = static_cast<std::size_t>(s * (length - 1) + p);
+        const bool noise = std::strcmp(kind.name, "noise_floor") == 0;
+        const double offset = static_cast<double>(p % window);
+        double kl = kind.loss * segment_factor * (0.3 + 1.7 * std::exp(-offset / 150)) * std::exp(1.4 * normal(generator) - 1);
+        if (p < window && !noise) kl = 0;
+        const double ce = 1.25 + 0.15 * std::exp(-static_cast<double>(p) / 400) + 0.2 * std::normal_distribution<double>()(truth);
+        const double values[] = {kl,     std::sqrt(kl), 0.7 * std::sqrt(kl), 0.5 * std::sqrt(kl),
+                                 kl / 4, ce + 0.8 * kl, kl * 0.98,           kl > 0.1 ? 0.0 : 1.0};
+        for (std::size_t m = 0; m < kNumMeasures; ++m) method.values[m][at] = static_cast<float>(values[m]);
+        if (p % 97 == 5) method.values[static_cast<std::size_t>(Measure::cross_entropy)][at] = kNan;
+      }
+    }
+  }
+  return result;
+}
+
+class Folder {
+ public:
+  Folder() {
+    // FOCUS_KEEP_REPORT=<folder> keeps the written report for a look at it.
+    if (const char* kept = std::getenv("FOCUS_KEEP_REPORT")) {
+      path_ = kept;
+      kept_ = true;
+      return;
+    }
+    std::string pattern = (fs::temp_directory_path() / "focus-report-XXXXXX").string();
+    path_ = mkdtemp(pattern.data());
+  }
+  ~Folder() {
+    if (!kept_) fs::remove_all(path_);
+  }
+  fs::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  fs::path path_;
+  bool kept_ = false;
+};
+
+// Rows of a table by the joined first columns; every cell by its column name.
+std::map<std::string, std::map<std::string, std::string>> read_tsv(const fs::path& path, std::size_t key_columns) {
+  std::map<std::string, std::map<std::string, std::string>> rows;
+  std::vector<std::string> header;
+  std::istringstream text(read_file(path));
+  std::string line;
+  while (std::getline(text, line)) {
+    if (line.rfind("##", 0) == 0) continue;
+    std::vector<std::string> cells;
+    std::istringstream columns(line);
+    for (std::string cell; std::getline(columns, cell, '\t');) cells.push_back(cell);
+    if (header.empty()) {
+      header = cells;
+      continue;
+    }
+    EXPECT_EQ(cells.size(), header.size()) << line;
+    std::string key;
+    for (std::size_t c = 0; c < key_columns; ++c) key += (c > 0 ? " " : "") + cells[c];
+    for (std::size_t c = 0; c < cells.size(); ++c) rows[key][header[c]] = cells[c];
+  }
+  return rows;
+}
+
+std::vector<float> read_dataset(hid_t file, const std::string& name, std::vector<hsize_t>* dims) {
+  const hid_t dataset = H5Dopen2(file, name.c_str(), H5P_DEFAULT);
+  EXPECT_GE(dataset, 0) << name;
+  const hid_t space = H5Dget_space(dataset);
+  dims->resize(static_cast<std::size_t>(H5Sget_simple_extent_ndims(space)));
+  H5Sget_simple_extent_dims(space, dims->data(), nullptr);
+  hsize_t count = 1;
+  for (const hsize_t dim : *dims) count *= dim;
+  std::vector<float> values(count);
+  EXPECT_GE(H5Dread(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), 0);
+  H5Sclose(space);
+  H5Dclose(dataset);
+  return values;
+}
+
+int64_t read_attribute(hid_t file, const std::string& object, const std::string& name) {
+  int64_t value = -1;
+  const hid_t attribute = H5Aopen_by_name(file, object.c_str(), name.c_str(), H5P_DEFAULT, H5P_DEFAULT);
+  EXPECT_GE(H5Aread(attribute, H5T_NATIVE_INT64, &value), 0) << object << " " << name;
+  H5Aclose(attribute);
+  return value;
+}
+
+int count_of(const std::string& text, const std::string& part) {
+  int count = 0;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+  return count;
+}
+
+std::string html_of(const FidelityResult& result) { return render_html(digest_result(result)); }
+
+TEST(Report, WritesTablesThatHoldTheStatistics) {
+  const Folder folder;
+  const FidelityResult result = synthetic(12, 6144, 1024);
+  write_fidelity_report(result, folder / "deep/report");
+  const auto rows = read_tsv(folder / "deep/report/summary.tsv", 3);
+  EXPECT_EQ(rows.size(), kKinds.size() * 4 * 9);
+  const auto& focus = result.methods[1];
+  double all = 0, late = 0, rich = 0, state_only = 0, largest = 0;
+  int64_t rich_count = 0;
+  for (std::size_t s = 0; s < 12; ++s) {
+    for (std::size_t p = 0; p < 6143; ++p) {
+      const double value = focus.values[0][s * 6143 + p];
+      all += value;
+      largest = std::max(largest, value);
+      if (p < 1024) continue;
+      late += value;
+      state_only += result.methods[10].values[0][s * 6143 + p];
+      if (result.segments[s].repeat >= kRepeatRich) rich += value, ++rich_count;
+    }
+  }
+  const auto& row = rows.at("focus after_boundary kl");
+  const auto number = [](const std::string& text) { return std::stod(text); };
+  EXPECT_NEAR(number(rows.at("focus all kl").at("mean")), all / (12 * 6143), 1e-9);
+  EXPECT_NEAR(number(row.at("mean")), late / (12 * 5119), 1e-9);
+  EXPECT_EQ(row.at("count"), std::to_string(12 * 5119));
+  EXPECT_NEAR(number(row.at("max")), largest, 1e-8);
+  EXPECT_LT(number(row.at("mean_low")), number(row.at("mean")));
+  EXPECT_GT(number(row.at("mean_high")), number(row.at("mean")));
+  EXPECT_LT(number(row.at("q25")), number(row.at("median")));
+  EXPECT_NEAR(number(row.at("recovered")), 1 - late / state_only, 1e-8);
+  EXPECT_LT(number(row.at("recovered_low")), 1 - late / state_only);
+  EXPECT_EQ(row.at("kept_entries"), "61");
+  EXPECT_EQ(row.at("kept_bytes"), "4997120");
+  EXPECT_NEAR(number(rows.at("focus repeat_rich kl").at("mean")), rich / static_cast<double>(rich_count), 1e-9);
+  EXPECT_NEAR(number(rows.at("focus after_boundary delta_cross_entropy").at("mean")), 0.8 * number(row.at("mean")), 1e-4);
+  EXPECT_EQ(rows.at("full after_boundary delta_cross_entropy").at("mean"), "0");
+  EXPECT_EQ(number(rows.at("state_only after_boundary kl").at("recovered")), 0);
+
+  const auto offsets = read_tsv(folder / "deep/report/by_offset.tsv", 3);
+  EXPECT_GT(number(offsets.at("sliding 0 1").at("kl")), number(offsets.at("sliding 4 5").at("kl")) * 0.3);
+  EXPECT_EQ(offsets.at("sliding 0 1").at("count"), "60");
+  const auto places = read_tsv(folder / "deep/report/by_position.tsv", 2);
+  EXPECT_EQ(places.at("focus 0").at("kl"), "0");
+  EXPECT_GT(number(places.at("focus 1024").at("kl")), 0);
+  const auto segments = read_tsv(folder / "deep/report/segments.tsv", 1);
+  EXPECT_EQ(segments.size(), 12U);
+  EXPECT_EQ(segments.at("3").at("group"), "repeat_rich");
+  EXPECT_EQ(segments.at("3").at("end"), "306144");
+}
+
+TEST(Report, WritesEveryValueToHdf5) {
+  const Folder folder;
+  const FidelityResult result = synthetic(5, 700, 256);
+  write_fidelity_report(result, folder / "report");
+  const hid_t file = H5Fopen((folder / "report/values.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  ASSERT_GE(file, 0);
+  for (const MethodResult& method : result.methods) {
+    for (std::size_t m = 0; m < kNumMeasures; ++m) {
+      std::vector<hsize_t> dims;
+      const std::vector<float> values = read_dataset(file, "/methods/" + method.name + "/" + kMeasureNames[m], &dims);
+      EXPECT_EQ(dims, (std::vector<hsize_t>{5, 699}));
+      ASSERT_EQ(values.size(), method.values[m].size());
+      EXPECT_EQ(std::memcmp(values.data(), method.values[m].data(), values.size() * sizeof(float)), 0);
+    }
+    EXPECT_EQ(read_attribute(file, "/methods/" + method.name, "kept_bytes"), method.kept_bytes);
+  }
+  EXPECT_EQ(read_attribute(file, "/", "window"), 256);
+  std::vector<hsize_t> dims;
+  EXPECT_FLOAT_EQ(read_dataset(file, "/segments/repeat", &dims)[3], 0.18F);
+  EXPECT_EQ(read_dataset(file, "/segments/begin", &dims)[4], 400000.0F);
+  H5Fclose(file);
+}
+
+TEST(Report, WritesJsonWithConfigurationAndProvenance) {
+  const Folder folder;
+  write_fidelity_report(synthetic(4, 700, 256), folder / "report");
+  const nlohmann::json json = nlohmann::json::parse(read_file(folder / "report/summary.json"));
+  EXPECT_EQ(json["config"]["window"]["size"], 1024);
+  EXPECT_EQ(json["provenance"]["seed"], "42");
+  EXPECT_EQ(json["main_scope"], "after_boundary");
+  EXPECT_EQ(json["methods"].size(), kKinds.size());
+  EXPECT_EQ(json["methods"][0]["name"], "full");
+  EXPECT_TRUE(json["methods"][1]["scopes"]["after_boundary"]["kl"]["mean"].is_number());
+  EXPECT_EQ(json["segments"].size(), 4U);
+  for (const auto& entry : fs::directory_iterator(folder / "report")) EXPECT_EQ(entry.path().string().find(".tmp"), std::string::npos);
+}
+
+TEST(Report, PageIsOneSelfContainedFile) {
+  const std::string html = html_of(synthetic(12, 6144, 1024));
+  for (const char* part : {"http://", "https://", "<script", "<link", "@import", "url("})
+    EXPECT_EQ(html.find(part), std::string::npos) << part;
+  EXPECT_FALSE(std::regex_search(html, std::regex("[^a-z](nan|inf)[^a-z]")));
+  EXPECT_EQ(count_of(html, "<figure>"), 6);
+  EXPECT_EQ(count_of(html, "<svg"), count_of(html, "</svg>"));
+  EXPECT_EQ(count_of(html, "<table>"), count_of(html, "</table>"));
+  EXPECT_NE(html.find("chrX&lt;1&gt;:100,001-106,144"), std::string::npos);
+  EXPECT_NE(html.find("&lt;x&gt; &amp; more"), std::string::npos);
+  EXPECT_NE(html.find("Repeat-rich"), std::string::npos);
+  EXPECT_EQ(html.find("class=\"warn\""), std::string::npos);
+  EXPECT_LT(html.size(), 1000000U);
+}
+
+// The figure whose heading is `title`, up to the next one.
+std::string figure_of(const std::string& html, const std::string& title) {
+  const std::size_t begin = html.find("<h3>" + title + "</h3>");
+  EXPECT_NE(begin, std::string::npos) << title;
+  return begin == std::string::npos ? "" : html.substr(begin, html.find("</figure>", begin) - begin);
+}
+
+// The least power of ten that is a tick of the y axis.
+int lowest_power(const std::string& figure) {
+  const std::vector<std::string> digits = {"\u2070", "\u00B9", "\u00B2", "\u00B3", "\u2074",
+                                           "\u2075", "\u2076", "\u2077", "\u2078", "\u2079"};
+  for (int power = 9; power >= 0; --power) {
+    if (figure.find(">10\u207B" + digits[static_cast<std::size_t>(power)] + "</text>") != std::string::npos) return -power;
+  }
+  return 1;
+}
+
+TEST(Report, MethodsChooseTheLowerEndOfTheCurves) {
+  const std::vector<std::string> titles = {"KL divergence by position", "KL divergence behind a boundary"};
+  FidelityResult result = synthetic(4, 3072, 1024);
+  auto& noise = result.methods.back().values[static_cast<std::size_t>(Measure::kl)];
+  for (float& value : noise) value = 2e-9F;
+  std::string html = html_of(result);
+  for (const std::string& title : titles) {
+    const std::string figure = figure_of(html, title);
+    EXPECT_NE(figure.find("Not drawn: the noise floor, 2.00e-9 on average"), std::string::npos) << title;
+    EXPECT_EQ(figure.find("class=\"noise\""), std::string::npos) << title;
+    EXPECT_NE(figure.find("kv_quant"), std::string::npos) << title;
+    // kv_quant, the closest method, is near 1e-4.
+    EXPECT_GE(lowest_power(figure), -6) << title;
+    EXPECT_LE(lowest_power(figure), -4) << title;
+  }
+  EXPECT_NE(figure_of(html, "Loss against memory").find("noise floor"), std::string::npos);
+
+  // Within the methods' range it is drawn.
+  for (float& value : noise) value = 2e-3F;
+  html = html_of(result);
+  for (const std::string& title : titles) {
+    EXPECT_EQ(figure_of(html, title).find("Not drawn"), std::string::npos) << title;
+    EXPECT_NE(figure_of(html, title).find("class=\"noise\""), std::string::npos) << title;
+  }
+
+  // Without a method that differs from the full cache, the noise floor is all there is to see.
+  for (float& value : noise) value = 2e-9F;
+  for (MethodResult& method : result.methods) {
+    auto& kl = method.values[static_cast<std::size_t>(Measure::kl)];
+    if (method.name != "noise_floor") std::fill(kl.begin(), kl.end(), 0.0F);
+  }
+  const std::string figure = figure_of(html_of(result), titles.front());
+  EXPECT_EQ(figure.find("Not drawn"), std::string::npos);
+  EXPECT_NE(figure.find("class=\"noise\""), std::string::npos);
+}
+
+TEST(Report, SaysLoudlyThatNoBoundaryWasCrossed) {
+  const FidelityResult result = synthetic(3, 1024, 1024);
+  EXPECT_NE(html_of(result).find("No boundary was crossed"), std::string::npos);
+  EXPECT_EQ(fidelity_table(result).rfind("NO BOUNDARY WAS CROSSED", 0), 0U);
+  const Folder folder;
+  write_fidelity_report(result, folder / "report");
+  EXPECT_EQ(nlohmann::json::parse(read_file(folder / "report/summary.json"))["crosses_boundary"], false);
+}
+
+TEST(Report, TableIsAligned) {
+  const std::string table = fidelity_table(synthetic(6, 4096, 1024));
+  std::istringstream text(table);
+  std::string line;
+  std::getline(text, line);
+  EXPECT_NE(line.find("6 segment(s) of 4,096 bases, window 1,024, k 100"), std::string::npos);
+  std::size_t width = 0;
+  int lines = 0;
+  while (std::getline(text, line)) {
+    std::size_t columns = 0;
+    for (const char c : line) columns += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+    if (width == 0) width = columns;
+    EXPECT_EQ(columns, width) << line;
+    ++lines;
+  }
+  EXPECT_EQ(lines, static_cast<int>(kKinds.size()) + 1);
+  std::cout << table;
+}
+
+TEST(Report, WorksWithFewMethodsMissingMeasuresAndOneSegment) {
+  FidelityResult result = synthetic(1, 300, 100);
+  result.methods.erase(result.methods.begin() + 2, result.methods.end());
+  for (auto& values : result.methods[0].values) values.clear();
+  result.methods[1].values[static_cast<std::size_t>(Measure::js)].clear();
+  result.config_json.clear();
+  result.provenance.clear();
+  const Folder folder;
+  write_fidelity_report(result, folder / "report");
+  const auto rows = read_tsv(folder / "report/summary.tsv", 3);
+  EXPECT_EQ(rows.at("focus after_boundary js").at("mean"), "NA");
+  EXPECT_EQ(rows.at("focus after_boundary delta_cross_entropy").at("mean"), "NA");
+  EXPECT_EQ(rows.at("focus after_boundary kl").at("mean_low"), "NA");
+  EXPECT_EQ(rows.at("focus after_boundary kl").at("recovered"), "NA");
+  EXPECT_EQ(rows.count("focus ordinary kl"), 0U);
+}
+
+TEST(Report, RefusesInconsistentResultsAndUnwritableFolders) {
+  FidelityResult result = synthetic(2, 300, 100);
+  result.methods[1].values[2].pop_back();
+  EXPECT_THROW(fidelity_table(result), InternalError);
+  result = synthetic(2, 300, 100);
+  result.methods[1].name = "full";
+  EXPECT_THROW(fidelity_table(result), InternalError);
+  result = synthetic(2, 300, 100);
+  const Folder folder;
+  std::ofstream(folder / "file") << "x";
+  EXPECT_THROW(write_fidelity_report(result, folder / "file"), DataError);
+  EXPECT_THROW(write_fidelity_report(result, "/proc/nowhere"), DataError);
+}
+
+}  // namespace
+}  // namespace focus::report
