@@ -3,7 +3,8 @@
 #include <algorithm>
 
 #include "common.h"
-#include "focus/compress/memory_factory.h"
+#include "focus/compress/focus/adapter_file.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 
 namespace focus::cli {

@@ -8,7 +8,7 @@
 
 #include "fidelity_methods.h"
 #include "fidelity_ranks.h"
-#include "focus/compress/adapter.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"

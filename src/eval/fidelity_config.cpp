@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "focus/compress/memory_factory.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/data/sequence_file.h"
 #include "focus/eval/fidelity.h"

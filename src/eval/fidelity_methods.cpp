@@ -1,6 +1,7 @@
 #include "fidelity_methods.h"
 
-#include "focus/compress/memory_factory.h"
+#include "focus/compress/focus/adapter_file.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/core/log.h"
 #include "oracle.h"

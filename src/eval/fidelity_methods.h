@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "focus/compress/compressed_model.h"
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/eval/fidelity.h"
 #include "focus/model/backbone.h"
 

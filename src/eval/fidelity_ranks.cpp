@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "focus/compress/adapter.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/formats/digest.h"
 
 namespace focus::eval {

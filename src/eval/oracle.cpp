@@ -8,8 +8,8 @@
 #include <limits>
 #include <numbers>
 
-#include "focus/compress/memory_factory.h"
-#include "focus/compress/stored_entries.h"
+#include "focus/compress/memory/memory_factory.h"
+#include "focus/compress/focus/stored_entries.h"
 #include "focus/core/error.h"
 
 namespace focus::eval {

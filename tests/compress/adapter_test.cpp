@@ -3,7 +3,7 @@
 #include <filesystem>
 
 #include "focus/compress/compressed_model.h"
-#include "focus/compress/adapter.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "support/small_model.h"
 

@@ -1,9 +1,10 @@
 // Letters kept instead of keys and values, and the tables that predict these.
-#include "focus/compress/base_tables.h"
+#include "focus/compress/tables/tables_fit.h"
 
 #include <gtest/gtest.h>
 
 #include "focus/compress/compressed_model.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "support/small_model.h"

@@ -1,5 +1,5 @@
 // The rules of a layer against a walk that drops base by base.
-#include "focus/compress/layer_rules.h"
+#include "focus/compress/plan/layer_rules.h"
 
 #include <gtest/gtest.h>
 

@@ -1,8 +1,8 @@
-#include "focus/compress/plan.h"
+#include "focus/compress/plan/plan.h"
 
 #include <gtest/gtest.h>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/core/error.h"
 
 namespace focus::compress {

@@ -1,4 +1,4 @@
-#include "focus/compress/policy.h"
+#include "focus/compress/rivals/rivals.h"
 
 #include <gtest/gtest.h>
 

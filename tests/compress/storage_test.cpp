@@ -1,4 +1,4 @@
-#include "focus/compress/storage.h"
+#include "focus/compress/memory/storage.h"
 
 #include <gtest/gtest.h>
 

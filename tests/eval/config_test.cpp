@@ -2,7 +2,8 @@
 
 #include <functional>
 
-#include "focus/compress/policy.h"
+#include "focus/compress/rivals/rivals.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/eval/fidelity.h"
 #include "workspace.h"

@@ -7,7 +7,7 @@
 #include <csignal>
 #include <cstring>
 
-#include "focus/compress/adapter.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/random.h"

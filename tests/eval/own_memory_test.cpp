@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "focus/compress/memory_factory.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/eval/fidelity.h"
 #include "focus/ops/attention.h"

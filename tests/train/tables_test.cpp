@@ -2,7 +2,7 @@
 #include <functional>
 
 #include "adapter_training.h"
-#include "focus/compress/adapter.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 
 namespace focus::train {

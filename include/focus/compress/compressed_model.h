@@ -9,11 +9,11 @@
 #include <memory>
 #include <string>
 
-#include "focus/compress/adapter.h"
-#include "focus/compress/config.h"
-#include "focus/compress/memory.h"
-#include "focus/compress/plan.h"
-#include "focus/compress/policy.h"
+#include "focus/compress/focus/adapter.h"
+#include "focus/compress/plan/config.h"
+#include "focus/compress/memory/memory.h"
+#include "focus/compress/plan/plan.h"
+#include "focus/compress/rivals/rivals.h"
 #include "focus/model/backbone.h"
 
 namespace focus::compress {

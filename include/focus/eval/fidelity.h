@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/config/fields.h"
 #include "focus/distributed/ranks.h"
 #include "focus/report/fidelity_result.h"

@@ -5,7 +5,7 @@
 #include <set>
 #include <sstream>
 
-#include "focus/compress/plan.h"
+#include "focus/compress/plan/plan.h"
 #include "focus/core/units.h"
 #include "run/leak_check.h"
 #include "run/run_data.h"

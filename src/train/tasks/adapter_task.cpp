@@ -1,6 +1,7 @@
 #include "tasks/adapter_task.h"
 
 #include "focus/compress/compressed_model.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"

@@ -2,7 +2,7 @@
 
 #include <map>
 
-#include "focus/compress/base_tables.h"
+#include "focus/compress/tables/tables_fit.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"

@@ -1,7 +1,7 @@
 // Base tables before the first step of training.
 #pragma once
 
-#include "focus/compress/adapter.h"
+#include "focus/compress/focus/adapter.h"
 #include "focus/model/backbone.h"
 #include "focus/train/run/config.h"
 

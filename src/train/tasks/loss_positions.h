@@ -3,7 +3,7 @@
 
 #include <ATen/ATen.h>
 
-#include "focus/compress/plan.h"
+#include "focus/compress/plan/plan.h"
 #include "focus/train/loop/trainer.h"
 
 namespace focus::train {

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <limits>
 
-#include "focus/compress/focus_layer.h"
+#include "focus/compress/focus/focus_layer.h"
 #include "focus/core/error.h"
 #include "focus/ops/shared_heads.h"
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/config/fields.h"
 #include "focus/data/sampler.h"
 #include "focus/model/adapt.h"

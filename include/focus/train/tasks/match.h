@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "focus/compress/adapter.h"
+#include "focus/compress/focus/adapter.h"
 #include "focus/config/fields.h"
 
 namespace focus::train {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/config/fields.h"
 
 namespace focus::train {
