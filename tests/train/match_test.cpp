@@ -20,8 +20,9 @@ struct Case {
   std::unique_ptr<CompressedModel> model;
   Tensor tokens, weights;
 
-  explicit Case(compress::UnitKind unit, int64_t k = 5, bool perturbed = true) {
+  explicit Case(compress::UnitKind unit, int64_t k = 5, bool perturbed = true, int64_t entries_per_kmer = 1) {
     MemoryConfig memory;
+    memory.focus.entries_per_kmer = entries_per_kmer;
     memory.window.size = 16;
     memory.focus.k = k;
     memory.focus.rank = 3;
@@ -77,8 +78,10 @@ TEST(MatchTest, GradientsEqualFiniteDifferences) {
 
 // The output term, from the definition: with all queries it is the error of the layer's output relative to what leaves the layer. The
 // first compressed layer of the stream sees the same input with either memory, so its error is the difference of the two runs.
-TEST(MatchTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
-  Case c(compress::UnitKind::fitted);
+class EntriesPerKmerTest : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(EntriesPerKmerTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
+  Case c(compress::UnitKind::fitted, 5, true, GetParam());
   MemoryConfig first_only = c.adapter->config();
   first_only.focus.layers = {2};
   c.adapter = c.adapter->with(first_only);
@@ -138,10 +141,14 @@ TEST(MatchTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
                               .focus_x = {},
                               .focus_positions = {}};
     entries.append(c.adapter->unit(2)->summarise(span, {}).entries);
+    // Windows of 16 bases: three k-mers of 5 bases and one of a single base.
+    ASSERT_EQ(entries.size(), (w + 1) * (3 * GetParam() + 1));
   }
   EXPECT_GT(expected, 0);
   EXPECT_NEAR(measured, expected, 1e-9 * expected);
 }
+
+INSTANTIATE_TEST_SUITE_P(MatchTest, EntriesPerKmerTest, ::testing::Values(1, 3));
 
 // k = 1 keeps every base as an entry: the paper's unit aside, the fit of a single key is that key.
 TEST(MatchTest, EntriesThatLoseNothingMatchExactly) {

@@ -72,10 +72,6 @@ Span LayerRules::history(int64_t kmer) const {
 LayerRules::Held LayerRules::held(int64_t length) const {
   Held out;
   if (length == 0) return out;
-  if (focus_.unit == UnitKind::tables) {
-    const int64_t oldest = rolling() ? visible(length - 1).raw_begin : tail_begin(plan_.window_of(length));
-    return {.entries = oldest, .open_bases = length - oldest, .unread = 0};
-  }
   // As the last base saw it; but what closes with that base is closed, while rolling eviction waits for the next one.
   int64_t made = 0, raw_begin = 0, unread_begin = 0;
   if (rolling()) {

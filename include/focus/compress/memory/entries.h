@@ -8,7 +8,8 @@
 
 namespace focus::compress {
 
-/// Where an entry comes from: its window and its k-mer's index over the whole sequence (raw bases of rivals: the base's index).
+/// Where an entry comes from. `index`, over the whole sequence: of its k-mer; of its base where it is raw; of its first base where entries
+/// grow coarser with age (multires); -1 where it stands for another base in every head.
 struct EntryOrigin {
   int64_t window = 0;
   int64_t index = 0;

@@ -37,7 +37,7 @@ class LayerRules {
   /// The k-mer of a base, or the stretch without a k-mer (`remainder: drop`) that the base lies in.
   Span atom(int64_t base) const;
 
-  /// What a stream holds after `length` bases.
+  /// What a stream of Focus entries holds after `length` bases.
   struct Held {
     int64_t entries = 0;     // retained, raw sinks among them
     int64_t open_bases = 0;  // raw
