@@ -15,19 +15,20 @@ class RecipeTest : public AdapterTrainingTest {
     sampling.copies.min_length = sampling.copies.max_length = 60;
     const data::SequenceSampler sampler(sampling, 5);
     const int64_t length = copies > 0 ? 160 : 64;
-    return make_batch({sampler.sample(0, length), sampler.sample(1, length)}, task.vocabulary(), at::kCPU);
+    return make_batch({sampler.sample(0, length), sampler.sample(1, length)},
+                      task.model().backbone->vocabulary(), at::kCPU);
   }
   /// All gradients of a batch's loss, one behind the other. Parameters are moved off their start, where some maps are zero.
-  static Tensor gradient(Task& task, const Batch& batch) {
+  Tensor gradient(Task& task, const Batch& batch) const {
     Tensor all;
     std::vector<Tensor> flat;
-    auto parameters = task.parameters();
+    auto parameters = task.model().parameters;
     {
       const at::NoGradGuard guard;
       at::manual_seed(3);
       for (auto& parameter : parameters) parameter.tensor.copy_(at::randn(parameter.tensor.sizes()) * 0.1);
     }
-    task.loss(batch).sum.backward();
+    task.objective(0, config().stages[0])->loss(batch).sum.backward();
     for (auto& parameter : parameters) {
       flat.push_back(parameter.tensor.grad().defined() ? parameter.tensor.grad().flatten() : at::zeros({parameter.tensor.numel()}));
       parameter.tensor.mutable_grad().reset();
@@ -145,16 +146,18 @@ TEST_F(RecipeTest, RandomSchedulesAreLoggedAndResumeBitEqual) {
 
 TEST_F(RecipeTest, CopiesReachTheObjectiveAndAreReported) {
   const auto task = make_task(config(), at::kCPU);
+  const auto objective = task->objective(0, config().stages[0]);
   const Batch b = batch(*task, 1.0);
   const Tensor offset = b.copy_offset.narrow(1, 1, 159);
   ASSERT_GT(offset.ge(32).sum().item<int64_t>(), 0);
-  const LossSum sum = task->loss(b);
+  const LossSum sum = objective->loss(b);
   ASSERT_EQ(sum.means.size(), 1U);
   EXPECT_EQ(sum.means[0].name, "copy_kl");
-  EXPECT_GT(sum.means[0].sum, 0);
+  EXPECT_GT(sum.means[0].sum.item<double>(), 0);
   // Copies of 60 bases lie behind the first window here, so that all of their weight counts.
-  EXPECT_NEAR(sum.means[0].weight, (b.weights.narrow(1, 1, 159) * offset.ge(32)).narrow(1, 16, 143).sum().item<double>(), 1e-4);
-  EXPECT_EQ(task->loss(batch(*task)).means[0].weight, 0);
+  EXPECT_NEAR(sum.means[0].weight.item<double>(),
+              (b.weights.narrow(1, 1, 159) * offset.ge(32)).narrow(1, 16, 143).sum().item<double>(), 1e-4);
+  EXPECT_EQ(objective->loss(batch(*task)).means[0].weight.item<double>(), 0);
 }
 
 TEST_F(RecipeTest, StagesAndSchedulesThatMakeNoSenseAreRefused) {
