@@ -29,9 +29,8 @@ Tensor with_full_memory(model::Backbone& backbone, const Tensor& tokens_BL) {
 /// Weighted divergences from the teacher, and cross-entropy, of what the compressed model predicts.
 class EndToEnd final : public Objective {
  public:
-  EndToEnd(const TrainConfig& config, std::shared_ptr<model::Backbone> teacher, Model model,
-           MetricFields facts)
-      : config_(config), teacher_(std::move(teacher)), model_(std::move(model)), facts_(std::move(facts)) {}
+  EndToEnd(const TrainConfig& config, std::shared_ptr<model::Backbone> teacher, Model model)
+      : config_(config), teacher_(std::move(teacher)), model_(std::move(model)) {}
 
   Tensor weigh(Batch& batch) override {
     if (config_.objective.need.weight != 0) weigh_by_need(batch);
@@ -72,8 +71,6 @@ class EndToEnd final : public Objective {
     return out;
   }
 
-  MetricFields facts() const override { return facts_; }
-
  private:
   Tensor base_weights(const Batch& batch) const {
     return loss_weights(batch, model_->plan(), config_.objective.skip_first_window);
@@ -97,28 +94,24 @@ class EndToEnd final : public Objective {
   const TrainConfig& config_;
   std::shared_ptr<model::Backbone> teacher_;
   Model model_;
-  MetricFields facts_;
 };
 
 /// Layer by layer against what full attention does.
 class Matching final : public Objective {
  public:
-  Matching(const MatchConfig& config, int64_t step, Model model, const compress::FocusAdapter& adapter,
-           MetricFields facts)
-      : config_(config), step_(step), model_(std::move(model)), adapter_(adapter), facts_(std::move(facts)) {}
+  Matching(const MatchConfig& config, int64_t step, Model model, const compress::FocusAdapter& adapter)
+      : config_(config), step_(step), model_(std::move(model)), adapter_(adapter) {}
   Tensor weigh(Batch& batch) override { return match_weight(config_, model_->plan(), batch.weights, step_); }
   LossSum loss(const Batch& batch) override {
     const MatchSum match = match_sum(config_, *model_, adapter_, batch.tokens, batch.weights, step_);
     return {match.loss, {{"match_mass", match.mass}, {"match_output", match.output}}, {}};
   }
-  MetricFields facts() const override { return facts_; }
 
  private:
   MatchConfig config_;
   int64_t step_;
   Model model_;
   const compress::FocusAdapter& adapter_;
-  MetricFields facts_;
 };
 
 class AdapterTask final : public Task {
@@ -166,19 +159,21 @@ class AdapterTask final : public Task {
     const bool matching = stage.kind == StageKind::match;
     // Matching has no loss that would hold a changed backbone near the original: it trains the units alone.
     for (const auto& [name, tensor] : adapted_.trained) tensor.set_requires_grad(!matching);
-    Model model = nominal_;
-    MetricFields facts;
+    const Model model = config_.random.active() ? drawn(step) : nominal_;
+    std::unique_ptr<Objective> out;
+    if (matching) {
+      out = std::make_unique<Matching>(stage.match, step, model, *adapter_);
+    } else {
+      out = std::make_unique<EndToEnd>(config_, teacher_.model, model);
+    }
     if (config_.random.active()) {
-      model = drawn(step);
       const auto& memory = model->config();
       std::string layers;
       for (const int64_t layer : memory.focus.layers) layers += concat(layers.empty() ? "" : ",", layer);
-      facts = {
+      out->facts = {
           {"k", memory.focus.k}, {"window", memory.window.size}, {"layers", layers.empty() ? "all" : layers}};
     }
-    if (matching)
-      return std::make_unique<Matching>(stage.match, step, std::move(model), *adapter_, std::move(facts));
-    return std::make_unique<EndToEnd>(config_, teacher_.model, std::move(model), std::move(facts));
+    return out;
   }
 
   Validation validate(const Batch& sequence) override {

@@ -10,22 +10,19 @@ namespace {
 
 using at::Tensor;
 
-/// fp64 scalars by name that several batches add to, on one device.
+/// fp64 scalars by name, which batches and then ranks add to.
 class Figures {
  public:
-  explicit Figures(const at::Device& device) : device_(device) {}
   void add(const std::string& name, const Tensor& value) {
-    const Tensor own = value.detach().to(device_, at::kDouble);
     Tensor& sum = sums_[name];
-    sum = (sum.defined() ? sum : at::zeros_like(own)) + own;
+    sum = sum.defined() ? sum + value.to(at::kDouble) : value.to(at::kDouble);
   }
-  /// Their sums over the ranks, all of which have the same names.
   std::map<std::string, double> read(distributed::Ranks& ranks) const {
     std::map<std::string, double> out;
-    if (sums_.empty()) return out;
-    std::vector<Tensor> values;
-    for (const auto& [name, sum] : sums_) values.push_back(sum);
-    const Tensor all = at::stack(values);
+    std::vector<Tensor> sums;
+    for (const auto& [name, sum] : sums_) sums.push_back(sum);
+    if (sums.empty()) return out;
+    const Tensor all = at::stack(sums);
     ranks.all_reduce_sum({all});
     const Tensor here = all.cpu();
     const double* value = here.const_data_ptr<double>();
@@ -34,7 +31,6 @@ class Figures {
   }
 
  private:
-  at::Device device_;
   std::map<std::string, Tensor> sums_;
 };
 
@@ -43,12 +39,11 @@ class Figures {
 StepLoss backward(Objective& objective, std::vector<Batch>& batches, distributed::Ranks& ranks,
                   const std::vector<Parameter>& parameters) {
   StepLoss out;
-  const at::Device device = batches.front().tokens.device();
-  Tensor weight = at::zeros({}, at::TensorOptions(device).dtype(at::kDouble));
-  for (Batch& batch : batches) weight = weight + objective.weigh(batch);
-  out.weight = ranks.sum({weight.item<double>()})[0];
+  Figures divisor;
+  for (Batch& batch : batches) divisor.add("", objective.weigh(batch));
+  out.weight = divisor.read(ranks).at("");
   if (out.weight <= 0) return out;
-  Figures parts(device), means(device), weights(device);
+  Figures parts, means, weights;
   for (const Batch& batch : batches) {
     const LossSum sum = objective.loss(batch);
     (sum.sum / out.weight).backward();

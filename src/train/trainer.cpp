@@ -134,7 +134,7 @@ class Loop {
     const double lr = lr_at(config_.schedule, peak_lr(config_, stage), schedule_step(), total_steps_);
     MetricFields fields = {{"loss", loss}};
     fields.insert(fields.end(), losses.facts.begin(), losses.facts.end());
-    for (const auto& fact : objective->facts()) fields.push_back(fact);
+    for (const auto& fact : objective->facts) fields.push_back(fact);
     fields.insert(fields.end(), {{"lr", lr}, {"grad_norm", norm}});
     if (std::isfinite(loss) && std::isfinite(norm)) {
       optimizer_.step(lr);

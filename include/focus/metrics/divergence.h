@@ -1,4 +1,5 @@
-// How far one next-base distribution is from another: the five measures of the paper's Appendix B (Eq. 7 to 11).
+// How far one next-base distribution is from another: the five measures of the paper's Appendix B (Eq. 7 to
+// 11).
 #pragma once
 
 #include <cstdint>

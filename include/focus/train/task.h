@@ -55,8 +55,8 @@ class Objective {
   /// unequal batches is exact.
   virtual at::Tensor weigh(Batch& batch) = 0;
   virtual LossSum loss(const Batch& batch) = 0;
-  /// What was drawn for the step, for its line of metrics.
-  virtual MetricFields facts() const { return {}; }
+
+  MetricFields facts;  // what was drawn for the step, for its line of metrics
 };
 
 /// Figures of one held-out sequence.
