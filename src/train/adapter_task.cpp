@@ -7,7 +7,7 @@
 #include "focus/weights/checkpoint.h"
 #include "loss_positions.h"
 #include "sequential.h"
-#include "tasks.h"
+#include "task_kinds.h"
 
 namespace focus::train {
 namespace {
@@ -188,9 +188,9 @@ class AdapterTask final : public Task {
     const auto mean = [](const std::string& name, const Tensor& values, const Tensor& w) -> Mean {
       return {name, (values * w).sum(at::kDouble), w.sum(at::kDouble)};
     };
-    return {{mean("kl", kl, weights)},
-            {mean("ce", ce, weights), mean("ce_full", ce_full, weights), mean("copy_kl", kl, in_copy),
-             mean("copy_ce", ce, in_copy), mean("copy_ce_full", ce_full, in_copy)}};
+    return {{mean("kl", kl, weights), mean("ce", ce, weights), mean("ce_full", ce_full, weights),
+             mean("copy_kl", kl, in_copy), mean("copy_ce", ce, in_copy),
+             mean("copy_ce_full", ce_full, in_copy)}};
   }
 
   void write_result(const std::filesystem::path& folder) const override {

@@ -4,7 +4,7 @@
 #include "focus/model/initialise.h"
 #include "focus/weights/checkpoint.h"
 #include "loss_positions.h"
-#include "tasks.h"
+#include "task_kinds.h"
 
 namespace focus::train {
 namespace {
@@ -75,7 +75,7 @@ class PretrainTask final : public Task {
     };
     const Tensor natural = sequence.copy_offset.narrow(1, 1, losses.size(1)).lt(0);
     return {{mean("loss", valid.logical_and(natural)), mean("copy_loss", valid * copy_positions(sequence))},
-            {}};
+            2};
   }
 
   void write_result(const std::filesystem::path& folder) const override {

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "tasks.h"
+#include "task_kinds.h"
 
 namespace focus::train {
 

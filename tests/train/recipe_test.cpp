@@ -1,6 +1,11 @@
 // How an adapter is trained: stages, weights by need, random schedules, truncated back-propagation, planted copies.
+#include <ATen/record_function.h>
+
+#include <string_view>
+
 #include "adapter_training.h"
 #include "focus/core/error.h"
+#include "step_loss.h"
 
 namespace focus::train {
 namespace {
@@ -37,6 +42,46 @@ class RecipeTest : public AdapterTrainingTest {
   }
   static double relative(const Tensor& a, const Tensor& b) { return ((a - b).norm() / b.norm()).item<double>(); }
 };
+
+/// Counts how often the host reads a number out of a tensor, which on a device waits for all work before it.
+class ReadCounter {
+ public:
+  ReadCounter() : handle_(at::addThreadLocalCallback(at::RecordFunctionCallback(&see))) { reads = 0; }
+  ~ReadCounter() { at::removeCallback(handle_); }
+  static inline thread_local int64_t reads = 0;
+
+ private:
+  static std::unique_ptr<at::ObserverContext> see(const at::RecordFunction& called) {
+    reads += std::string_view(called.name()) == "aten::_local_scalar_dense" ? 1 : 0;
+    return nullptr;
+  }
+  at::CallbackHandle handle_;
+};
+
+TEST_F(RecipeTest, NothingIsReadBetweenTheBackwardPassesOfAStep) {
+  TrainConfig pretraining = config();
+  pretraining.task = TaskKind::pretrain;
+  TrainConfig inline_paper = config();
+  inline_paper.memory.focus.stream = compress::Stream::inline_tokens;
+  inline_paper.memory.focus.unit = compress::UnitKind::paper;
+  inline_paper.objective.focus_positions = true;
+  inline_paper.objective.ce = 1;
+  const auto ranks = distributed::one_rank();
+  for (const TrainConfig& c : {pretraining, inline_paper}) {
+    const auto task = make_task(c, at::kCPU);
+    const auto reads = [&](std::size_t micro_batches) {
+      std::vector<Batch> batches(micro_batches, batch(*task));
+      const auto objective = task->objective(0, c.stages[0]);
+      const ReadCounter counter;
+      backward(*objective, batches, *ranks, task->model().parameters);
+      return counter.reads;
+    };
+    EXPECT_EQ(reads(4), reads(1));
+  }
+  const ReadCounter counter;
+  EXPECT_EQ(at::full({}, 2.5).item<double>(), 2.5);
+  EXPECT_EQ(counter.reads, 1) << "what the counter sees";
+}
 
 TEST_F(RecipeTest, BackPropagationOverAllWindowsEqualsTheParallelGradient) {
   TrainConfig c = config();

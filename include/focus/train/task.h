@@ -4,6 +4,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -61,8 +62,8 @@ class Objective {
 
 /// Figures of one held-out sequence.
 struct Validation {
-  std::vector<Mean> primary;  // the sum of these is what "best" means: lower is better
-  std::vector<Mean> others;
+  std::vector<Mean> means;      // the same names for every sequence
+  std::size_t num_primary = 1;  // the sum of the first so many is what "best" means: lower is better
 };
 
 struct TrainedModel {
