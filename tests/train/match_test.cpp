@@ -87,7 +87,7 @@ TEST_P(EntriesPerKmerTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
   c.adapter = c.adapter->with(first_only);
   MatchConfig config;
   config.queries = 0;
-  const double measured = c.sum(config).output;
+  const double measured = c.sum(config).output.item<double>();
 
   // What block 2 adds to the residual stream, seen by an observing hook of the full model and computed from entries by hand.
   struct Observer final : model::AttentionHook {
@@ -162,17 +162,25 @@ TEST(MatchTest, WeightIsThatOfThePredictedBases) {
   const Case c(compress::UnitKind::fitted);
   MatchConfig all;
   all.queries = 0;
-  EXPECT_NEAR(match_weight(all, c.model->plan(), c.weights, 3), c.weights.narrow(1, 17, 39).sum(at::kDouble).item<double>(), 1e-6);
+  EXPECT_NEAR(match_weight(all, c.model->plan(), c.weights, 3).item<double>(),
+              c.weights.narrow(1, 17, 39).sum(at::kDouble).item<double>(), 1e-6);
   // Offsets partition the queries: the sums over all offsets make the sum over all queries.
   MatchConfig some = all;
   some.queries = 4;  // of windows of 16, 16 and 7: every 4th, 4th and single one
+  const Tensor tokens = c.tokens.narrow(1, 0, 49), weights = c.weights.narrow(1, 0, 49);
+  const auto weight_of = [&](const MatchConfig& config, int64_t draw) {
+    return match_weight(config, c.model->plan(), weights, draw).item<double>();
+  };
+  const auto mass_of = [&](const MatchConfig& config, int64_t draw) {
+    return match_sum(config, *c.backbone, *c.adapter, tokens, weights, draw).mass.item<double>();
+  };
   double weight = 0, mass = 0;
   for (int64_t draw = 0; draw < 4; ++draw) {
-    weight += match_weight(some, c.model->plan(), c.weights.narrow(1, 0, 49), draw);
-    mass += match_sum(some, *c.backbone, *c.adapter, c.tokens.narrow(1, 0, 49), c.weights.narrow(1, 0, 49), draw).mass;
+    weight += weight_of(some, draw);
+    mass += mass_of(some, draw);
   }
-  EXPECT_NEAR(weight, match_weight(all, c.model->plan(), c.weights.narrow(1, 0, 49), 0), 1e-6);
-  EXPECT_NEAR(mass, match_sum(all, *c.backbone, *c.adapter, c.tokens.narrow(1, 0, 49), c.weights.narrow(1, 0, 49), 0).mass, 1e-9);
+  EXPECT_NEAR(weight, weight_of(all, 0), 1e-6);
+  EXPECT_NEAR(mass, mass_of(all, 0), 1e-9);
 }
 
 TEST(MatchTest, MatchingLowersItsLossAndTheEndKl) {

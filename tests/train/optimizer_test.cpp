@@ -205,15 +205,23 @@ TEST(ClipGradNorm, DoesNotDependOnTheNumberOfThreads) {
   at::set_num_threads(threads);
 }
 
-TEST(AllFinite, FindsOneBadElement) {
-  const at::Tensor a = at::ones({3, 4}), b = at::ones({5}, at::kBFloat16);
-  EXPECT_TRUE(all_finite({}));
-  EXPECT_TRUE(all_finite({a, at::Tensor(), b}));
-  b[3] = std::numeric_limits<float>::infinity();
-  EXPECT_FALSE(all_finite({a, b}));
-  b[3] = 1;
-  a[2][1] = std::nanf("");
-  EXPECT_FALSE(all_finite({a, b}));
+TEST(AdamW, ABoundHoldsAfterEachUpdateAndInTheMasterCopy) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor bounded = at::full({3}, -0.5, dtype).requires_grad_(true),
+                     free = at::full({3}, -0.5, dtype).requires_grad_(true);
+    AdamW optimizer({{"bounded", bounded, false, -0.25}, {"free", free, false}}, {});
+    for (int step = 0; step < 40; ++step) {
+      bounded.mutable_grad() = at::full({3}, -1, dtype);
+      free.mutable_grad() = at::full({3}, -1, dtype);
+      optimizer.step(0.01);
+    }
+    EXPECT_TRUE(bounded.eq(-0.25).all().item<bool>()) << dtype;
+    EXPECT_TRUE(free.gt(-0.15).all().item<bool>()) << dtype;
+    for (const auto& [name, tensor] : optimizer.state_tensors()) {
+      if (name != "bounded.master") continue;
+      EXPECT_TRUE(tensor.eq(-0.25).all().item<bool>());
+    }
+  }
 }
 
 TEST(AdamWConfig, Ranges) {

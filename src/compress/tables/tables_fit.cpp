@@ -87,6 +87,14 @@ void TablesFit::add(const Tensor& tokens_BL) {
   backbone_.forward_embedded(backbone_.embed(tokens_BL), nullptr, &recorder);
 }
 
+std::vector<Tensor> TablesFit::sums() {
+  std::vector<Tensor> out = {gram_, feature_sum_, at::from_blob(&count_, {}, at::kDouble)};
+  for (auto& [block, layer] : layers_)
+    out.insert(out.end(), {layer.cross, layer.sum, layer.squares, layer.queries,
+                           at::from_blob(&layer.num_queries, {}, at::kDouble)});
+  return out;
+}
+
 std::map<int64_t, std::pair<double, double>> TablesFit::solve() {
   FOCUS_CHECK(count_ > 0, "tables are fitted to nothing");
   const at::NoGradGuard guard;

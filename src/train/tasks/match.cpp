@@ -130,8 +130,8 @@ class MatchHook final : public model::AttentionHook {
 
     const Tensor weights = weights_BL_.index_select(1, index_tensor(rows, weights_BL_.device()) + 1).to(device, mass.scalar_type());
     const Tensor mass_sum = (mass * weights).sum(), output_sum = (output * weights).sum();
-    mass_ += mass_sum.item<double>();
-    output_ += output_sum.item<double>();
+    mass_ = mass_ + mass_sum.detach().to(mass_.device(), at::kDouble);
+    output_ = output_ + output_sum.detach().to(output_.device(), at::kDouble);
     const Tensor loss = (config_.mass * mass_sum + config_.output * output_sum).to(weights_BL_.device());
     loss_ = loss_.defined() ? loss_ + loss : loss;
   }
@@ -144,7 +144,7 @@ class MatchHook final : public model::AttentionHook {
   std::shared_ptr<compress::KmersCache> kmers_ = std::make_shared<compress::KmersCache>();
   compress::ModelCall pass_;  // carries the Focus states from layer to layer
   Tensor loss_;
-  double mass_ = 0, output_ = 0;
+  Tensor mass_ = at::zeros({}, weights_BL_.options().dtype(at::kDouble)), output_ = mass_;
   int64_t layers_ = 0;
 };
 
@@ -179,11 +179,14 @@ void refuse_match(const compress::MemoryConfig& memory) {
   }
 }
 
-double match_weight(const MatchConfig& config, const compress::WindowPlan& plan, const Tensor& weights_BL, int64_t draw) {
-  double total = 0;
+Tensor match_weight(const MatchConfig& config, const compress::WindowPlan& plan, const Tensor& weights_BL,
+                    int64_t draw) {
+  Tensor total = at::zeros({}, weights_BL.options().dtype(at::kDouble));
   for (int64_t window = 1; plan.window(window).begin < weights_BL.size(1); ++window) {
     const auto rows = query_rows(config, plan.window(window), weights_BL.size(1), draw);
-    if (!rows.empty()) total += weights_BL.index_select(1, index_tensor(rows, weights_BL.device()) + 1).sum(at::kDouble).item<double>();
+    if (!rows.empty())
+      total =
+          total + weights_BL.index_select(1, index_tensor(rows, weights_BL.device()) + 1).sum(at::kDouble);
   }
   return total;
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <utility>
+#include <vector>
 
 #include "focus/compress/tables/base_tables.h"
 #include "focus/model/backbone.h"
@@ -20,6 +21,8 @@ class TablesFit {
   ~TablesFit();
   /// One batch of whole sequences [B, L].
   void add(const at::Tensor& tokens_BL);
+  /// All that add() adds up, fp64 on the CPU, this object's own memory: processes that share the batches out sum these, then solve.
+  std::vector<at::Tensor> sums();
   /// Writes the tables. Returns, by block, the shares of key score variance and of value variance that stay unexplained on the data added.
   std::map<int64_t, std::pair<double, double>> solve();
 
