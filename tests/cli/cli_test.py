@@ -73,6 +73,20 @@ class CliTest(ProgramTest):
             self.assertRegex(self.assert_ok(done), r"^focus \d+\.\d+\.\d+ \(\S+\)\n$")
             self.assertEqual(done.stderr, "")
 
+    def test_idle_threads_soon_sleep(self):
+        def spin_count(**settings):
+            env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+            done = self.run_program("focus-infer", "--version", env={**env, "OMP_DISPLAY_ENV": "verbose", **settings})
+            shown = re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+            if not shown:
+                self.skipTest("LibTorch's OpenMP run time is not GNU's")
+            return int(shown[1])
+
+        self.assertEqual(spin_count(), 1000)
+        # What the user sets counts.
+        self.assertEqual(spin_count(GOMP_SPINCOUNT="77"), 77)
+        self.assertEqual(spin_count(OMP_WAIT_POLICY="passive"), 0)
+
     def test_unknown_option_and_subcommand(self):
         for program in PROGRAMS:
             self.assert_clear(self.run_program(program, "--no-such-option"), USAGE)
