@@ -105,6 +105,10 @@ class CliTest(ProgramTest):
         self.assert_clear(self.score(self.genome(), "--dtype", "fp8"), USAGE, "fp8", "bf16")
         self.assert_clear(self.score(self.genome(), "--device", "gpu"), USAGE, "gpu", "cuda:N")
 
+    def test_unknown_instruction_set(self):
+        done = self.score(self.genome(), env={**os.environ, "FOCUS_CPU_ISA": "avx-2"})
+        self.assert_clear(done, USAGE, "FOCUS_CPU_ISA=avx-2", "avx2")
+
     # Configuration.
 
     def test_unknown_config_key(self):
