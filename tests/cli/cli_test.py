@@ -13,7 +13,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 
 from support import BIN, SOURCE, USAGE, DATA, MODEL, INTERRUPTED, PROGRAMS, bases, write, read, fasta, safetensors, ProgramTest, main
@@ -484,7 +483,6 @@ class CliTest(ProgramTest):
         process = self.start("focus-infer", "score", "--model-config", self.config, "--checkpoint", self.checkpoint, "--fasta", genome, "--chunk", "1", "-q", "-t", "1",
                              "-o", self.path("table.tsv"))
         self.wait_until(process, lambda: any(name.startswith("table.tsv.tmp-") for name in os.listdir(self.folder)))
-        time.sleep(1)
         self.assert_clear(self.interrupt(process, signal.SIGTERM), 143, "interrupted", "'long'")
         self.assertEqual(sorted(os.listdir(self.folder)), ["genome.fa", "genome.fa.fai"])
 
