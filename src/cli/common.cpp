@@ -2,11 +2,9 @@
 
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
 #include <iostream>
 #include <new>
 #include <thread>
@@ -100,21 +98,7 @@ std::string quoted_command(int argc, char** argv) {
   return out;
 }
 
-namespace {
-
-// The OpenMP run time makes idle threads spin before they sleep, which on a shared machine or in a container with a CPU quota costs more
-// than it gains: a training step here was ten times slower beside other jobs. It reads its setting when it is loaded, hence the second
-// start.
-void settle_idle_threads(char** argv) {
-  if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
-  ::setenv("GOMP_SPINCOUNT", "1000", 1);
-  ::execv("/proc/self/exe", argv);  // returns only where it is impossible; then the default stays
-}
-
-}  // namespace
-
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
-  settle_idle_threads(argv);
   std::signal(SIGPIPE, SIG_DFL);  // a closed pipe ends the program quietly
   app.set_version_flag("--version", version_line());
   const auto code = [](ExitCode c) { return static_cast<int>(c); };

@@ -87,7 +87,7 @@ Tensor causal_fir(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
   if (!x_BTC.is_cpu()) {
     const bool tracked = at::GradMode::is_enabled() && (x_BTC.requires_grad() || taps_KC.requires_grad());
-    return has_cuda_fir(x_BTC) && !tracked ? cuda_fir(x_BTC, taps_KC) : causal_fir_reference(x_BTC, taps_KC);
+    return has_cuda_fir(x_BTC, taps_KC) && !tracked ? cuda_fir(x_BTC, taps_KC) : causal_fir_reference(x_BTC, taps_KC);
   }
   return CausalFir::apply(x_BTC.contiguous(), taps_KC.contiguous());
 }

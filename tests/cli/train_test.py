@@ -134,9 +134,9 @@ class TrainTest(ProgramTest):
         processes = self.start_ranks(2, "focus-train", "-q", "-c", config, "-o", self.path("run"), "--set", "rank_timeout_seconds=3")
         self.wait_until(processes[0], lambda: os.path.exists(self.path("run", "checkpoints", "step-00000002")))
         processes[1].send_signal(signal.SIGSTOP)
-        stdout, stderr = processes[0].communicate(timeout=120)
+        done = self.finish(processes[:1])[0]
         processes[1].kill()
-        self.assert_clear(subprocess.CompletedProcess(processes[0].args, processes[0].returncode, stdout, stderr), RESOURCES, "rank 0 of 2")
+        self.assert_clear(done, RESOURCES, "rank 0 of 2")
 
     def test_ranks_that_do_not_fit(self):
         for done in self.ranks(2, "-q", "-c", self.adapter_config(accumulation=3), "-o", self.path("run")):

@@ -67,7 +67,8 @@ void modal_scan(const ModalScan<T>& args, int64_t begin, int64_t end);
 template <class T>
 void modal_scan_gradient(const ModalScanGradient<T>& args, int64_t begin, int64_t end);
 
-/// "avx512", "avx2" or "baseline": what the running machine was given. FOCUS_CPU_ISA in the environment picks a lower one.
+/// "avx512", "avx2" or "baseline": what the running machine was given. FOCUS_CPU_ISA in the environment picks a lower one;
+/// ConfigError when it names none of these, here and from the first kernel that runs.
 const char* cpu_isa();
 /// Whether the processor has bf16 products, without which LibTorch's bf16 matrix products are slow. False under FOCUS_CPU_ISA.
 bool cpu_multiplies_bf16();
