@@ -25,6 +25,7 @@ void override_plan(const MemoryOption& option, compress::MemoryConfig& config) {
 }  // namespace
 
 void add_memory_options(CLI::App& app, MemoryOption& option) {
+  app.option_defaults()->group("Memory");
   std::string names = "full, focus (needs --adapter), fitted (Focus without trained parts)";
   for (const auto& name : compress::rival_names()) names += name == kFull ? "" : ", " + name;
   app.add_option("--memory", option.memory,
