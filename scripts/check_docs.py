@@ -45,11 +45,12 @@ class Checker:
             stub = f"#!{sys.executable}\nimport json, sys\nopen({str(log)!r}, 'a').write(json.dumps(sys.argv) + '\\n')\n"
             for name in PROGRAMS + LAUNCHERS + OTHERS:
                 write_executable(stubs / name, stub)
-            for script in (ROOT / "scripts").rglob("*"):
-                if script.suffix in (".sh", ".py"):
-                    target = Path(folder) / script.relative_to(ROOT)
-                    target.parent.mkdir(exist_ok=True)
-                    write_executable(target, stub)
+            for name in TOP:
+                for path in [ROOT / name, *(ROOT / name).rglob("*")] if name not in ("build", "runs") else []:
+                    if path.is_dir():
+                        (Path(folder) / path.relative_to(ROOT)).mkdir()
+                    elif name == "scripts" and path.suffix in (".sh", ".py"):
+                        write_executable(Path(folder) / path.relative_to(ROOT), stub)
             done = subprocess.run(["/bin/bash", "-eu", "-c", block], cwd=folder, capture_output=True, text=True, check=False,
                                   env={"PATH": str(stubs), "PWD": folder})
             if done.returncode:
@@ -178,7 +179,7 @@ class Checker:
             self.check_link(page, number, target)
         for name in re.findall(r"`([^`\s]+)`", line):
             name = name.rstrip("/")
-            if re.match(rf"({'|'.join(TOP)})/[\w./-]+$", name) and not name.startswith(("build/", "runs/")) and not has(name):
+            if re.match(rf"({'|'.join(TOP)})/[\w./-]+$", name) and not re.match("build/|runs/|.*NAME", name) and not has(name):
                 self.fail(page, number, f"{name}: no such file")
 
     def check_link(self, page, number, target):
@@ -233,14 +234,14 @@ def main():
     parser.add_argument("--slow", action="store_true", help="run the blocks marked 'sh run slow' too")
     parser.add_argument("--write", action="store_true", help="write the generated lists again")
     parser.add_argument("--bin", type=Path, default=ROOT / "build/cpu-release/bin", help="folder of the programs")
-    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md, docs/*.md and the READMEs of data")
+    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md, docs/*.md and the READMEs of data and tests/golden")
     options = parser.parse_args()
     programs = options.bin.resolve()
     missing = [name for name in PROGRAMS if not shutil.which(name, path=programs)]
     if missing:
         sys.exit(f"error: {programs} lacks {', '.join(missing)}; build them with scripts/build.sh, or name their folder with --bin")
     pages = [page.resolve() for page in options.pages] or [
-        ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data/README.md", ROOT / "data/model/README.md"]
+        ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "data").rglob("*.md")), ROOT / "tests/golden/README.md"]
     checker = Checker(programs, options.slow)
     for page in pages:
         if options.write:
