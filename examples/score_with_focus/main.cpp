@@ -1,11 +1,11 @@
 // How likely a model finds each sequence of a FASTA file, read as a stream of which only summaries of closed windows are kept.
 //   score_with_focus MODEL.yml WEIGHTS.pt SEQUENCES.fa
-#include <focus/compress/compressed_model.h>
+#include <focus/compress/memory/memory_factory.h>
 #include <focus/core/error.h>
 #include <focus/data/fasta.h>
 #include <focus/data/tokenizer.h>
 #include <focus/infer/score.h>
-#include <focus/weights/checkpoint.h>
+#include <focus/weights/load_model.h>
 
 #include <iostream>
 
@@ -18,11 +18,9 @@ int main(int argc, char** argv) {
   try {
     const weights::LoadedModel loaded = weights::load_model(argv[1], argv[2], at::kFloat, "cpu");
     compress::MemoryConfig memory;
-    memory.window.size = 1024;                // bases that stay as they are until the window closes
-    memory.focus.k = 100;                     // then one entry stands for so many of them
-    memory.focus.fitted.corrections = false;  // the closed form alone: nothing is trained
-    const auto units = std::make_shared<compress::FocusAdapter>(*loaded.model, memory, /*seed=*/0);
-    const auto compressed = std::make_shared<compress::CompressedModel>(loaded.model, units);
+    memory.window.size = 1024;  // bases that stay as they are until the window closes
+    memory.focus.k = 100;       // then one entry stands for so many of them
+    const auto compressed = compress::make_memory("fitted", loaded.model, memory);
     const infer::Scorer scorer(*loaded.model, infer::compressed_stream(compressed, "fitted"), {});
 
     const auto fasta = data::open_fasta(argv[3]);

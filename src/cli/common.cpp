@@ -18,14 +18,17 @@
 namespace focus::cli {
 
 void add_machine_options(CLI::App& app, CommonOptions& options) {
+  app.option_defaults()->group("Machine");
   app.add_option("--device", options.device, "auto, cpu or cuda:N")->capture_default_str();
   app.add_option("--dtype", options.dtype, "fp32 or bf16")->capture_default_str();
   app.add_option("-t,--threads", options.threads, "CPU threads; 0 = all cores");
+  app.option_defaults()->group("Messages");
   app.add_flag("-v,--verbose", options.verbose, "more messages");
   app.add_flag("-q,--quiet", options.quiet, "warnings and errors only");
 }
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
+  app.option_defaults()->group("Input");
   app.add_option("-c,--config", options.config, "JSON configuration file (comments allowed)");
   app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")
       ->allow_extra_args(false)
@@ -100,7 +103,7 @@ std::string quoted_command(int argc, char** argv) {
 
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
   std::signal(SIGPIPE, SIG_DFL);  // a closed pipe ends the program quietly
-  app.set_version_flag("--version", version_line());
+  app.set_version_flag("--version", version_line())->group("Options");
   const auto code = [](ExitCode c) { return static_cast<int>(c); };
   if (argc < 2) {
     std::cerr << app.help();

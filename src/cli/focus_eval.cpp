@@ -23,10 +23,13 @@ CLI::App* add_fidelity(CLI::App& app, FidelityCommand& c) {
   CLI::App* sub = app.add_subcommand(
       "fidelity", "Compares compressed memory with full memory, position by position, on random segments of real sequence.");
   add_common_options(*sub, c.common);
+  sub->option_defaults()->group("Input");
   sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
   sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
+  sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the report's folder");
   sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");
+  sub->option_defaults()->group("Advanced");
   sub->add_flag("--help-config", c.help_config, "list every setting with its default and meaning, then exit");
   return sub;
 }

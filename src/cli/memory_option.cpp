@@ -26,6 +26,7 @@ void override_plan(const MemoryOption& option, compress::MemoryConfig& config) {
 }  // namespace
 
 void add_memory_options(CLI::App& app, MemoryOption& option) {
+  app.option_defaults()->group("Memory");
   std::string names = "focus (needs --adapter)";
   for (const auto& name : compress::memory_names()) names += ", " + name;
   app.add_option("--memory", option.memory,
