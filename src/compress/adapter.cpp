@@ -31,7 +31,7 @@ MemoryConfig config_of(const weights::TensorFile& file, const std::filesystem::p
   if (metadata_of(file, "format", path) != kFormat)
     fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
   MemoryConfig config;
-  config::read_text(metadata_of(file, "memory", path), path.string(), {}, [&](config::Fields& f) { config.visit(f); });
+  config::read_text(metadata_of(file, "memory", path), path.string(), {}, config);
   return config;
 }
 
@@ -102,12 +102,12 @@ void FocusAdapter::check_serves(const MemoryConfig& config) const {
   for (const int64_t block : config.focus.layers) {
     if (!units_.contains(block) && !tables_.contains(block)) fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);
   }
-  MemoryConfig own = config_, other = config;
-  other.window = own.window;
-  other.focus.k = own.focus.k;
-  other.focus.layers = own.focus.layers;
-  other.storage = own.storage;
-  if (config::to_json(other) != config::to_json(own))
+  MemoryConfig other = config;
+  other.window = config_.window;
+  other.focus.k = config_.focus.k;
+  other.focus.layers = config_.focus.layers;
+  other.storage = config_.storage;
+  if (config::to_json(other) != config::to_json(config_))
     fail<ConfigError>("an adapter serves other window plans, other k and fewer layers, not other Focus units or visibilities");
 }
 
@@ -129,9 +129,9 @@ void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& ada
     alive.push_back(tensor.detach().to(at::kCPU).contiguous());
     views.push_back(weights::as_view(name, alive.back()));
   }
-  MemoryConfig config = adapter.config();
-  std::map<std::string, std::string> about = {{"format", kFormat}, {"memory", config::to_json(config)}, {"backbone", backbone_digest}};
-  if (model::AdaptConfig adapt = adapted.config; adapt.active()) about.emplace(kAdapt, config::to_json(adapt));
+  std::map<std::string, std::string> about = {
+      {"format", kFormat}, {"memory", config::to_json(adapter.config())}, {"backbone", backbone_digest}};
+  if (adapted.config.active()) about.emplace(kAdapt, config::to_json(adapted.config));
   weights::write_safetensors(path, views, about);
 }
 
@@ -168,7 +168,7 @@ LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_
   }
   model::AdaptConfig adapt;
   if (file->metadata().contains(kAdapt))
-    config::read_text(metadata_of(*file, kAdapt, path), path.string(), {}, [&](config::Fields& f) { adapt.visit(f); });
+    config::read_text(metadata_of(*file, kAdapt, path), path.string(), {}, adapt);
   LoadedAdapter out{nullptr, model::adapt(backbone, adapt, 0)};
   out.adapter = std::make_shared<FocusAdapter>(*out.adapted.backbone, config, 0);
   at::NoGradGuard guard;

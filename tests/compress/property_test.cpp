@@ -111,7 +111,9 @@ double moved_by_rounding(Draw& d, const CompressedModel& exact, const Tensor& to
 double rounding_without_choice(const Draw& d, const Tensor& tokens) {
   MemoryConfig config = d.config;
   config.focus.entries_per_kmer = 1;
-  for (LayerSchedule& part : config.focus.schedule) part.entries_per_kmer = std::min<int64_t>(part.entries_per_kmer, 1);
+  for (LayerSchedule& part : config.focus.schedule) {
+    if (part.entries_per_kmer) part.entries_per_kmer = 1;
+  }
   const Draw plain = draw(d.seed, config);
   const Tensor exact = parallel_logits(CompressedModel(plain.exact_backbone, plain.exact_adapter), tokens);
   return max_difference(parallel_logits(CompressedModel(plain.backbone, plain.adapter), tokens), exact) / exact.abs().max().item<double>();
