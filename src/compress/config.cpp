@@ -43,86 +43,65 @@ constexpr const char* kEntriesDoc =
 }  // namespace
 
 void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entries) {
+  const auto focus = f.when(memory == LayerMemory::focus, "memory", "is 'focus'");
+  const auto entries = focus && makes_entries;
   f.integer("from", from, {0, 1 << 16}, "first block of the range");
   f.integer("to", to, {0, 1 << 16}, "last block of the range");
   f.choice("memory", memory, {{"focus", LayerMemory::focus}, {"full", LayerMemory::full}},
            "Focus entries, or every key and value for ever");
-  f.only_when(f.when(memory == LayerMemory::focus, "memory", "is 'focus'"), [&] {
-    f.integer_or("k", k, 0, {0, kMost}, "bases per Focus token in these blocks; 0 = inherit");
-    f.only_when(makes_entries, [&] {
-      f.choice_or("local", local, "inherit", kLocal, kLocalDoc);
-      f.choice_or("history", history, "inherit", kHistory, kHistoryDoc);
-    });
-    f.choice_or("eviction", eviction, "inherit", kEviction, kEvictionDoc);
-    f.integer_or("tail", tail, -1, {-1, kMost}, concat(kTailDoc, "; -1 = inherit"));
-    f.only_when(makes_entries, [&] {
-      f.integer_or("sinks", sinks, -1, {-1, kMost}, concat(kSinksDoc, "; -1 = inherit"));
-      f.integer_or("entries_per_kmer", entries_per_kmer, 0, {0, 1 << 16},
-                   concat(kEntriesDoc, "; 0 = inherit"));
-    });
-  });
+  f.only(focus).integer_or("k", k, 0, {0, kMost}, "bases per Focus token in these blocks; 0 = inherit");
+  f.only(entries).choice_or("local", local, "inherit", kLocal, kLocalDoc);
+  f.only(entries).choice_or("history", history, "inherit", kHistory, kHistoryDoc);
+  f.only(focus).choice_or("eviction", eviction, "inherit", kEviction, kEvictionDoc);
+  f.only(focus).integer_or("tail", tail, -1, {-1, kMost}, concat(kTailDoc, "; -1 = inherit"));
+  f.only(entries).integer_or("sinks", sinks, -1, {-1, kMost}, concat(kSinksDoc, "; -1 = inherit"));
+  f.only(entries).integer_or("entries_per_kmer", entries_per_kmer, 0, {0, 1 << 16},
+                             concat(kEntriesDoc, "; 0 = inherit"));
 }
 
 void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const config::Condition& others) {
+  const bool is_fitted = unit == UnitKind::fitted, is_paper = unit == UnitKind::paper;
+  const auto makes_entries = others && f.when(is_fitted || is_paper, "unit", "is 'fitted' or 'paper'");
+  const auto has_maps = others && f.when(is_paper || (is_fitted && fitted.corrections), "unit",
+                                         "is 'paper', or 'fitted' with fitted.corrections");
+  const auto if_fitted = others && f.when(is_fitted, "unit", "is 'fitted'");
+  const auto if_paper = others && f.when(is_paper, "unit", "is 'paper'");
+  const auto if_tables = others && f.when(unit == UnitKind::tables, "unit", "is 'tables'");
+  const auto sees_window = f.when(local == Local::window, "local", "is 'window'");
+  const auto whole_windows = f.when(eviction == Eviction::window, "eviction", "is 'window'");
   if (given == nullptr) {
     f.integer("k", k, {1, kMost}, "bases per Focus token");
   } else {
     f.integer_or("k", *given, 0, {0, kMost}, "bases per Focus token; 0 = as the adapter was trained, else 100");
   }
-  const bool is_fitted = unit == UnitKind::fitted, is_paper = unit == UnitKind::paper;
-  const auto makes_entries = f.when(is_fitted || is_paper, "unit", "is 'fitted' or 'paper'");
-  const auto has_maps = f.when(is_paper || (is_fitted && fitted.corrections), "unit",
-                               "is 'paper', or 'fitted' with fitted.corrections");
-  const auto if_fitted = f.when(is_fitted, "unit", "is 'fitted'");
-  const auto if_paper = f.when(is_paper, "unit", "is 'paper'");
-  const auto sees_window = f.when(local == Local::window, "local", "is 'window'");
-  f.only_when(others, [&] {
-    f.only_when(makes_entries, [&] {
-      f.choice("stream", stream, {{"side", Stream::side}, {"inline", Stream::inline_tokens}},
-               "Focus tokens beside the bases, or inserted among them");
-    });
-    f.only_when(has_maps, [&] {
-      f.choice("anchor", anchor, {{"end", Anchor::end}, {"start", Anchor::start}, {"center", Anchor::center}},
-               "rotary position of an entry within its k-mer");
-    });
-    f.only_when(makes_entries, [&] {
-      f.choice("local", local, kLocal, kLocalDoc);
-      f.choice("history", history, kHistory, kHistoryDoc);
-    });
-    f.only_when(sees_window, [&] {
-      f.choice("eviction", eviction, kEviction, kEvictionDoc);
-      f.only_when(f.when(eviction == Eviction::window, "eviction", "is 'window'"), [&] {
-        f.integer("tail", tail, {0, kMost}, kTailDoc);
-      });
-      f.only_when(makes_entries, [&] { f.integer("sinks", sinks, {0, kMost}, kSinksDoc); });
-    });
-    f.only_when(if_fitted, [&] {
-      f.integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
-    });
-    f.choice(
-        "unit", unit,
-        {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}, {"tables", UnitKind::tables}},
-        "how entries are made: fitted in closed form, by the paper's attention, or, a letter per base, "
-        "from tables learned for the model");
-    f.only_when(has_maps, [&] {
-      f.integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
-      f.choice("share", share, {{"layer", Share::layer}, {"all", Share::all}},
-               "trained parts of each compressed layer's own, or the same in all");
-    });
-    f.only_when(if_paper, [&] {
-      f.boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
-    });
-    f.integers("layers", layers, {0, 1 << 16},
-               "blocks whose attention is compressed; empty = all attention blocks");
-    f.list(
-        "schedule", schedule, [&](LayerSchedule& part, config::Fields& g) { part.visit(g, makes_entries); },
-        "overrides for ranges of blocks; where ranges overlap the later one wins");
-    f.only_when(if_fitted, [&] { f.group("fitted", fitted, "the fitted unit"); });
-    f.only_when(if_paper, [&] { f.group("paper", paper, "the paper's unit"); });
-    f.only_when(f.when(unit == UnitKind::tables, "unit", "is 'tables'"), [&] {
-      f.group("tables", tables, "the unit that keeps letters and predicts keys and values");
-    });
-  });
+  f.only(makes_entries)
+      .choice("stream", stream, {{"side", Stream::side}, {"inline", Stream::inline_tokens}},
+              "Focus tokens beside the bases, or inserted among them");
+  f.only(has_maps).choice("anchor", anchor,
+                          {{"end", Anchor::end}, {"start", Anchor::start}, {"center", Anchor::center}},
+                          "rotary position of an entry within its k-mer");
+  f.only(makes_entries).choice("local", local, kLocal, kLocalDoc);
+  f.only(makes_entries).choice("history", history, kHistory, kHistoryDoc);
+  f.only(others && sees_window).choice("eviction", eviction, kEviction, kEvictionDoc);
+  f.only(others && sees_window && whole_windows).integer("tail", tail, {0, kMost}, kTailDoc);
+  f.only(makes_entries && sees_window).integer("sinks", sinks, {0, kMost}, kSinksDoc);
+  f.only(if_fitted).integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
+  f.only(others).choice(
+      "unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}, {"tables", UnitKind::tables}},
+      "how entries are made: fitted in closed form, by the paper's attention, or, a letter per base, "
+      "from tables learned for the model");
+  f.only(has_maps).integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
+  f.only(has_maps).choice("share", share, {{"layer", Share::layer}, {"all", Share::all}},
+                          "trained parts of each compressed layer's own, or the same in all");
+  f.only(if_paper).boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
+  f.only(others).integers("layers", layers, {0, 1 << 16},
+                          "blocks whose attention is compressed; empty = all attention blocks");
+  f.only(others).list(
+      "schedule", schedule, [&](LayerSchedule& part, config::Fields& g) { part.visit(g, makes_entries); },
+      "overrides for ranges of blocks; where ranges overlap the later one wins");
+  f.only(if_fitted).group("fitted", fitted, "the fitted unit");
+  f.only(if_paper).group("paper", paper, "the paper's unit");
+  f.only(if_tables).group("tables", tables, "the unit that keeps letters and predicts keys and values");
 }
 
 std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
@@ -145,13 +124,12 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
   return out;
 }
 
-void MemoryConfig::visit(config::Fields& f) {
-  f.group("window", window, "the window plan");
-  f.group("focus", focus, "Focus tokens");
-  f.only_when(f.when(focus.unit != UnitKind::tables, "focus.unit", "is 'fitted' or 'paper'"), [&] {
-    f.only_when(f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'"),
-                [&] { f.group("storage", storage, "how retained entries are held"); });
-  });
+void MemoryConfig::visit(config::Fields& f, const config::Condition& used) {
+  const auto makes_entries = f.when(focus.unit != UnitKind::tables, "focus.unit", "is 'fitted' or 'paper'");
+  const auto keeps_entries = f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'");
+  f.only(used).group("window", window, "the window plan");
+  f.only(used).group("focus", focus, "Focus tokens");
+  f.only(used && makes_entries && keeps_entries).group("storage", storage, "how retained entries are held");
 }
 
 MemoryConfig PlanOverride::on(MemoryConfig memory) const {

@@ -17,14 +17,12 @@ void WindowConfig::visit(config::Fields& f, std::optional<int64_t>* given, const
     f.integer_or("size", *given, 0, {0, kMost},
                  "W: bases per window; 0 = as the adapter was trained, else 1024");
   }
-  f.only_when(others, [&] {
-    f.choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}},
-             "what size counts; with Focus tokens neighbouring windows share one");
-    f.choice(
-        "remainder", remainder,
-        {{"own", Remainder::own}, {"merge", Remainder::merge}, {"drop", Remainder::drop}},
-        "bases left over at a window's end: a k-mer of their own, joined to the last k-mer, or no summary");
-  });
+  f.only(others).choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}},
+                        "what size counts; with Focus tokens neighbouring windows share one");
+  f.only(others).choice(
+      "remainder", remainder,
+      {{"own", Remainder::own}, {"merge", Remainder::merge}, {"drop", Remainder::drop}},
+      "bases left over at a window's end: a short k-mer of their own, joined to the last k-mer, or no summary");
 }
 
 WindowPlan::WindowPlan(const WindowConfig& window, int64_t k) : k_(k), remainder_(window.remainder) {

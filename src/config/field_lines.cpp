@@ -48,50 +48,46 @@ class Describer final : public Fields {
   void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) override {
     add(name, "texts", concat("[", quoted_list(value), "]"), "", doc);
   }
-  void only_when(const Condition& condition, const Body& body) override {
-    if (condition.clause.empty()) return body();
-    const std::string unmet_around = unmet_;
-    if (!condition.met && unmet_.empty()) unmet_ = condition.clause;
-    only_if_.push_back(condition.clause);
-    body();
-    only_if_.pop_back();
-    unmet_ = unmet_around;
-  }
 
  protected:
+  void restrict_next(const Condition& condition) override { next_ = condition; }
   void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names,
               std::string_view doc) override {
     FOCUS_CHECK(index >= 0, "the value of '", path(name), "' is none of its choices");
     add(name, "choice", concat('"', names[static_cast<std::size_t>(index)], '"'), joined(names, "|"), doc);
   }
   void nest(std::string_view name, const Visit& visit, std::string_view doc) override {
-    add(name, "group", "", "", doc, true);
-    Describer inner(lines_, by_element_, concat(path(name), "."), concat(pattern_, name, "."), unmet_);
+    const std::string unmet = add(name, "group", "", "", doc, true);
+    Describer inner(lines_, by_element_, concat(path(name), "."), concat(pattern_, name, "."), unmet);
     visit(inner);
   }
   void each(std::string_view name, int64_t size, const std::function<void(int64_t)>& resize,
             const std::function<void(int64_t, Fields&)>& visit, std::string_view doc) override {
-    add(name, "list", concat(size, size == 1 ? " element" : " elements"), "", doc, true);
+    const std::string unmet =
+        add(name, "list", concat(size, size == 1 ? " element" : " elements"), "", doc, true);
     if (!by_element_) resize(1);
     for (int64_t i = 0; i < (by_element_ ? size : 1); ++i) {
       const std::string pattern = concat(pattern_, name, ".N.");
       Describer inner(lines_, by_element_, by_element_ ? concat(path(name), ".", i, ".") : pattern, pattern,
-                      unmet_);
+                      unmet);
       visit(i, inner);
     }
   }
 
  private:
-  void add(std::string_view name, std::string type, std::string initial, std::string allowed,
-           std::string_view doc, bool is_group = false) {
+  /// The first clause that does not hold for the field.
+  std::string add(std::string_view name, std::string type, std::string initial, std::string allowed,
+                  std::string_view doc, bool is_group = false) {
+    const Condition own = std::exchange(next_, {});
     lines_.push_back({path(name), std::move(type), std::move(initial), std::move(allowed), std::string(doc),
-                      only_if_, unmet_, concat(pattern_, name), is_group});
+                      own.clauses, unmet_.empty() ? own.unmet : unmet_, concat(pattern_, name), is_group});
+    return lines_.back().unmet;
   }
 
   std::vector<FieldLine>& lines_;
   bool by_element_;
-  std::string pattern_, unmet_;
-  std::vector<std::string> only_if_;
+  std::string pattern_, unmet_;  // unmet_: of the groups around
+  Condition next_;
 };
 
 }  // namespace

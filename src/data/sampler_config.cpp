@@ -5,11 +5,10 @@ namespace focus::data {
 
 void SourceConfig::visit(config::Fields& f) {
   f.text("fasta", fasta, "FASTA file, plain or BGZF, indexed on first use; plain gzip is held in memory");
-  f.only_when(f.when(jsonl.empty(), "jsonl", "is empty"), [&] {
-    f.texts(
-        "regions", regions,
-        "regions (name, name:start-end, 1-based inclusive) or .bed files to draw from; empty: every record");
-  });
+  f.only(f.when(jsonl.empty(), "jsonl", "is empty"))
+      .texts(
+          "regions", regions,
+          "regions (name, name:start-end, 1-based inclusive) or .bed files to draw from; empty: every record");
   f.text("jsonl", jsonl, "JSONL file with \"text\" lines, plain or gzip, instead of fasta; held in memory");
   f.text("hdf5", hdf5, "token store that focus-train pack wrote, instead of fasta");
   f.number("weight", weight, {0.0, 1e9}, "share of the samples, relative to the other sources");

@@ -47,10 +47,9 @@ void FidelityConfig::visit(config::Fields& f) {
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
   f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone, a file or a Hugging Face folder");
   f.text("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
-  f.only_when(shows_paper, [&] {
-    f.text("paper_adapter", paper_adapter,
-           "a second adapter, trained with the paper's unit, shown as 'paper'; empty = none");
-  });
+  f.only(shows_paper)
+      .text("paper_adapter", paper_adapter,
+            "a second adapter, trained with the paper's unit, shown as 'paper'; empty = none");
   const auto window = [&](config::Fields& g) { memory.window.visit(g, &plan.window, no_adapter); };
   const auto focus = [&](config::Fields& g) { memory.focus.visit(g, &plan.k, no_adapter); };
   f.group("window", config::Visit(window), "the window plan");
@@ -64,10 +63,9 @@ void FidelityConfig::visit(config::Fields& f) {
   f.texts("methods", methods,
           "of " + joined(known_methods()) +
               "; focus needs adapter, paper needs paper_adapter; empty = all that apply but oracle; full is always measured");
-  f.only_when(f.when(holds(methods, "oracle"), "methods", "names 'oracle'"), [&] {
-    f.group("oracle", oracle,
-            "entries optimised for the very segment that is measured, a bound and no method");
-  });
+  f.only(f.when(holds(methods, "oracle"), "methods", "names 'oracle'"))
+      .group("oracle", oracle,
+             "entries optimised for the very segment that is measured, a bound and no method");
   f.integer("chunk", chunk, {0, int64_t{1} << 40}, "bases per forward call: speed and working memory, not results; 0 = one window");
   f.integer("bootstrap_draws", bootstrap_draws, {1, 1 << 24}, "draws of the bootstrap intervals");
   f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of the segments and of the bootstrap");

@@ -62,11 +62,10 @@ void check_targets(const Backbone& backbone, const AdaptConfig& config, int64_t 
 
 void LoraConfig::visit(config::Fields& f) {
   f.texts("targets", targets, "linear layers that get a low-rank change, by their names within a block; empty = none");
-  f.only_when(f.when(!targets.empty(), "targets", "is not empty"), [&] {
-    f.integer("rank", rank, {1, 1 << 16}, "rank of the change");
-    f.number("alpha", alpha, {1e-6, 1e6}, "the change is scaled by alpha / rank");
-    f.integers("blocks", blocks, {0, 1 << 16}, "only in these blocks; empty = wherever a target is");
-  });
+  const auto any = f.when(!targets.empty(), "targets", "is not empty");
+  f.only(any).integer("rank", rank, {1, 1 << 16}, "rank of the change");
+  f.only(any).number("alpha", alpha, {1e-6, 1e6}, "the change is scaled by alpha / rank");
+  f.only(any).integers("blocks", blocks, {0, 1 << 16}, "only in these blocks; empty = wherever a target is");
 }
 
 void AdaptConfig::visit(config::Fields& f) {

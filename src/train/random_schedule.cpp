@@ -34,13 +34,12 @@ void WindowUntil::visit(config::Fields& f) {
 }
 
 void RandomConfig::visit(config::Fields& f, const config::Condition& uses_k) {
-  f.only_when(uses_k, [&] {
-    f.integers("k", k, {1, int64_t{1} << 32}, "each step takes one of these k; empty = focus.k");
-    f.integers("k_range", k_range, {1, int64_t{1} << 32},
-               "in place of k: smallest and largest, any between is as likely");
-    f.integer("k_jitter", k_jitter, {0, int64_t{1} << 32},
-              "each step's k moves by up to so many bases either way");
-  });
+  constexpr int64_t kMost = int64_t{1} << 32;
+  f.only(uses_k).integers("k", k, {1, kMost}, "each step takes one of these k; empty = focus.k");
+  f.only(uses_k).integers("k_range", k_range, {1, kMost},
+                          "in place of k: smallest and largest, any between is as likely");
+  f.only(uses_k).integer("k_jitter", k_jitter, {0, kMost},
+                         "each step's k moves by up to so many bases either way");
   f.number("layers", layers, {0, 1}, "probability that a layer is compressed in a step (one always is); the others keep everything");
   f.list("window", window, "other windows for the first steps, in order; after the last the nominal one");
 }

@@ -7,21 +7,17 @@
 namespace focus::train {
 
 void StageConfig::visit(config::Fields& f, const config::Condition& adapter) {
-  f.only_when(adapter, [&] {
-    f.choice(
-        "kind", kind, {{"end_to_end", StageKind::end_to_end}, {"match", StageKind::match}},
-        "minimise the objective, or match each layer's attention, without a backward pass through the backbone");
-  });
+  f.only(adapter).choice(
+      "kind", kind, {{"end_to_end", StageKind::end_to_end}, {"match", StageKind::match}},
+      "minimise the objective, or match each layer's attention, without a backward pass through the backbone");
   f.integer("length", length, {2, int64_t{1} << 32}, "bases per sequence");
   f.integer("steps", steps, {1, int64_t{1} << 40}, "optimizer steps of this stage");
   f.integer("batch", batch, {1, 1 << 20}, "sequences per micro-batch");
   f.number("lr", lr, {0, 1}, "peak learning rate of this stage; the schedule runs over all stages. 0 = optimizer.lr");
   f.number("natural_weight", natural_weight, {0, 1}, "loss weight outside planted copies");
   f.group("copies", copies, "planted copies");
-  f.only_when(adapter, [&] {
-    f.only_when(f.when(kind == StageKind::match, "kind", "is 'match'"),
-                [&] { f.group("match", match, "what is compared"); });
-  });
+  f.only(adapter && f.when(kind == StageKind::match, "kind", "is 'match'"))
+      .group("match", match, "what is compared");
 }
 
 void ValidationConfig::visit(config::Fields& f) {
@@ -29,9 +25,8 @@ void ValidationConfig::visit(config::Fields& f) {
   f.integer("sequences", sequences, {1, 1 << 20}, "held-out sequences, the same every time");
   f.integer("length", length, {2, int64_t{1} << 32}, "bases per held-out sequence");
   f.group("data", data, "held-out data");
-  f.only_when(f.when(every > 0, "every", "> 0"), [&] {
-    f.boolean("allow_overlap", allow_overlap, "accept held-out sequences that the training data contain");
-  });
+  f.only(f.when(every > 0, "every", "> 0"))
+      .boolean("allow_overlap", allow_overlap, "accept held-out sequences that the training data contain");
 }
 
 void TrainConfig::visit(config::Fields& f) {
@@ -46,47 +41,36 @@ void TrainConfig::visit(config::Fields& f) {
   const auto steps = f.when(!fits_only, "stages", "is not empty");
   const auto end_to_end = f.when(!fits_only && !all_match, "stages", "has one of kind 'end_to_end'");
   const auto uses_k = f.when(!tables, "focus.unit", "is 'fitted' or 'paper'");
+  const auto in_turn = f.when(execution == Execution::sequential, "execution", "is 'sequential'");
+  const auto skips = f.when(non_finite == NonFinite::skip, "non_finite", "is 'skip'");
   f.choice("task", task, {{"adapter", TaskKind::adapter}, {"pretrain", TaskKind::pretrain}},
            "train a FOCUS adapter on a frozen backbone, or a backbone from scratch");
   f.text("model_config", model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
   f.text("model_checkpoint", model_checkpoint,
          "checkpoint of the backbone, a file or a Hugging Face folder; pretrain: where to start from, empty = from scratch");
-  f.only_when(pretrain, [&] { f.group("init", init, "initial weights"); });
-  f.only_when(adapter, [&] {
-    memory.visit(f);
-    f.only_when(end_to_end, [&] {
-      f.group("adapt", adapt, "what of the backbone is trained too; the teacher stays the original");
-    });
-  });
+  f.only(pretrain).group("init", init, "initial weights");
+  memory.visit(f, adapter);
+  f.only(adapter && end_to_end)
+      .group("adapt", adapt, "what of the backbone is trained too; the teacher stays the original");
   f.group("data", data, "training data");
   f.list(
       "stages", stages, [&](StageConfig& stage, config::Fields& g) { stage.visit(g, adapter); },
       "parts of the run, in order");
-  f.only_when(steps, [&] {
-    f.integer("accumulation", accumulation, {1, 1 << 20}, "micro-batches per optimizer step");
-  });
-  f.only_when(adapter, [&] {
-    f.only_when(end_to_end, [&] { f.group("objective", objective, "what is minimised"); });
-    f.only_when(steps, [&] {
-      f.group(
-          "random", [&](config::Fields& g) { random.visit(g, uses_k); },
-          "k, layers and windows drawn anew for each step; validation keeps the nominal ones");
-    });
-    f.only_when(end_to_end, [&] {
-      f.choice("execution", execution,
-               {{"parallel", Execution::parallel}, {"sequential", Execution::sequential}},
-               "one pass with masks, or window after window, really dropping");
-      f.only_when(f.when(execution == Execution::sequential, "execution", "is 'sequential'"), [&] {
-        f.integer("bptt_windows", bptt_windows, {0, 1 << 20}, "windows the gradient goes back; 0 = all");
-      });
-    });
-  });
-  f.only_when(steps, [&] {
-    f.group("optimizer", optimizer, "AdamW");
-    f.group("schedule", schedule, "learning rate over the whole run");
-  });
-  f.only_when(pretrain, [&] { f.texts("freeze", freeze, "parameters whose names end so are not trained"); });
+  f.only(steps).integer("accumulation", accumulation, {1, 1 << 20}, "micro-batches per optimizer step");
+  f.only(adapter && end_to_end).group("objective", objective, "what is minimised");
+  f.only(adapter && steps)
+      .group("random", config::Visit([&](config::Fields& g) { random.visit(g, uses_k); }),
+             "k, layers and windows drawn anew for each step; validation keeps the nominal ones");
+  f.only(adapter && end_to_end)
+      .choice("execution", execution,
+              {{"parallel", Execution::parallel}, {"sequential", Execution::sequential}},
+              "one pass with masks, or window after window, really dropping");
+  f.only(adapter && end_to_end && in_turn)
+      .integer("bptt_windows", bptt_windows, {0, 1 << 20}, "windows the gradient goes back; 0 = all");
+  f.only(steps).group("optimizer", optimizer, "AdamW");
+  f.only(steps).group("schedule", schedule, "learning rate over the whole run");
+  f.only(pretrain).texts("freeze", freeze, "parameters whose names end so are not trained");
   f.group("validation", validation, "held-out figures during training");
   f.integer("checkpoint_every", checkpoint_every, {1, int64_t{1} << 40}, "steps between checkpoints");
   f.integer("keep_last", keep_last, {1, 1 << 20}, "checkpoints kept besides the best");
@@ -94,26 +78,22 @@ void TrainConfig::visit(config::Fields& f) {
   f.text("dtype", dtype, "fp32 or bf16: the backbone's weights and arithmetic");
   f.choice("fp8", fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
            "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
-  f.only_when(end_to_end, [&] {
-    f.boolean("recompute", recompute,
-              "keep only each block's input and run blocks, and in them attention window by window, again for "
-              "the gradient: less memory, more time");
-  });
+  f.only(end_to_end)
+      .boolean(
+          "recompute", recompute,
+          "keep only each block's input and run blocks, and in them attention window by window, again for the gradient: "
+          "less memory, more time");
   f.choice("matmul", matmul, {{"exact", MatmulPrecision::exact}, {"bf16", MatmulPrecision::bf16}},
            "fp32 matrix products: exact, or with inputs rounded to bf16 where the hardware is faster that way");
   f.text("device", device, "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
   f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores, shared out among the ranks of a machine");
   f.choice("result", result, {{"auto", ResultKind::automatic}, {"last", ResultKind::last}, {"best", ResultKind::best}},
            "parameters of the run's result: of the last step, or of the best validation; auto = best where there is validation");
-  f.only_when(steps, [&] {
-    f.choice(
-        "non_finite", non_finite, {{"stop", NonFinite::stop}, {"skip", NonFinite::skip}},
-        "a loss or gradient that is not finite: end the run, or leave the parameters as they are and go on");
-  });
-  f.only_when(f.when(non_finite == NonFinite::skip, "non_finite", "is 'skip'"), [&] {
-    f.integer("max_skips", max_skips, {1, int64_t{1} << 40},
-              "the run ends when it has to skip more steps than this");
-  });
+  f.only(steps).choice(
+      "non_finite", non_finite, {{"stop", NonFinite::stop}, {"skip", NonFinite::skip}},
+      "a loss or gradient that is not finite: end the run, or leave the parameters as they are and go on");
+  f.only(skips).integer("max_skips", max_skips, {1, int64_t{1} << 40},
+                        "the run ends when it has to skip more steps than this");
   f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24}, "several ranks: how long one waits for the others");
 }
 

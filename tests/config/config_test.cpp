@@ -265,9 +265,7 @@ struct Extra {
   std::optional<int64_t> most;
   void visit(Fields& f) {
     f.integer("size", size, {0, 9}, "how many");
-    f.only_when(f.when(size > 0, "size", "> 0"), [&] {
-      f.integer_or("most", most, -1, {-1, 9}, "at most; -1 = any");
-    });
+    f.only(f.when(size > 0, "size", "> 0")).integer_or("most", most, -1, {-1, 9}, "at most; -1 = any");
   }
 };
 
@@ -278,14 +276,11 @@ struct Conditional {
   std::optional<Kind> other;
   void visit(Fields& f) {
     const auto rich = f.when(kind == Kind::rich, "kind", "is 'rich'");
-    f.only_when(rich, [&] { f.group("extra", extra, "more of it"); });
+    f.only(rich).group("extra", extra, "more of it");
     f.choice("kind", kind, {{"plain", Kind::plain}, {"rich", Kind::rich}}, "what it is");
     f.list("more", more, "of each");
-    f.only_when(rich, [&] {
-      f.only_when(f.when(!more.empty(), "more", "is not empty"), [&] {
-        f.choice_or("other", other, "none", {{"plain", Kind::plain}, {"rich", Kind::rich}}, "second");
-      });
-    });
+    f.only(rich && f.when(!more.empty(), "more", "is not empty"))
+        .choice_or("other", other, "none", {{"plain", Kind::plain}, {"rich", Kind::rich}}, "second");
   }
 };
 

@@ -95,7 +95,7 @@ struct MemoryConfig {
   WindowConfig window;
   FocusConfig focus;
   StorageConfig storage;
-  void visit(config::Fields& f);
+  void visit(config::Fields& f, const config::Condition& used = {});
   /// Combinations that make no sense, and settings without effect. ConfigError with the reason.
   void validate() const;
 };

@@ -11,8 +11,8 @@ namespace focus::config {
 /// One setting, or the line of a group or list.
 struct FieldLine {
   std::string path, type, initial, allowed, doc;
-  std::vector<std::string> only_if;  // clauses of its own conditions; those of its group are the group's
-  std::string unmet;                 // the first clause that does not hold, its groups' first; empty: all hold
+  std::vector<std::string> only_if;  // clauses of its own; those of its group are the group's
+  std::string unmet;                 // the first clause that does not hold, its groups' first; empty: all do
   std::string pattern;               // the path, with "N" for every index
   bool is_group = false;
 };

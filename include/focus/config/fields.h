@@ -1,5 +1,6 @@
-// One field list per configuration struct. A struct names each of its fields once, in visit(Fields&); reading,
-// writing, validating, documenting, --set overrides and the refusal of settings without effect walk that list.
+// One field list per configuration struct. A struct names each of its fields once, in visit(Fields&);
+// reading, writing, validating, documenting, --set overrides and the refusal of settings without effect walk
+// that list.
 //
 //   struct WindowConfig {
 //     int64_t size = 1024;
@@ -7,9 +8,9 @@
 //     int64_t shared = 1;
 //     void visit(config::Fields& f) {
 //       f.integer("size", size, {1, 1 << 24}, "bases (or Focus tokens) per window");
-//       f.choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}}, "what size counts");
-//       f.only_when(f.when(unit == WindowUnit::focus, "unit", "is 'focus'"),
-//                   [&] { f.integer("shared", shared, {0, 1}, "Focus tokens that neighbours share"); });
+//       f.choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}}, "what size
+//       counts"); f.only(f.when(unit == WindowUnit::focus, "unit", "is 'focus'"))
+//           .integer("shared", shared, {0, 1}, "Focus tokens that neighbours share");
 //     }
 //   };
 #pragma once
@@ -34,15 +35,19 @@ struct NumberRange {
   double max = std::numeric_limits<double>::infinity();
 };
 
-/// When settings have an effect: whether they do now, and the clause that says when. No clause: always.
+/// When a setting has an effect: always, or where all of some clauses hold.
 struct Condition {
-  bool met = true;
-  std::string clause;  // "focus.unit is 'paper'"
+  std::vector<std::string> clauses;  // "focus.unit is 'paper'"
+  std::string unmet;                 // the first that does not hold now; empty: all do
+  friend Condition operator&&(Condition a, const Condition& b) {
+    a.clauses.insert(a.clauses.end(), b.clauses.begin(), b.clauses.end());
+    if (a.unmet.empty()) a.unmet = b.unmet;
+    return a;
+  }
 };
 
 class Fields {
  public:
-  using Body = std::function<void()>;
   using Visit = std::function<void(Fields&)>;
 
   /// `prefix`: path of the visited struct, "focus.paper."; empty for the outermost.
@@ -55,13 +60,17 @@ class Fields {
   virtual void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range, std::string_view doc) = 0;
   virtual void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) = 0;
 
-  /// `setting`: path from the visited struct on. Conditions may ask for fields that stand later in the list:
-  /// they count when everything has been read.
+  /// "setting predicate" as a condition; `setting` is a path from the visited struct on. Conditions count
+  /// when everything has been read, so they may ask for fields that stand later in the list.
   Condition when(bool met, std::string_view setting, std::string_view predicate) const {
-    return {met, path(setting) + " " + std::string(predicate)};
+    std::string clause = path(setting) + " " + std::string(predicate);
+    return {{clause}, met ? "" : clause};
   }
-  /// The fields that `body` names have an effect on this condition, and on those of the calls around it.
-  virtual void only_when(const Condition&, const Body& body) { body(); }
+  /// The next field has an effect on this condition alone; with a group or list, all that is in it.
+  Fields& only(const Condition& condition) {
+    restrict_next(condition);
+    return *this;
+  }
 
   /// As integer(), `unset` standing for no value.
   void integer_or(std::string_view name, std::optional<int64_t>& value, int64_t unset, IntegerRange range,
@@ -112,6 +121,7 @@ class Fields {
   }
 
  protected:
+  virtual void restrict_next(const Condition&) {}
   virtual void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names,
                       std::string_view doc) = 0;
   virtual void nest(std::string_view name, const Visit& visit, std::string_view doc) = 0;
