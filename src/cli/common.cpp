@@ -70,6 +70,17 @@ CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, 
   return add_number(app, name, target, help, parse_count, 0, "COUNT");
 }
 
+CLI::Option* add_count(CLI::App& app, const std::string& name, std::optional<int64_t>& target,
+                       const std::string& help) {
+  const auto take = [&target](const std::string& text) {
+    const int64_t count = parse_count(text);
+    target = count > 0 ? std::optional(count) : std::nullopt;
+  };
+  return app.add_option_function<std::string>(name, take, help)
+      ->check(CLI::Validator(count_error, "COUNT"))
+      ->default_str("0");
+}
+
 CLI::Option* add_bytes(CLI::App& app, const std::string& name, int64_t& target, const std::string& help) {
   return add_number(app, name, target, help, parse_bytes, 1, "BYTES");
 }

@@ -37,7 +37,7 @@ CLI::App* add_fidelity(CLI::App& app, FidelityCommand& c) {
 void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   eval::FidelityConfig config;
   if (c.help_config) {
-    std::cout << config::describe([&](config::Fields& f) { config.visit(f); });
+    std::cout << config::describe(config);
     return;
   }
   config::read_file(c.common.config, c.common.overrides, config);

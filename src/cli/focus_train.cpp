@@ -32,7 +32,7 @@ int main(int argc, char** argv) {
     if (pack_app->parsed()) return cli::run_pack(app, pack, cli::quoted_command(argc, argv));
     train::TrainConfig config;
     if (help_config) {
-      std::cout << config::describe([&](config::Fields& f) { config.visit(f); });
+      std::cout << config::describe(config);
       return;
     }
     if (common.config.empty() && common.overrides.empty())

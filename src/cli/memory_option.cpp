@@ -18,11 +18,6 @@ std::string resolved(const MemoryOption& option) {
   return option.adapter.empty() ? kFull : kFocus;
 }
 
-void override_plan(const MemoryOption& option, compress::MemoryConfig& config) {
-  if (option.window > 0) config.window.size = option.window;
-  if (option.k > 0) config.focus.k = option.k;
-}
-
 }  // namespace
 
 void add_memory_options(CLI::App& app, MemoryOption& option) {
@@ -32,8 +27,9 @@ void add_memory_options(CLI::App& app, MemoryOption& option) {
   app.add_option("--memory", option.memory,
                  "what is kept of keys and values when a window closes: " + names + "; default: full, or focus with --adapter");
   app.add_option("--adapter", option.adapter, "trained Focus adapter: its file, or the run folder that holds it");
-  add_count(app, "--window", option.window, "bases per window; 0 = the adapter's, or 1024");
-  add_count(app, "-k,--kmer", option.k, "bases per Focus token, which also sets the rivals' byte budget; 0 = the adapter's, or 100");
+  add_count(app, "--window", option.plan.window, "bases per window; 0 = the adapter's, or 1024");
+  add_count(app, "-k,--kmer", option.plan.k,
+            "bases per Focus token, which also sets the rivals' byte budget; 0 = the adapter's, or 100");
 }
 
 void check(const MemoryOption& option) {
@@ -47,7 +43,8 @@ void check(const MemoryOption& option) {
   if (memory == kFocus && option.adapter.empty()) fail<ConfigError>("--memory focus needs --adapter; without one use --memory fitted");
   if (memory != kFocus && !option.adapter.empty())
     fail<ConfigError>("--adapter has no effect with --memory ", memory, "; drop one of them");
-  if (memory == kFull && (option.window > 0 || option.k > 0)) fail<ConfigError>("--window and -k have no effect with --memory full");
+  if (memory == kFull && (option.plan.window || option.plan.k))
+    fail<ConfigError>("--window and -k have no effect with --memory full");
 }
 
 ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedModel& loaded) {
@@ -59,13 +56,12 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
   std::shared_ptr<compress::CompressedModel> compressed;
   if (memory == kFocus) {
     const auto trained = compress::load_adapter(compress::adapter_file(option.adapter), loaded.model, loaded.digest);
-    config = trained.adapter->config();
-    override_plan(option, config);
+    config = option.plan.on(trained.adapter->config());
     adapted = trained.adapted.config.describe();
     const auto& backbone = trained.adapted.backbone;
     compressed = std::make_shared<compress::CompressedModel>(backbone, trained.adapter->with(config));
   } else {
-    override_plan(option, config);
+    config = option.plan.on({});
     config.validate();
     compressed = compress::make_memory(memory, loaded.model, config);
   }

@@ -87,8 +87,7 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Memory
     for (auto& values : m.values) values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
   }
   FidelityConfig resolved = config;
-  resolved.window_size = memory.window.size;
-  resolved.k = memory.focus.k;
+  resolved.plan = {memory.window.size, memory.focus.k};
   resolved.methods.clear();
   for (const Method& method : methods) resolved.methods.push_back(method.name);
   out.config_json = config::to_json(resolved);

@@ -60,9 +60,8 @@ Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model:
   return {name, by(at::zeros({1, 1}))->describe(), stream};
 }
 
-MemoryConfig with_plan(MemoryConfig memory, const FidelityConfig& config) {
-  if (config.window_size > 0) memory.window.size = config.window_size;
-  if (config.k > 0) memory.focus.k = config.k;
+MemoryConfig with_plan(const MemoryConfig& own, const FidelityConfig& config) {
+  MemoryConfig memory = config.plan.on(own);
   if (config.memory.storage != compress::StorageConfig{}) memory.storage = config.memory.storage;
   memory.validate();
   return memory;

@@ -28,7 +28,7 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
     sinks += layer->sinks > 0;
     for (int64_t t = 0; t < 90; ++t) {
       const auto seen = rules.visible(t);
-      ASSERT_LE(seen.raw_begin, t) << config::to_json(const_cast<MemoryConfig&>(config));
+      ASSERT_LE(seen.raw_begin, t) << config::to_json(config);
       // Which entries, laid out in the order of their making, belong to which k-mer.
       const auto shown = [&](int64_t base) {
         if (base < rules.sink_bases()) return base >= seen.entry_begin && base < seen.entry_end;
@@ -47,7 +47,8 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
         }
         const bool dropped = plan.kmer_of(base) < 0;
         if (layer->history == History::all && !dropped) {
-          ASSERT_TRUE(raw || summarised) << "base " << base << " from " << t << "\n" << config::to_json(const_cast<MemoryConfig&>(config));
+          ASSERT_TRUE(raw || summarised) << "base " << base << " from " << t << "\n"
+                                         << config::to_json(config);
         }
         if (layer->history == History::none && base >= rules.sink_bases()) {
           ASSERT_FALSE(summarised);

@@ -191,7 +191,7 @@ TEST_F(Sampling, ReadsItsSettingsFromJson) {
   SamplerConfig config;
   config::read_text(
       R"({"sources": [{"fasta": "x.fa", "regions": ["a:1-9"]}, {"jsonl": "y.jsonl", "weight": 2}], "copies": {"probability": 0.6}})",
-      "test", {"max_n_fraction=0.2"}, [&](config::Fields& f) { config.visit(f); });
+      "test", {"max_n_fraction=0.2"}, config);
   ASSERT_EQ(config.sources.size(), 2U);
   EXPECT_EQ(config.sources[0].regions, std::vector<std::string>{"a:1-9"});
   EXPECT_EQ(config.sources[1].weight, 2);

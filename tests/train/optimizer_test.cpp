@@ -226,8 +226,8 @@ TEST(AdamW, ABoundHoldsAfterEachUpdateAndInTheMasterCopy) {
 
 TEST(AdamWConfig, Ranges) {
   AdamWConfig config;
-  EXPECT_THROW(config::read_text(R"({"beta1": 1})", "c", {}, [&](config::Fields& f) { config.visit(f); }), ConfigError);
-  EXPECT_THROW(config::read_text(R"({"lr": -1})", "c", {}, [&](config::Fields& f) { config.visit(f); }), ConfigError);
+  EXPECT_THROW(config::read_text(R"({"beta1": 1})", "c", {}, config), ConfigError);
+  EXPECT_THROW(config::read_text(R"({"lr": -1})", "c", {}, config), ConfigError);
 }
 
 }  // namespace

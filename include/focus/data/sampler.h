@@ -35,6 +35,7 @@ struct CopyConfig {
   double reverse_complement_fraction = 0.0;  // of the copies, written on the opposite strand
 
   void visit(config::Fields& f);
+  bool operator==(const CopyConfig&) const = default;
 };
 
 struct SamplerConfig {

@@ -96,12 +96,12 @@ FocusAdapter::FocusAdapter(const MemoryConfig& config, std::map<int64_t, std::sh
 }
 
 std::shared_ptr<FocusAdapter> FocusAdapter::with(const MemoryConfig& config) const {
-  MemoryConfig own = config_, other = config;
-  other.window = own.window;
-  other.focus.k = own.focus.k;
-  other.focus.layers = own.focus.layers;
-  other.storage = own.storage;
-  if (config::to_json(other) != config::to_json(own))
+  MemoryConfig other = config;
+  other.window = config_.window;
+  other.focus.k = config_.focus.k;
+  other.focus.layers = config_.focus.layers;
+  other.storage = config_.storage;
+  if (config::to_json(other) != config::to_json(config_))
     fail<ConfigError>("an adapter serves other window plans, other k and fewer layers, not other Focus units or visibilities");
   const std::shared_ptr<FocusAdapter> out(new FocusAdapter(config));
   const bool shared = config.focus.share == Share::all;

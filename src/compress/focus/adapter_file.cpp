@@ -29,7 +29,7 @@ MemoryConfig config_of(const formats::TensorFile& file, const std::filesystem::p
   if (metadata_of(file, "format", path) != kFormat)
     fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
   MemoryConfig config;
-  config::read_text(metadata_of(file, "memory", path), path.string(), {}, [&](config::Fields& f) { config.visit(f); });
+  config::read_text(metadata_of(file, "memory", path), path.string(), {}, config);
   return config;
 }
 
@@ -43,9 +43,9 @@ void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& ada
     alive.push_back(tensor.detach().to(at::kCPU).contiguous());
     views.push_back(weights::as_view(name, alive.back()));
   }
-  MemoryConfig config = adapter.config();
-  std::map<std::string, std::string> about = {{"format", kFormat}, {"memory", config::to_json(config)}, {"backbone", backbone_digest}};
-  if (model::AdaptConfig adapt = adapted.config; adapt.active()) about.emplace(kAdapt, config::to_json(adapt));
+  std::map<std::string, std::string> about = {
+      {"format", kFormat}, {"memory", config::to_json(adapter.config())}, {"backbone", backbone_digest}};
+  if (adapted.config.active()) about.emplace(kAdapt, config::to_json(adapted.config));
   formats::write_safetensors(path, views, about);
 }
 
@@ -74,7 +74,7 @@ LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_
   }
   model::AdaptConfig adapt;
   if (file->metadata().contains(kAdapt))
-    config::read_text(metadata_of(*file, kAdapt, path), path.string(), {}, [&](config::Fields& f) { adapt.visit(f); });
+    config::read_text(metadata_of(*file, kAdapt, path), path.string(), {}, adapt);
   LoadedAdapter out{nullptr, model::adapt(backbone, adapt, 0)};
   out.adapter = std::make_shared<FocusAdapter>(*out.adapted.backbone, config, 0);
   at::NoGradGuard guard;

@@ -24,13 +24,7 @@ void FittedUnitConfig::visit(config::Fields& f) {
 
 namespace {
 
-template <class E>
-void choice_or_inherit(config::Fields& f, std::string_view name, std::optional<E>& value,
-                       const std::vector<std::pair<std::string, E>>& options, std::string_view doc) {
-  std::vector<std::pair<std::string, std::optional<E>>> all = {{"inherit", std::nullopt}};
-  for (const auto& [text, option] : options) all.emplace_back(text, option);
-  f.choice(name, value, all, doc);
-}
+constexpr int64_t kMost = int64_t{1} << 32;  // bases
 
 const std::vector<std::pair<std::string, Local>> kLocal = {{"window", Local::window}, {"kmer", Local::kmer}};
 const std::vector<std::pair<std::string, History>> kHistory = {{"all", History::all}, {"window", History::window}, {"none", History::none}};
@@ -48,48 +42,66 @@ constexpr const char* kEntriesDoc =
 
 }  // namespace
 
-void LayerSchedule::visit(config::Fields& f) {
+void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entries) {
+  const auto focus = f.when(memory == LayerKind::focus, "memory", "is 'focus'");
+  const auto entries = focus && makes_entries;
   f.integer("from", from, {0, 1 << 16}, "first block of the range");
   f.integer("to", to, {0, 1 << 16}, "last block of the range");
   f.choice("memory", memory, {{"focus", LayerKind::focus}, {"full", LayerKind::full}},
            "Focus entries, or every key and value for ever");
-  f.integer("k", k, {0, int64_t{1} << 32}, "bases per Focus token in these blocks; 0 = inherit");
-  choice_or_inherit(f, "local", local, kLocal, kLocalDoc);
-  choice_or_inherit(f, "history", history, kHistory, kHistoryDoc);
-  choice_or_inherit(f, "eviction", eviction, kEviction, kEvictionDoc);
-  f.integer("tail", tail, {-1, int64_t{1} << 32}, concat(kTailDoc, "; -1 = inherit"));
-  f.integer("sinks", sinks, {-1, int64_t{1} << 32}, concat(kSinksDoc, "; -1 = inherit"));
-  f.integer("entries_per_kmer", entries_per_kmer, {0, 1 << 16}, concat(kEntriesDoc, "; 0 = inherit"));
+  f.only(focus).integer_or("k", k, 0, {0, kMost}, "bases per Focus token in these blocks; 0 = inherit");
+  f.only(entries).choice_or("local", local, "inherit", kLocal, kLocalDoc);
+  f.only(entries).choice_or("history", history, "inherit", kHistory, kHistoryDoc);
+  f.only(focus).choice_or("eviction", eviction, "inherit", kEviction, kEvictionDoc);
+  f.only(focus).integer_or("tail", tail, -1, {-1, kMost}, concat(kTailDoc, "; -1 = inherit"));
+  f.only(entries).integer_or("sinks", sinks, -1, {-1, kMost}, concat(kSinksDoc, "; -1 = inherit"));
+  f.only(entries).integer_or("entries_per_kmer", entries_per_kmer, 0, {0, 1 << 16},
+                             concat(kEntriesDoc, "; 0 = inherit"));
 }
 
-void FocusConfig::visit(config::Fields& f) {
-  f.integer("k", k, {1, int64_t{1} << 32}, "bases per Focus token");
-  visit_all_but_k(f);
-}
-
-void FocusConfig::visit_all_but_k(config::Fields& f) {
-  f.choice("stream", stream, {{"side", Stream::side}, {"inline", Stream::inline_tokens}},
-           "Focus tokens beside the bases, or inserted among them");
-  f.choice("anchor", anchor, {{"end", Anchor::end}, {"start", Anchor::start}, {"center", Anchor::center}},
-           "rotary position of an entry within its k-mer");
-  f.choice("local", local, kLocal, kLocalDoc);
-  f.choice("history", history, kHistory, kHistoryDoc);
-  f.choice("eviction", eviction, kEviction, kEvictionDoc);
-  f.integer("tail", tail, {0, int64_t{1} << 32}, kTailDoc);
-  f.integer("sinks", sinks, {0, int64_t{1} << 32}, kSinksDoc);
-  f.integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
-  f.choice(
+void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const config::Condition& others) {
+  const bool is_fitted = unit == UnitKind::fitted, is_paper = unit == UnitKind::paper;
+  const auto makes_entries = others && f.when(is_fitted || is_paper, "unit", "is 'fitted' or 'paper'");
+  const auto has_maps = others && f.when(is_paper || (is_fitted && fitted.corrections), "unit",
+                                         "is 'paper', or 'fitted' with fitted.corrections");
+  const auto if_fitted = others && f.when(is_fitted, "unit", "is 'fitted'");
+  const auto if_paper = others && f.when(is_paper, "unit", "is 'paper'");
+  const auto if_tables = others && f.when(unit == UnitKind::tables, "unit", "is 'tables'");
+  const auto sees_window = f.when(local == Local::window, "local", "is 'window'");
+  const auto whole_windows = f.when(eviction == Eviction::window, "eviction", "is 'window'");
+  if (given == nullptr) {
+    f.integer("k", k, {1, kMost}, "bases per Focus token");
+  } else {
+    f.integer_or("k", *given, 0, {0, kMost}, "bases per Focus token; 0 = as the adapter was trained, else 100");
+  }
+  f.only(makes_entries)
+      .choice("stream", stream, {{"side", Stream::side}, {"inline", Stream::inline_tokens}},
+              "Focus tokens beside the bases, or inserted among them");
+  f.only(has_maps).choice("anchor", anchor,
+                          {{"end", Anchor::end}, {"start", Anchor::start}, {"center", Anchor::center}},
+                          "rotary position of an entry within its k-mer");
+  f.only(makes_entries).choice("local", local, kLocal, kLocalDoc);
+  f.only(makes_entries).choice("history", history, kHistory, kHistoryDoc);
+  f.only(others && sees_window).choice("eviction", eviction, kEviction, kEvictionDoc);
+  f.only(others && sees_window && whole_windows).integer("tail", tail, {0, kMost}, kTailDoc);
+  f.only(makes_entries && sees_window).integer("sinks", sinks, {0, kMost}, kSinksDoc);
+  f.only(if_fitted).integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
+  f.only(others).choice(
       "unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}, {"tables", UnitKind::tables}},
-      "how entries are made: fitted in closed form, by the paper's attention, or, a letter per base, from tables learned for the model");
-  f.integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
-  f.choice("share", share, {{"layer", Share::layer}, {"all", Share::all}},
-           "trained parts of each compressed layer's own, or the same in all");
-  f.boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
-  f.integers("layers", layers, {0, 1 << 16}, "blocks whose attention is compressed; empty = all attention blocks");
-  f.list("schedule", schedule, "overrides for ranges of blocks; where ranges overlap the later one wins");
-  f.group("fitted", fitted, "the fitted unit");
-  f.group("paper", paper, "the paper's unit");
-  f.group("tables", tables, "the unit that keeps letters and predicts keys and values");
+      "how entries are made: fitted in closed form, by the paper's attention, or, a letter per base, "
+      "from tables learned for the model");
+  f.only(has_maps).integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
+  f.only(has_maps).choice("share", share, {{"layer", Share::layer}, {"all", Share::all}},
+                          "trained parts of each compressed layer's own, or the same in all");
+  f.only(if_paper).boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
+  f.only(others).integers("layers", layers, {0, 1 << 16},
+                          "blocks whose attention is compressed; empty = all attention blocks");
+  f.only(others).list(
+      "schedule", schedule, [&](LayerSchedule& part, config::Fields& g) { part.visit(g, makes_entries); },
+      "overrides for ranges of blocks; where ranges overlap the later one wins");
+  f.only(if_fitted).group("fitted", fitted, "the fitted unit");
+  f.only(if_paper).group("paper", paper, "the paper's unit");
+  f.only(if_tables).group("tables", tables, "the unit that keeps letters and predicts keys and values");
 }
 
 std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
@@ -100,22 +112,30 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
   for (const LayerSchedule& part : schedule) {
     if (block < part.from || block > part.to) continue;
     full = part.memory == LayerKind::full;
-    if (part.k > 0) out.k = part.k;
+    out.k = part.k.value_or(out.k);
     out.local = part.local.value_or(out.local);
     out.history = part.history.value_or(out.history);
     out.eviction = part.eviction.value_or(out.eviction);
-    if (part.tail >= 0) out.tail = part.tail;
-    if (part.sinks >= 0) out.sinks = part.sinks;
-    if (part.entries_per_kmer > 0) out.entries_per_kmer = part.entries_per_kmer;
+    out.tail = part.tail.value_or(out.tail);
+    out.sinks = part.sinks.value_or(out.sinks);
+    out.entries_per_kmer = part.entries_per_kmer.value_or(out.entries_per_kmer);
   }
   if (full) return std::nullopt;
   return out;
 }
 
-void MemoryConfig::visit(config::Fields& f) {
-  f.group("window", window, "the window plan");
-  f.group("focus", focus, "Focus tokens");
-  f.group("storage", storage, "how retained entries are held");
+void MemoryConfig::visit(config::Fields& f, const config::Condition& used) {
+  const auto makes_entries = f.when(focus.unit != UnitKind::tables, "focus.unit", "is 'fitted' or 'paper'");
+  const auto keeps_entries = f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'");
+  f.only(used).group("window", window, "the window plan");
+  f.only(used).group("focus", focus, "Focus tokens");
+  f.only(used && makes_entries && keeps_entries).group("storage", storage, "how retained entries are held");
+}
+
+MemoryConfig PlanOverride::on(MemoryConfig memory) const {
+  memory.window.size = window.value_or(memory.window.size);
+  memory.focus.k = k.value_or(memory.focus.k);
+  return memory;
 }
 
 }  // namespace focus::compress

@@ -6,16 +6,23 @@
 
 namespace focus::compress {
 
-void WindowConfig::visit(config::Fields& f) {
-  f.integer("size", size, {1, int64_t{1} << 32}, "W: bases (or Focus tokens) per window");
-  visit_all_but_size(f);
-}
+// Of a window counted in Focus tokens: far beyond any sequence, and far from where positions would overflow.
+constexpr int64_t kMostBases = int64_t{1} << 40;
 
-void WindowConfig::visit_all_but_size(config::Fields& f) {
-  f.choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}},
-           "what size counts; with Focus tokens neighbouring windows share one");
-  f.choice("remainder", remainder, {{"own", Remainder::own}, {"merge", Remainder::merge}, {"drop", Remainder::drop}},
-           "bases left over at a window's end: a short k-mer of their own, joined to the last k-mer, or without a summary");
+void WindowConfig::visit(config::Fields& f, std::optional<int64_t>* given, const config::Condition& others) {
+  constexpr int64_t kMost = int64_t{1} << 32;
+  if (given == nullptr) {
+    f.integer("size", size, {1, kMost}, "W: bases (or Focus tokens) per window");
+  } else {
+    f.integer_or("size", *given, 0, {0, kMost},
+                 "W: bases per window; 0 = as the adapter was trained, else 1024");
+  }
+  f.only(others).choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}},
+                        "what size counts; with Focus tokens neighbouring windows share one");
+  f.only(others).choice(
+      "remainder", remainder,
+      {{"own", Remainder::own}, {"merge", Remainder::merge}, {"drop", Remainder::drop}},
+      "bases left over at a window's end: a short k-mer of their own, joined to the last k-mer, or no summary");
 }
 
 WindowPlan::WindowPlan(const WindowConfig& window, int64_t k) : k_(k), remainder_(window.remainder) {
@@ -29,6 +36,9 @@ WindowPlan::WindowPlan(const WindowConfig& window, int64_t k) : k_(k), remainder
   } else {
     if (window.size < 2)
       fail<ConfigError>("window.size must be at least 2 with window.unit focus: neighbouring windows share one Focus token");
+    if (window.size > kMostBases / k)
+      fail<ConfigError>("a window of window.size = ", window.size, " Focus tokens of focus.k = ", k,
+                        " bases has more than ", kMostBases, " bases; lower one of them");
     first_ = window.size * k;
     later_ = (window.size - 1) * k;
   }

@@ -16,8 +16,7 @@ RunFolder prepare(const RunData& data, const TrainerOptions& options) {
   folder.output = options.output;
   folder.resume = options.resume;
   folder.force = options.force;
-  TrainConfig printable = data.config;
-  folder.config_json = config::to_json(printable);
+  folder.config_json = config::to_json(data.config);
   folder.may_change = {"checkpoint_every",
                        "keep_last",
                        "device",

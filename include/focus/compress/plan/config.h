@@ -43,16 +43,17 @@ struct FittedUnitConfig {
 
 enum class LayerKind { focus, full };
 
-/// Overrides for a range of blocks. A field left out (k 0, 'inherit', -1) is as in FocusConfig.
+/// Overrides for a range of blocks. A field without a value is as in FocusConfig.
 struct LayerSchedule {
   int64_t from = 0, to = 0;  // block indices, both included
   LayerKind memory = LayerKind::focus;
-  int64_t k = 0;
+  std::optional<int64_t> k;
   std::optional<Local> local;
   std::optional<History> history;
   std::optional<Eviction> eviction;
-  int64_t tail = -1, sinks = -1, entries_per_kmer = 0;
-  void visit(config::Fields& f);
+  std::optional<int64_t> tail, sinks, entries_per_kmer;
+  /// `makes_entries`: whether, and when, the unit of all blocks does.
+  void visit(config::Fields& f, const config::Condition& makes_entries = {});
 };
 
 /// Base memory instead of summaries: letters of past bases, and tables from which their keys and values are predicted.
@@ -84,8 +85,8 @@ struct FocusConfig {
   FittedUnitConfig fitted;
   PaperUnitConfig paper;
   TablesConfig tables;
-  void visit(config::Fields& f);
-  void visit_all_but_k(config::Fields& f);
+  /// `given`, `others`: as WindowConfig::visit, for k.
+  void visit(config::Fields& f, std::optional<int64_t>* given = nullptr, const config::Condition& others = {});
   /// The settings of one block, its overrides applied (`schedule` empty); nothing where the block keeps everything.
   std::optional<FocusConfig> at(int64_t block) const;
 };
@@ -94,9 +95,16 @@ struct MemoryConfig {
   WindowConfig window;
   FocusConfig focus;
   StorageConfig storage;
-  void visit(config::Fields& f);
-  /// Combinations that make no sense, and settings that would have no effect. ConfigError with the reason.
+  void visit(config::Fields& f, const config::Condition& used = {});
+  /// Combinations that make no sense, and settings without effect. ConfigError with the reason.
   void validate() const;
+};
+
+/// Another window and k than a memory has: the parameters of a unit depend on neither.
+struct PlanOverride {
+  std::optional<int64_t> window, k;
+  /// `memory`, with what is set here in place of its own.
+  MemoryConfig on(MemoryConfig memory) const;
 };
 
 }  // namespace focus::compress

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "focus/config/fields.h"
@@ -22,13 +23,14 @@ struct WindowConfig {
   int64_t size = 1024;                   // W
   WindowUnit unit = WindowUnit::bases;   // App. A: bases; section 3.2: Focus tokens, neighbours sharing one
   Remainder remainder = Remainder::own;  // what becomes of the bases left over when k does not divide a window
-  void visit(config::Fields& f);
-  void visit_all_but_size(config::Fields& f);
+  /// Where a trained adapter may bring its own plan, `given` is listed in place of `size`, 0 leaving it as it is,
+  /// and all else has an effect on the condition `others`.
+  void visit(config::Fields& f, std::optional<int64_t>* given = nullptr, const config::Condition& others = {});
 };
 
 class WindowPlan {
  public:
-  /// Throws ConfigError: k > W, W or k < 1, a window of fewer than two Focus tokens.
+  /// ConfigError: k > W, W or k < 1, a window of fewer than two Focus tokens, or of more than 2^40 bases.
   WindowPlan(const WindowConfig& window, int64_t k);
 
   int64_t window_of(int64_t base) const;
