@@ -107,7 +107,7 @@ class CountingHook final : public AttentionHook {
     ++calls;
     return attend(call.attention, call.u_BLD, call.position, nullptr);
   }
-  bool repeatable(int64_t) const override { return repeatable_; }
+  bool repeatable() const override { return repeatable_; }
   std::unique_ptr<cache::LayerState> make_state(int64_t) override { return nullptr; }
   int calls = 0;
 
