@@ -48,6 +48,11 @@ class Describer final : public Fields {
   void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) override {
     add(name, "texts", concat("[", quoted_list(value), "]"), "", doc);
   }
+  void named_texts(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) override {
+    std::string list;
+    for (const auto& [key, text] : value) list += concat(list.empty() ? "" : ", ", '"', key, "\": \"", text, '"');
+    add(name, "named texts", concat("{", list, "}"), "", doc);
+  }
 
  protected:
   void restrict_next(const Condition& condition) override { next_ = condition; }

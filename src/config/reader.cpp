@@ -73,6 +73,15 @@ class Reader final : public Fields {
     read_list(name, value, "a list of texts", [&](const std::string& where, const Json& node) { return as_text(where, node); });
   }
 
+  void named_texts(std::string_view name, std::map<std::string, std::string>& value, std::string_view) override {
+    const Json* node = take(name);
+    if (node == nullptr) return;
+    if (!node->is_object()) wrong(name, "an object of texts", *node);
+    // A file's object replaces the default; an override adds to it or changes one element.
+    if (context_.set == nullptr) value.clear();
+    for (const auto& [key, text] : node->items()) value[key] = as_text(concat(name, ".", key), text);
+  }
+
   /// Call after the struct's visit: every key of the object must have been asked for.
   void reject_unknown() const {
     for (const auto& [key, child] : node_.items()) {

@@ -61,7 +61,7 @@ void add_provenance(const FidelityConfig& config, const weights::LoadedModel& lo
   };
   file("fasta", config.fasta);
   if (!config.adapter.empty()) file("adapter", compress::adapter_file(config.adapter).string());
-  if (!config.paper_adapter.empty()) file("paper_adapter", compress::adapter_file(config.paper_adapter).string());
+  for (const auto& [label, path] : config.adapters) file("adapters." + label, compress::adapter_file(path).string());
   p["device"] = device;
   p["dtype"] = loaded.precision;
   p["seed"] = std::to_string(config.seed);
@@ -142,7 +142,7 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
     log::warn(concat("the first window has ", plan.window(0).size(), " bases, the others ", plan.window_bases(),
                      ": the report places all boundaries at multiples of the latter"));
   bool keeps_all = !memory.focus.layers.empty();
-  for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::LayerKind::full;
+  for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::MemoryKind::full;
   if (keeps_all)
     log::warn(
         "focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than "

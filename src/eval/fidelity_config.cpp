@@ -9,14 +9,17 @@
 namespace focus::eval {
 namespace {
 
-std::vector<std::string> known_methods() {
+/// The labels of adapters among them.
+std::vector<std::string> known_methods(const std::map<std::string, std::string>& adapters) {
   std::vector<std::string> names;
   for (const std::string& name : compress::memory_names()) {
     if (name == "fitted") names.emplace_back("adaptive_entropy");
     names.push_back(name);
     if (name == "full") names.emplace_back("noise_floor");
   }
-  for (const char* name : {"focus", "paper", "oracle"}) names.emplace_back(name);
+  names.emplace_back("focus");
+  for (const auto& [label, file] : adapters) names.push_back(label);
+  names.emplace_back("oracle");
   return names;
 }
 
@@ -38,16 +41,12 @@ void OracleConfig::visit(config::Fields& f) {
 }
 
 void FidelityConfig::visit(config::Fields& f) {
-  const bool all = methods.empty();
-  const auto shows_paper = f.when(all || holds(methods, "paper"), "methods", "is empty or names 'paper'");
   const auto no_adapter = f.when(adapter.empty(), "adapter", "is empty");  // which brings its own memory
   f.text("model_config", model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
   f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone, a file or a Hugging Face folder");
   f.text("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
-  f.only(shows_paper)
-      .text("paper_adapter", paper_adapter,
-            "a second adapter, trained with the paper's unit, shown as 'paper'; empty = none");
+  f.named_texts("adapters", adapters, "more trained adapters, each a method under its label: {\"label\": \"its file or its run's folder\"}");
   const auto window = [&](config::Fields& g) { memory.window.visit(g, &plan.window, no_adapter); };
   const auto focus = [&](config::Fields& g) { memory.focus.visit(g, &plan.k, no_adapter); };
   f.group("window", config::Visit(window), "the window plan");
@@ -59,8 +58,8 @@ void FidelityConfig::visit(config::Fields& f) {
   f.integer("length", length, {2, int64_t{1} << 40}, "bases per segment; a segment must be longer than a window to measure anything");
   f.number("max_n_fraction", max_n_fraction, {0, 1}, "a candidate segment with a larger share of N is not used");
   f.texts("methods", methods,
-          "of " + joined(known_methods()) +
-              "; focus needs adapter, paper needs paper_adapter; empty = all that apply but oracle; full is always measured");
+          "of " + joined(known_methods({})) +
+              ", labels of adapters; focus needs adapter; empty = all that apply but oracle; full is always measured");
   f.only(f.when(holds(methods, "oracle"), "methods", "names 'oracle'"))
       .group("oracle", oracle,
              "entries optimised for the very segment that is measured, a bound and no method");
@@ -76,14 +75,13 @@ void FidelityConfig::visit(config::Fields& f) {
 }
 
 std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
-  const std::vector<std::string> known = known_methods();
+  const std::vector<std::string> known = known_methods(config.adapters);
   std::vector<std::string> out = {"full"};
   if (config.methods.empty()) {
     for (const std::string& name : known) {
       if (config.memory.storage.dtype != compress::StorageType::model && compress::stores_itself(name)) continue;
       if (name == "oracle") continue;
-      if (name != "full" && (name != "focus" || !config.adapter.empty()) && (name != "paper" || !config.paper_adapter.empty()))
-        out.push_back(name);
+      if (name != "full" && (name != "focus" || !config.adapter.empty())) out.push_back(name);
     }
     return out;
   }
@@ -100,8 +98,9 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   }
   if (holds(out, "focus") && config.adapter.empty())
     fail<ConfigError>("methods: 'focus' is a trained adapter; name its file as adapter, or take 'fitted', which needs no training");
-  if (holds(out, "paper") && config.paper_adapter.empty())
-    fail<ConfigError>("methods: 'paper' needs paper_adapter, an adapter trained with the paper's unit");
+  for (const auto& [label, file] : config.adapters) {
+    if (!holds(out, label)) fail<ConfigError>("adapters.", label, " has no effect: methods does not name '", label, "'; remove it");
+  }
   return out;
 }
 
@@ -110,12 +109,19 @@ void FidelityConfig::validate() const {
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
   if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: the backbone's checkpoint is missing");
   if (fasta.empty()) fail<ConfigError>("fasta: the sequences' file is missing; set it in the configuration or with --fasta");
+  const std::vector<std::string> taken = known_methods({});
+  for (const auto& [label, file] : adapters) {
+    const bool plain = !label.empty() && label.find_first_of(" \t\n,/\\") == std::string::npos;
+    if (!plain || holds(taken, label))
+      fail<ConfigError>("adapters: '", label, "' cannot be a label: ", plain ? "it is the name of another method" : "use a short word",
+                        "; choose another");
+  }
   fidelity_methods(*this);
   config::refuse_idle(*this);
   if (!adapter.empty()) return;
   if (memory.focus.unit == compress::UnitKind::paper)
     fail<ConfigError>("focus.unit 'paper' has no closed form to evaluate: ",
-                      "train an adapter with it and name that as paper_adapter");
+                      "train an adapter with it and name that as adapter");
   plan.on(memory).validate();
 }
 

@@ -147,8 +147,8 @@ std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfi
       out.push_back(adaptive_by_entropy(name, backbone, memory, chunk));
     } else if (name == "focus") {
       out.push_back(trained(name, config.adapter));
-    } else if (name == "paper") {
-      out.push_back(trained(name, config.paper_adapter));
+    } else if (const auto labelled = config.adapters.find(name); labelled != config.adapters.end()) {
+      out.push_back(trained(name, labelled->second));
     } else {
       const auto model = compress::make_memory(name, backbone, memory);
       out.push_back(compressed(name, model->describe(), model, chunk));

@@ -20,12 +20,13 @@ void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config, c
   shared.threads = 0;
   std::string letters;
   for (const auto& segment : sample.segments) letters += segment.sequence;
-  const auto adapter_digest = [](const std::string& path) {
-    return path.empty() ? std::string() : formats::file_digest(compress::adapter_file(path));
-  };
+  std::string adapters;
+  const auto add = [&](const std::string& path) { adapters += formats::file_digest(compress::adapter_file(path)); };
+  if (!config.adapter.empty()) add(config.adapter);
+  for (const auto& [label, path] : config.adapters) add(path);
   distributed::require_agreement(ranks, {{"settings", config::to_json(shared)},
                                          {"backbone", backbone_digest},
-                                         {"adapter", adapter_digest(config.adapter) + adapter_digest(config.paper_adapter)},
+                                         {"adapters", adapters},
                                          {"sequence", letters}});
 }
 

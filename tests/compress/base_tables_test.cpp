@@ -59,11 +59,11 @@ class BaseTablesTest : public ::testing::Test {
     MemoryConfig c;
     c.window.size = 16;
     c.focus.k = 5;
-    c.focus.unit = UnitKind::tables;
-    c.focus.tables.word = word;
-    c.focus.tables.offsets.clear();
-    for (int64_t i = 0; i < words; ++i) c.focus.tables.offsets.push_back(i * word);
-    c.focus.tables.ridge = 1e-3;
+    c.kind = MemoryKind::tables;
+    c.tables.word = word;
+    c.tables.offsets.clear();
+    for (int64_t i = 0; i < words; ++i) c.tables.offsets.push_back(i * word);
+    c.tables.ridge = 1e-3;
     return c;
   }
 };
@@ -73,7 +73,7 @@ TEST_F(BaseTablesTest, AddsARowForEachWordBehindTheBase) {
   const at::NoGradGuard guard;
   const auto backbone = small_model(at::kFloat);
   const MemoryConfig c = config(2, 3);
-  BaseTables tables(c.focus.tables, backbone->shape());
+  BaseTables tables(c.tables, backbone->shape());
   at::manual_seed(3);
   for (Tensor& parameter : tables.parameters()) parameter.normal_();
   const Tensor codes = random_codes(1, 40, 4);
@@ -120,7 +120,7 @@ TEST_F(BaseTablesTest, TheFitIsTheLeastSquaresSolutionAndSaysWhatItLeaves) {
   const auto adapter = std::make_shared<FocusAdapter>(*backbone, c, 0);
   const int64_t block = backbone->attention_blocks()[1];
   BaseTables& tables = *adapter->tables(block);
-  TablesFit fit(*backbone, {{block, &tables}}, c.focus.tables);
+  TablesFit fit(*backbone, {{block, &tables}}, c.tables);
   const Tensor tokens = random_bases(3, 400, 21);
   fit.add(tokens);
   const double said = fit.solve().at(block).second;
@@ -151,7 +151,7 @@ TEST_F(BaseTablesTest, TheFitExplainsKeysAndHelps) {
   const auto adapter = std::make_shared<FocusAdapter>(*backbone, c, 0);
   std::map<int64_t, BaseTables*> tables;
   for (const int64_t block : backbone->attention_blocks()) tables[block] = adapter->tables(block).get();
-  TablesFit fit(*backbone, tables, c.focus.tables);
+  TablesFit fit(*backbone, tables, c.tables);
   for (int64_t i = 0; i < 40; ++i) fit.add(random_bases(2, 300, 100 + i));
   const auto unexplained = fit.solve();
   ASSERT_EQ(unexplained.size(), 2U);
@@ -258,7 +258,7 @@ TEST_F(BaseTablesTest, SettingsWithoutMeaningAreRefused) {
   c = config(8, 1);
   EXPECT_THROW(c.validate(), ConfigError) << "a regression of 65,537 rows";
   c = MemoryConfig{};
-  c.focus.tables.offsets = {0};
+  c.tables.offsets = {0};
   EXPECT_THROW(c.validate(), ConfigError);
 }
 

@@ -19,7 +19,7 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
   for (int64_t seed = 0; draws < 300; ++seed) {
     const MemoryConfig config = random_memory(seed);
     const auto layer = config.focus.at(2);
-    if (!layer || layer->unit == UnitKind::tables) continue;  // tables: no entries
+    if (!layer || config.kind_at(2) == MemoryKind::tables) continue;  // tables: no entries
     ++draws;
     const LayerRules rules(config.window, *layer);
     const WindowPlan& plan = rules.plan();
@@ -111,7 +111,7 @@ TEST(LayerRulesTest, RollingDropsAKmerWhenItsFirstBaseIsWBasesOld) {
 
 TEST(LayerRulesTest, LaterScheduleEntriesWin) {
   FocusConfig focus;
-  focus.schedule = {{.from = 0, .to = 9, .k = 50}, {.from = 4, .to = 6, .memory = LayerKind::full}, {.from = 6, .to = 6, .k = 25}};
+  focus.schedule = {{.from = 0, .to = 9, .k = 50}, {.from = 4, .to = 6, .memory = MemoryKind::full}, {.from = 6, .to = 6, .k = 25}};
   EXPECT_EQ(focus.at(0)->k, 50);
   EXPECT_FALSE(focus.at(4).has_value());
   EXPECT_EQ(focus.at(6)->k, 25);

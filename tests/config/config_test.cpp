@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -168,6 +169,21 @@ TEST(ConfigOverride, SetsAnyField) {
   EXPECT_EQ(run.stages[1].rate, 0.125);
   EXPECT_TRUE(run.shuffle);
   EXPECT_EQ(run.inputs, (std::vector<std::string>{"22"}));
+}
+
+TEST(ConfigRead, NamesOfTheUsersOwn) {
+  struct Named {
+    std::map<std::string, std::string> files = {{"default", "d"}};
+    void visit(Fields& f) { f.named_texts("files", files, "files by label"); }
+  } value;
+  read_text(R"({"files": {"a": "x", "b": "y"}})", "test", {"files.b=22", "files.c=z"}, value);
+  EXPECT_EQ(value.files, (std::map<std::string, std::string>{{"a", "x"}, {"b", "22"}, {"c", "z"}}));
+  Named again;
+  read_text(to_json(value), "written", {}, again);
+  EXPECT_EQ(again.files, value.files);
+  EXPECT_NE(describe(value).find(R"({"a": "x", "b": "22", "c": "z"})"), std::string::npos);
+  for (const char* wrong : {R"({"files": ["x"]})", R"({"files": {"a": 1}})", R"({"files": {"a": {"b": "x"}}})"})
+    EXPECT_THROW(read_text(wrong, "test", {}, again), ConfigError) << wrong;
 }
 
 TEST(ConfigOverride, TextTakesTheValueAsItStands) {

@@ -2,7 +2,7 @@
 
 #include <functional>
 
-#include "focus/compress/rivals/rivals.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/eval/fidelity.h"
@@ -51,16 +51,17 @@ TEST(FidelityConfigTest, SurvivesWritingAndReading) {
 
 TEST(FidelityConfigTest, MethodsThatApplyAreTheDefault) {
   FidelityConfig c = valid();
-  std::vector<std::string> untrained = compress::rival_names();
+  std::vector<std::string> untrained = compress::memory_names();
   ASSERT_EQ(untrained.front(), "full");
   untrained.insert(untrained.begin() + 1, "noise_floor");
-  untrained.insert(untrained.end(), {"adaptive_entropy", "fitted"});
+  ASSERT_EQ(untrained.back(), "fitted");
+  untrained.insert(untrained.end() - 1, "adaptive_entropy");
   EXPECT_EQ(fidelity_methods(c), untrained);
   c.memory.storage.dtype = compress::StorageType::bf16;
   EXPECT_EQ(fidelity_methods(c).size(), untrained.size() - 4) << "quantising rivals store their own way";
   c.memory.storage = {};
   c.adapter = std::string("a.safetensors");
-  c.paper_adapter = std::string("b.safetensors");
+  c.adapters["paper"] = "b.safetensors";
   EXPECT_EQ(fidelity_methods(c).size(), untrained.size() + 2);
   c.methods = {"sliding", "full", "focus", "paper"};
   EXPECT_EQ(fidelity_methods(c), (std::vector<std::string>{"full", "sliding", "focus", "paper"}));
@@ -78,12 +79,13 @@ TEST(FidelityConfigTest, RefusesWhatMakesNoSense) {
   says([](auto& c) { c.methods = {"slidding"}; }, "did you mean 'sliding'");
   says([](auto& c) { c.methods = {"sliding", "sliding"}; }, "twice");
   says([](auto& c) { c.methods = {"focus"}; }, "adapter");
-  says([](auto& c) { c.methods = {"paper"}; }, "paper_adapter");
-  says([](auto& c) { c.paper_adapter = std::string("b"), c.methods = {"full"}; },
-       "paper_adapter has no effect");
+  says([](auto& c) { c.methods = {"paper"}; }, "unknown method 'paper'");
+  says([](auto& c) { c.adapters["paper"] = "b", c.methods = {"full"}; }, "adapters.paper has no effect");
+  says([](auto& c) { c.adapters["fitted"] = "b"; }, "the name of another method");
+  says([](auto& c) { c.adapters["my adapter"] = "b"; }, "use a short word");
   says([](auto& c) { c.adapter = std::string("a"), c.memory.focus.rank = 50; },
        "focus.rank has no effect unless adapter is empty");
-  says([](auto& c) { c.memory.focus.unit = compress::UnitKind::paper; }, "paper_adapter");
+  says([](auto& c) { c.memory.focus.unit = compress::UnitKind::paper; }, "name that as adapter");
   says([](auto& c) { c.plan.k = 2000; }, "larger than window.size");
 }
 
@@ -92,7 +94,7 @@ TEST(FidelityConfigTest, SettingsWithoutEffectAreRefused) {
                                                          {"adapter=a"},
                                                          {"methods=[\"full\"]"},
                                                          {"focus.unit=paper"},
-                                                         {"focus.unit=tables", "focus.schedule=[{}]"},
+                                                         {"focus.schedule=[{\"memory\": \"tables\"}]"},
                                                          {"focus.fitted.corrections=false"},
                                                          {"focus.local=kmer"},
                                                          {"focus.eviction=rolling"},

@@ -210,7 +210,7 @@ TEST_F(FidelityTest, AdaptersBringTheirOwnMemory) {
   paper.focus.unit = compress::UnitKind::paper;
   config.memory = {};
   config.adapter = adapter(memory, "adapter.safetensors");
-  config.paper_adapter = adapter(paper, "paper.safetensors");
+  config.adapters["paper"] = adapter(paper, "paper.safetensors");
   config.methods = {"fitted", "focus", "paper", "sliding"};
   const FidelityResult base = run(config);
   EXPECT_EQ(base.window, 32);
@@ -222,7 +222,7 @@ TEST_F(FidelityTest, AdaptersBringTheirOwnMemory) {
   }
   EXPECT_NE(mean(base, "fitted", 32), mean(base, "focus", 32));
   EXPECT_FALSE(base.provenance.at("adapter_digest").empty());
-  EXPECT_FALSE(base.provenance.at("paper_adapter_digest").empty());
+  EXPECT_FALSE(base.provenance.at("adapters.paper_digest").empty());
 
   config.adapter = (space_ / "").string();  // the run's folder
   EXPECT_EQ(mean(run(config), "focus", 32), mean(base, "focus", 32));
@@ -245,7 +245,7 @@ TEST_F(FidelityTest, AdaptersWithDifferentWindowsDoNotMix) {
   compress::MemoryConfig paper = config.memory;
   paper.focus.unit = compress::UnitKind::paper;
   paper.focus.k = 16;
-  config.paper_adapter = adapter(paper, "paper.safetensors");
+  config.adapters["paper"] = adapter(paper, "paper.safetensors");
   EXPECT_THROW(run(config), ConfigError);
   config.plan.k = 16;
   EXPECT_EQ(method(run(config), "paper").kept_entries, 4 * 4);

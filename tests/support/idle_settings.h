@@ -24,6 +24,7 @@ inline std::vector<std::string> possible_values(const config::FieldLine& line) {
   if (line.type == "text") return {"other"};
   if (line.type == "integers") return {"[1]", "[2]"};
   if (line.type == "texts") return {"[\"other\"]"};
+  if (line.type == "named texts") return {"{\"label\": \"other\"}"};
   if (line.type == "list") return {"[{}]", "[{}, {}]"};
   std::vector<std::string> names;
   std::istringstream in(line.allowed);

@@ -20,37 +20,41 @@ MemoryConfig draw(Random& random) {
   c.window.remainder = static_cast<Remainder>(below(3));
   f.stream = chance(0.6) ? Stream::side : Stream::inline_tokens;
   if (f.stream == Stream::side) f.anchor = static_cast<Anchor>(below(3));
-  f.unit = chance(0.15) ? UnitKind::tables : chance(0.6) ? UnitKind::fitted : UnitKind::paper;
+  c.kind = chance(0.15) ? MemoryKind::tables : MemoryKind::focus;
+  if (c.kind == MemoryKind::focus) f.unit = chance(0.6) ? UnitKind::fitted : UnitKind::paper;
   f.local = chance(0.75) ? Local::window : Local::kmer;
   f.history = chance(0.7) ? History::all : chance(0.7) ? History::window : History::none;
   if (chance(0.35)) f.eviction = Eviction::rolling;
   if (chance(0.3)) f.tail = 1 + below(c.window.size);
   if (chance(0.3)) f.sinks = 1 + below(c.window.size);
-  if (f.unit == UnitKind::fitted) {
-    if (chance(0.3)) f.entries_per_kmer = 2 + below(3);
-    f.fitted.ridge = 0.5 + 5 * random.uniform();
-    f.fitted.reference_stride = 1 + below(4);
-  } else if (f.unit == UnitKind::tables) {
-    f.tables.word = 1 + below(3);
-    f.tables.offsets = {below(4)};
-    for (int64_t more = below(4); more > 0; --more) f.tables.offsets.push_back(f.tables.offsets.back() + 1 + below(3));
+  if (c.kind == MemoryKind::tables || chance(0.1)) {
+    c.tables.word = 1 + below(3);
+    c.tables.offsets = {below(4)};
+    for (int64_t more = below(4); more > 0; --more) c.tables.offsets.push_back(c.tables.offsets.back() + 1 + below(3));
+  }
+  if (c.kind == MemoryKind::tables) {
     f.stream = Stream::side;
     f.anchor = Anchor::end;
     f.local = Local::window;
     f.history = History::all;
     f.sinks = 0;
+  } else if (f.unit == UnitKind::fitted) {
+    if (chance(0.3)) f.entries_per_kmer = 2 + below(3);
+    f.fitted.ridge = 0.5 + 5 * random.uniform();
+    f.fitted.reference_stride = 1 + below(4);
   } else {
     f.paper = {static_cast<FocusSees>(below(2)), static_cast<Update>(below(2)), static_cast<EntrySource>(below(2))};
     f.bias = chance(0.7);
   }
-  if (f.unit != UnitKind::tables) f.rank = chance(0.5) ? 0 : 1 + below(4);
+  if (c.kind == MemoryKind::focus) f.rank = chance(0.5) ? 0 : 1 + below(4);
   for (int64_t part = chance(0.3) ? 1 + below(2) : 0; part > 0; --part) {
     LayerSchedule s;
     s.from = below(5);
     s.to = s.from + below(3);
     if (chance(0.3)) {
-      s.memory = LayerKind::full;
+      s.memory = MemoryKind::full;
     } else {
+      if (c.tables.word != TablesConfig{}.word && chance(0.5)) s.memory = MemoryKind::tables;
       if (chance(0.4)) s.k = 1 + below(9);
       if (chance(0.2)) s.local = static_cast<Local>(below(2));
       if (chance(0.2)) s.history = static_cast<History>(below(3));

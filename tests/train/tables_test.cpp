@@ -15,11 +15,11 @@ class TablesTrainingTest : public AdapterTrainingTest {
   TrainConfig tables() const {
     TrainConfig c = config();
     c.memory.focus.rank = compress::FocusConfig{}.rank;
-    c.memory.focus.unit = compress::UnitKind::tables;
-    c.memory.focus.tables.word = 2;
-    c.memory.focus.tables.offsets = {0, 1, 3};
-    c.memory.focus.tables.fit_sequences = 8;
-    c.memory.focus.tables.fit_length = 200;
+    c.memory.kind = compress::MemoryKind::tables;
+    c.memory.tables.word = 2;
+    c.memory.tables.offsets = {0, 1, 3};
+    c.memory.tables.fit_sequences = 8;
+    c.memory.tables.fit_length = 200;
     c.optimizer.lr = 1e-3;
     return c;
   }
@@ -58,7 +58,7 @@ TEST_F(TablesTrainingTest, NoStageGivesTheClosedForm) {
   run(other, "other");
   EXPECT_NE(adapter("fit"), adapter("other"));
   TrainConfig stiff = c;
-  stiff.memory.focus.tables.ridge = 1e9;  // nothing but the mean key
+  stiff.memory.tables.ridge = 1e9;  // nothing but the mean key
   run(stiff, "stiff");
   EXPECT_LT(divergence(c, "fit"), divergence(c, "stiff"));
 }

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <functional>
 #include <limits>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -59,6 +60,8 @@ class Fields {
   virtual void text(std::string_view name, std::string& value, std::string_view doc) = 0;
   virtual void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range, std::string_view doc) = 0;
   virtual void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) = 0;
+  /// An object whose keys are names of the user's own.
+  virtual void named_texts(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) = 0;
 
   /// "setting predicate" as a condition; `setting` is a path from the visited struct on. Conditions count
   /// when everything has been read, so they may ask for fields that stand later in the list.

@@ -5,6 +5,7 @@
 #include <c10/core/ScalarType.h>
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -29,7 +30,7 @@ struct FidelityConfig {
   std::string model_config;  // as weights::load_model
   std::string model_checkpoint;
   std::string adapter;            // adapter file, or the run folder that holds adapter.safetensors; empty = none
-  std::string paper_adapter;      // a second one, trained with the paper's unit
+  std::map<std::string, std::string> adapters;  // more of them, each a method under its label
   compress::MemoryConfig memory;  // without an adapter
   compress::PlanOverride plan;    // of the adapter or of `memory`, for all methods
   std::string fasta;
@@ -53,15 +54,15 @@ struct FidelityConfig {
   void validate() const;
 };
 
-/// full, noise_floor, the other compress::rival_names(), adaptive_entropy, fitted, focus, paper, oracle: those that `config` names, or all
-/// that apply but the oracle, which is slow. "full" comes first. ConfigError: unknown or repeated names, a method whose adapter is missing.
+/// full, noise_floor, the other compress::memory_names(), adaptive_entropy, focus, the labels of `adapters`, oracle: those that `config`
+/// names, or all that apply but the oracle, which is slow. "full" comes first. ConfigError: unknown or repeated names, a method whose adapter is missing.
 ///   full         every key and value is kept, streamed in chunks: what all others are compared with, itself included
 ///   noise_floor  the plain backbone over the whole segment in one call: what rounding alone does. It needs the memory of one such call.
-///   rivals       compress::make_rival, each with the bytes that Focus entries would take
+///   memories     compress::make_memory, the rivals each with the bytes that Focus entries would take
 ///   adaptive_entropy   fitted entries of k-mers with equal shares of entropy, which a first pass with state_only memory measures
 ///   fitted       the closed form without trained parts
 ///   focus        the trained adapter
-///   paper        the second adapter
+///   a label      another trained adapter
 ///   oracle       no method but a control: the entries of `fitted`, optimised for the very segment that is measured. What it recovers can
 ///   be
 ///                held by so many entries; what it does not is lost to their number, or to the optimisation

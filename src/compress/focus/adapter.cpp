@@ -64,8 +64,9 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
     }
     if (units_.contains(block) || tables_.contains(block)) fail<ConfigError>("focus.layers names block ", block, " twice");
     const FocusConfig layer = config.focus.at(block).value_or(config.focus);
-    if (config.focus.unit == UnitKind::tables) {
-      add(block, std::make_shared<BaseTables>(config.focus.tables, backbone.shape()));
+    const MemoryKind scheduled = config.kind_at(block), kind = scheduled == MemoryKind::full ? config.kind : scheduled;
+    if (kind == MemoryKind::tables) {
+      add(block, std::make_shared<BaseTables>(config.tables, backbone.shape()));
     } else if (shared && !units_.empty()) {
       const auto& [first, unit] = *units_.begin();
       if (backbone.block_device(block) != backbone.block_device(first))
@@ -77,7 +78,7 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
   }
   const auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed));
   const at::NoGradGuard guard;
-  if (config.focus.unit == UnitKind::paper || config.focus.stream == Stream::inline_tokens)
+  if (!units_.empty() && (config.focus.unit == UnitKind::paper || config.focus.stream == Stream::inline_tokens))
     embedding = register_parameter("embedding", initial_embedding(backbone, generator));
   for (auto& item : named_parameters()) {
     if (item.key().ends_with(".down"))

@@ -89,8 +89,12 @@ std::shared_ptr<CompressedModel> make_memory(const std::string& name, const std:
 
 MemoryConfig closed_form(MemoryConfig config) {
   const FocusConfig fresh;
+  config.kind = MemoryKind::focus;
   config.focus.unit = UnitKind::fitted;
-  config.focus.tables = {};
+  config.tables = {};
+  for (LayerSchedule& part : config.focus.schedule) {
+    if (part.memory == MemoryKind::tables) part.memory = MemoryKind::focus;
+  }
   config.focus.stream = Stream::side;
   config.focus.bias = true;
   config.focus.fitted.corrections = false;

@@ -43,12 +43,13 @@ constexpr const char* kEntriesDoc =
 }  // namespace
 
 void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entries) {
-  const auto focus = f.when(memory == LayerKind::focus, "memory", "is 'focus'");
-  const auto entries = focus && makes_entries;
+  const auto focus = f.when(memory != MemoryKind::full, "memory", "is not 'full'");
+  const auto entries = memory ? f.when(memory == MemoryKind::focus, "memory", "is 'focus'") : makes_entries;
   f.integer("from", from, {0, 1 << 16}, "first block of the range");
   f.integer("to", to, {0, 1 << 16}, "last block of the range");
-  f.choice("memory", memory, {{"focus", LayerKind::focus}, {"full", LayerKind::full}},
-           "Focus entries, or every key and value for ever");
+  f.choice_or("memory", memory, "inherit",
+              {{"focus", MemoryKind::focus}, {"tables", MemoryKind::tables}, {"full", MemoryKind::full}},
+              "Focus entries, base tables, or every key and value for ever");
   f.only(focus).integer_or("k", k, 0, {0, kMost}, "bases per Focus token in these blocks; 0 = inherit");
   f.only(entries).choice_or("local", local, "inherit", kLocal, kLocalDoc);
   f.only(entries).choice_or("history", history, "inherit", kHistory, kHistoryDoc);
@@ -59,14 +60,14 @@ void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entr
                              concat(kEntriesDoc, "; 0 = inherit"));
 }
 
-void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const config::Condition& others) {
+void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const config::Condition& others,
+                        const config::Condition& entries) {
   const bool is_fitted = unit == UnitKind::fitted, is_paper = unit == UnitKind::paper;
-  const auto makes_entries = others && f.when(is_fitted || is_paper, "unit", "is 'fitted' or 'paper'");
-  const auto has_maps = others && f.when(is_paper || (is_fitted && fitted.corrections), "unit",
+  const auto makes_entries = others && entries;
+  const auto has_maps = makes_entries && f.when(is_paper || (is_fitted && fitted.corrections), "unit",
                                          "is 'paper', or 'fitted' with fitted.corrections");
-  const auto if_fitted = others && f.when(is_fitted, "unit", "is 'fitted'");
-  const auto if_paper = others && f.when(is_paper, "unit", "is 'paper'");
-  const auto if_tables = others && f.when(unit == UnitKind::tables, "unit", "is 'tables'");
+  const auto if_fitted = makes_entries && f.when(is_fitted, "unit", "is 'fitted'");
+  const auto if_paper = makes_entries && f.when(is_paper, "unit", "is 'paper'");
   const auto sees_window = f.when(local == Local::window, "local", "is 'window'");
   const auto whole_windows = f.when(eviction == Eviction::window, "eviction", "is 'window'");
   if (given == nullptr) {
@@ -86,10 +87,9 @@ void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const 
   f.only(others && sees_window && whole_windows).integer("tail", tail, {0, kMost}, kTailDoc);
   f.only(makes_entries && sees_window).integer("sinks", sinks, {0, kMost}, kSinksDoc);
   f.only(if_fitted).integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
-  f.only(others).choice(
-      "unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}, {"tables", UnitKind::tables}},
-      "how entries are made: fitted in closed form, by the paper's attention, or, a letter per base, "
-      "from tables learned for the model");
+  f.only(makes_entries)
+      .choice("unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}},
+              "how entries are made: fitted in closed form, or by the paper's attention");
   f.only(has_maps).integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
   f.only(has_maps).choice("share", share, {{"layer", Share::layer}, {"all", Share::all}},
                           "trained parts of each compressed layer's own, or the same in all");
@@ -97,11 +97,10 @@ void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const 
   f.only(others).integers("layers", layers, {0, 1 << 16},
                           "blocks whose attention is compressed; empty = all attention blocks");
   f.only(others).list(
-      "schedule", schedule, [&](LayerSchedule& part, config::Fields& g) { part.visit(g, makes_entries); },
+      "schedule", schedule, [&](LayerSchedule& part, config::Fields& g) { part.visit(g, entries); },
       "overrides for ranges of blocks; where ranges overlap the later one wins");
   f.only(if_fitted).group("fitted", fitted, "the fitted unit");
   f.only(if_paper).group("paper", paper, "the paper's unit");
-  f.only(if_tables).group("tables", tables, "the unit that keeps letters and predicts keys and values");
 }
 
 std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
@@ -111,7 +110,7 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
   bool full = false;
   for (const LayerSchedule& part : schedule) {
     if (block < part.from || block > part.to) continue;
-    full = part.memory == LayerKind::full;
+    if (part.memory) full = *part.memory == MemoryKind::full;
     out.k = part.k.value_or(out.k);
     out.local = part.local.value_or(out.local);
     out.history = part.history.value_or(out.history);
@@ -125,11 +124,33 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
 }
 
 void MemoryConfig::visit(config::Fields& f, const config::Condition& used) {
-  const auto makes_entries = f.when(focus.unit != UnitKind::tables, "focus.unit", "is 'fitted' or 'paper'");
-  const auto keeps_entries = f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'");
+  const auto entries = f.when(uses(MemoryKind::focus), "memory.kind", "is 'focus'");
+  const auto keeps_entries = entries && f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'");
+  const auto of_memory = [&](config::Fields& g) {
+    g.choice("kind", kind, {{"focus", MemoryKind::focus}, {"tables", MemoryKind::tables}},
+             "of the compressed layers: Focus entries, or base memory, a letter per base and tables learned for the model");
+  };
+  const auto of_focus = [&](config::Fields& g) { focus.visit(g, nullptr, {}, entries); };
+  f.only(used).group("memory", config::Visit(of_memory), "what is kept of closed windows");
   f.only(used).group("window", window, "the window plan");
-  f.only(used).group("focus", focus, "Focus tokens");
-  f.only(used && makes_entries && keeps_entries).group("storage", storage, "how retained entries are held");
+  f.only(used).group("focus", config::Visit(of_focus), "Focus tokens, and which layers are compressed");
+  f.only(used && f.when(uses(MemoryKind::tables), "memory.kind", "is 'tables'")).group("tables", tables, "base tables");
+  f.only(used && keeps_entries).group("storage", storage, "how retained entries are held");
+}
+
+MemoryKind MemoryConfig::kind_at(int64_t block) const {
+  if (!focus.layers.empty() && std::find(focus.layers.begin(), focus.layers.end(), block) == focus.layers.end())
+    return MemoryKind::full;
+  MemoryKind out = kind;
+  for (const LayerSchedule& part : focus.schedule) {
+    if (block >= part.from && block <= part.to) out = part.memory.value_or(out);
+  }
+  return out;
+}
+
+bool MemoryConfig::uses(MemoryKind of_some) const {
+  const auto chosen = [&](const LayerSchedule& part) { return part.memory == of_some; };
+  return kind == of_some || std::any_of(focus.schedule.begin(), focus.schedule.end(), chosen);
 }
 
 MemoryConfig PlanOverride::on(MemoryConfig memory) const {

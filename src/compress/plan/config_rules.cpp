@@ -57,7 +57,7 @@ void validate_schedule(const MemoryConfig& config) {
     if (part.to < part.from) fail<ConfigError>(where, ": to = ", part.to, " lies before from = ", part.from);
     const bool moves_close = part.k || part.local || part.eviction || part.sinks;
     const bool overrides = moves_close || part.history || part.tail || part.entries_per_kmer;
-    if (part.memory == LayerKind::focus && !overrides && focus.schedule.size() == 1)
+    if (part.memory.value_or(config.kind) == config.kind && !overrides && focus.schedule.size() == 1)
       fail<ConfigError>(where, " overrides nothing; remove it");
     if (part.k && focus.stream == Stream::inline_tokens)
       fail<ConfigError>(where, ".k: with focus.stream 'inline' Focus tokens pass through every layer, ",
@@ -77,25 +77,26 @@ void validate_tables(const TablesConfig& tables) {
   const int64_t features =
       static_cast<int64_t>(tables.offsets.size()) * ((int64_t{1} << (2 * tables.word)) + 1);
   if (features > 20'000)
-    fail<ConfigError>("focus.tables: ", tables.offsets.size(), " tables for words of ", tables.word,
+    fail<ConfigError>("tables: ", tables.offsets.size(), " tables for words of ", tables.word,
                       " letters have ", features, " rows; their regression needs a square matrix of that, ",
                       "so 20000 is the most; use a shorter word or fewer offsets");
-  if (tables.offsets.empty()) fail<ConfigError>("focus.tables.offsets: at least one word is needed");
+  if (tables.offsets.empty()) fail<ConfigError>("tables.offsets: at least one word is needed");
   if (std::set<int64_t>(tables.offsets.begin(), tables.offsets.end()).size() != tables.offsets.size())
-    fail<ConfigError>("focus.tables.offsets names an offset twice: ",
+    fail<ConfigError>("tables.offsets names an offset twice: ",
                       "two tables of the same word would share one effect between them");
 }
 
 }  // namespace
 
 void MemoryConfig::validate() const {
+  FOCUS_CHECK(kind != MemoryKind::full, "memory.kind is of the layers that are compressed");
   config::refuse_idle(*this);
   if (focus.stream == Stream::inline_tokens && focus.anchor != Anchor::end)
     fail<ConfigError>("focus.anchor must be 'end' with focus.stream 'inline': a Focus token before or inside ",
                       "its k-mer would show the k-mer to its own bases through the Hyena convolutions");
   validate_visibility(window, focus, "focus");
   validate_schedule(*this);
-  validate_tables(focus.tables);
+  validate_tables(tables);
 }
 
 }  // namespace focus::compress

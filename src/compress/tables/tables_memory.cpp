@@ -101,7 +101,7 @@ MemoryUse TablesMemory::planned(int64_t num_bases) const {
 
 std::string TablesMemory::describe() const {
   const FocusConfig& f = rules_.focus();
-  return concat("base memory: letters, and tables of ", f.tables.offsets.size(), " words of ", f.tables.word,
+  return concat("base memory: letters, and tables of ", tables_->config().offsets.size(), " words of ", tables_->config().word,
                 f.eviction == Eviction::rolling ? ", rolling eviction" : "",
                 f.tail > 0 ? concat(", raw tail of ", f.tail) : std::string());
 }

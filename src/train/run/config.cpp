@@ -34,13 +34,13 @@ void TrainConfig::visit(config::Fields& f) {
   const auto adapter = f.when(is_adapter, "task", "is 'adapter'");
   const auto pretrain = f.when(!is_adapter, "task", "is 'pretrain'");
   // A run that fits base tables may go without stages; for any other that is an error of its own.
-  const bool tables = memory.focus.unit == compress::UnitKind::tables, fits_only = tables && stages.empty();
+  const bool tables = memory.kind == compress::MemoryKind::tables, fits_only = tables && stages.empty();
   const bool all_match = !stages.empty() && std::all_of(stages.begin(), stages.end(), [](const auto& stage) {
     return stage.kind == StageKind::match;
   });
   const auto steps = f.when(!fits_only, "stages", "is not empty");
   const auto end_to_end = f.when(!fits_only && !all_match, "stages", "has one of kind 'end_to_end'");
-  const auto uses_k = f.when(!tables, "focus.unit", "is 'fitted' or 'paper'");
+  const auto uses_k = f.when(memory.uses(compress::MemoryKind::focus), "memory.kind", "is 'focus'");
   const auto in_turn = f.when(execution == Execution::sequential, "execution", "is 'sequential'");
   const auto skips = f.when(non_finite == NonFinite::skip, "non_finite", "is 'skip'");
   f.choice("task", task, {{"adapter", TaskKind::adapter}, {"pretrain", TaskKind::pretrain}},
@@ -148,9 +148,9 @@ void check_adapter(const TrainConfig& c) {
 
 void TrainConfig::validate() const {
   config::refuse_idle(*this);
-  const bool fits_tables = task == TaskKind::adapter && memory.focus.unit == compress::UnitKind::tables;
+  const bool fits_tables = task == TaskKind::adapter && memory.uses(compress::MemoryKind::tables);
   if (stages.empty() && !fits_tables)
-    fail<ConfigError>("stages: at least one is needed; only base tables (focus.unit 'tables') are fitted without any");
+    fail<ConfigError>("stages: at least one is needed; only base tables (memory.kind 'tables') are fitted without any");
   if (model_config.empty() && (task == TaskKind::pretrain || !std::filesystem::is_directory(model_checkpoint)))
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
   if (data.sources.empty()) fail<ConfigError>("data.sources: at least one fasta, jsonl or hdf5 source is needed");

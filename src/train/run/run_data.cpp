@@ -57,8 +57,8 @@ void require_splittable(const TrainConfig& config, int64_t num_ranks) {
 void require_same_run(const RunData& data, const std::string& identity, distributed::Ranks& ranks) {
   const TrainConfig& config = data.config;
   int64_t longest = 0;
-  if (config.task == TaskKind::adapter && config.memory.focus.unit == compress::UnitKind::tables)
-    longest = config.memory.focus.tables.fit_length;
+  if (config.task == TaskKind::adapter && config.memory.uses(compress::MemoryKind::tables))
+    longest = config.memory.tables.fit_length;
   for (const StageConfig& stage : config.stages) longest = std::max(longest, stage.length);
   std::string drawn = letters_of(data.training.sample(0, longest));
   if (data.held_out) drawn += letters_of(data.held_out->sample(0, config.validation.length));

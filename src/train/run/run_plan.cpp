@@ -125,8 +125,8 @@ std::string describe_run(const TrainConfig& config, const Task& task, int64_t nu
   require_held_out(data, digest_inputs(config));
   std::ostringstream out;
   if (num_ranks > 1) out << "ranks: " << num_ranks << ", each " << config.accumulation / num_ranks << " micro-batches of a step\n";
-  if (config.memory.focus.unit == compress::UnitKind::tables && is_adapter(config)) {
-    const auto& tables = config.memory.focus.tables;
+  if (config.memory.uses(compress::MemoryKind::tables) && is_adapter(config)) {
+    const auto& tables = config.memory.tables;
     out << "tables: fitted to " << tables.fit_sequences << " sequences of " << format_count(tables.fit_length) << " bases first\n";
   }
   describe_stages(config, out);

@@ -153,7 +153,7 @@ class AdapterTask final : public Task {
 
   /// Base tables start from the regression; other units start where their construction left them.
   void initialise(const data::SequenceSampler& training, distributed::Ranks& ranks) override {
-    fit_tables(config_.memory.focus.tables, training, *teacher_.model, *adapter_, ranks);
+    fit_tables(config_.memory.tables, training, *teacher_.model, *adapter_, ranks);
   }
 
   std::unique_ptr<Objective> objective(int64_t step, const StageConfig& stage) override {

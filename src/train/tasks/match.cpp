@@ -162,8 +162,8 @@ void refuse_match(const compress::MemoryConfig& memory) {
         "stages of kind 'match' need focus.stream 'side': Focus tokens among the bases change the bases' positions and states, so the full "
         "model's pass does not show their layers' inputs; train with kind 'end_to_end'");
   }
-  if (memory.focus.unit == compress::UnitKind::tables)
-    fail<ConfigError>("stages of kind 'match' have nothing to do with focus.unit 'tables': the tables are fitted before the first step");
+  if (memory.uses(compress::MemoryKind::tables))
+    fail<ConfigError>("stages of kind 'match' have nothing to do with memory.kind 'tables': the tables are fitted before the first step");
   if (memory.focus.eviction != compress::Eviction::window || memory.focus.tail > 0 || memory.focus.sinks > 0 ||
       !memory.focus.schedule.empty()) {
     fail<ConfigError>(

@@ -19,7 +19,7 @@ enum class History { all, window, none };
 enum class FocusSees { kmer, window };
 /// window: a window's raw bases go when it closes (the paper); rolling: a k-mer's go when its first base is W bases old.
 enum class Eviction { window, rolling };
-enum class UnitKind { fitted, paper, tables };
+enum class UnitKind { fitted, paper };
 enum class Update { residual, replace };
 enum class EntrySource { backbone, own };
 enum class Share { layer, all };
@@ -41,18 +41,19 @@ struct FittedUnitConfig {
   void visit(config::Fields& f);
 };
 
-enum class LayerKind { focus, full };
+/// What a layer keeps of closed windows: Focus entries, letters from which base tables predict keys and values, or everything.
+enum class MemoryKind { focus, tables, full };
 
 /// Overrides for a range of blocks. A field without a value is as in FocusConfig.
 struct LayerSchedule {
   int64_t from = 0, to = 0;  // block indices, both included
-  LayerKind memory = LayerKind::focus;
+  std::optional<MemoryKind> memory;
   std::optional<int64_t> k;
   std::optional<Local> local;
   std::optional<History> history;
   std::optional<Eviction> eviction;
   std::optional<int64_t> tail, sinks, entries_per_kmer;
-  /// `makes_entries`: whether, and when, the unit of all blocks does.
+  /// `makes_entries`: whether blocks do that do not choose their memory here.
   void visit(config::Fields& f, const config::Condition& makes_entries = {});
 };
 
@@ -84,18 +85,24 @@ struct FocusConfig {
   std::vector<LayerSchedule> schedule;  // per-layer overrides; a later one wins
   FittedUnitConfig fitted;
   PaperUnitConfig paper;
-  TablesConfig tables;
-  /// `given`, `others`: as WindowConfig::visit, for k.
-  void visit(config::Fields& f, std::optional<int64_t>* given = nullptr, const config::Condition& others = {});
+  /// `given`, `others`: as WindowConfig::visit, for k. `entries`: whether any layer has Focus entries.
+  void visit(config::Fields& f, std::optional<int64_t>* given = nullptr, const config::Condition& others = {},
+             const config::Condition& entries = {});
   /// The settings of one block, its overrides applied (`schedule` empty); nothing where the block keeps everything.
   std::optional<FocusConfig> at(int64_t block) const;
 };
 
 struct MemoryConfig {
+  MemoryKind kind = MemoryKind::focus;  // of the layers for which focus.schedule says nothing else; not `full`
   WindowConfig window;
   FocusConfig focus;
+  TablesConfig tables;
   StorageConfig storage;
   void visit(config::Fields& f, const config::Condition& used = {});
+  /// Of one block.
+  MemoryKind kind_at(int64_t block) const;
+  /// Whether any block may be of that kind.
+  bool uses(MemoryKind of_some) const;
   /// Combinations that make no sense, and settings without effect. ConfigError with the reason.
   void validate() const;
 };

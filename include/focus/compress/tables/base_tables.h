@@ -27,6 +27,7 @@ class BaseTables final : public torch::nn::Module {
   std::pair<at::Tensor, at::Tensor> predict(const at::Tensor& codes_BN, int64_t n) const;
   /// Letters that a prediction looks back, the base's own among them.
   int64_t reach() const;
+  const TablesConfig& config() const { return config_; }
 
   at::Tensor key, value;            // [w, 4^word + 1, G E]
   at::Tensor key_mean, value_mean;  // [G E]
