@@ -87,7 +87,7 @@ class TrainTest(ProgramTest):
             self.assertEqual(self.metrics(f"by{count}")[-1], held_out)
 
     def test_ranks_share_the_fit_of_tables(self):
-        focus = {"unit": "tables", "tables": {"word": 2, "offsets": [0, 1], "fit_sequences": 5, "fit_length": 400}}
+        focus = {"k": 8, "unit": "tables", "tables": {"word": 2, "offsets": [0, 1], "fit_sequences": 5, "fit_length": 400}}
         config = self.train_config(task="adapter", model_config=self.config, model_checkpoint=self.checkpoint, window={"size": 32}, focus=focus, stages=[])
         settings = json.loads(read(config))
         for unread in ("optimizer", "accumulation"):
