@@ -149,7 +149,9 @@ TEST_P(PolicyTest, WithOneEntryPerBaseEqualsFullUnlessItDropsMore) {
   if (drops_more(GetParam())) {
     EXPECT_GT(difference, 1e-6);
   } else if (quantises(GetParam())) {
-    EXPECT_LT(difference, (GetParam().find("int8") != std::string::npos ? 0.01 : 0.2) * expected.abs().max().item<double>());
+    // Each code is off by half a step of its range at most; two layers of them, and the blocks above, make less than three steps of it.
+    const double steps = GetParam().find("int8") != std::string::npos ? 255 : 15;
+    EXPECT_LT(difference, 3 / steps * expected.abs().max().item<double>());
   } else {
     EXPECT_LT(difference, 1e-9);
   }

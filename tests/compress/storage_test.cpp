@@ -120,8 +120,10 @@ TEST(QuantisedTest, OneStepForEachChannelOfAGroup) {
     for (int64_t i = 0; group > 0 && i < 8; ++i) row_of.push_back(i / group);
     return max_difference(dequantise(quantise(k, 4, group), 4, row_of, at::kFloat).select(3, 0), k.select(3, 0));
   };
-  EXPECT_LT(error(8), 0.3);
-  EXPECT_GT(error(0), 0.3);
+  // Half a step of the channel's own range, and what fp16 takes off its scale.
+  const double largest = k.select(3, 0).abs().max().item<double>(), bound = largest / (std::pow(2.0, 4) - 1) + largest / 1024;
+  EXPECT_LE(error(8), bound);
+  EXPECT_GT(error(0), bound);
   // Constant rows come back as they are, as near as fp16 can say.
   const Tensor flat = at::full({1, 1, 4, 4}, 0.75);
   EXPECT_LT(max_difference(dequantise(quantise(flat, 8, 0), 8, {}, at::kFloat), flat), 1e-3);

@@ -79,7 +79,6 @@ TEST_P(CheckpointTypesTest, RotaryFrequenciesAreReadAndUsedAsTheyAre) {
   const Tensor expected = original->forward(tokens()), got = with(rounded, at::kFloat)->forward(tokens());
   EXPECT_TRUE(at::equal(got, with(rounded.to(at::kFloat), at::kFloat)->forward(tokens())));
   EXPECT_GT(max_difference(got, expected), GetParam() == "tiny7b" ? 1e-2 : 1e-4);  // rounded ones are used, not recomputed
-  EXPECT_LT(relative_rms(got, expected), 0.1);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CheckpointTypesTest, ::testing::Values("tiny7b", "tiny40b"),

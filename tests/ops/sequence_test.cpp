@@ -2,30 +2,52 @@
 
 #include <gtest/gtest.h>
 
+#include <utility>
+#include <vector>
+
 #include "focus/core/error.h"
+#include "support/devices.h"
 #include "support/tensors.h"
 
 namespace focus::ops {
 namespace {
 
 using at::Tensor;
+using testing::error_in_roundings;
 using testing::expect_gradient_matches;
 using testing::max_difference;
+
+/// What a sum of products computed in fp64 is made of: the exact result, and the sum of the terms' sizes that its rounding goes by.
+struct Exact {
+  Tensor value, magnitude;
+};
 
 struct Shape {
   int64_t batch, length, channels, taps;
 };
+const auto kFirShapes = ::testing::Values(Shape{1, 1, 1, 1}, Shape{2, 5, 3, 3}, Shape{1, 17, 16, 7}, Shape{2, 131, 30, 7},
+                                          Shape{1, 257, 33, 128}, Shape{3, 64, 90, 3}, Shape{1, 1025, 48, 9});
 
-class FirTest : public ::testing::TestWithParam<Shape> {};
+class FirOnDeviceTest : public testing::OnDeviceTest<Shape> {};
 
-TEST_P(FirTest, KernelEqualsReference) {
+TEST_P(FirOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
   at::manual_seed(1);
-  const auto [batch, length, channels, taps] = GetParam();
+  const auto [batch, length, channels, taps] = shape();
   for (const auto type : {at::kFloat, at::kDouble}) {
     const Tensor x = at::randn({batch, length + taps - 1, channels}, type), w = at::randn({taps, channels}, type);
-    EXPECT_LT(max_difference(causal_fir(x, w), causal_fir_reference(x, w)), type == at::kFloat ? 1e-4 : 1e-12);
+    const Tensor x64 = x.to(at::kDouble), w64 = w.to(at::kDouble);
+    const Exact exact{causal_fir_reference(x64, w64), causal_fir_reference(x64.abs(), w64.abs())};
+    // Each product and each sum rounds once; in fp64 what counts as exact does so too.
+    const double bound = static_cast<double>(type == at::kFloat ? taps : 2 * taps);
+    const Tensor x_there = x.to(device()), w_there = w.to(device());
+    EXPECT_LE(error_in_roundings(causal_fir(x_there, w_there), exact.value, exact.magnitude), bound);
+    EXPECT_LE(error_in_roundings(causal_fir_reference(x_there, w_there), exact.value, exact.magnitude), bound);
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(OddSizes, FirOnDeviceTest, ::testing::Combine(kFirShapes, testing::kDevices));
+
+class FirTest : public ::testing::TestWithParam<Shape> {};
 
 TEST_P(FirTest, GradientMatchesDifferences) {
   at::manual_seed(2);
@@ -34,9 +56,7 @@ TEST_P(FirTest, GradientMatchesDifferences) {
                           {at::randn({batch, length + taps - 1, channels}, at::kDouble), at::randn({taps, channels}, at::kDouble)});
 }
 
-INSTANTIATE_TEST_SUITE_P(OddSizes, FirTest,
-                         ::testing::Values(Shape{1, 1, 1, 1}, Shape{2, 5, 3, 3}, Shape{1, 17, 16, 7}, Shape{2, 131, 30, 7},
-                                           Shape{1, 257, 33, 128}, Shape{3, 64, 90, 3}, Shape{1, 1025, 48, 9}));
+INSTANTIATE_TEST_SUITE_P(OddSizes, FirTest, kFirShapes);
 
 TEST(FirTest, ImpulseMeetsTheLastTapFirst) {
   Tensor x = at::zeros({1, 8, 1});
@@ -55,33 +75,53 @@ struct ScanShape {
   int64_t batch, length, channels, modes;
 };
 
-class ScanTest : public ::testing::TestWithParam<ScanShape> {
- protected:
-  static std::vector<Tensor> inputs(const ScanShape& s, at::ScalarType type) {
-    return {at::randn({s.batch, s.length, s.channels}, type), -(at::randn({s.channels, s.modes}, type).exp() * 0.2),
-            at::randn({s.channels, s.modes}, type), at::randn({s.batch, s.channels, s.modes}, type)};
-  }
-};
+const auto kScanShapes = ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16},
+                                           ScanShape{2, 65, 30, 16}, ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16});
 
-TEST_P(ScanTest, KernelEqualsReferenceAndExplicitSum) {
+std::vector<Tensor> scan_inputs(const ScanShape& s, at::ScalarType type) {
+  return {at::randn({s.batch, s.length, s.channels}, type), -(at::randn({s.channels, s.modes}, type).exp() * 0.2),
+          at::randn({s.channels, s.modes}, type), at::randn({s.batch, s.channels, s.modes}, type)};
+}
+
+/// By definition, each output a sum over all inputs before it: y [B, L, D] and the final state [B, D, N].
+std::pair<Tensor, Tensor> scan_by_sums(const Tensor& p, const Tensor& log_poles, const Tensor& residues, const Tensor& state) {
+  const int64_t length = p.size(1);
+  const Tensor decay = (log_poles.unsqueeze(-1) * at::arange(length + 1, at::kDouble)).exp();  // [D, N, L + 1]
+  std::vector<Tensor> y;
+  Tensor states;
+  for (int64_t t = 0; t < length; ++t) {
+    const Tensor lags = decay.narrow(2, 0, t + 1).flip(2);
+    states = at::einsum("btd,dnt->bdn", {p.narrow(1, 0, t + 1), lags}) + state * decay.select(2, t + 1);
+    y.push_back((states * residues).sum(-1));
+  }
+  return {at::stack(y, 1), states};
+}
+
+class ScanOnDeviceTest : public testing::OnDeviceTest<ScanShape> {};
+
+TEST_P(ScanOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
   at::manual_seed(3);
   for (const auto type : {at::kFloat, at::kDouble}) {
-    const auto in = inputs(GetParam(), type);
-    const double tolerance = type == at::kFloat ? 2e-3 : 1e-10;
-    const auto [y, final] = modal_scan(in[0], in[1], in[2], in[3]);
-    const auto [expected_y, expected_final] = modal_scan_reference(in[0], in[1], in[2], in[3]);
-    EXPECT_LT(max_difference(y, expected_y), tolerance);
-    EXPECT_LT(max_difference(final, expected_final), tolerance);
-    // By definition: the last output as a sum over all inputs.
-    const int64_t length = in[0].size(1);
-    const Tensor lag = at::arange(length - 1, -1, -1, at::kDouble);
-    const Tensor h = (in[2].to(at::kDouble).unsqueeze(-1) * (in[1].to(at::kDouble).unsqueeze(-1) * lag).exp()).sum(1);  // [D, L]
-    const Tensor last =
-        (in[0].to(at::kDouble).transpose(1, 2) * h).sum(-1) +
-        (in[3].to(at::kDouble) * in[2].to(at::kDouble) * (in[1].to(at::kDouble) * static_cast<double>(length)).exp()).sum(-1);
-    EXPECT_LT(max_difference(y.select(1, length - 1), last), tolerance);
+    std::vector<Tensor> in = scan_inputs(shape(), type), exact, there;
+    for (const Tensor& x : in) {
+      exact.push_back(x.to(at::kDouble));
+      there.push_back(x.to(device()));
+    }
+    const auto [y, final] = scan_by_sums(exact[0], exact[1], exact[2], exact[3]);
+    const auto [y_size, final_size] = scan_by_sums(exact[0].abs(), exact[1], exact[2].abs(), exact[3].abs());
+    // Three roundings a step, and one for each mode of an output; in fp64 what counts as exact has as many.
+    const double steps = static_cast<double>(3 * shape().length + shape().modes + 1), bound = type == at::kFloat ? steps : 2 * steps;
+    for (const auto& [got_y, got_final] :
+         {modal_scan(there[0], there[1], there[2], there[3]), modal_scan_reference(there[0], there[1], there[2], there[3])}) {
+      EXPECT_LE(error_in_roundings(got_y, y, y_size), bound);
+      EXPECT_LE(error_in_roundings(got_final, final, final_size), bound);
+    }
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(OddSizes, ScanOnDeviceTest, ::testing::Combine(kScanShapes, testing::kDevices));
+
+class ScanTest : public ::testing::TestWithParam<ScanShape> {};
 
 TEST_P(ScanTest, GradientMatchesDifferences) {
   at::manual_seed(4);
@@ -90,12 +130,10 @@ TEST_P(ScanTest, GradientMatchesDifferences) {
         const auto [y, final] = modal_scan(in[0], in[1], in[2], in[3]);
         return at::cat({y.flatten(), final.flatten()});
       },
-      inputs(GetParam(), at::kDouble));
+      scan_inputs(GetParam(), at::kDouble));
 }
 
-INSTANTIATE_TEST_SUITE_P(OddSizes, ScanTest,
-                         ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16},
-                                           ScanShape{2, 65, 30, 16}, ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16}));
+INSTANTIATE_TEST_SUITE_P(OddSizes, ScanTest, kScanShapes);
 
 TEST(ScanTest, ChunksEqualOnePass) {
   at::manual_seed(5);

@@ -14,6 +14,13 @@ double max_difference(const Tensor& a, const Tensor& b) {
   return a.numel() == 0 ? 0.0 : (a.to(at::kDouble) - b.to(at::kDouble)).abs().max().item<double>();
 }
 
+double error_in_roundings(const Tensor& got, const Tensor& exact, const Tensor& magnitude) {
+  const Tensor here = got.to(at::kCPU, at::kDouble);
+  if (here.sizes() != exact.sizes() || !at::isfinite(here).all().item<bool>()) return std::numeric_limits<double>::infinity();
+  const double unit = got.scalar_type() == at::kBFloat16 ? 0x1p-8 : got.scalar_type() == at::kFloat ? 0x1p-24 : 0x1p-53;
+  return ((here - exact).abs() / (magnitude * unit)).max().item<double>();
+}
+
 double relative_rms(const Tensor& a, const Tensor& b) {
   const Tensor wide = b.to(at::kDouble);
   return ((a.to(at::kDouble) - wide).square().mean() / wide.square().mean()).sqrt().item<double>();
