@@ -1,6 +1,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "focus/core/error.h"
 #include "focus/kernels/attention.h"
 #include "focus/kernels/cpu.h"
 #include "focus/kernels/linear.h"
@@ -19,6 +20,8 @@ Chosen choose() {
 #if defined(__x86_64__)
   const char* wish = std::getenv("FOCUS_CPU_ISA");
   const std::string_view limit = wish == nullptr ? "" : wish;
+  if (!limit.empty() && limit != "avx512" && limit != "avx2" && limit != "baseline")
+    fail<ConfigError>("FOCUS_CPU_ISA is '", limit, "'; expected avx512, avx2 or baseline, or leave it unset");
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&

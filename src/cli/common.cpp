@@ -16,6 +16,7 @@
 #include "focus/core/log.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
+#include "focus/ops/out_of_memory.h"
 
 namespace focus::cli {
 
@@ -152,7 +153,7 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     return code(ExitCode::resources);
   } catch (const c10::Error& e) {
     const std::string what = e.what_without_backtrace();
-    const bool memory = what.find("alloc") != std::string::npos && what.find("memory") != std::string::npos;
+    const bool memory = ops::is_out_of_memory(e);
     log::error(concat(memory ? "out of memory: " : "LibTorch failed: ", what));
     return code(memory ? ExitCode::resources : ExitCode::check_failed);
   } catch (const std::exception& e) {

@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "focus/core/error.h"
-#include "nearest.h"
+#include "focus/core/text.h"
 
 namespace focus::config {
 namespace {

@@ -7,7 +7,7 @@
 #include "focus/config/fields.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
-#include "nearest.h"
+#include "focus/core/text.h"
 
 namespace focus::config {
 namespace {

@@ -13,7 +13,9 @@
 namespace focus::ops {
 
 #if defined(FOCUS_WITH_CUDA)
-bool has_cuda_fir(const at::Tensor& x) { return x.is_cuda() && x.scalar_type() == at::kFloat; }
+bool has_cuda_fir(const at::Tensor& x_BTC, const at::Tensor& taps_KC) {
+  return x_BTC.is_cuda() && taps_KC.device() == x_BTC.device() && x_BTC.scalar_type() == at::kFloat && taps_KC.scalar_type() == at::kFloat;
+}
 
 at::Tensor cuda_fir(const at::Tensor& x_BTC, const at::Tensor& taps_KC) {
   const c10::cuda::CUDAGuard guard(x_BTC.device());
@@ -39,7 +41,7 @@ int64_t peak_device_bytes(const at::Device& device) {
   return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).allocated_bytes[kAll].peak;
 }
 #else
-bool has_cuda_fir(const at::Tensor&) { return false; }
+bool has_cuda_fir(const at::Tensor&, const at::Tensor&) { return false; }
 at::Tensor cuda_fir(const at::Tensor&, const at::Tensor&) {
   fail<DeviceError>("this build has no CUDA kernels; configure with the preset cuda-release");
 }

@@ -205,17 +205,6 @@ TEST(ClipGradNorm, DoesNotDependOnTheNumberOfThreads) {
   at::set_num_threads(threads);
 }
 
-TEST(AllFinite, FindsOneBadElement) {
-  const at::Tensor a = at::ones({3, 4}), b = at::ones({5}, at::kBFloat16);
-  EXPECT_TRUE(all_finite({}));
-  EXPECT_TRUE(all_finite({a, at::Tensor(), b}));
-  b[3] = std::numeric_limits<float>::infinity();
-  EXPECT_FALSE(all_finite({a, b}));
-  b[3] = 1;
-  a[2][1] = std::nanf("");
-  EXPECT_FALSE(all_finite({a, b}));
-}
-
 TEST(AdamWConfig, Ranges) {
   AdamWConfig config;
   EXPECT_THROW(config::read_text(R"({"beta1": 1})", "c", {}, [&](config::Fields& f) { config.visit(f); }), ConfigError);

@@ -138,12 +138,4 @@ double clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm)
   return norm;
 }
 
-bool all_finite(const std::vector<at::Tensor>& gradients) {
-  const at::NoGradGuard no_grad;
-  for (const at::Tensor& gradient : gradients) {
-    if (gradient.defined() && !gradient.isfinite().all().item<bool>()) return false;
-  }
-  return true;
-}
-
 }  // namespace focus::train

@@ -53,7 +53,7 @@ class AdamW {
   void step(double lr);
   /// Drops all gradients.
   void zero_grad();
-  /// The defined gradients, in parameter order, for clip_grad_norm and all_finite.
+  /// The defined gradients, in parameter order, for clip_grad_norm.
   std::vector<at::Tensor> gradients() const;
 
   const std::vector<Parameter>& parameters() const { return parameters_; }
@@ -79,7 +79,5 @@ class AdamW {
 /// the gradients are scaled in place by max_norm / norm. A non-finite norm is returned and changes nothing. Undefined gradients are
 /// skipped.
 double clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm);
-/// False if any element is NaN or infinite.
-bool all_finite(const std::vector<at::Tensor>& gradients);
 
 }  // namespace focus::train

@@ -1,9 +1,11 @@
-#include "nearest.h"
+#include "focus/core/text.h"
 
 #include <algorithm>
 #include <cctype>
 
-namespace focus::config {
+#include "focus/core/error.h"
+
+namespace focus {
 
 int64_t edit_distance(std::string_view a, std::string_view b) {
   const auto lower = [](char c) { return static_cast<char>(std::tolower(static_cast<unsigned char>(c))); };
@@ -53,4 +55,12 @@ std::string quoted_list(const std::vector<std::string>& words) {
   return out;
 }
 
-}  // namespace focus::config
+void append_list(std::string& message, const char* title, const std::vector<std::string>& items) {
+  if (items.empty()) return;
+  constexpr std::size_t kShown = 20;
+  message += concat("\n  ", title, " (", items.size(), "):");
+  for (std::size_t i = 0; i < items.size() && i < kShown; ++i) message += "\n    " + items[i];
+  if (items.size() > kShown) message += concat("\n    ... and ", items.size() - kShown, " more");
+}
+
+}  // namespace focus
