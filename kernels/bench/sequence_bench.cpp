@@ -3,7 +3,7 @@
 #include <benchmark/benchmark.h>
 
 #include "focus/core/error.h"
-#include "focus/kernels/cpu.h"
+#include "focus/kernels/isa.h"
 #include "focus/ops/sequence.h"
 
 namespace {

@@ -8,7 +8,7 @@
 #include "copies.h"
 #include "focus/core/error.h"
 #include "focus/core/random.h"
-#include "focus/data/tokenizer.h"
+#include "focus/data/letters.h"
 #include "source.h"
 
 namespace focus::data {
@@ -83,7 +83,7 @@ std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, i
     if (static_cast<double>(counts.n + counts.ambiguous) > config.max_n_fraction * static_cast<double>(size)) continue;
     sample.name = stretch.region.name;
     sample.begin = stretch.region.begin + place;
-    encode(window, CasePolicy::upper, AmbiguousPolicy::mask, sample.name, sample.begin);  // refuses what is no nucleotide, naming the place
+    clean(window, CasePolicy::upper, AmbiguousPolicy::mask, sample.name, sample.begin);  // refuses what is no nucleotide, naming the place
     return window;
   }
   fail<DataError>("sample ", index, ": ", kMaxDraws, " windows of ", length, " bases in a row had more than ", config.max_n_fraction,
@@ -130,7 +130,7 @@ Sample SequenceSampler::sample(uint64_t index, int64_t length) const {
   result.copy_offset.assign(letters.size(), -1);
   result.copy_source.assign(letters.size(), -1);
   if (random.uniform() < config.copies.probability) plant_copies(config.copies, random, letters, result.copy_offset, result.copy_source);
-  result.letters = encode(letters);
+  result.letters = clean(letters);
   result.weights = loss_weights(letters, static_cast<float>(config.lowercase_weight));
   for (std::size_t t = 0; t < letters.size(); ++t) {
     // In a copy the case of the source says nothing about how predictable the base is: only letters other than ACGT stay masked.

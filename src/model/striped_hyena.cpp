@@ -1,6 +1,7 @@
 #include "focus/model/striped_hyena.h"
 
 #include "focus/core/error.h"
+#include "focus/nn/parameter.h"
 #include "focus/ops/linear.h"
 
 namespace focus::model {

@@ -1,5 +1,7 @@
+#include "focus/nn/hyena.h"
+
 #include "focus/core/error.h"
-#include "focus/nn/layers.h"
+#include "focus/nn/parameter.h"
 #include "focus/ops/sequence.h"
 
 namespace focus::nn {

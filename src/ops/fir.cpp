@@ -3,7 +3,8 @@
 
 #include "cuda_dispatch.h"
 #include "focus/core/error.h"
-#include "focus/kernels/cpu.h"
+#include "focus/kernels/channels.h"
+#include "focus/kernels/fir.h"
 #include "focus/ops/sequence.h"
 #include "focus/ops/tracked.h"
 

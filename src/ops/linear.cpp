@@ -4,7 +4,7 @@
 #include <ATen/Parallel.h>
 
 #include "focus/core/error.h"
-#include "focus/kernels/cpu.h"
+#include "focus/kernels/isa.h"
 #include "focus/kernels/linear.h"
 
 namespace focus::ops {

@@ -2,6 +2,7 @@
 #include <functional>
 #include <set>
 
+#include "focus/nn/hyena.h"
 #include "focus/ops/attention.h"
 #include "focus/ops/sequence.h"
 #include "support/golden.h"

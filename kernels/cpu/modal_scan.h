@@ -1,108 +1,13 @@
-// Bodies of the CPU kernels, compiled once per instruction set into namespace FOCUS_ISA. Nothing from the standard library is used here:
-// an inline function compiled with wide instructions could otherwise be picked by the linker for every caller.
+// The modal scan and its gradient.
 #pragma once
 
-#include "focus/kernels/cpu.h"
+#include "focus/kernels/modal_scan.h"
+#include "lanes.h"
 
 namespace focus::kernels::FOCUS_ISA {
 namespace {
 
-template <class T>
-struct Lanes {
-  typedef T Vec __attribute__((vector_size(64)));
-  static constexpr int count = 64 / sizeof(T);
-};
-/// One channel at a time, for the channels left over by the vector loop.
-template <class T>
-struct Single {
-  typedef T Vec;
-  static constexpr int count = 1;
-};
-
-template <class V, class T>
-inline V load(const T* from) {
-  V value;
-  __builtin_memcpy(&value, from, sizeof(V));
-  return value;
-}
-template <class V, class T>
-inline void store(T* to, V value) {
-  __builtin_memcpy(to, &value, sizeof(V));
-}
-template <class V>
-inline V zero() {
-  V value{};
-  return value;
-}
-
-template <class T, class L>
-void fir_block(const FirForward<T>& a, int64_t c) {
-  using V = typename L::Vec;
-  constexpr int kRows = 8;
-  const int64_t stride = a.channels;
-  int64_t t = 0;
-  for (; t + kRows <= a.length; t += kRows) {
-    V acc[kRows];
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) acc[i] = zero<V>();
-    const T* x = a.x + t * stride + c;
-    const T* w = a.taps + c;
-    for (int64_t j = 0; j < a.num_taps; ++j, x += stride, w += stride) {
-      const V tap = load<V>(w);
-#pragma GCC unroll 8
-      for (int i = 0; i < kRows; ++i) acc[i] += tap * load<V>(x + i * stride);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < kRows; ++i) store(a.y + (t + i) * stride + c, acc[i]);
-  }
-  for (; t < a.length; ++t) {
-    V acc = zero<V>();
-    for (int64_t j = 0; j < a.num_taps; ++j) acc += load<V>(a.taps + j * stride + c) * load<V>(a.x + (t + j) * stride + c);
-    store(a.y + t * stride + c, acc);
-  }
-}
-
-template <class T, class L>
-void fir_taps_block(const FirTapsGradient<T>& a, int64_t c) {
-  using V = typename L::Vec;
-  constexpr int kTaps = 8;
-  constexpr int64_t kRun = 1024;  // partial sums keep fp32 accurate over long sequences
-  const int64_t stride = a.channels;
-  for (int64_t j = 0; j < a.num_taps; j += kTaps) {
-    const int taps = static_cast<int>(a.num_taps - j < kTaps ? a.num_taps - j : kTaps);
-    V total[kTaps];
-    for (int i = 0; i < kTaps; ++i) total[i] = zero<V>();
-    for (int64_t t0 = 0; t0 < a.length; t0 += kRun) {
-      const int64_t t1 = t0 + kRun < a.length ? t0 + kRun : a.length;
-      V acc[kTaps];
-#pragma GCC unroll 8
-      for (int i = 0; i < kTaps; ++i) acc[i] = zero<V>();
-      if (taps == kTaps) {
-        for (int64_t t = t0; t < t1; ++t) {
-          const V g = load<V>(a.dy + t * stride + c);
-          const T* x = a.x + (t + j) * stride + c;
-#pragma GCC unroll 8
-          for (int i = 0; i < kTaps; ++i) acc[i] += g * load<V>(x + i * stride);
-        }
-      } else {
-        for (int64_t t = t0; t < t1; ++t) {
-          const V g = load<V>(a.dy + t * stride + c);
-          const T* x = a.x + (t + j) * stride + c;
-          for (int i = 0; i < taps; ++i) acc[i] += g * load<V>(x + i * stride);
-        }
-      }
-      for (int i = 0; i < taps; ++i) total[i] += acc[i];
-    }
-    for (int i = 0; i < taps; ++i) {
-      T* to = a.dtaps + (j + i) * stride + c;
-      store(to, load<V>(to) + total[i]);
-    }
-  }
-}
-
 // N is the number of modes known at compile time, or 0 for any number up to kMaxModes.
-constexpr int kMaxModes = 64;
-
 template <class T, class L, int N>
 void modal_block(const ModalScan<T>& a, int64_t c) {
   using V = typename L::Vec;
@@ -156,6 +61,7 @@ void modal_gradient_block(const ModalScanGradient<T>& a, int64_t c) {
     const int64_t t0 = block * kScanBlock;
     const int steps = static_cast<int>(a.length - t0 < kScanBlock ? a.length - t0 : kScanBlock);
     for (int n = 0; n < modes; ++n) history[n] = load<V>(a.saved + (block * modes + n) * stride + c);
+    // Without poles_rest: these states differ from the forward pass's by rounding, within a block of kScanBlock steps.
     for (int i = 0; i < steps; ++i) {
       const V p = load<V>(a.p + (t0 + i) * stride + c);
       V* before = history + i * modes;
@@ -185,18 +91,6 @@ void modal_gradient_block(const ModalScanGradient<T>& a, int64_t c) {
   }
 }
 
-template <class T>
-void fir_forward(const FirForward<T>& args, int64_t begin, int64_t end) {
-  int64_t c = begin;
-  for (; c + Lanes<T>::count <= end; c += Lanes<T>::count) fir_block<T, Lanes<T>>(args, c);
-  for (; c < end; ++c) fir_block<T, Single<T>>(args, c);
-}
-template <class T>
-void fir_taps_gradient(const FirTapsGradient<T>& args, int64_t begin, int64_t end) {
-  int64_t c = begin;
-  for (; c + Lanes<T>::count <= end; c += Lanes<T>::count) fir_taps_block<T, Lanes<T>>(args, c);
-  for (; c < end; ++c) fir_taps_block<T, Single<T>>(args, c);
-}
 template <class T>
 void modal_scan(const ModalScan<T>& args, int64_t begin, int64_t end) {
   int64_t c = begin;

@@ -4,9 +4,9 @@
 
 #include "files.h"
 #include "focus/core/random.h"
+#include "focus/data/letters.h"
 #include "focus/data/pack.h"
 #include "focus/data/sampler.h"
-#include "focus/data/tokenizer.h"
 
 namespace focus::data {
 namespace {

@@ -1,4 +1,4 @@
-#include "focus/weights/random_checkpoint.h"
+#include "focus/weights/random_weights.h"
 
 #include <c10/util/BFloat16.h>
 
@@ -86,7 +86,7 @@ float value_at(const TensorView& tensor, int64_t i) {
 
 }  // namespace
 
-RandomCheckpoint::RandomCheckpoint(const ModelConfig& config, const RandomCheckpointOptions& options) {
+RandomWeights::RandomWeights(const ModelConfig& config, const RandomWeightsOptions& options) {
   if (options.dtype != DType::bfloat16 && options.dtype != DType::float32)
     fail<ConfigError>("a random checkpoint is written in bf16 or fp32, not ", name_of(options.dtype));
   if (config.fp8_input_projections && options.scratch.empty())
@@ -134,7 +134,7 @@ RandomCheckpoint::RandomCheckpoint(const ModelConfig& config, const RandomCheckp
   }
 }
 
-void RandomCheckpoint::add_fp8_state(const ModelConfig& config, float weight_amax, const std::filesystem::path& scratch) {
+void RandomWeights::add_fp8_state(const ModelConfig& config, float weight_amax, const std::filesystem::path& scratch) {
   // Delayed scaling's rule: the largest value seen becomes the largest of E4M3. Inputs have unit variance behind their norm.
   constexpr float kLargestE4m3 = 448, kInputAmax = 6;
   const std::vector<float> scales = {kLargestE4m3 / kInputAmax, kLargestE4m3 / weight_amax, 1}, amax = {kInputAmax, weight_amax, 0};

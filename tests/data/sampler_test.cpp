@@ -4,8 +4,8 @@
 #include <set>
 
 #include "files.h"
+#include "focus/data/letters.h"
 #include "focus/data/sampler.h"
-#include "focus/data/tokenizer.h"
 
 namespace focus::data {
 namespace {
@@ -63,7 +63,7 @@ TEST_F(Sampling, ReturnsTheBasesItNamesWithTheirWeights) {
     ASSERT_EQ(expected.size(), 200U);
     if (sample.reverse) expected = reverse_complement(expected);
     reversed += sample.reverse;
-    EXPECT_EQ(sample.letters, encode(expected));
+    EXPECT_EQ(sample.letters, clean(expected));
     std::vector<float> weights = loss_weights(expected);
     for (float& w : weights) w *= 0.5F;
     weights[0] = 0;
@@ -119,7 +119,7 @@ TEST_F(Sampling, RedrawsWindowsWithTooManyN) {
   bool any = false;
   for (uint64_t i = 0; i < 300; ++i) {
     const Sample sample = sampler.sample(i, 200);
-    const SequenceCounts counts = count_letters(decode(sample.letters));
+    const SequenceCounts counts = count_letters(text_of(sample.letters));
     EXPECT_LE(counts.n, 10);
     any = any || counts.n > 0;
     for (std::size_t t = 0; t < 200; ++t) EXPECT_EQ(sample.weights[t] == 0, t == 0 || sample.letters[t] == 'N');
@@ -144,9 +144,9 @@ TEST_F(Sampling, MixesSourcesByWeightAndReadsJsonl) {
     const Sample sample = sampler.sample(i, 256);
     ++counts[sample.name];
     if (sample.name == "short") {
-      EXPECT_EQ(decode(sample.letters), jsonl_short);
+      EXPECT_EQ(text_of(sample.letters), jsonl_short);
     } else if (sample.name == "long") {
-      EXPECT_EQ(decode(sample.letters), jsonl_long.substr(static_cast<std::size_t>(sample.begin), 256));
+      EXPECT_EQ(text_of(sample.letters), jsonl_long.substr(static_cast<std::size_t>(sample.begin), 256));
     }
   }
   EXPECT_NEAR(counts["long"] + counts["short"], 2000, 200);

@@ -1,8 +1,7 @@
-// Letters of a nucleotide sequence as bytes, cleaned for a model: Evo-2 reads them as they are, others through their model::Vocabulary.
+// Letters: the bytes of a nucleotide sequence, cleaned for a model. A model::Vocabulary makes tokens of them.
 #pragma once
 
 #include <cstdint>
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -18,11 +17,8 @@ enum class AmbiguousPolicy { mask, error, keep };
 
 /// The letters of `sequence` that a model reads. `record` and `offset` (0-based position of its first letter in the record) only serve
 /// error messages, which give 1-based positions. Anything but letters is a DataError under every policy.
-std::vector<uint8_t> encode(std::string_view sequence, CasePolicy case_policy = CasePolicy::upper,
-                            AmbiguousPolicy ambiguous = AmbiguousPolicy::mask, std::string_view record = "sequence", int64_t offset = 0);
-
-/// As text.
-std::string decode(std::span<const uint8_t> tokens);
+std::vector<uint8_t> clean(std::string_view sequence, CasePolicy case_policy = CasePolicy::upper,
+                           AmbiguousPolicy ambiguous = AmbiguousPolicy::mask, std::string_view record = "sequence", int64_t offset = 0);
 
 /// Loss weight of each letter as a target: 1, `lowercase_weight` for lowercase (soft-masked) letters, 0 for other letters than ACGT
 /// under AmbiguousPolicy::mask.
@@ -30,8 +26,8 @@ std::vector<float> loss_weights(std::string_view sequence, float lowercase_weigh
                                 AmbiguousPolicy ambiguous = AmbiguousPolicy::mask);
 
 /// Whether a letter is A, C, G or T (upper or lower case).
-constexpr bool is_acgt(uint8_t token) {
-  const uint8_t upper = token & 0xDF;
+constexpr bool is_acgt(uint8_t letter) {
+  const uint8_t upper = letter & 0xDF;
   return upper == 'A' || upper == 'C' || upper == 'G' || upper == 'T';
 }
 
@@ -39,8 +35,6 @@ constexpr bool is_acgt(uint8_t token) {
 uint8_t complement(uint8_t letter);
 /// The opposite strand read in its own direction, case kept.
 std::string reverse_complement(std::string_view sequence);
-/// The same in place.
-void reverse_complement(std::span<uint8_t> tokens);
 
 struct SequenceCounts {
   int64_t length = 0;

@@ -1,4 +1,4 @@
-#include "focus/weights/random_checkpoint.h"
+#include "focus/weights/random_weights.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -39,7 +39,7 @@ ModelConfig deep() {
 }
 
 /// Through a file, as a user's program reads it: strictly.
-std::shared_ptr<model::StripedHyena> loaded(const ModelConfig& config, const RandomCheckpoint& checkpoint, const std::string& extension) {
+std::shared_ptr<model::StripedHyena> loaded(const ModelConfig& config, const RandomWeights& checkpoint, const std::string& extension) {
   const auto path = std::filesystem::temp_directory_path() / concat("focus-random-", ::getpid(), extension);
   extension == ".pt" ? write_torch_archive(path, checkpoint.tensors()) : write_safetensors(path, checkpoint.tensors());
   auto model = std::make_shared<model::StripedHyena>(config);
@@ -49,12 +49,12 @@ std::shared_ptr<model::StripedHyena> loaded(const ModelConfig& config, const Ran
   return model;
 }
 
-TEST(RandomCheckpointTest, FiftyLayersStayFiniteAndSayDifferentThings) {
+TEST(RandomWeightsTest, FiftyLayersStayFiniteAndSayDifferentThings) {
   const at::NoGradGuard guard;
   for (const ModelConfig& config : {tiny(), model::read_model_config(testing::golden_path("configs/tiny7b-1m.yml")), deep()}) {
     for (const DType dtype : {DType::bfloat16, DType::float32}) {
       const auto model =
-          loaded(config, RandomCheckpoint(config, {.seed = 1, .dtype = dtype}), dtype == DType::bfloat16 ? ".pt" : ".safetensors");
+          loaded(config, RandomWeights(config, {.seed = 1, .dtype = dtype}), dtype == DType::bfloat16 ? ".pt" : ".safetensors");
       at::manual_seed(3);
       const Tensor tokens = at::tensor({65, 67, 71, 84}, at::kLong).index({at::randint(0, 4, {1, 700}, at::kLong)});
       for (const auto type : {at::kFloat, at::kBFloat16}) {
@@ -75,10 +75,10 @@ TEST(RandomCheckpointTest, FiftyLayersStayFiniteAndSayDifferentThings) {
   }
 }
 
-TEST(RandomCheckpointTest, ResidualStreamGrowsSlowly) {
+TEST(RandomWeightsTest, ResidualStreamGrowsSlowly) {
   const at::NoGradGuard guard;
   const ModelConfig config = deep();
-  const RandomCheckpoint checkpoint(config, {});
+  const RandomWeights checkpoint(config, {});
   const auto model = loaded(config, checkpoint, ".pt");
   at::manual_seed(3);
   Tensor x = model->embed(at::randint(65, 85, {1, 300}, at::kLong));
@@ -89,9 +89,9 @@ TEST(RandomCheckpointTest, ResidualStreamGrowsSlowly) {
   EXPECT_GT(x.square().mean().sqrt().item<double>(), 0.5);
 }
 
-TEST(RandomCheckpointTest, SameSeedSameNumbersAndNoSharedStorage) {
+TEST(RandomWeightsTest, SameSeedSameNumbersAndNoSharedStorage) {
   const ModelConfig config = tiny();
-  const RandomCheckpoint a(config, {.seed = 5}), b(config, {.seed = 5}), c(config, {.seed = 6});
+  const RandomWeights a(config, {.seed = 5}), b(config, {.seed = 5}), c(config, {.seed = 6});
   std::set<const std::byte*> places;
   bool differs = false;
   for (std::size_t i = 0; i < a.tensors().size(); ++i) {
@@ -112,15 +112,15 @@ TEST(RandomCheckpointTest, SameSeedSameNumbersAndNoSharedStorage) {
   EXPECT_NEAR(named("blocks.0.mlp.l1.weight").std().item<double>(), 0.7 / 8.0, 0.005);
   EXPECT_TRUE((named("blocks.2.filter.log_poles") < 0).all().item<bool>());
   EXPECT_TRUE((named("blocks.5.pre_norm.scale") == 1).all().item<bool>());
-  EXPECT_THROW(RandomCheckpoint(config, {.dtype = DType::float16}), ConfigError);
+  EXPECT_THROW(RandomWeights(config, {.dtype = DType::float16}), ConfigError);
 }
 
-TEST(RandomCheckpointTest, ShapesWithFp8ProjectionsGetScales) {
+TEST(RandomWeightsTest, ShapesWithFp8ProjectionsGetScales) {
   ModelConfig config = tiny();
   config.fp8_input_projections = true;
   const auto scratch = std::filesystem::temp_directory_path() / concat("focus-random-state-", ::getpid());
-  EXPECT_THROW(RandomCheckpoint(config, {}), ConfigError);
-  const RandomCheckpoint checkpoint(config, {.scratch = scratch});
+  EXPECT_THROW(RandomWeights(config, {}), ConfigError);
+  const RandomWeights checkpoint(config, {.scratch = scratch});
   EXPECT_FALSE(std::filesystem::exists(scratch));
   ASSERT_EQ(checkpoint.opaque().size(), 6U);
   EXPECT_EQ(checkpoint.opaque()[5].name, "blocks.6.projections._extra_state");
@@ -135,7 +135,7 @@ TEST(RandomCheckpointTest, ShapesWithFp8ProjectionsGetScales) {
   // No weight leaves the range of E4M3, and most of it is used.
   EXPECT_LE(largest * state->scale_fwd[1], 448.0F);
   EXPECT_GT(largest * state->scale_fwd[1], 300.0F);
-  EXPECT_TRUE(RandomCheckpoint(tiny(), {}).opaque().empty());
+  EXPECT_TRUE(RandomWeights(tiny(), {}).opaque().empty());
 }
 
 }  // namespace

@@ -1,7 +1,7 @@
+#include "focus/data/region.h"
 #include "files.h"
 #include "focus/data/fasta.h"
 #include "focus/data/jsonl.h"
-#include "focus/data/region.h"
 
 namespace focus::data {
 namespace {

@@ -14,7 +14,7 @@
 
 namespace focus::weights {
 
-struct RandomCheckpointOptions {
+struct RandomWeightsOptions {
   uint64_t seed = 0;
   formats::DType dtype = formats::DType::bfloat16;  // or float32; norm scales, poles, residues and rotary frequencies are fp32 either way
   std::filesystem::path scratch;                    // a file that may exist for a moment: only shapes with FP8 input projections need it
@@ -24,10 +24,10 @@ struct RandomCheckpointOptions {
 /// largest of them, no two at the same place, so that a checkpoint needs 1/100 of its size in memory and still has neither equal layers nor
 /// shared storages. The spreads keep activations finite and logits of order one at any depth; poles lie as in a trained model. The numbers
 /// are the same for the same seed.
-class RandomCheckpoint {
+class RandomWeights {
  public:
   /// Throws ConfigError for another dtype, or for FP8 input projections without `scratch`. Owns the memory that its tensors show.
-  RandomCheckpoint(const model::ModelConfig& config, const RandomCheckpointOptions& options);
+  RandomWeights(const model::ModelConfig& config, const RandomWeightsOptions& options);
   const std::vector<formats::TensorView>& tensors() const { return tensors_; }
   /// For shapes with FP8 input projections: the scales of each, as Transformer Engine stores them.
   const std::vector<formats::OpaqueEntry>& opaque() const { return opaque_; }

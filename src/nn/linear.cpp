@@ -1,28 +1,16 @@
-#include "focus/nn/layers.h"
+#include "focus/nn/linear.h"
 
 #include <algorithm>
 #include <cmath>
 
 #include "focus/core/error.h"
+#include "focus/nn/parameter.h"
 #include "focus/ops/fp8_linear.h"
 #include "focus/ops/linear.h"
-#include "focus/ops/sequence.h"
 
 namespace focus::nn {
 
 using at::Tensor;
-
-namespace {
-thread_local bool defer_allocation = false;
-}  // namespace
-
-DeferAllocation::DeferAllocation() : before_(defer_allocation) { defer_allocation = true; }
-DeferAllocation::~DeferAllocation() { defer_allocation = before_; }
-
-Tensor new_parameter(at::IntArrayRef sizes, double value) {
-  if (!defer_allocation) return at::full(sizes, value, at::kFloat);
-  return at::full(std::vector<int64_t>(sizes.size(), 1), value, at::kFloat).expand(sizes);
-}
 
 Linear::Linear(int64_t in, int64_t out, bool with_bias) {
   weight = register_parameter("weight", new_parameter({out, in}));
@@ -69,34 +57,5 @@ void Linear::emulate_fp8(const Fp8Scales& scales) {
 }
 
 Embedding::Embedding(int64_t vocabulary, int64_t width) { weight = register_parameter("weight", new_parameter({vocabulary, width})); }
-
-RmsNorm::RmsNorm(int64_t width, double eps, Epsilon place) : eps_(eps), place_(place) {
-  scale = register_parameter(place == Epsilon::inside ? "weight" : "scale", new_parameter({width}, 1.0));
-}
-
-Tensor RmsNorm::forward(const Tensor& x) const {
-  if (place_ == Epsilon::outside) return ops::rms_norm(x, scale, eps_);
-  const Tensor wide = x.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-  return (wide * at::rsqrt(wide.square().mean(-1, true) + eps_)).to(x.scalar_type()) * scale;
-}
-
-GatedMlp::GatedMlp(int64_t width, int64_t inner, Activation activation) : activation_(activation) {
-  l1 = register_module("l1", std::make_shared<Linear>(width, inner, false));
-  l2 = register_module("l2", std::make_shared<Linear>(width, inner, false));
-  l3 = register_module("l3", std::make_shared<Linear>(inner, width, false));
-}
-
-Tensor GatedMlp::forward(const Tensor& x) const {
-  const Tensor gate = l1->forward(x);
-  return l3->forward((activation_ == Activation::gelu ? at::gelu(gate) : gate) * l2->forward(x));
-}
-
-SwiGluMlp::SwiGluMlp(int64_t width, int64_t inner, bool with_bias) {
-  gate_proj = register_module("gate_proj", std::make_shared<Linear>(width, inner, with_bias));
-  up_proj = register_module("up_proj", std::make_shared<Linear>(width, inner, with_bias));
-  down_proj = register_module("down_proj", std::make_shared<Linear>(inner, width, with_bias));
-}
-
-Tensor SwiGluMlp::forward(const Tensor& x) const { return down_proj->forward(at::silu(gate_proj->forward(x)) * up_proj->forward(x)); }
 
 }  // namespace focus::nn

@@ -1,4 +1,4 @@
-#include "focus/weights/checkpoint_shape.h"
+#include "focus/weights/model_shape.h"
 
 #include <algorithm>
 #include <charconv>
@@ -65,7 +65,7 @@ std::string block_kind(const TensorFile& file, const std::string& prefix) {
   return name_of(has("filter.D") ? model::BlockKind::hcm : model::BlockKind::hcs);
 }
 
-void read_evo2(const TensorFile& file, CheckpointShape& out) {
+void read_evo2(const TensorFile& file, ModelShape& out) {
   const TensorView* embedding = file.find("embedding_layer.weight");
   out.vocab_size = size_at(embedding, 0);
   out.hidden_size = size_at(embedding, 1);
@@ -91,7 +91,7 @@ void read_evo2(const TensorFile& file, CheckpointShape& out) {
   if (out.head_dim > 0 && out.hidden_size % out.head_dim == 0) out.num_heads = out.num_key_value_heads = out.hidden_size / out.head_dim;
 }
 
-void read_llama(const TensorFile& file, CheckpointShape& out) {
+void read_llama(const TensorFile& file, ModelShape& out) {
   const TensorView* embedding = file.find("model.embed_tokens.weight");
   out.vocab_size = size_at(embedding, 0);
   out.hidden_size = size_at(embedding, 1);
@@ -114,33 +114,33 @@ void read_llama(const TensorFile& file, CheckpointShape& out) {
 
 }  // namespace
 
-const char* name_of(CheckpointKind kind) {
+const char* name_of(ModelKind kind) {
   switch (kind) {
-    case CheckpointKind::evo2:
+    case ModelKind::evo2:
       return "evo2";
-    case CheckpointKind::llama:
+    case ModelKind::llama:
       return "llama";
-    case CheckpointKind::focus_adapter:
+    case ModelKind::focus_adapter:
       return "focus_adapter";
-    case CheckpointKind::unknown:
+    case ModelKind::unknown:
       return "unknown";
   }
   return "?";
 }
 
-CheckpointShape guess_shape(const TensorFile& file) {
-  CheckpointShape out;
+ModelShape guess_shape(const TensorFile& file) {
+  ModelShape out;
   for (const TensorView& tensor : file.tensors()) {
     if (!computes_nothing(tensor.name) && !tensor.name.ends_with("inv_freq")) out.num_parameters += tensor.num_elements();
   }
   const auto format = file.metadata().find("format");
   if (format != file.metadata().end() && format->second.starts_with("focus-adapter")) {
-    out.kind = CheckpointKind::focus_adapter;
+    out.kind = ModelKind::focus_adapter;
   } else if (file.find("embedding_layer.weight") != nullptr && count_layers(file, "blocks.") > 0) {
-    out.kind = CheckpointKind::evo2;
+    out.kind = ModelKind::evo2;
     read_evo2(file, out);
   } else if (file.find("model.embed_tokens.weight") != nullptr && file.find("model.layers.0.self_attn.q_proj.weight") != nullptr) {
-    out.kind = CheckpointKind::llama;
+    out.kind = ModelKind::llama;
     read_llama(file, out);
   }
   return out;

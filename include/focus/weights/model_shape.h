@@ -11,12 +11,12 @@
 namespace focus::weights {
 
 /// evo2: StripedHyena 2 in Evo-2's names; llama: a Transformer in the names that Hugging Face gives Llama and its relatives.
-enum class CheckpointKind { evo2, llama, focus_adapter, unknown };
-const char* name_of(CheckpointKind kind);
+enum class ModelKind { evo2, llama, focus_adapter, unknown };
+const char* name_of(ModelKind kind);
 
 /// Zero, or empty, where the file does not tell.
-struct CheckpointShape {
-  CheckpointKind kind = CheckpointKind::unknown;
+struct ModelShape {
+  ModelKind kind = ModelKind::unknown;
   int64_t vocab_size = 0, hidden_size = 0, num_layers = 0, inner_mlp_size = 0;
   int64_t num_heads = 0, num_key_value_heads = 0, head_dim = 0;  // evo2: from the number of rotary frequencies
   int64_t num_parameters = 0;    // numbers in all tensors but the rotary frequencies and those that compute nothing
@@ -26,7 +26,7 @@ struct CheckpointShape {
   std::vector<std::string> blocks;
   int64_t input_taps = 0, hcs_groups = 0, hcs_taps = 0, hcm_groups = 0, hcm_taps = 0, state_size = 0;
 };
-CheckpointShape guess_shape(const formats::TensorFile& file);
+ModelShape guess_shape(const formats::TensorFile& file);
 
 /// One line for each tensor by which the file differs from what the configuration asks for: missing, unexpected, of another shape, or
 /// rotary frequencies of another base. Empty where it fits. Entries that compute nothing may be there or not.

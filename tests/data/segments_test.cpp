@@ -2,8 +2,8 @@
 
 #include "files.h"
 #include "focus/data/fasta.h"
+#include "focus/data/letters.h"
 #include "focus/data/segments.h"
-#include "focus/data/tokenizer.h"
 
 namespace focus::data {
 namespace {

@@ -1,4 +1,4 @@
-#include "focus/weights/checkpoint_shape.h"
+#include "focus/weights/model_shape.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -10,7 +10,7 @@
 
 #include "focus/formats/safetensors_writer.h"
 #include "focus/model/parameter_list.h"
-#include "focus/weights/random_checkpoint.h"
+#include "focus/weights/random_weights.h"
 #include "support/golden.h"
 
 namespace focus::weights {
@@ -42,12 +42,12 @@ std::shared_ptr<TensorFile> written(const std::vector<TensorView>& tensors, cons
   return file;
 }
 
-TEST(CheckpointShapeTest, ReadsEvo2ShapesOffTheTensors) {
+TEST(ModelShapeTest, ReadsEvo2ShapesOffTheTensors) {
   for (const std::string name : {"tiny7b", "tiny7b-1m"}) {
     const auto config = model::read_model_config(testing::golden_path("configs/" + name + ".yml"));
     const auto file = TensorFile::open(testing::golden_path("checkpoints/" + name + ".pt"));
-    const CheckpointShape shape = guess_shape(*file);
-    EXPECT_EQ(shape.kind, CheckpointKind::evo2);
+    const ModelShape shape = guess_shape(*file);
+    EXPECT_EQ(shape.kind, ModelKind::evo2);
     EXPECT_EQ(shape.vocab_size, config.vocab_size);
     EXPECT_EQ(shape.hidden_size, config.hidden_size);
     EXPECT_EQ(shape.num_layers, config.num_layers);
@@ -69,7 +69,7 @@ TEST(CheckpointShapeTest, ReadsEvo2ShapesOffTheTensors) {
   }
 }
 
-TEST(CheckpointShapeTest, NamesEveryMismatch) {
+TEST(ModelShapeTest, NamesEveryMismatch) {
   auto config = model::read_model_config(testing::golden_path("configs/tiny7b.yml"));
   const auto file = TensorFile::open(testing::golden_path("checkpoints/tiny7b.pt"));
   config.inner_mlp_size = 176;
@@ -116,7 +116,7 @@ class ShapesOnly final : public TensorFile {
   std::vector<std::pair<std::string, std::size_t>> place_;
 };
 
-TEST(CheckpointShapeTest, ReleasedModelsFitTheirOwnConfigurationsOnly) {
+TEST(ModelShapeTest, ReleasedModelsFitTheirOwnConfigurationsOnly) {
   const std::vector<std::string> names = {"1b_base", "7b_base", "7b_262k", "7b_microviridae", "7b", "20b", "40b_base", "40b"};
   const auto read = [](const std::string& name) {
     return model::read_model_config(std::string(FOCUS_SOURCE_DIR) + "/configs/models/evo2_" + name + ".yml");
@@ -129,27 +129,27 @@ TEST(CheckpointShapeTest, ReleasedModelsFitTheirOwnConfigurationsOnly) {
     }
     const std::set<std::string> alike = {"7b_base", "7b_262k", "7b_microviridae"};
     EXPECT_EQ(fits, alike.contains(name) ? alike : std::set<std::string>{name}) << name;
-    const CheckpointShape shape = guess_shape(file);
+    const ModelShape shape = guess_shape(file);
     EXPECT_EQ(shape.head_dim, 128);
     EXPECT_NEAR(shape.rotary_base, read(name).rotary_base, 1e-3 * read(name).rotary_base);
     EXPECT_EQ(shape.num_parameters, model::num_parameters(read(name)));
   }
 }
 
-TEST(CheckpointShapeTest, ABlockOfNoKindIsSaid) {
+TEST(ModelShapeTest, ABlockOfNoKindIsSaid) {
   const auto config = model::read_model_config(testing::golden_path("configs/tiny7b.yml"));
-  const RandomCheckpoint checkpoint(config, {});
+  const RandomWeights checkpoint(config, {});
   std::vector<TensorView> tensors = checkpoint.tensors();
   std::erase_if(tensors, [](const TensorView& t) { return t.name.starts_with("blocks.4.filter."); });
-  const CheckpointShape shape = guess_shape(*written(tensors));
+  const ModelShape shape = guess_shape(*written(tensors));
   EXPECT_EQ(shape.blocks.at(4), "?");
   EXPECT_EQ(shape.blocks.at(0), "hcs");
 }
 
-TEST(CheckpointShapeTest, TellsLlamaAdapterAndUnknownApart) {
+TEST(ModelShapeTest, TellsLlamaAdapterAndUnknownApart) {
   const std::vector<float> memory(2000, 0.5F);
-  const CheckpointShape shape = guess_shape(*written(llama(memory)));
-  EXPECT_EQ(shape.kind, CheckpointKind::llama);
+  const ModelShape shape = guess_shape(*written(llama(memory)));
+  EXPECT_EQ(shape.kind, ModelKind::llama);
   EXPECT_EQ(shape.vocab_size, 40);
   EXPECT_EQ(shape.hidden_size, 32);
   EXPECT_EQ(shape.num_layers, 12);
@@ -158,8 +158,8 @@ TEST(CheckpointShapeTest, TellsLlamaAdapterAndUnknownApart) {
   EXPECT_EQ(shape.inner_mlp_size, 24);
   EXPECT_TRUE(shape.own_unembedding);
   const TensorView one{"x", DType::float32, {3}, reinterpret_cast<const std::byte*>(memory.data())};
-  EXPECT_EQ(guess_shape(*written({one})).kind, CheckpointKind::unknown);
-  EXPECT_EQ(guess_shape(*written({one}, {{"format", "focus-adapter-1"}})).kind, CheckpointKind::focus_adapter);
+  EXPECT_EQ(guess_shape(*written({one})).kind, ModelKind::unknown);
+  EXPECT_EQ(guess_shape(*written({one}, {{"format", "focus-adapter-1"}})).kind, ModelKind::focus_adapter);
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
-#include "focus/data/tokenizer.h"
+#include "focus/data/letters.h"
 
-#include <algorithm>
 #include <array>
 
 #include "focus/core/error.h"
@@ -36,9 +35,9 @@ constexpr std::array<uint8_t, 256> kComplements = make_complements();
 
 }  // namespace
 
-std::vector<uint8_t> encode(std::string_view sequence, CasePolicy case_policy, AmbiguousPolicy ambiguous, std::string_view record,
-                            int64_t offset) {
-  std::vector<uint8_t> tokens(sequence.size());
+std::vector<uint8_t> clean(std::string_view sequence, CasePolicy case_policy, AmbiguousPolicy ambiguous, std::string_view record,
+                           int64_t offset) {
+  std::vector<uint8_t> letters(sequence.size());
   for (std::size_t i = 0; i < sequence.size(); ++i) {
     const auto letter = static_cast<uint8_t>(sequence[i]);
     if (!is_acgt(letter)) {
@@ -46,12 +45,10 @@ std::vector<uint8_t> encode(std::string_view sequence, CasePolicy case_policy, A
       if (!is_letter(letter) || ambiguous == AmbiguousPolicy::error || (is_u && ambiguous == AmbiguousPolicy::mask))
         refuse(letter, record, offset + static_cast<int64_t>(i) + 1);
     }
-    tokens[i] = case_policy == CasePolicy::upper && is_lower(letter) ? letter & 0xDF : letter;
+    letters[i] = case_policy == CasePolicy::upper && is_lower(letter) ? letter & 0xDF : letter;
   }
-  return tokens;
+  return letters;
 }
-
-std::string decode(std::span<const uint8_t> tokens) { return std::string(tokens.begin(), tokens.end()); }
 
 std::vector<float> loss_weights(std::string_view sequence, float lowercase_weight, AmbiguousPolicy ambiguous) {
   std::vector<float> weights(sequence.size());
@@ -69,11 +66,6 @@ std::string reverse_complement(std::string_view sequence) {
   std::string result(sequence.rbegin(), sequence.rend());
   for (char& c : result) c = static_cast<char>(complement(static_cast<uint8_t>(c)));
   return result;
-}
-
-void reverse_complement(std::span<uint8_t> tokens) {
-  std::reverse(tokens.begin(), tokens.end());
-  for (uint8_t& token : tokens) token = complement(token);
 }
 
 SequenceCounts count_letters(std::string_view sequence) {
