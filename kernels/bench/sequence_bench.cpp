@@ -4,7 +4,8 @@
 
 #include "focus/core/error.h"
 #include "focus/kernels/isa.h"
-#include "focus/ops/sequence.h"
+#include "focus/ops/fir.h"
+#include "focus/ops/modal_scan.h"
 
 namespace {
 

@@ -2,7 +2,8 @@
 
 #include "focus/core/error.h"
 #include "focus/nn/parameter.h"
-#include "focus/ops/sequence.h"
+#include "focus/ops/fir.h"
+#include "focus/ops/modal_scan.h"
 
 namespace focus::nn {
 namespace {

@@ -1,7 +1,7 @@
 #include "focus/nn/rms_norm.h"
 
 #include "focus/nn/parameter.h"
-#include "focus/ops/sequence.h"
+#include "focus/ops/rms_norm.h"
 
 namespace focus::nn {
 

@@ -1,3 +1,5 @@
+#include "focus/ops/fir.h"
+
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
@@ -5,7 +7,6 @@
 #include "focus/core/error.h"
 #include "focus/kernels/channels.h"
 #include "focus/kernels/fir.h"
-#include "focus/ops/sequence.h"
 #include "focus/ops/tracked.h"
 
 namespace focus::ops {

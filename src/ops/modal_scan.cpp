@@ -1,10 +1,11 @@
+#include "focus/ops/modal_scan.h"
+
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "focus/core/error.h"
 #include "focus/kernels/channels.h"
 #include "focus/kernels/modal_scan.h"
-#include "focus/ops/sequence.h"
 
 namespace focus::ops {
 namespace {

@@ -4,7 +4,8 @@
 
 #include "focus/nn/hyena.h"
 #include "focus/ops/attention.h"
-#include "focus/ops/sequence.h"
+#include "focus/ops/fir.h"
+#include "focus/ops/modal_scan.h"
 #include "support/golden.h"
 
 namespace focus::testing {
