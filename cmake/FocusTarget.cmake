@@ -36,6 +36,7 @@ function(focus_add_room)
     target_link_libraries(${target} PUBLIC focus_torch)
     focus_torch_pch(${target})
   endif()
+  set_property(GLOBAL APPEND PROPERTY FOCUS_ROOMS ${R_NAME})
 endfunction()
 
 # focus_add_tests(ROOM ... [NO_TORCH] [SHARDS n] SOURCES ... [LIBS rooms...] [LABELS ...]): one GoogleTest binary per room, run as n

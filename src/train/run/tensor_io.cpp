@@ -10,6 +10,7 @@
 #include "focus/weights/tensor_view.h"
 
 namespace focus::train {
+
 void write_tensors(const std::filesystem::path& path, const std::map<std::string, at::Tensor>& tensors) {
   std::vector<at::Tensor> held;  // keeps the copies behind the views alive
   std::vector<formats::TensorView> views;
