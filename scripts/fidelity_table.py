@@ -56,12 +56,17 @@ def size(count):
     return ""
 
 
+def interval(low, high, scale, digits):
+    """ [low, high]; empty where one segment gives none."""
+    return "" if "NA" in (low, high) else f" [{scale * float(low):.{digits}f}, {scale * float(high):.{digits}f}]"
+
+
 def line(name, measures):
     kl, ce = measures["kl"], measures["cross_entropy"]
     recovered = "" if kl["recovered"] == "NA" else (
-        f"{100 * float(kl['recovered']):.1f} % [{100 * float(kl['recovered_low']):.0f}, {100 * float(kl['recovered_high']):.0f}]")
-    interval = f"{float(kl['mean']):.4f} [{float(kl['mean_low']):.3f}, {float(kl['mean_high']):.3f}]"
-    return f"| {name} | {size(kl['kept_bytes'])} | {interval} | {float(kl['median']):.4f} | {float(ce['mean']):.4f} | {recovered} |"
+        f"{100 * float(kl['recovered']):.1f} %" + interval(kl["recovered_low"], kl["recovered_high"], 100, 0))
+    mean = f"{float(kl['mean']):.4f}" + interval(kl["mean_low"], kl["mean_high"], 1, 3)
+    return f"| {name} | {size(kl['kept_bytes'])} | {mean} | {float(kl['median']):.4f} | {float(ce['mean']):.4f} | {recovered} |"
 
 
 def fidelity_rows(folder):

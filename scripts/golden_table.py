@@ -78,13 +78,15 @@ def document(rows):
     chunks = sorted({int(what.split("/")[1].split(".")[0]) for _, _, what in rows if what.startswith("chunks/")})
     yield f"""# Agreement with the reference
 
-What `tests/golden` records of the reference implementation (`vtx` 1.1.0), against what focus computes from the same checkpoints. Measured
-by `scripts/golden_table.py`, which runs the golden tests and writes this file; here on one core of {processor()}.
+What `tests/golden` records of the reference implementation (`vtx` 1.1.0), against what focus computes from
+the same model files. Measured by `scripts/golden_table.py`, which runs the golden tests and writes this
+file; here on one core of {processor()}.
 
-Two figures are given: the largest difference, and the relative rms, which is the root mean square of the differences over that of the
-recording. fp32 must stay below 2e-5 relative rms and below 2e-4 of the recording's largest value. bf16 is compared with the **fp32** recording
-and must stay below 1.5 times what the reference's own bf16 run differs from it; `ratio` is focus's error over the reference's, below 1
-where focus is closer. What the models and the recordings are: `tests/golden/README.md`.
+Two figures are given: the largest difference, and the relative rms, which is the root mean square of the
+differences over that of the recording. fp32 must stay below 2e-5 relative rms and below 2e-4 of the
+recording's largest value. bf16 is compared with the **fp32** recording and must stay below 1.5 times what
+the reference's own bf16 run differs from it; `ratio` is focus's error over the reference's, below 1 where
+focus is closer. What the models and the recordings are: `tests/golden/README.md`.
 
 ## Logits of whole sequences
 """
@@ -105,8 +107,9 @@ where focus is closer. What the models and the recordings are: `tests/golden/REA
     yield """
 ## In chunks
 
-1,100 bases (300 for chunks of 1 and 3) read as a stream in chunks against one pass, relative rms; the worse of batch 1 and 2. In fp32 the bound
-is 2e-5; in bf16 it is 0.75 of what the reference loses to bf16 on 300 bases.
+1,100 bases (300 for chunks of 1 and 3) read as a stream in chunks against one pass, relative rms; the worse
+of batch 1 and 2. In fp32 the bound is 2e-5; in bf16 it is 0.75 of what the reference loses to bf16 on 300
+bases.
 """
     yield table(["model", "type", "bound", *map(str, chunks)],
                 [[model, kind, number(rows[model, kind, "chunks/1.batch1"]["bound"]),

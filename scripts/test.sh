@@ -5,7 +5,7 @@
 #   scripts/test.sh -j 2                 two tests at a time
 #   scripts/test.sh -R compress          a room (compress.0 and so on are shares of its tests); build/cpu-release/bin/test_compress
 #                                        --gtest_filter=... runs single ones
-#   scripts/test.sh -L unit              those with a label: unit, golden, gradient, cli, slow
+#   scripts/test.sh -L unit              those with a label: unit, golden, cli, install
 # Needs no GPU, and no network once the machine is set up.
 set -euo pipefail
 # shellcheck source=scripts/common.sh

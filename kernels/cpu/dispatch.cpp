@@ -19,11 +19,11 @@ struct Chosen {
 };
 
 Chosen choose() {
-#if defined(__x86_64__)
   const char* wish = std::getenv("FOCUS_CPU_ISA");
   const std::string_view limit = wish == nullptr ? "" : wish;
   if (!limit.empty() && limit != "avx512" && limit != "avx2" && limit != "baseline")
-    fail<ConfigError>("FOCUS_CPU_ISA is '", limit, "'; expected avx512, avx2 or baseline, or leave it unset");
+    fail<ConfigError>("FOCUS_CPU_ISA=", limit, ": unknown instruction set; use avx512, avx2 or baseline, or unset it for the best");
+#if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&

@@ -65,6 +65,7 @@ void modal_gradient_block(const ModalScanGradient<T>& a, int64_t c) {
     for (int i = 0; i < steps; ++i) {
       const V p = load<V>(a.p + (t0 + i) * stride + c);
       V* before = history + i * modes;
+      // The forward pass adds poles_rest too: these states differ from its by rounding, and so do the gradients.
       for (int n = 0; n < modes; ++n) before[modes + n] = pole[n] * before[n] + p;
     }
     for (int i = steps - 1; i >= 0; --i) {

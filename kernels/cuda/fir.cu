@@ -15,24 +15,24 @@ __global__ void fir_kernel(const float* __restrict__ x, const float* __restrict_
                            int64_t num_taps, int64_t channels, int64_t row_blocks) {
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (c >= channels) return;
-  const int64_t batch = blockIdx.z;
-  const float* input = x + batch * (length + num_taps - 1) * channels + c;
+  const int64_t batch = blockIdx.z, inputs = length + num_taps - 1;
+  const float* input = x + batch * inputs * channels + c;
   float* output = y + batch * length * channels + c;
   for (int64_t block = blockIdx.y; block < row_blocks; block += gridDim.y) {
     const int64_t t0 = block * kRows;
     const int rows = static_cast<int>(min(static_cast<int64_t>(kRows), length - t0));
     float acc[kRows] = {};
-    // A window of inputs slides through registers: one new load per tap.
+    // A window of inputs slides through registers: one new load per tap. In the last block it reaches past the inputs.
+    const auto load = [&](int64_t t) { return t < inputs ? input[t * channels] : 0.f; };
     float window[kRows];
-    for (int i = 0; i < kRows; ++i) window[i] = i < rows ? input[(t0 + i) * channels] : 0.f;
+    for (int i = 0; i < kRows; ++i) window[i] = load(t0 + i);
     for (int64_t j = 0; j < num_taps; ++j) {
       const float tap = taps[j * channels + c];
 #pragma unroll
       for (int i = 0; i < kRows; ++i) acc[i] += tap * window[i];
 #pragma unroll
       for (int i = 0; i + 1 < kRows; ++i) window[i] = window[i + 1];
-      const int64_t next = t0 + j + kRows;
-      window[kRows - 1] = next < length + num_taps - 1 ? input[next * channels] : 0.f;
+      window[kRows - 1] = load(t0 + j + kRows);
     }
     for (int i = 0; i < rows; ++i) output[(t0 + i) * channels] = acc[i];
   }

@@ -2,11 +2,9 @@
 
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <csignal>
-#include <cstdlib>
 #include <iostream>
 #include <new>
 #include <thread>
@@ -21,14 +19,17 @@
 namespace focus::cli {
 
 void add_machine_options(CLI::App& app, CommonOptions& options) {
+  app.option_defaults()->group("Machine");
   app.add_option("--device", options.device, "auto, cpu or cuda:N")->capture_default_str();
   app.add_option("--dtype", options.dtype, "fp32 or bf16")->capture_default_str();
   app.add_option("-t,--threads", options.threads, "CPU threads; 0 = all cores");
+  app.option_defaults()->group("Messages");
   app.add_flag("-v,--verbose", options.verbose, "more messages");
   app.add_flag("-q,--quiet", options.quiet, "warnings and errors only");
 }
 
 void add_common_options(CLI::App& app, CommonOptions& options) {
+  app.option_defaults()->group("Input");
   app.add_option("-c,--config", options.config, "JSON configuration file (comments allowed)");
   app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")
       ->allow_extra_args(false)
@@ -70,6 +71,14 @@ CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, 
   return add_number(app, name, target, help, parse_count, 0, "COUNT");
 }
 
+CLI::Option* add_count(CLI::App& app, const std::string& name, std::optional<int64_t>& target, const std::string& help) {
+  const auto take = [&target](const std::string& text) {
+    const int64_t count = parse_count(text);
+    target = count > 0 ? std::optional(count) : std::nullopt;
+  };
+  return app.add_option_function<std::string>(name, take, help)->check(CLI::Validator(count_error, "COUNT"))->default_str("0");
+}
+
 CLI::Option* add_bytes(CLI::App& app, const std::string& name, int64_t& target, const std::string& help) {
   return add_number(app, name, target, help, parse_bytes, 1, "BYTES");
 }
@@ -101,23 +110,9 @@ std::string quoted_command(int argc, char** argv) {
   return out;
 }
 
-namespace {
-
-// The OpenMP run time makes idle threads spin before they sleep, which on a shared machine or in a container with a CPU quota costs more
-// than it gains: a training step here was ten times slower beside other jobs. It reads its setting when it is loaded, hence the second
-// start.
-void settle_idle_threads(char** argv) {
-  if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr) return;
-  ::setenv("GOMP_SPINCOUNT", "1000", 1);
-  ::execv("/proc/self/exe", argv);  // returns only where it is impossible; then the default stays
-}
-
-}  // namespace
-
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
-  settle_idle_threads(argv);
   std::signal(SIGPIPE, SIG_DFL);  // a closed pipe ends the program quietly
-  app.set_version_flag("--version", version_line());
+  app.set_version_flag("--version", version_line())->group("Options");
   const auto code = [](ExitCode c) { return static_cast<int>(c); };
   if (argc < 2) {
     std::cerr << app.help();

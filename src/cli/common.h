@@ -4,6 +4,7 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +27,9 @@ void add_machine_options(CLI::App& app, CommonOptions& options);
 void add_common_options(CLI::App& app, CommonOptions& options);
 /// A count of bases or the like, as parse_count() reads it ("1024", "100k").
 CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, const std::string& help);
+/// As add_count(), 0 standing for no value.
+CLI::Option* add_count(CLI::App& app, const std::string& name, std::optional<int64_t>& target,
+                       const std::string& help);
 /// A size in bytes of at least 1, as parse_bytes() reads it ("500M", "5G").
 CLI::Option* add_bytes(CLI::App& app, const std::string& name, int64_t& target, const std::string& help);
 /// Why a text is no count; empty when it is one.

@@ -24,10 +24,13 @@ CLI::App* add_fidelity(CLI::App& app, FidelityCommand& c) {
   CLI::App* sub = app.add_subcommand(
       "fidelity", "Compares compressed memory with full memory, position by position, on random segments of real sequence.");
   add_common_options(*sub, c.common);
+  sub->option_defaults()->group("Input");
   sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
   sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
+  sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the report's folder");
   sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");
+  sub->option_defaults()->group("Advanced");
   sub->add_flag("--help-config", c.help_config, "list every setting with its default and meaning, then exit");
   return sub;
 }
@@ -35,7 +38,7 @@ CLI::App* add_fidelity(CLI::App& app, FidelityCommand& c) {
 void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   eval::FidelityConfig config;
   if (c.help_config) {
-    std::cout << config::describe([&](config::Fields& f) { config.visit(f); });
+    std::cout << config::describe(config);
     return;
   }
   config::read_file(c.common.config, c.common.overrides, config);

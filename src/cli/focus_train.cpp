@@ -18,9 +18,11 @@ int main(int argc, char** argv) {
   std::string output;
   bool resume = false, force = false, dry_run = false, help_config = false;
   cli::add_common_options(app, common);
+  app.option_defaults()->group("Output");
   app.add_option("-o,--output", output, "run folder: configuration, metrics, checkpoints, result");
   app.add_flag("--resume", resume, "continue the run in --output; starts afresh when it holds none");
   app.add_flag("-f,--force", force, "replace an earlier run in --output");
+  app.option_defaults()->group("Advanced");
   app.add_flag("--dry-run", dry_run, "resolve and check everything, print the plan, train nothing");
   app.add_flag("--help-config", help_config, "list every setting with its default and meaning, then exit");
   cli::PackCommand pack;
@@ -30,7 +32,7 @@ int main(int argc, char** argv) {
     if (pack_app->parsed()) return cli::run_pack(app, pack, cli::quoted_command(argc, argv));
     train::TrainConfig config;
     if (help_config) {
-      std::cout << config::describe([&](config::Fields& f) { config.visit(f); });
+      std::cout << config::describe(config);
       return;
     }
     if (common.config.empty() && common.overrides.empty())

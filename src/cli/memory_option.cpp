@@ -3,13 +3,14 @@
 #include <algorithm>
 
 #include "common.h"
+#include "focus/compress/focus/adapter_file.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 
 namespace focus::cli {
 namespace {
 
 constexpr const char* kFocus = "focus";
-constexpr const char* kFitted = "fitted";
 constexpr const char* kFull = "full";
 
 std::string resolved(const MemoryOption& option) {
@@ -17,35 +18,33 @@ std::string resolved(const MemoryOption& option) {
   return option.adapter.empty() ? kFull : kFocus;
 }
 
-void override_plan(const MemoryOption& option, compress::MemoryConfig& config) {
-  if (option.window > 0) config.window.size = option.window;
-  if (option.k > 0) config.focus.k = option.k;
-}
-
 }  // namespace
 
 void add_memory_options(CLI::App& app, MemoryOption& option) {
-  std::string names = "full, focus (needs --adapter), fitted (Focus without trained parts)";
-  for (const auto& name : compress::rival_names()) names += name == kFull ? "" : ", " + name;
+  app.option_defaults()->group("Memory");
+  std::string names = "focus (needs --adapter)";
+  for (const auto& name : compress::memory_names()) names += ", " + name;
   app.add_option("--memory", option.memory,
                  "what is kept of keys and values when a window closes: " + names + "; default: full, or focus with --adapter");
   app.add_option("--adapter", option.adapter, "trained Focus adapter: its file, or the run folder that holds it");
-  add_count(app, "--window", option.window, "bases per window; 0 = the adapter's, or 1024");
-  add_count(app, "-k,--kmer", option.k, "bases per Focus token, which also sets the rivals' byte budget; 0 = the adapter's, or 100");
+  add_count(app, "--window", option.plan.window, "bases per window; 0 = the adapter's, or 1024");
+  add_count(app, "-k,--kmer", option.plan.k,
+            "bases per Focus token, which also sets the rivals' byte budget; 0 = the adapter's, or 100");
 }
 
 void check(const MemoryOption& option) {
   const std::string memory = resolved(option);
-  const auto& rivals = compress::rival_names();
-  if (memory != kFocus && memory != kFitted && std::find(rivals.begin(), rivals.end(), memory) == rivals.end()) {
-    std::string known = "full, focus, fitted";
-    for (const auto& name : rivals) known += name == kFull ? "" : ", " + name;
+  const auto names = compress::memory_names();
+  if (memory != kFocus && std::find(names.begin(), names.end(), memory) == names.end()) {
+    std::string known = kFocus;
+    for (const auto& name : names) known += ", " + name;
     fail<ConfigError>("--memory ", memory, ": unknown; known: ", known);
   }
   if (memory == kFocus && option.adapter.empty()) fail<ConfigError>("--memory focus needs --adapter; without one use --memory fitted");
   if (memory != kFocus && !option.adapter.empty())
     fail<ConfigError>("--adapter has no effect with --memory ", memory, "; drop one of them");
-  if (memory == kFull && (option.window > 0 || option.k > 0)) fail<ConfigError>("--window and -k have no effect with --memory full");
+  if (memory == kFull && (option.plan.window || option.plan.k))
+    fail<ConfigError>("--window and -k have no effect with --memory full");
 }
 
 ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedModel& loaded) {
@@ -57,22 +56,14 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
   std::shared_ptr<compress::CompressedModel> compressed;
   if (memory == kFocus) {
     const auto trained = compress::load_adapter(compress::adapter_file(option.adapter), loaded.model, loaded.digest);
-    config = trained.adapter->config();
-    override_plan(option, config);
+    config = option.plan.on(trained.adapter->config());
     adapted = trained.adapted.config.describe();
     const auto& backbone = trained.adapted.backbone;
-    compressed = std::make_shared<compress::CompressedModel>(backbone, compress::with_plan(*trained.adapter, *backbone, config));
+    compressed = std::make_shared<compress::CompressedModel>(backbone, trained.adapter->with(config));
   } else {
-    override_plan(option, config);
-    config.focus.fitted.corrections = false;
+    config = option.plan.on({});
     config.validate();
-    if (memory == kFitted) {
-      compressed =
-          std::make_shared<compress::CompressedModel>(loaded.model, std::make_shared<compress::FocusAdapter>(*loaded.model, config, 0));
-    } else {
-      const compress::Budget budget = compress::CompressedModel::budget(*loaded.model, config);
-      compressed = std::make_shared<compress::CompressedModel>(loaded.model, config, compress::make_rival(memory, budget));
-    }
+    compressed = compress::make_memory(memory, loaded.model, config);
   }
   const std::string description = concat(memory, " W=", config.window.size, " k=", config.focus.k, adapted.empty() ? "" : ", ", adapted);
   return {infer::compressed_stream(compressed, description), compressed, description};

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
-#include <cstdint>
 #include <memory>
 #include <string>
 
+#include "focus/compress/plan/config.h"
 #include "focus/infer/stream.h"
 #include "focus/weights/load_model.h"
 
@@ -14,7 +14,7 @@ namespace focus::cli {
 struct MemoryOption {
   std::string memory;         // empty: focus with an adapter, else full
   std::string adapter;        // adapter file, or the run folder that holds adapter.safetensors
-  int64_t window = 0, k = 0;  // 0: the adapter's, or the defaults
+  compress::PlanOverride plan;  // of the adapter's memory, or of the default one
 };
 
 struct ChosenMemory {

@@ -16,6 +16,7 @@ namespace focus::cli {
 
 CLI::App* add_pack(CLI::App& app, PackCommand& c) {
   CLI::App* sub = app.add_subcommand("pack", "Packs FASTA or JSONL into one HDF5 file to train from (data.sources.N.hdf5).");
+  sub->option_defaults()->group("Input");
   const auto repeated = [&](const std::string& name, std::vector<std::string>& target, const std::string& help) {
     sub->add_option(name, target, help + "; may be repeated")->allow_extra_args(false)->take_all();
   };
@@ -24,8 +25,10 @@ CLI::App* add_pack(CLI::App& app, PackCommand& c) {
   repeated("-r,--region", c.regions,
            "pack only this: name, name:start-end (1-based, both ends included) or a .bed file (0-based, half-open)");
   repeated("--exclude", c.exclude, "leave this out: a region or a .bed file");
+  sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the file to write");
   sub->add_flag("-f,--force", c.force, "replace an earlier output");
+  sub->option_defaults()->group("Messages");
   sub->add_flag("-q,--quiet", c.quiet, "warnings and errors only");
   return sub;
 }

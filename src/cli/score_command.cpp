@@ -86,6 +86,7 @@ void check(const ScoreCommand& c) {
 CLI::App* add_score(CLI::App& app, ScoreCommand& c) {
   CLI::App* sub =
       app.add_subcommand("score", "Log-likelihood of records or regions: each base given the earlier ones, from the second base on.");
+  sub->option_defaults()->group("Input");
   sub->add_option(
       "--model-config", c.model_config,
       "the model's shape: an Evo-2 YAML file or a Hugging Face config.json; may be left out where the checkpoint is a folder with one");
@@ -96,6 +97,7 @@ CLI::App* add_score(CLI::App& app, ScoreCommand& c) {
       ->allow_extra_args(false)
       ->take_all();
   sub->add_option("-R,--bed", c.bed, "only the regions of this BED file (0-based, half-open)");
+  sub->option_defaults()->group("Machine");
   const auto take_chunk = [&c](const std::string& text) {
     c.choose_chunk = text == "auto";
     if (!c.choose_chunk) c.options.chunk = parse_count(text);
@@ -107,6 +109,7 @@ CLI::App* add_score(CLI::App& app, ScoreCommand& c) {
       ->check(CLI::Validator([](const std::string& text) { return text == "auto" ? std::string() : count_error(text); }, "auto|COUNT"))
       ->default_str("auto");
   add_memory_options(*sub, c.memory);
+  sub->option_defaults()->group("Scoring");
   add_choice(*sub, "--norm", c.options.norm, {{"vocab", infer::Norm::vocab}, {"acgt", infer::Norm::acgt}},
              "probabilities over the whole vocabulary, or over A, C, G and T");
   add_choice(*sub, "--case", c.case_policy, {{"upper", data::CasePolicy::upper}, {"keep", data::CasePolicy::keep}},
@@ -114,10 +117,12 @@ CLI::App* add_score(CLI::App& app, ScoreCommand& c) {
   add_choice(*sub, "--ambiguous", c.ambiguous,
              {{"mask", data::AmbiguousPolicy::mask}, {"error", data::AmbiguousPolicy::error}, {"keep", data::AmbiguousPolicy::keep}},
              "letters other than A, C, G, T are read but not scored, refused, or scored");
+  sub->option_defaults()->group("Output");
   c.output = "-";
   sub->add_option("-o,--output", c.output, "table (TSV); - = standard output")->capture_default_str();
   sub->add_option("--logits", c.logits,
                   "also write all logits: a safetensors file with one float32 tensor [length, vocabulary] per record or region");
+  sub->option_defaults()->group("Advanced");
   sub->add_option("--save-state", c.save_state, "write what the stream carries after the sequence, to go on from later (safetensors)");
   sub->add_option("--load-state", c.load_state, "go on from a saved stream: the sequence is the continuation of the one it has read");
   add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},

@@ -1,13 +1,15 @@
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <string>
 
-#include "describe.h"
+#include "focus/config/field_lines.h"
 #include "focus/config/fields.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/text.h"
+#include "ranges.h"
 
 namespace focus::config {
 namespace {
@@ -19,9 +21,13 @@ struct Override {
   std::string raw;  // the text after '=', which a text field takes as it stands
 };
 
+/// Where each setting that was written stands: the file, or the last override.
+using Written = std::map<std::string, std::string>;
+
 struct Context {
   std::string source;
   const Visit& visit;
+  Written& written;
   const Override* set = nullptr;
 };
 
@@ -35,7 +41,7 @@ std::string shown(const Json& node) {
 
 class Reader final : public Fields {
  public:
-  Reader(const Json& node, std::string prefix, const Context& context) : node_(node), prefix_(std::move(prefix)), context_(context) {}
+  Reader(const Json& node, std::string prefix, const Context& context) : Fields(std::move(prefix)), node_(node), context_(context) {}
 
   void boolean(std::string_view name, bool& value, std::string_view) override {
     if (const Json* node = take(name)) {
@@ -86,12 +92,12 @@ class Reader final : public Fields {
       const std::string meant = nearest(text, names);
       wrong(name, concat("one of ", quoted_list(names)), *node, meant.empty() ? "" : concat("; did you mean \"", meant, "\"?"));
     }
-    FOCUS_CHECK(index >= 0, "the value of '", prefix_, name, "' is none of its choices");
+    FOCUS_CHECK(index >= 0, "the value of '", path(name), "' is none of its choices");
   }
-  void nest(std::string_view name, const std::function<void(Fields&)>& visit, std::string_view) override {
+  void nest(std::string_view name, const Visit& visit, std::string_view) override {
     if (const Json* node = take(name)) {
       if (!node->is_object()) wrong(name, "an object", *node);
-      Reader inner(*node, concat(prefix_, name, "."), context_);
+      Reader inner(*node, concat(path(name), "."), context_);
       visit(inner);
       inner.reject_unknown();
     }
@@ -102,7 +108,7 @@ class Reader final : public Fields {
     if (node == nullptr) return;
     const auto read_element = [&](int64_t index, const Json& element) {
       if (!element.is_object()) wrong(concat(name, ".", index), "an object", element);
-      Reader inner(element, concat(prefix_, name, ".", index, "."), context_);
+      Reader inner(element, concat(path(name), ".", index, "."), context_);
       visit(index, inner);
       inner.reject_unknown();
     };
@@ -119,9 +125,11 @@ class Reader final : public Fields {
  private:
   const Json* take(std::string_view name) {
     const std::string key(name);
-    FOCUS_CHECK(known_.insert(key).second, "field '", prefix_, key, "' is listed twice");
+    FOCUS_CHECK(known_.insert(key).second, "field '", path(key), "' is listed twice");
     const auto found = node_.find(key);
-    return found == node_.end() ? nullptr : &*found;
+    if (found == node_.end()) return nullptr;
+    context_.written[path(key)] = context_.source;
+    return &*found;
   }
 
   static std::string expected_text(const std::string& type, const std::string& range) {
@@ -129,7 +137,7 @@ class Reader final : public Fields {
   }
 
   [[noreturn]] void wrong(std::string_view name, const std::string& expected, const Json& got, const std::string& hint = "") const {
-    fail<ConfigError>(context_.source, ": ", prefix_, name, ": expected ", expected, ", got ", shown(got), hint);
+    fail<ConfigError>(context_.source, ": ", path(name), ": expected ", expected, ", got ", shown(got), hint);
   }
 
   int64_t as_integer(std::string_view name, const Json& node, IntegerRange range) const {
@@ -180,7 +188,7 @@ class Reader final : public Fields {
     const bool digits = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
     const int64_t index = digits ? std::stoll(key) : -1;
     if (index < 0 || index >= size) {
-      fail<ConfigError>(context_.source, ": ", prefix_, name, ".", key, ": the list has ", size, size == 1 ? " element" : " elements",
+      fail<ConfigError>(context_.source, ": ", path(name), ".", key, ": the list has ", size, size == 1 ? " element" : " elements",
                         "; expected an index below that, or the whole list as JSON");
     }
     return index;
@@ -196,14 +204,13 @@ class Reader final : public Fields {
     }
     if (meant.empty()) {
       meant = nearest(key, siblings);
-      if (!meant.empty()) meant = prefix_ + meant;
+      if (!meant.empty()) meant = path(meant);
     }
-    fail<ConfigError>(context_.source, ": ", prefix_, key, ": unknown key; ",
+    fail<ConfigError>(context_.source, ": ", path(key), ": unknown key; ",
                       meant.empty() ? concat("known here: ", quoted_list(siblings)) : concat("did you mean \"", meant, "\"?"));
   }
 
   const Json& node_;
-  std::string prefix_;
   const Context& context_;
   std::set<std::string> known_;
   bool inside_list_ = false;
@@ -274,7 +281,7 @@ Json parse(std::string_view text, const std::string& source) {
   }
 }
 
-void apply_override(const std::string& text, const Visit& visit) {
+void apply_override(const std::string& text, const Visit& visit, Written& written) {
   const std::string source = "--set " + text;
   const std::size_t equals = text.find('=');
   if (equals == std::string::npos || equals == 0) fail<ConfigError>(source, ": expected path.to.key=value");
@@ -299,7 +306,7 @@ void apply_override(const std::string& text, const Visit& visit) {
     parent[*step] = std::move(node);
     node = std::move(parent);
   }
-  const Context context{source, visit, &set};
+  const Context context{source, visit, written, &set};
   Reader reader(node, "", context);
   visit(reader);
   reader.reject_unknown();
@@ -307,26 +314,28 @@ void apply_override(const std::string& text, const Visit& visit) {
 
 }  // namespace
 
-void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides, const Visit& visit) {
+void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides, const Visit& visit,
+               const Visit& fresh) {
   const Json root = parse(json, source);
   if (!root.is_object()) fail<ConfigError>(source, ": expected an object { ... } at the top, got ", shown(root));
-  const Context context{source, visit};
+  Written written;
+  const Context context{source, visit, written};
   Reader reader(root, "", context);
   visit(reader);
   reader.reject_unknown();
-  for (const std::string& text : overrides) apply_override(text, visit);
+  for (const std::string& text : overrides) apply_override(text, visit, written);
+  for (const FieldLine& line : idle_lines(visit, fresh)) {
+    if (const auto found = written.find(line.path); found != written.end()) fail<ConfigError>(found->second, ": ", idle_text(line));
+  }
 }
 
-void read_file(const std::string& path, const std::vector<std::string>& overrides, const Visit& visit) {
-  std::string text = "{}";
-  if (!path.empty()) {
-    try {
-      text = ::focus::read_file(path);
-    } catch (const DataError& error) {
-      fail<ConfigError>("configuration file: ", error.what());
-    }
+std::string file_text(const std::string& path) {
+  if (path.empty()) return "{}";
+  try {
+    return ::focus::read_file(path);
+  } catch (const DataError& error) {
+    fail<ConfigError>("configuration file: ", error.what());
   }
-  read_text(text, path, overrides, visit);
 }
 
 }  // namespace focus::config

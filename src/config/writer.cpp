@@ -12,12 +12,12 @@ using Json = nlohmann::ordered_json;
 
 class Writer final : public Fields {
  public:
-  Writer(Json& node, std::string prefix) : node_(node), prefix_(std::move(prefix)) {}
+  Writer(Json& node, std::string prefix) : Fields(std::move(prefix)), node_(node) {}
 
   void boolean(std::string_view name, bool& value, std::string_view) override { put(name, value); }
   void integer(std::string_view name, int64_t& value, IntegerRange, std::string_view) override { put(name, value); }
   void number(std::string_view name, double& value, NumberRange, std::string_view) override {
-    FOCUS_CHECK(std::isfinite(value), "'", prefix_, name, "' is not finite, which JSON cannot hold");
+    FOCUS_CHECK(std::isfinite(value), "'", path(name), "' is not finite, which JSON cannot hold");
     put(name, value);
   }
   void text(std::string_view name, std::string& value, std::string_view) override { put(name, value); }
@@ -26,12 +26,12 @@ class Writer final : public Fields {
 
  protected:
   void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names, std::string_view) override {
-    FOCUS_CHECK(index >= 0, "the value of '", prefix_, name, "' is none of its choices");
+    FOCUS_CHECK(index >= 0, "the value of '", path(name), "' is none of its choices");
     put(name, names[static_cast<std::size_t>(index)]);
   }
-  void nest(std::string_view name, const std::function<void(Fields&)>& visit, std::string_view) override {
+  void nest(std::string_view name, const Visit& visit, std::string_view) override {
     Json child = Json::object();
-    Writer inner(child, concat(prefix_, name, "."));
+    Writer inner(child, concat(path(name), "."));
     visit(inner);
     put(name, std::move(child));
   }
@@ -40,7 +40,7 @@ class Writer final : public Fields {
     Json children = Json::array();
     for (int64_t i = 0; i < size; ++i) {
       Json child = Json::object();
-      Writer inner(child, concat(prefix_, name, ".", i, "."));
+      Writer inner(child, concat(path(name), ".", i, "."));
       visit(i, inner);
       children.push_back(std::move(child));
     }
@@ -51,12 +51,11 @@ class Writer final : public Fields {
   template <class T>
   void put(std::string_view name, T&& value) {
     const std::string key(name);
-    FOCUS_CHECK(!node_.contains(key), "field '", prefix_, key, "' is listed twice");
+    FOCUS_CHECK(!node_.contains(key), "field '", path(key), "' is listed twice");
     node_[key] = std::forward<T>(value);
   }
 
   Json& node_;
-  std::string prefix_;
 };
 
 /// As dump(2), but lists of plain values stay on one line.

@@ -1,6 +1,7 @@
 #include "focus/core/version.h"
 
 #include "focus/core/error.h"
+#include "git_hash.h"
 
 namespace focus {
 

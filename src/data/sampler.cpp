@@ -29,11 +29,15 @@ struct DrawTable {
 struct SequenceSampler::Impl {
   SamplerConfig config;
   uint64_t seed = 0;
-  Sources sources;
+  std::shared_ptr<const Sources> sources;
   double weights = 0;
   mutable std::mutex mutex;
   mutable std::vector<std::shared_ptr<const DrawTable>> tables;  // of the lengths used last
 
+  Impl(SamplerConfig settings, uint64_t number, std::shared_ptr<const Sources> opened)
+      : config(std::move(settings)), seed(number), sources(std::move(opened)) {
+    for (const Source& source : sources->list) weights += source.weight;
+  }
   std::shared_ptr<const DrawTable> table(int64_t length) const;
   std::string draw_window(Random& random, uint64_t index, int64_t length, Sample& sample) const;
 };
@@ -45,7 +49,7 @@ std::shared_ptr<const DrawTable> SequenceSampler::Impl::table(int64_t length) co
   }
   auto made = std::make_shared<DrawTable>();
   made->length = length;
-  for (const Source& source : sources.list) {
+  for (const Source& source : sources->list) {
     std::vector<int64_t>& ends = made->ends.emplace_back();
     int64_t total = 0, longest = 0;
     for (const Stretch& stretch : source.stretches) {
@@ -66,8 +70,8 @@ std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, i
   for (int draw = 0; draw < kMaxDraws; ++draw) {
     double point = random.uniform() * weights;
     std::size_t s = 0;
-    while (s + 1 < sources.list.size() && point >= sources.list[s].weight) point -= sources.list[s++].weight;
-    const Source& source = sources.list[s];
+    while (s + 1 < sources->list.size() && point >= sources->list[s].weight) point -= sources->list[s++].weight;
+    const Source& source = sources->list[s];
     const std::vector<int64_t>& ends = shares->ends[s];
     int64_t place = random.uniform_integer(ends.back());
     const auto i = static_cast<std::size_t>(std::upper_bound(ends.begin(), ends.end(), place) - ends.begin());
@@ -90,29 +94,34 @@ std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, i
                   " of letters other than A, C, G, T; raise max_n_fraction or choose regions without assembly gaps");
 }
 
-SequenceSampler::SequenceSampler(SamplerConfig config, uint64_t seed) : impl_(std::make_unique<Impl>()) {
+SequenceSampler::SequenceSampler(SamplerConfig config, uint64_t seed) {
   config.validate();
-  impl_->sources = open_sources(config);
-  for (const Source& source : impl_->sources.list) impl_->weights += source.weight;
-  impl_->config = std::move(config);
-  impl_->seed = seed;
+  auto opened = std::make_shared<const Sources>(open_sources(config));
+  impl_ = std::make_unique<Impl>(std::move(config), seed, std::move(opened));
+}
+
+SequenceSampler::SequenceSampler(const SequenceSampler& opened, SamplerConfig config, uint64_t seed) {
+  config.validate();
+  const SamplerConfig& from = opened.impl_->config;
+  FOCUS_CHECK(config.sources == from.sources && config.exclude == from.exclude, "the settings name other data than the opened sampler's");
+  impl_ = std::make_unique<Impl>(std::move(config), seed, opened.impl_->sources);
 }
 
 SequenceSampler::~SequenceSampler() = default;
 SequenceSampler::SequenceSampler(SequenceSampler&&) noexcept = default;
-int64_t SequenceSampler::num_bases() const { return impl_->sources.num_bases; }
-bool SequenceSampler::in_memory() const { return impl_->sources.in_memory; }
+int64_t SequenceSampler::num_bases() const { return impl_->sources->num_bases; }
+bool SequenceSampler::in_memory() const { return impl_->sources->in_memory; }
 
 std::vector<DrawnStretch> SequenceSampler::stretches() const {
   std::vector<DrawnStretch> out;
-  for (const Source& source : impl_->sources.list) {
+  for (const Source& source : impl_->sources->list) {
     for (const Stretch& stretch : source.stretches) out.push_back({source.path, stretch.region});
   }
   return out;
 }
 
 std::string SequenceSampler::letters(std::size_t index, int64_t begin, int64_t end) const {
-  for (const Source& source : impl_->sources.list) {
+  for (const Source& source : impl_->sources->list) {
     if (index < source.stretches.size()) return source.letters(source.stretches[index], begin, end - begin);
     index -= source.stretches.size();
   }

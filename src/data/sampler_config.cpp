@@ -5,7 +5,10 @@ namespace focus::data {
 
 void SourceConfig::visit(config::Fields& f) {
   f.text("fasta", fasta, "FASTA file, plain or BGZF, indexed on first use; plain gzip is held in memory");
-  f.texts("regions", regions, "regions (name, name:start-end, 1-based inclusive) or .bed files to draw from; empty: every record");
+  f.only(f.when(jsonl.empty(), "jsonl", "is empty"))
+      .texts(
+          "regions", regions,
+          "regions (name, name:start-end, 1-based inclusive) or .bed files to draw from; empty: every record");
   f.text("jsonl", jsonl, "JSONL file with \"text\" lines, plain or gzip, instead of fasta; held in memory");
   f.text("hdf5", hdf5, "token store that focus-train pack wrote, instead of fasta");
   f.number("weight", weight, {0.0, 1e9}, "share of the samples, relative to the other sources");
@@ -44,7 +47,7 @@ void SamplerConfig::validate() const {
     const SourceConfig& source = sources[s];
     if (static_cast<int>(source.fasta.empty()) + static_cast<int>(source.jsonl.empty()) + static_cast<int>(source.hdf5.empty()) != 2)
       fail<ConfigError>("sources.", s, ": set exactly one of fasta, jsonl and hdf5");
-    if (!source.jsonl.empty() && !source.regions.empty()) fail<ConfigError>("sources.", s, ".regions has no effect on a jsonl source");
+    config::refuse_idle(source, concat("sources.", s, "."));
     if (!(source.weight > 0)) fail<ConfigError>("sources.", s, ".weight must be greater than 0; leave the source out to switch it off");
   }
   if (copies.max_count < copies.min_count) fail<ConfigError>("copies.max_count is less than copies.min_count");

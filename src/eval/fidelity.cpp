@@ -8,7 +8,7 @@
 
 #include "fidelity_methods.h"
 #include "fidelity_ranks.h"
-#include "focus/compress/unit.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"
@@ -87,8 +87,7 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Memory
     for (auto& values : m.values) values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
   }
   FidelityConfig resolved = config;
-  resolved.window_size = memory.window.size;
-  resolved.k = memory.focus.k;
+  resolved.plan = {memory.window.size, memory.focus.k};
   resolved.methods.clear();
   for (const Method& method : methods) resolved.methods.push_back(method.name);
   out.config_json = config::to_json(resolved);
@@ -143,7 +142,7 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
     log::warn(concat("the first window has ", plan.window(0).size(), " bases, the others ", plan.window_bases(),
                      ": the report places all boundaries at multiples of the latter"));
   bool keeps_all = !memory.focus.layers.empty();
-  for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::LayerMemory::full;
+  for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::LayerKind::full;
   if (keeps_all)
     log::warn(
         "focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than "

@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <filesystem>
 
-#include "focus/compress/policy.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/data/sequence_file.h"
 #include "focus/eval/fidelity.h"
@@ -10,9 +10,13 @@ namespace focus::eval {
 namespace {
 
 std::vector<std::string> known_methods() {
-  std::vector<std::string> names = compress::rival_names();
-  names.insert(std::find(names.begin(), names.end(), "full") + 1, "noise_floor");
-  names.insert(names.end(), {"adaptive_entropy", "fitted", "focus", "paper", "oracle"});
+  std::vector<std::string> names;
+  for (const std::string& name : compress::memory_names()) {
+    if (name == "fitted") names.emplace_back("adaptive_entropy");
+    names.push_back(name);
+    if (name == "full") names.emplace_back("noise_floor");
+  }
+  for (const char* name : {"focus", "paper", "oracle"}) names.emplace_back(name);
   return names;
 }
 
@@ -26,32 +30,6 @@ bool holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
 
-/// Whether the configured storage cannot apply to a method.
-bool rounds_itself(const std::string& name) {
-  if (!holds(compress::rival_names(), name)) return false;
-  return compress::make_rival(name, {compress::WindowPlan({}, 1), 1})->rounds_itself();
-}
-
-}  // namespace
-
-namespace {
-
-/// The window plan and Focus settings as the configuration shows them: 0 for W or k leaves what the adapter was trained with.
-struct WindowView {
-  FidelityConfig& config;
-  void visit(config::Fields& f) {
-    f.integer("size", config.window_size, {0, int64_t{1} << 32}, "W: bases per window; 0 = as the adapter was trained, else 1024");
-    config.memory.window.visit_all_but_size(f);
-  }
-};
-struct FocusView {
-  FidelityConfig& config;
-  void visit(config::Fields& f) {
-    f.integer("k", config.k, {0, int64_t{1} << 32}, "bases per Focus token; 0 = as the adapter was trained, else 100");
-    config.memory.focus.visit_all_but_k(f);
-  }
-};
-
 }  // namespace
 
 void OracleConfig::visit(config::Fields& f) {
@@ -60,15 +38,20 @@ void OracleConfig::visit(config::Fields& f) {
 }
 
 void FidelityConfig::visit(config::Fields& f) {
+  const bool all = methods.empty();
+  const auto shows_paper = f.when(all || holds(methods, "paper"), "methods", "is empty or names 'paper'");
+  const auto no_adapter = f.when(adapter.empty(), "adapter", "is empty");  // which brings its own memory
   f.text("model_config", model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
   f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone, a file or a Hugging Face folder");
   f.text("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
-  f.text("paper_adapter", paper_adapter, "a second adapter, trained with the paper's unit, shown as 'paper'; empty = none");
-  WindowView window{*this};
-  FocusView focus{*this};
-  f.group("window", window, "the window plan");
-  f.group("focus", focus, "Focus tokens");
+  f.only(shows_paper)
+      .text("paper_adapter", paper_adapter,
+            "a second adapter, trained with the paper's unit, shown as 'paper'; empty = none");
+  const auto window = [&](config::Fields& g) { memory.window.visit(g, &plan.window, no_adapter); };
+  const auto focus = [&](config::Fields& g) { memory.focus.visit(g, &plan.k, no_adapter); };
+  f.group("window", config::Visit(window), "the window plan");
+  f.group("focus", config::Visit(focus), "Focus tokens");
   f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
   f.text("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");
   f.texts("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
@@ -78,7 +61,9 @@ void FidelityConfig::visit(config::Fields& f) {
   f.texts("methods", methods,
           "of " + joined(known_methods()) +
               "; focus needs adapter, paper needs paper_adapter; empty = all that apply but oracle; full is always measured");
-  f.group("oracle", oracle, "the method oracle: entries optimised for the very segment that is measured, a bound and no method");
+  f.only(f.when(holds(methods, "oracle"), "methods", "names 'oracle'"))
+      .group("oracle", oracle,
+             "entries optimised for the very segment that is measured, a bound and no method");
   f.integer("chunk", chunk, {0, int64_t{1} << 40}, "bases per forward call: speed and working memory, not results; 0 = one window");
   f.integer("bootstrap_draws", bootstrap_draws, {1, 1 << 24}, "draws of the bootstrap intervals");
   f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of the segments and of the bootstrap");
@@ -95,7 +80,7 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   std::vector<std::string> out = {"full"};
   if (config.methods.empty()) {
     for (const std::string& name : known) {
-      if (config.memory.storage.dtype != compress::StorageType::model && rounds_itself(name)) continue;
+      if (config.memory.storage.dtype != compress::StorageType::model && compress::stores_itself(name)) continue;
       if (name == "oracle") continue;
       if (name != "full" && (name != "focus" || !config.adapter.empty()) && (name != "paper" || !config.paper_adapter.empty()))
         out.push_back(name);
@@ -117,8 +102,6 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
     fail<ConfigError>("methods: 'focus' is a trained adapter; name its file as adapter, or take 'fitted', which needs no training");
   if (holds(out, "paper") && config.paper_adapter.empty())
     fail<ConfigError>("methods: 'paper' needs paper_adapter, an adapter trained with the paper's unit");
-  if (!config.paper_adapter.empty() && !holds(out, "paper"))
-    fail<ConfigError>("paper_adapter has no effect: methods does not name 'paper'");
   return out;
 }
 
@@ -127,24 +110,13 @@ void FidelityConfig::validate() const {
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
   if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: the backbone's checkpoint is missing");
   if (fasta.empty()) fail<ConfigError>("fasta: the sequences' file is missing; set it in the configuration or with --fasta");
-  if (!holds(fidelity_methods(*this), "oracle") && oracle != OracleConfig{})
-    fail<ConfigError>("settings under oracle have no effect: methods does not name 'oracle', which has to be asked for");
-  const auto text = [](compress::MemoryConfig config) { return config::to_json(config); };
-  if (!adapter.empty()) {
-    compress::MemoryConfig units = memory;
-    units.storage = {};
-    if (text(units) != text({}))
-      fail<ConfigError>(
-          "settings under window and focus other than window.size and focus.k have no effect with an adapter, which brings its own; remove "
-          "them");
-    return;
-  }
+  fidelity_methods(*this);
+  config::refuse_idle(*this);
+  if (!adapter.empty()) return;
   if (memory.focus.unit == compress::UnitKind::paper)
-    fail<ConfigError>("focus.unit 'paper' has no closed form to evaluate: train an adapter with it and name that as paper_adapter");
-  compress::MemoryConfig resolved = memory;
-  if (window_size > 0) resolved.window.size = window_size;
-  if (k > 0) resolved.focus.k = k;
-  resolved.validate();
+    fail<ConfigError>("focus.unit 'paper' has no closed form to evaluate: ",
+                      "train an adapter with it and name that as paper_adapter");
+  plan.on(memory).validate();
 }
 
 }  // namespace focus::eval

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "focus/compress/compressed_model.h"
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/eval/fidelity.h"
 #include "focus/model/backbone.h"
 
@@ -34,7 +34,7 @@ struct Method {
 /// Through any compressed model, in chunks.
 Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const at::Tensor& tokens_BL, const OnBases& on_bases);
 
-/// The adapter's configuration or `config.memory`, with window_size and k applied; checked.
+/// The adapter's configuration or `config.memory`, under `config.plan`; checked.
 compress::MemoryConfig resolve_memory(const FidelityConfig& config);
 
 /// One Method per name of fidelity_methods(config).

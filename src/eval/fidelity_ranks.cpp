@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "focus/compress/unit.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/formats/digest.h"
 
 namespace focus::eval {

@@ -8,8 +8,8 @@
 #include <limits>
 #include <numbers>
 
-#include "focus/compress/policy.h"
-#include "focus/compress/stored_entries.h"
+#include "focus/compress/memory/memory_factory.h"
+#include "focus/compress/focus/stored_entries.h"
 #include "focus/core/error.h"
 
 namespace focus::eval {
@@ -47,7 +47,7 @@ class Oracle {
     measured_ = at::isin(tokens_BL[0].narrow(0, first_ + 1, length - 1 - first_), letters).to(at::kFloat);
     count_ = measured_.sum().item<double>();
     for (const int64_t block : backbone_->attention_blocks()) {
-      const auto* unit = dynamic_cast<const compress::StoredUnit*>(stored_->unit(block));
+      const auto unit = std::dynamic_pointer_cast<const compress::StoredUnit>(stored_->unit(block));
       if (unit == nullptr || !unit->key.defined()) continue;
       for (const Tensor& t : {unit->key, unit->value}) parameters_.push_back({t, t.pow(2).mean().sqrt().item<double>()});
       if (unit->beta.defined()) parameters_.push_back({unit->beta, 1.0});
@@ -139,12 +139,12 @@ class Oracle {
 }  // namespace
 
 Method oracle_method(const std::string& name, const OracleConfig& config, const std::shared_ptr<model::Backbone>& backbone,
-                     const compress::MemoryConfig& memory, const compress::MemoryConfig& full, const std::string& memory_text,
-                     int64_t chunk) {
+                     const compress::MemoryConfig& memory, int64_t chunk) {
   const std::shared_ptr<model::Backbone> twin = backbone->twin();
   twin->set_recompute(true);
-  const auto closed_form = std::make_shared<compress::FocusAdapter>(*twin, memory, 0);
-  const auto everything = std::make_shared<compress::CompressedModel>(twin, full, std::make_shared<compress::FullPolicy>());
+  const auto closed_form = std::make_shared<compress::FocusAdapter>(*twin, compress::closed_form(memory), 0);
+  const auto everything = compress::make_memory("full", twin, memory);
+  const std::string memory_text = compress::CompressedModel(twin, closed_form).describe();
   const auto stream = [=](const Tensor& tokens_BL, const OnBases& on_bases) {
     Tensor full_LV = stream_in_chunks(*everything, chunk, tokens_BL, on_bases).logits_LV;
     auto stored = compress::store_entries(twin, *closed_form, tokens_BL);

@@ -192,12 +192,4 @@ FOCUS_VECTOR_CLONES Divergences compare(const Distribution& a, const Distributio
   return result;
 }
 
-double cross_entropy(std::span<const float> logits, int64_t target) {
-  FOCUS_CHECK(target >= 0 && static_cast<std::size_t>(target) < logits.size(), "target ", target, " of ", logits.size());
-  const double top = highest(logits);
-  double total = 0;
-  for (const float x : logits) total += std::exp(static_cast<double>(x) - top);
-  return top + std::log(total) - static_cast<double>(logits[static_cast<std::size_t>(target)]);
-}
-
 }  // namespace focus::metrics

@@ -63,20 +63,15 @@ void check_targets(const Backbone& backbone, const AdaptConfig& config, int64_t 
 
 void LoraConfig::visit(config::Fields& f) {
   f.texts("targets", targets, "linear layers that get a low-rank change, by their names within a block; empty = none");
-  f.integer("rank", rank, {1, 1 << 16}, "rank of the change");
-  f.number("alpha", alpha, {1e-6, 1e6}, "the change is scaled by alpha / rank");
-  f.integers("blocks", blocks, {0, 1 << 16}, "only in these blocks; empty = wherever a target is");
+  const auto any = f.when(!targets.empty(), "targets", "is not empty");
+  f.only(any).integer("rank", rank, {1, 1 << 16}, "rank of the change");
+  f.only(any).number("alpha", alpha, {1e-6, 1e6}, "the change is scaled by alpha / rank");
+  f.only(any).integers("blocks", blocks, {0, 1 << 16}, "only in these blocks; empty = wherever a target is");
 }
 
 void AdaptConfig::visit(config::Fields& f) {
   f.group("lora", lora, "low-rank changes of the backbone's linear layers");
   f.integer("unfreeze_top", unfreeze_top, {0, 1 << 16}, "so many of the last blocks are trained as a whole");
-}
-
-void AdaptConfig::validate() const {
-  const LoraConfig fresh;
-  if (lora.targets.empty() && (lora.rank != fresh.rank || lora.alpha != fresh.alpha || !lora.blocks.empty()))
-    fail<ConfigError>("adapt.lora: rank, alpha and blocks have no effect without targets");
 }
 
 std::string AdaptConfig::describe() const {
@@ -89,7 +84,7 @@ std::string AdaptConfig::describe() const {
 }
 
 AdaptedBackbone adapt(const std::shared_ptr<Backbone>& original, const AdaptConfig& config, int64_t seed) {
-  config.validate();
+  config::refuse_idle(config, "adapt.");
   if (!config.active()) return {original, config, {}};
   const int64_t blocks = original->num_blocks(), first_unfrozen = blocks - config.unfreeze_top;
   if (first_unfrozen < 0)

@@ -39,13 +39,22 @@ Tensor Backbone::forward_embedded(const Tensor& x_BLD, cache::StreamState* state
 Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t position, cache::LayerState* state, AttentionHook* hook) {
   Block& block = *blocks_[index];
   const bool attends = block.attention() != nullptr;
-  const bool repeatable = !attends || (state == nullptr && (hook == nullptr || hook->repeatable(static_cast<int64_t>(index))));
+  const bool repeatable = !attends || (state == nullptr && (hook == nullptr || hook->repeatable()));
   if (!recompute_ || !at::GradMode::is_enabled() || !repeatable) return block.forward(x_BLD, position, state, hook);
   if (attends && hook != nullptr) {
-    const auto run = [&block, position, held = hook->shared_from_this()](const std::vector<Tensor>& in) -> std::vector<Tensor> {
-      return {block.forward(in[0], position, nullptr, held.get())};
+    // What the hook carries enters and leaves as tensors, so that gradients pass through it and a second run starts where the first did.
+    const auto run = [&block, position, held = hook->shared_from_this()](const std::vector<Tensor>& in) {
+      held->carry({in.begin() + 1, in.end()});
+      std::vector<Tensor> out = {block.forward(in[0], position, nullptr, held.get())};
+      for (const Tensor& tensor : held->carried()) out.push_back(tensor);
+      held->carry({});  // a carried tensor's graph holds this function, which holds the hook
+      return out;
     };
-    return ops::recomputed(run, {x_BLD}, /*has_parameters=*/true)[0];
+    std::vector<Tensor> inputs = {x_BLD};
+    for (const Tensor& tensor : hook->carried()) inputs.push_back(tensor);
+    const auto outputs = ops::recomputed(run, inputs, /*has_parameters=*/true);
+    hook->carry({outputs.begin() + 1, outputs.end()});
+    return outputs[0];
   }
   const auto parameters = block.parameters();
   const bool trains = std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); });

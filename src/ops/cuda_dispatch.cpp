@@ -13,8 +13,8 @@
 namespace focus::ops {
 
 #if defined(FOCUS_WITH_CUDA)
-bool has_cuda_fir(const at::Tensor& x_BTC, const at::Tensor& taps_KC) {
-  return x_BTC.is_cuda() && taps_KC.device() == x_BTC.device() && x_BTC.scalar_type() == at::kFloat && taps_KC.scalar_type() == at::kFloat;
+bool has_cuda_fir(const at::Tensor& x, const at::Tensor& taps) {
+  return x.is_cuda() && x.scalar_type() == at::kFloat && taps.device() == x.device() && x.size(0) <= 65535;
 }
 
 at::Tensor cuda_fir(const at::Tensor& x_BTC, const at::Tensor& taps_KC) {

@@ -88,12 +88,15 @@ CLI::App* add_bench(CLI::App& app, BenchCommand& c) {
   CLI::App* sub = app.add_subcommand(
       "bench",
       "Time to open a model, to read a prompt and to add one base, the memory it takes, and the share of what this machine can do.");
+  sub->option_defaults()->group("Input");
   sub->add_option("--model-config", c.model_config, "the model's shape: an Evo-2 YAML file")->required();
   sub->add_option("--checkpoint", c.checkpoint, "the model's weights")->required();
+  sub->option_defaults()->group("Measurement");
   cli::add_count(*sub, "--prefill", c.prefill, "bases of the prompt");
   cli::add_count(*sub, "--chunk", c.chunk, "bases per forward call of the prompt; 0 = all at once");
   cli::add_count(*sub, "--decode", c.decode, "single bases after it; 0 = none");
   cli::add_count(*sub, "--repeats", c.repeats, "prompts to read, each from the start; the first also reads the weights from disk or cache");
+  sub->option_defaults()->group("Advanced");
   cli::add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}}, "FP8 input projections");
   c.common.device = "auto";
   c.common.dtype = "bf16";

@@ -136,6 +136,7 @@ CLI::App* add_convert(CLI::App& app, ConvertCommand& c) {
   CLI::App* sub = app.add_subcommand("convert", "Writes a model file in another format and checks that nothing was lost.");
   sub->add_option("input", c.input, "a .pt (whole or in parts), a safetensors file, or a folder of shards")->required();
   sub->add_option("output", c.output, "NAME.pt, NAME.safetensors, or a folder for safetensors shards")->required();
+  sub->option_defaults()->group("Output");
   cli::add_bytes(*sub, "--max-shard-size", c.max_shard_bytes, "largest shard, for a folder: 500M, 5G")->default_str("5G");
   sub->add_option(
          "--dtype", c.dtype,
@@ -148,6 +149,7 @@ CLI::App* add_convert(CLI::App& app, ConvertCommand& c) {
       ->take_all();
   sub->add_flag("--dry-run", c.dry_run, "check everything, say what would be written, write nothing");
   sub->add_flag("-f,--force", c.force, "replace an earlier output");
+  sub->option_defaults()->group("Messages");
   sub->add_flag("-q,--quiet", c.quiet, "warnings and errors only");
   return sub;
 }

@@ -86,8 +86,11 @@ CLI::App* add_doctor(CLI::App& app, DoctorCommand& c) {
       ->check(CLI::IsMember({"cuda", "avx2", "avx512", "avx512_bf16", "amx", "mkl", "onednn"}))
       ->allow_extra_args(false)
       ->take_all();
+  sub->option_defaults()->group("Output");
   sub->add_flag("--json", c.json, "machine-readable");
+  sub->option_defaults()->group("Machine");
   sub->add_option("-t,--threads", c.threads, "CPU threads of the checks; 0 = all cores");
+  sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "report; - = standard output")->capture_default_str();
   return sub;
 }

@@ -17,11 +17,14 @@ namespace focus::tools {
 CLI::App* add_inspect(CLI::App& app, InspectCommand& c) {
   CLI::App* sub = app.add_subcommand("inspect", "What a model file holds: format, tensors, and which model it seems to be.");
   sub->add_option("file", c.file, "a .pt (whole or in parts), a safetensors file, or a folder of shards")->required();
+  sub->option_defaults()->group("Output");
   sub->add_flag("--digest", c.digest, "also hash every byte (SHA-256 of names, dtypes, shapes, values)");
   sub->add_flag("--json", c.json, "machine-readable, with every tensor in a row of its own");
   sub->add_option("--filter", c.filter, "list only tensors whose name matches: * and ? as in a shell, 'blocks.3.*'");
   sub->add_flag("--all", c.all, "a row for every tensor; by default layers of one layout share a row");
+  sub->option_defaults()->group("Advanced");
   sub->add_option("--configs", c.configs, "folder of model configurations to compare with; default: those that come with focus");
+  sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "report; - = standard output")->capture_default_str();
   return sub;
 }

@@ -13,13 +13,16 @@ CLI::App* add_random(CLI::App& app, RandomCommand& c) {
       app.add_subcommand("random",
                          "Writes a checkpoint of random weights in any shape, in Evo-2's names and layout, to try memory and speed "
                          "before a download.");
+  sub->option_defaults()->group("Input");
   sub->add_option("--model-config", c.model_config, "the model's shape: an Evo-2 YAML file")->required();
+  sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "NAME.pt, NAME.safetensors, or a folder for safetensors shards")->required();
   sub->add_option("--seed", c.seed, "same seed, same numbers")->check(CLI::NonNegativeNumber)->capture_default_str();
   sub->add_option("--dtype", c.dtype, "of the weights; norm scales, poles, residues and rotary frequencies are fp32")
       ->check(CLI::IsMember({"bf16", "fp32"}))
       ->capture_default_str();
   sub->add_flag("-f,--force", c.force, "replace an earlier output");
+  sub->option_defaults()->group("Messages");
   sub->add_flag("-q,--quiet", c.quiet, "warnings and errors only");
   return sub;
 }

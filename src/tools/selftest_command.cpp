@@ -68,6 +68,7 @@ CLI::App* add_selftest(CLI::App& app, SelftestCommand& c) {
       app.add_subcommand("selftest",
                          "Compares what a model predicts of known sequences with its publisher's figure: mean cross-entropy of the next "
                          "base over the whole vocabulary, and the share of bases that were the most probable token.");
+  sub->option_defaults()->group("Input");
   sub->add_option(
       "--model-config", c.model_config,
       "the model's shape: an Evo-2 YAML file or a Hugging Face config.json; may be left out where the checkpoint is a folder with one");
@@ -77,19 +78,22 @@ CLI::App* add_selftest(CLI::App& app, SelftestCommand& c) {
                   "CSV (first column, header skipped), FASTA, or one sequence a line; plain or gzip; - = standard input")
       ->required();
   cli::add_choice(*sub, "--format", c.format,
-                  {{"auto", data::SequenceFormat::automatic},
-                   {"csv", data::SequenceFormat::csv},
-                   {"fasta", data::SequenceFormat::fasta},
-                   {"lines", data::SequenceFormat::lines}},
-                  "of --sequences; auto goes by name and first byte");
+             {{"auto", data::SequenceFormat::automatic},
+              {"csv", data::SequenceFormat::csv},
+              {"fasta", data::SequenceFormat::fasta},
+              {"lines", data::SequenceFormat::lines}},
+             "of --sequences; auto goes by name and first byte");
+  sub->option_defaults()->group("Comparison");
   CLI::Option* expect = sub->add_option("--expect", c.expect, "compare with this entry of the expectations, for example evo2_7b");
   sub->add_option("--expectations", c.expectations, "file of expectations; default: selftest.json beside the model config");
   sub->add_option("--loss", c.loss, "compare with this loss instead")->excludes(expect);
   sub->add_option("--tolerance", c.tolerance, "largest difference that passes; default: the entry's, 0.001 with --loss")
       ->check(CLI::NonNegativeNumber);
+  sub->option_defaults()->group("Advanced");
   cli::add_count(*sub, "--chunk", c.chunk, "bases per forward call; 0 = the whole sequence; changes memory and speed, not the result");
   cli::add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
-                  "models with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
+             "models with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
+  sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "table (TSV); - = standard output")->capture_default_str();
   c.common.device = "auto";
   c.common.dtype = "bf16";

@@ -13,7 +13,6 @@ import signal
 import struct
 import subprocess
 import sys
-import time
 import zipfile
 
 from support import BIN, SOURCE, USAGE, DATA, MODEL, INTERRUPTED, PROGRAMS, bases, write, read, fasta, safetensors, ProgramTest, main
@@ -73,6 +72,20 @@ class CliTest(ProgramTest):
             self.assertRegex(self.assert_ok(done), r"^focus \d+\.\d+\.\d+ \(\S+\)\n$")
             self.assertEqual(done.stderr, "")
 
+    def test_idle_threads_soon_sleep(self):
+        def spin_count(**settings):
+            env = {name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+            done = self.run_program("focus-infer", "--version", env={**env, "OMP_DISPLAY_ENV": "verbose", **settings})
+            shown = re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+            if not shown:
+                self.skipTest("LibTorch's OpenMP run time is not GNU's")
+            return int(shown[1])
+
+        self.assertEqual(spin_count(), 1000)
+        # What the user sets counts.
+        self.assertEqual(spin_count(GOMP_SPINCOUNT="77"), 77)
+        self.assertEqual(spin_count(OMP_WAIT_POLICY="passive"), 0)
+
     def test_unknown_option_and_subcommand(self):
         for program in PROGRAMS:
             self.assert_clear(self.run_program(program, "--no-such-option"), USAGE)
@@ -90,6 +103,10 @@ class CliTest(ProgramTest):
         self.assert_clear(self.score("-", "-r", "one:1-5", input=">one\nACGT\n"), USAGE, "standard input")
         self.assert_clear(self.score(self.genome(), "--dtype", "fp8"), USAGE, "fp8", "bf16")
         self.assert_clear(self.score(self.genome(), "--device", "gpu"), USAGE, "gpu", "cuda:N")
+
+    def test_unknown_instruction_set(self):
+        done = self.score(self.genome(), env={**os.environ, "FOCUS_CPU_ISA": "avx-2"})
+        self.assert_clear(done, USAGE, "FOCUS_CPU_ISA=avx-2", "avx2")
 
     # Configuration.
 
@@ -466,7 +483,6 @@ class CliTest(ProgramTest):
         process = self.start("focus-infer", "score", "--model-config", self.config, "--checkpoint", self.checkpoint, "--fasta", genome, "--chunk", "1", "-q", "-t", "1",
                              "-o", self.path("table.tsv"))
         self.wait_until(process, lambda: any(name.startswith("table.tsv.tmp-") for name in os.listdir(self.folder)))
-        time.sleep(1)
         self.assert_clear(self.interrupt(process, signal.SIGTERM), 143, "interrupted", "'long'")
         self.assertEqual(sorted(os.listdir(self.folder)), ["genome.fa", "genome.fa.fai"])
 

@@ -124,7 +124,6 @@ class EvalTest(ProgramTest):
         config = self.fidelity_config(methods=["full", "sliding"], segments=100, length=1000, chunk=1)
         process = self.start("focus-eval", "fidelity", "-q", "-c", config, "-o", self.path("report"))
         self.wait_until(process, lambda: any(name.startswith("report.tmp-") for name in os.listdir(self.folder)))
-        time.sleep(1)
         done = self.interrupt(process)
         self.assert_clear(done, INTERRUPTED, "interrupted", "no report")
         self.assertEqual(done.stdout, "")
@@ -197,7 +196,6 @@ class EvalTest(ProgramTest):
         config = self.fidelity_config(methods=["full", "sliding"], segments=200, length=200, chunk=1)
         processes = self.start_ranks(2, "focus-eval", "fidelity", "-q", "-c", config, "-o", self.path("report"))
         self.wait_until(processes[0], lambda: any(".tmp-" in name for name in os.listdir(self.folder)))
-        time.sleep(1)
         processes[1].kill()
         done = self.finish(processes)[0]
         self.assert_clear(done, RESOURCES, "rank 0 of 2", "No report was written")

@@ -1,7 +1,7 @@
-"""What the tests of the programs share: where the programs are, small inputs, running one and judging what it says.
+"""What the tests of the programs share: where these are, small inputs, running one and judging what it says.
 
-A test file is run as: python3 FILE --bin BUILD/bin --source SOURCE_ROOT [TEST NAME ...]. Needs only Python's standard library. Exit status 77: every
-test that was asked for is skipped, and the reason is printed.
+A test file is run as: python3 FILE --bin BUILD/bin --source SOURCE_ROOT [TEST NAME ...]. Needs only Python's
+standard library. Exit status 77: every test that was asked for is skipped, and the reason is printed.
 """
 
 import argparse
@@ -31,6 +31,9 @@ def arguments():
 BIN, SOURCE, TESTS = arguments()
 USAGE, DATA, MODEL, RESOURCES, CHECK, INTERRUPTED = 1, 2, 3, 4, 5, 130
 NOBODY = 65534
+# What no message to a user may hold.
+INSIDES = ("terminate", "what():", "LibTorch failed", "unexpected failure", "internal check", "c10::",
+           "std::", "Traceback", "[json.exception", "basic_string")
 PROGRAMS = ["focus-train", "focus-infer", "focus-eval", "focus-model"]
 
 TINY_MODEL = """\
@@ -73,7 +76,10 @@ def read(path):
 
 
 def fasta(records, width=60):
-    return "".join(f">{name}\n" + "".join(sequence[i : i + width] + "\n" for i in range(0, len(sequence), width)) for name, sequence in records)
+    def lines(sequence):
+        return "".join(sequence[i : i + width] + "\n" for i in range(0, len(sequence), width))
+
+    return "".join(f">{name}\n{lines(sequence)}" for name, sequence in records)
 
 
 def safetensors(path):
@@ -82,7 +88,11 @@ def safetensors(path):
     (size,) = struct.unpack("<Q", raw[:8])
     header = json.loads(raw[8 : 8 + size])
     metadata = header.pop("__metadata__", {})
-    return {name: (h["dtype"], h["shape"], raw[8 + size + h["data_offsets"][0] : 8 + size + h["data_offsets"][1]]) for name, h in header.items()}, metadata
+    tensors = {}
+    for name, entry in header.items():
+        begin, end = entry["data_offsets"]
+        tensors[name] = (entry["dtype"], entry["shape"], raw[8 + size + begin : 8 + size + end])
+    return tensors, metadata
 
 
 class ProgramTest(unittest.TestCase):
@@ -99,17 +109,19 @@ class ProgramTest(unittest.TestCase):
         return os.path.join(self.folder, *names)
 
     def run_program(self, program, *args, **options):
-        return subprocess.run([os.path.join(BIN, program), *map(str, args)], capture_output=True, text=True, cwd=self.folder, timeout=300, **options)
+        options = {"capture_output": True, "text": True, "cwd": self.folder, "timeout": 300, **options}
+        return subprocess.run([os.path.join(BIN, program), *map(str, args)], **options)
 
     def assert_clear(self, done, code, *mentions):
-        """The exit code, and one message on stderr that names the right things and nothing of the program's inside."""
-        shown = f"\ncommand: {' '.join(done.args)}\nexit code: {done.returncode}\nstdout: {done.stdout}\nstderr: {done.stderr}"
+        """The exit code, and one message on stderr that names the right things and nothing of the inside."""
+        shown = (f"\ncommand: {' '.join(done.args)}\nexit code: {done.returncode}\n"
+                 f"stdout: {done.stdout}\nstderr: {done.stderr}")
         self.assertEqual(done.returncode, code, shown)
-        lines = [line for line in done.stderr.splitlines() if not re.match(r"\[[\d:]+\] (info|warning|debug) ", line)]
+        lines = done.stderr.splitlines()
         errors = [line for line in lines if re.match(r"\[[\d:]+\] error ", line)]
         usage_errors = [line for line in lines if line == "Run with --help for more information."]
         self.assertEqual(len(errors) + len(usage_errors), 1, "expected one message" + shown)
-        for inside in ("terminate", "what():", "LibTorch failed", "unexpected failure", "internal check", "c10::", "Traceback", "[json.exception", "basic_string", "std::"):
+        for inside in INSIDES:
             self.assertNotIn(inside, done.stderr, shown)
         for mention in mentions:
             self.assertIn(mention, done.stderr, shown)
@@ -119,11 +131,13 @@ class ProgramTest(unittest.TestCase):
         return done.stdout
 
     def score(self, fasta_file, *args, config=None, checkpoint=None, **options):
-        return self.run_program("focus-infer", "score", "--model-config", config or self.config, "--checkpoint", checkpoint or self.checkpoint,
-                                "--fasta", fasta_file, "-q", "-t", "1", *args, **options)
+        model = ["--model-config", config or self.config, "--checkpoint", checkpoint or self.checkpoint]
+        fixed = ["score", *model, "--fasta", fasta_file, "-q", "-t", "1"]
+        return self.run_program("focus-infer", *fixed, *args, **options)
 
     def genome(self, records=None):
-        return write(self.path("genome.fa"), fasta(records or [("one", bases(300)), ("two", bases(130, seed=2))]))
+        records = records or [("one", bases(300)), ("two", bases(130, seed=2))]
+        return write(self.path("genome.fa"), fasta(records))
 
     def train(self, *args, **options):
         return self.run_program("focus-train", *args, **options)
@@ -132,8 +146,8 @@ class ProgramTest(unittest.TestCase):
         settings = {
             "task": "pretrain", "model_config": write(self.path("tiny.yml"), TINY_MODEL),
             "data": {"sources": [{"fasta": write(self.path("train.fa"), fasta([("chr1", bases(20000))]))}]},
-            "stages": [{"length": 128, "steps": 6, "batch": 2}], "accumulation": 1, "optimizer": {"lr": 1e-3}, "checkpoint_every": 2, "threads": 1,
-            "device": "cpu",
+            "stages": [{"length": 128, "steps": 6, "batch": 2}], "accumulation": 1, "optimizer": {"lr": 1e-3},
+            "checkpoint_every": 2, "threads": 1, "device": "cpu",
         }
         settings.update(changes)
         return write(self.path("train.json"), json.dumps(settings))
@@ -143,8 +157,9 @@ class ProgramTest(unittest.TestCase):
 
     def fidelity_config(self, **changes):
         settings = {
-            "model_config": self.config, "model_checkpoint": self.checkpoint, "fasta": self.genome([("one", bases(2000))]),
-            "window": {"size": 32}, "focus": {"k": 8}, "segments": 2, "length": 100, "bootstrap_draws": 20, "threads": 1, "device": "cpu",
+            "model_config": self.config, "model_checkpoint": self.checkpoint,
+            "fasta": self.genome([("one", bases(2000))]), "window": {"size": 32}, "focus": {"k": 8},
+            "segments": 2, "length": 100, "bootstrap_draws": 20, "threads": 1, "device": "cpu",
         }
         settings.update(changes)
         return write(self.path("eval.json"), json.dumps(settings))
@@ -154,19 +169,21 @@ class ProgramTest(unittest.TestCase):
             self.skipTest("a full disk needs the right to mount one")
         disk = self.path("disk")
         os.mkdir(disk)
-        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, text=True)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk]
+        mounted = subprocess.run(mount, capture_output=True, text=True)
         if mounted.returncode != 0:
             self.skipTest(f"no small disk can be mounted: {mounted.stderr.strip()}")
         self.addCleanup(subprocess.run, ["umount", disk], check=True)
         return disk
 
     def as_nobody(self):
-        """Options of run_program that make read-only folders read-only: nothing is for root, so the program runs as another user."""
+        """Options of run_program under which read-only folders are read-only, as they never are for root."""
         if os.geteuid() != 0:
             return {}
         os.makedirs(self.path("tmp"), exist_ok=True)
         os.chmod(self.path("tmp"), 0o777)
-        options = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "env": {**os.environ, "TMPDIR": self.path("tmp")}}
+        environment = {**os.environ, "TMPDIR": self.path("tmp")}
+        options = {"user": NOBODY, "group": NOBODY, "extra_groups": [], "env": environment}
         try:
             if self.run_program("focus-infer", "--version", **options).returncode != 0:
                 self.skipTest("runs as root, and another user cannot start the programs")
@@ -174,20 +191,35 @@ class ProgramTest(unittest.TestCase):
             self.skipTest(f"runs as root and cannot become another user: {error}")
         return options
 
+    def start(self, program, *args, env=None):
+        """Starts a program in the background; finish() waits for it."""
+        command = [os.path.join(BIN, program), *args]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen(command, cwd=self.folder, env=env, **pipes)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
     def start_ranks(self, count, program, *args, missing=(), more={}):
-        """Starts a program as several ranks on this machine. `missing`: ranks that are not started; `more`: arguments of one rank alone."""
+        """Several ranks on this machine. `missing`: ranks not started; `more`: arguments of one rank."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
-        processes = []
-        for rank in range(count):
-            env = dict(os.environ, RANK=str(rank), WORLD_SIZE=str(count), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(count), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-            if rank not in missing:
-                process = subprocess.Popen([os.path.join(BIN, program), *args, *more.get(rank, [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=env)
-                self.addCleanup(process.wait)
-                self.addCleanup(process.kill)
-                processes.append(process)
-        return processes
+        env = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+               "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+
+        def start(rank):
+            own = {**env, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            return self.start(program, *args, *more.get(rank, []), env=own)
+
+        return [start(rank) for rank in range(count) if rank not in missing]
+
+    def wait_until(self, process, condition):
+        deadline = time.monotonic() + 200
+        while not condition():
+            self.assertIsNone(process.poll(), "the program ended before it could be interrupted")
+            self.assertLess(time.monotonic(), deadline)
+            time.sleep(0.01)
 
     def finish(self, processes):
         done = []
@@ -198,28 +230,15 @@ class ProgramTest(unittest.TestCase):
             self.skipTest("built without Gloo's headers")
         return done
 
-    def start(self, *args):
-        process = subprocess.Popen([os.path.join(BIN, args[0]), *args[1:]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder)
-        self.addCleanup(process.wait)
-        self.addCleanup(process.kill)
-        return process
-
-    def wait_until(self, process, condition):
-        deadline = time.monotonic() + 200
-        while not condition():
-            self.assertIsNone(process.poll(), "the program ended before it could be interrupted")
-            self.assertLess(time.monotonic(), deadline)
-            time.sleep(0.01)
-
     def interrupt(self, process, which=signal.SIGINT):
         process.send_signal(which)
-        stdout, stderr = process.communicate(timeout=200)
-        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+        return self.finish([process])[0]
 
 
 def main(test_class):
     loader = unittest.TestLoader()
-    suite = loader.loadTestsFromNames(TESTS, test_class) if TESTS else loader.loadTestsFromTestCase(test_class)
+    names = TESTS or loader.getTestCaseNames(test_class)
+    suite = loader.loadTestsFromNames(names, test_class)
     result = unittest.TextTestRunner(verbosity=2).run(suite)
     if not result.wasSuccessful():
         return 1

@@ -1,9 +1,10 @@
 // Letters kept instead of keys and values, and the tables that predict these.
-#include "focus/compress/base_tables.h"
+#include "focus/compress/tables/tables_fit.h"
 
 #include <gtest/gtest.h>
 
 #include "focus/compress/compressed_model.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "support/small_model.h"
@@ -149,7 +150,7 @@ TEST_F(BaseTablesTest, TheFitExplainsKeysAndHelps) {
   const MemoryConfig c = config(2, 4);
   const auto adapter = std::make_shared<FocusAdapter>(*backbone, c, 0);
   std::map<int64_t, BaseTables*> tables;
-  for (const int64_t block : backbone->attention_blocks()) tables[block] = adapter->tables(block);
+  for (const int64_t block : backbone->attention_blocks()) tables[block] = adapter->tables(block).get();
   TablesFit fit(*backbone, tables, c.focus.tables);
   for (int64_t i = 0; i < 40; ++i) fit.add(random_bases(2, 300, 100 + i));
   const auto unexplained = fit.solve();

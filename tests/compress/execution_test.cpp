@@ -361,7 +361,7 @@ TEST_P(ArchitectureTest, KeptEntriesAndBytesAreWhatEq4Says) {
     const MemoryUse use = model.memory_use(stream);
     const int64_t open = (t + 1) % 16;
     EXPECT_EQ(use.entries + open, model.plan().kept_entries(t + 1)) << t;
-    EXPECT_EQ(use.retained_bytes, layers * use.entries * CompressedModel::focus_entry_bytes(*backbone, model.config())) << t;
+    EXPECT_EQ(use.retained_bytes, layers * use.entries * focus_entry_bytes(*backbone, model.config())) << t;
     if (open == 0) {
       EXPECT_EQ(use.open_bytes, 0) << t;
     }
@@ -374,7 +374,7 @@ INSTANTIATE_TEST_SUITE_P(Architectures, ArchitectureTest, ::testing::Values(Arch
 TEST(MemoryTest, GroupedQueriesKeepOneKeyAndValuePerGroup) {
   const auto backbone = small_llama(at::kFloat);
   // 2 key/value heads of 6 channels, key and value in fp32, beta.
-  EXPECT_EQ(CompressedModel::focus_entry_bytes(*backbone, side_fitted().config()), 2 * (2 * 6 * 4 + 4));
+  EXPECT_EQ(focus_entry_bytes(*backbone, side_fitted().config()), 2 * (2 * 6 * 4 + 4));
 }
 
 TEST(MemoryTest, HistoryOfOneWindowStaysConstant) {

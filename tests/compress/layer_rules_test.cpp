@@ -1,5 +1,5 @@
 // The rules of a layer against a walk that drops base by base.
-#include "focus/compress/layer_rules.h"
+#include "focus/compress/plan/layer_rules.h"
 
 #include <gtest/gtest.h>
 
@@ -28,7 +28,7 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
     sinks += layer->sinks > 0;
     for (int64_t t = 0; t < 90; ++t) {
       const auto seen = rules.visible(t);
-      ASSERT_LE(seen.raw_begin, t) << config::to_json(const_cast<MemoryConfig&>(config));
+      ASSERT_LE(seen.raw_begin, t) << config::to_json(config);
       // Which entries, laid out in the order of their making, belong to which k-mer.
       const auto shown = [&](int64_t base) {
         if (base < rules.sink_bases()) return base >= seen.entry_begin && base < seen.entry_end;
@@ -47,7 +47,8 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
         }
         const bool dropped = plan.kmer_of(base) < 0;
         if (layer->history == History::all && !dropped) {
-          ASSERT_TRUE(raw || summarised) << "base " << base << " from " << t << "\n" << config::to_json(const_cast<MemoryConfig&>(config));
+          ASSERT_TRUE(raw || summarised) << "base " << base << " from " << t << "\n"
+                                         << config::to_json(config);
         }
         if (layer->history == History::none && base >= rules.sink_bases()) {
           ASSERT_FALSE(summarised);
@@ -110,7 +111,7 @@ TEST(LayerRulesTest, RollingDropsAKmerWhenItsFirstBaseIsWBasesOld) {
 
 TEST(LayerRulesTest, LaterScheduleEntriesWin) {
   FocusConfig focus;
-  focus.schedule = {{.from = 0, .to = 9, .k = 50}, {.from = 4, .to = 6, .memory = LayerMemory::full}, {.from = 6, .to = 6, .k = 25}};
+  focus.schedule = {{.from = 0, .to = 9, .k = 50}, {.from = 4, .to = 6, .memory = LayerKind::full}, {.from = 6, .to = 6, .k = 25}};
   EXPECT_EQ(focus.at(0)->k, 50);
   EXPECT_FALSE(focus.at(4).has_value());
   EXPECT_EQ(focus.at(6)->k, 25);

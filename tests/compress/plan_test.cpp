@@ -1,9 +1,10 @@
-#include "focus/compress/plan.h"
+#include "focus/compress/plan/plan.h"
 
 #include <gtest/gtest.h>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/core/error.h"
+#include "support/idle_settings.h"
 
 namespace focus::compress {
 namespace {
@@ -81,6 +82,37 @@ TEST(WindowPlanTest, ImpossiblePlansAreRefused) {
   EXPECT_THROW(plan(10, 11), ConfigError);
   EXPECT_THROW(plan(0, 1), ConfigError);
   EXPECT_THROW(plan(1, 5, WindowUnit::focus), ConfigError);
+  const int64_t large = int64_t{1} << 32;  // the largest size and k that a configuration may name
+  EXPECT_THROW(plan(large, large, WindowUnit::focus), ConfigError);
+  EXPECT_EQ(plan(large, 256, WindowUnit::focus).window(1).end, (2 * large - 1) * 256);
+}
+
+TEST(MemoryConfigTest, SettingsWithoutEffectAreRefused) {
+  testing::expect_idle_settings_refused<MemoryConfig>({{},
+                                                       {"focus.unit=paper"},
+                                                       {"focus.unit=tables", "focus.schedule=[{}]"},
+                                                       {"focus.fitted.corrections=false"},
+                                                       {"focus.local=kmer"},
+                                                       {"focus.eviction=rolling"},
+                                                       {"focus.history=none"},
+                                                       {"focus.schedule=[{\"memory\": \"full\"}]"}});
+}
+
+// What a block's settings come to counts, not what each of two places says.
+TEST(MemoryConfigTest, ASchedulesSettingsWithoutEffectAreRefused) {
+  MemoryConfig config;
+  config.focus.eviction = Eviction::rolling;
+  config.focus.schedule = {{.from = 3, .to = 4, .tail = 20}};
+  try {
+    config.validate();
+    FAIL() << "expected ConfigError";
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(
+        error.what(),
+        "focus.schedule.0.tail has no effect unless focus.schedule.0.eviction is 'window'; remove it");
+  }
+  config.focus.schedule[0].eviction = Eviction::window;
+  EXPECT_NO_THROW(config.validate());
 }
 
 TEST(MemoryConfigTest, SenselessCombinationsAreRefused) {

@@ -1,4 +1,4 @@
-#include "focus/compress/policy.h"
+#include "focus/compress/rivals/rivals.h"
 
 #include <gtest/gtest.h>
 
@@ -30,7 +30,7 @@ struct Measured {
 
 Measured run(const std::shared_ptr<model::Backbone>& backbone, const std::string& policy, const MemoryConfig& config, const Tensor& tokens,
              int64_t chunk) {
-  const Budget budget{WindowPlan(config.window, config.focus.k), CompressedModel::focus_entry_bytes(*backbone, config)};
+  const Budget budget{WindowPlan(config.window, config.focus.k), focus_entry_bytes(*backbone, config)};
   const CompressedModel model(backbone, config, make_rival(policy, budget));
   CompressedStream stream;
   std::vector<Tensor> parts;
@@ -50,7 +50,7 @@ bool quantises(const std::string& policy) { return policy.starts_with("kv_quant"
 /// Bytes that Focus entries would take after `windows` windows, all layers.
 int64_t budget_after(const model::Backbone& backbone, const MemoryConfig& config, int64_t windows, int64_t batch = 1) {
   return static_cast<int64_t>(backbone.attention_blocks().size()) * WindowPlan(config.window, config.focus.k).kmers_before(windows) *
-         CompressedModel::focus_entry_bytes(backbone, config) * batch;
+         focus_entry_bytes(backbone, config) * batch;
 }
 
 class PolicyTest : public ::testing::TestWithParam<std::string> {};
@@ -81,7 +81,7 @@ TEST_P(PolicyTest, StaysWithinTheBudgetAfterEveryWindow) {
   for (const Remainder remainder : {Remainder::own, Remainder::merge, Remainder::drop}) {
     MemoryConfig config = config_of(24, 5);
     config.window.remainder = remainder;
-    const Budget budget{WindowPlan(config.window, config.focus.k), CompressedModel::focus_entry_bytes(*backbone, config)};
+    const Budget budget{WindowPlan(config.window, config.focus.k), focus_entry_bytes(*backbone, config)};
     const CompressedModel model(backbone, config, make_rival(GetParam(), budget));
     CompressedStream stream;
     for (int64_t window = 1; window <= 12; ++window) {
@@ -162,7 +162,7 @@ TEST_P(PolicyTest, GroupedQueriesChunkAndSaveAlike) {
   const MemoryConfig config = config_of(16, 4);
   const Measured whole = run(backbone, GetParam(), config, tokens, 160), chunked = run(backbone, GetParam(), config, tokens, 7);
   EXPECT_LT(max_difference(chunked.logits, whole.logits), 1e-9);
-  const int64_t layers = 3, budget = layers * 10 * 4 * CompressedModel::focus_entry_bytes(*backbone, config);
+  const int64_t layers = 3, budget = layers * 10 * 4 * focus_entry_bytes(*backbone, config);
   if (GetParam() == "full") {
     EXPECT_EQ(whole.use.retained_bytes, layers * 160 * bytes_per_entry(1, 2, 6, at::kDouble, false));
     EXPECT_LT(max_difference(whole.logits, backbone->forward(tokens)), 1e-9);
@@ -188,6 +188,7 @@ TEST(SinksTest, KeepTheFirstAndTheNewestBases) {
                    .first_base = w * 16,
                    .first_kmer = w * 8,
                    .kmers = {},
+                   .extent = 16,
                    .positions = at::arange(16),
                    .q = {},
                    .k = k,

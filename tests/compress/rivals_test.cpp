@@ -30,6 +30,7 @@ class RivalTest : public ::testing::Test {
             .first_base = window * kBases,
             .first_kmer = window * 4,
             .kmers = plan_.kmers(window),
+            .extent = kBases,
             .positions = at::arange(window * kBases, (window + 1) * kBases),
             .q = q,
             .k = k,

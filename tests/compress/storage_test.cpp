@@ -1,4 +1,4 @@
-#include "focus/compress/storage.h"
+#include "focus/compress/memory/storage.h"
 
 #include <gtest/gtest.h>
 
@@ -175,7 +175,7 @@ TEST(StorageTest, BothExecutionsSeeTheSameRounding) {
 TEST(StorageTest, RefusesWhatHasNoEffect) {
   const auto backbone = small_model(at::kFloat);
   const auto refuses = [&](const MemoryConfig& c, const std::string& policy) {
-    const Budget budget{WindowPlan(c.window, c.focus.k), CompressedModel::focus_entry_bytes(*backbone, c)};
+    const Budget budget{WindowPlan(c.window, c.focus.k), focus_entry_bytes(*backbone, c)};
     EXPECT_THROW(CompressedModel(backbone, c, make_rival(policy, budget)), ConfigError) << policy;
   };
   refuses(config_of(StorageType::fp32), "sliding");
@@ -194,7 +194,7 @@ TEST(StorageTest, RivalsGetTheBytesOfRoundedFocusEntries) {
   const at::NoGradGuard no_grad;
   const auto backbone = small_model(at::kFloat);
   const MemoryConfig config = config_of(StorageType::int8);
-  const int64_t entry = CompressedModel::focus_entry_bytes(*backbone, config);
+  const int64_t entry = focus_entry_bytes(*backbone, config);
   EXPECT_EQ(entry, 2 * (2 * 8 + 2 * 4 + 4));
   for (const char* name : {"sliding", "sinks", "heavy", "attention_match", "mean_pool"}) {
     const CompressedModel model(backbone, config, make_rival(name, {WindowPlan(config.window, 4), entry}));

@@ -1,5 +1,5 @@
 // Entries that are parameters of one sequence: shown like those of the unit they came from, in both executions.
-#include "focus/compress/stored_entries.h"
+#include "focus/compress/focus/stored_entries.h"
 
 #include <gtest/gtest.h>
 

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <limits>
+#include <optional>
 #include <string>
 
 #include <vector>
@@ -11,6 +12,7 @@
 #include "focus/config/fields.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "support/idle_settings.h"
 
 namespace focus::config {
 namespace {
@@ -58,7 +60,7 @@ struct Settings {
 
 Settings read(const std::string& json, const std::vector<std::string>& overrides = {}) {
   Settings run;
-  read_text(json, "run.json", overrides, [&](Fields& f) { run.visit(f); });
+  read_text(json, "run.json", overrides, run);
   return run;
 }
 
@@ -222,16 +224,15 @@ TEST(ConfigFile, ErrorsNameTheFile) {
 }
 
 TEST(ConfigWrite, IsReadableAgainAndKeepsTheOrder) {
-  Settings run = read(R"({"lr": 0.1, "stages": [{"steps": 3}], "name": "q\"uote", "inputs": ["a", "b"]})");
+  const Settings run =
+      read(R"({"lr": 0.1, "stages": [{"steps": 3}], "name": "q\"uote", "inputs": ["a", "b"]})");
   const std::string json = to_json(run);
   EXPECT_EQ(json,
             "{\n  \"shuffle\": false,\n  \"seed\": 42,\n  \"lr\": 0.1,\n  \"name\": \"q\\\"uote\",\n  \"layers\": [1, 2],\n"
             "  \"inputs\": [\"a\", \"b\"],\n  \"window\": {\n    \"size\": 1024,\n    \"unit\": \"bases\"\n  },\n"
             "  \"stages\": [\n    {\n      \"steps\": 3,\n      \"rate\": 0.5\n    }\n  ]\n}\n");
-  Settings again = read(json);
-  EXPECT_EQ(to_json(again), json);
-  Settings plain;
-  EXPECT_NE(to_json(plain).find("\"stages\": []"), std::string::npos);
+  EXPECT_EQ(to_json(read(json)), json);
+  EXPECT_NE(to_json(Settings{}).find("\"stages\": []"), std::string::npos);
 }
 
 TEST(ConfigWrite, RefusesWhatJsonCannotHold) {
@@ -244,16 +245,98 @@ TEST(ConfigWrite, RefusesWhatJsonCannotHold) {
 }
 
 TEST(ConfigDescribe, OneLinePerField) {
-  Settings run;
-  const std::string text = describe([&](Fields& f) { run.visit(f); });
+  const std::string text = describe(Settings{});
   EXPECT_NE(text.find("window.size     integer   default 1024  [1, 4096]  entries per window\n"), std::string::npos) << text;
   EXPECT_NE(text.find("default \"bases\"  bases|focus  what `size` counts\n"), std::string::npos) << text;
   EXPECT_NE(text.find("stages.N.rate"), std::string::npos) << text;
   EXPECT_NE(text.find("default [1, 2]  each [0, 31]  layers\n"), std::string::npos) << text;
-  EXPECT_TRUE(run.stages.empty());
-  run.stages = {{5, 0.25}, {6, 0.75}};
-  describe([&](Fields& f) { run.visit(f); });
-  EXPECT_EQ(run.stages[1].steps, 6);
+}
+
+TEST(ConfigRead, AFailureChangesNothing) {
+  Settings run;
+  EXPECT_THROW(read_text(R"({"seed": 1, "lr": -1})", "run.json", {}, run), ConfigError);
+  EXPECT_EQ(to_json(run), to_json(Settings{}));
+}
+
+enum class Kind { plain, rich };
+
+struct Extra {
+  int64_t size = 4;
+  std::optional<int64_t> most;
+  void visit(Fields& f) {
+    f.integer("size", size, {0, 9}, "how many");
+    f.only(f.when(size > 0, "size", "> 0")).integer_or("most", most, -1, {-1, 9}, "at most; -1 = any");
+  }
+};
+
+struct Conditional {
+  Kind kind = Kind::plain;
+  Extra extra;
+  std::vector<Extra> more;
+  std::optional<Kind> other;
+  void visit(Fields& f) {
+    const auto rich = f.when(kind == Kind::rich, "kind", "is 'rich'");
+    f.only(rich).group("extra", extra, "more of it");
+    f.choice("kind", kind, {{"plain", Kind::plain}, {"rich", Kind::rich}}, "what it is");
+    f.list("more", more, "of each");
+    f.only(rich && f.when(!more.empty(), "more", "is not empty"))
+        .choice_or("other", other, "none", {{"plain", Kind::plain}, {"rich", Kind::rich}}, "second");
+  }
+};
+
+std::string refusal(const std::string& json, const std::vector<std::string>& overrides = {}) {
+  try {
+    Conditional value;
+    read_text(json, "run.json", overrides, value);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "accepted";
+}
+
+TEST(ConfigEffect, EveryConditionOfTheListIsKept) {
+  testing::expect_idle_settings_refused<Conditional>({{},
+                                                      {"kind=rich"},
+                                                      {"kind=rich", "extra.size=0"},
+                                                      {"more=[{}, {\"size\": 0}]"},
+                                                      {"more=[{\"size\": 0}]"}});
+}
+
+TEST(ConfigEffect, CountsWhenAllIsRead) {
+  // The condition stands later in the list, later in the file, or in an override.
+  EXPECT_EQ(refusal(R"({"extra": {"size": 3}, "kind": "rich"})"), "accepted");
+  EXPECT_EQ(refusal(R"({"extra": {"size": 3}})", {"kind=rich"}), "accepted");
+  EXPECT_EQ(refusal("{}", {"extra.size=3", "kind=rich"}), "accepted");
+  EXPECT_EQ(refusal(R"({"extra": {"size": 3}, "kind": "rich"})", {"kind=plain"}),
+            "run.json: extra.size has no effect unless kind is 'rich'; remove it");
+  EXPECT_EQ(refusal(R"({"extra": {"size": 3}, "kind": "rich"})", {"kind=plain", "extra.size=5"}),
+            "--set extra.size=5: extra.size has no effect unless kind is 'rich'; remove it");
+  EXPECT_EQ(refusal(R"({"more": [{}, {"size": 0, "most": 3}]})"),
+            "run.json: more.1.most has no effect unless more.1.size > 0; remove it");
+}
+
+TEST(ConfigEffect, WhatAFreshStructSaysIsAccepted) {
+  EXPECT_EQ(refusal(R"({"extra": {"size": 4, "most": -1}, "other": "none"})"), "accepted");
+  EXPECT_EQ(refusal(to_json(Conditional{})), "accepted");
+}
+
+TEST(ConfigEffect, IsAskedOfStructsToo) {
+  Conditional value;
+  EXPECT_NO_THROW(refuse_idle(value));
+  value.extra.most = 3;
+  try {
+    refuse_idle(value, "outer.");
+    FAIL() << "expected ConfigError";
+  } catch (const ConfigError& error) {
+    EXPECT_STREQ(error.what(), "outer.extra.most has no effect unless outer.kind is 'rich'; remove it");
+  }
+}
+
+TEST(ConfigEffect, IsDescribed) {
+  const std::string text = describe(Conditional{});
+  EXPECT_NE(text.find("more of it  (only if kind is 'rich')\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("[-1, 9]  at most; -1 = any  (only if extra.size > 0)\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("second  (only if kind is 'rich' and more is not empty)\n"), std::string::npos) << text;
 }
 
 struct TwiceListed {

@@ -50,6 +50,17 @@ TEST_F(Sampling, IsAPureFunctionOfSeedIndexAndLength) {
   for (uint64_t i = 0; i < 50; ++i) EXPECT_TRUE(same(from_file.sample(i, 512), kept[i])) << i;
 }
 
+TEST_F(Sampling, OpenedFilesServeOtherSettings) {
+  SamplerConfig config = one_fasta(path_);
+  const SequenceSampler opened(config, 7);
+  config.copies.probability = 1;
+  config.natural_weight = 0.5;
+  const SequenceSampler shared(opened, config, 8), alone(config, 8);
+  for (uint64_t i = 0; i < 50; ++i) EXPECT_TRUE(same(shared.sample(i, 512), alone.sample(i, 512))) << i;
+  config.exclude = {"a:1-10"};
+  EXPECT_THROW(SequenceSampler(opened, config, 8), InternalError);
+}
+
 TEST_F(Sampling, ReturnsTheBasesItNamesWithTheirWeights) {
   SamplerConfig config = one_fasta(path_);
   config.reverse_complement = 0.5;
@@ -180,7 +191,7 @@ TEST_F(Sampling, ReadsItsSettingsFromJson) {
   SamplerConfig config;
   config::read_text(
       R"({"sources": [{"fasta": "x.fa", "regions": ["a:1-9"]}, {"jsonl": "y.jsonl", "weight": 2}], "copies": {"probability": 0.6}})",
-      "test", {"max_n_fraction=0.2"}, [&](config::Fields& f) { config.visit(f); });
+      "test", {"max_n_fraction=0.2"}, config);
   ASSERT_EQ(config.sources.size(), 2U);
   EXPECT_EQ(config.sources[0].regions, std::vector<std::string>{"a:1-9"});
   EXPECT_EQ(config.sources[1].weight, 2);

@@ -2,9 +2,11 @@
 
 #include <functional>
 
-#include "focus/compress/policy.h"
+#include "focus/compress/rivals/rivals.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/eval/fidelity.h"
+#include "support/idle_settings.h"
 #include "workspace.h"
 
 namespace focus::eval {
@@ -42,8 +44,8 @@ TEST(FidelityConfigTest, ShippedConfigurationsAreValid) {
 TEST(FidelityConfigTest, SurvivesWritingAndReading) {
   FidelityConfig c = valid(), again;
   c.methods = {"full", "sliding"};
-  c.k = 50;
-  config::read_text(config::to_json(c), "written", {}, [&](config::Fields& f) { again.visit(f); });
+  c.plan.k = 50;
+  config::read_text(config::to_json(c), "written", {}, again);
   EXPECT_EQ(config::to_json(again), config::to_json(c));
 }
 
@@ -77,10 +79,35 @@ TEST(FidelityConfigTest, RefusesWhatMakesNoSense) {
   says([](auto& c) { c.methods = {"sliding", "sliding"}; }, "twice");
   says([](auto& c) { c.methods = {"focus"}; }, "adapter");
   says([](auto& c) { c.methods = {"paper"}; }, "paper_adapter");
-  says([](auto& c) { c.paper_adapter = std::string("b"), c.methods = {"full"}; }, "no effect");
-  says([](auto& c) { c.adapter = std::string("a"), c.memory.focus.k = 50; }, "no effect with an adapter");
+  says([](auto& c) { c.paper_adapter = std::string("b"), c.methods = {"full"}; },
+       "paper_adapter has no effect");
+  says([](auto& c) { c.adapter = std::string("a"), c.memory.focus.rank = 50; },
+       "focus.rank has no effect unless adapter is empty");
   says([](auto& c) { c.memory.focus.unit = compress::UnitKind::paper; }, "paper_adapter");
-  says([](auto& c) { c.k = 2000; }, "larger than window.size");
+  says([](auto& c) { c.plan.k = 2000; }, "larger than window.size");
+}
+
+TEST(FidelityConfigTest, SettingsWithoutEffectAreRefused) {
+  testing::expect_idle_settings_refused<FidelityConfig>({{},
+                                                         {"adapter=a"},
+                                                         {"methods=[\"full\"]"},
+                                                         {"focus.unit=paper"},
+                                                         {"focus.unit=tables", "focus.schedule=[{}]"},
+                                                         {"focus.fitted.corrections=false"},
+                                                         {"focus.local=kmer"},
+                                                         {"focus.eviction=rolling"},
+                                                         {"focus.schedule=[{\"memory\": \"full\"}]"}});
+}
+
+TEST(FidelityConfigTest, ZeroLeavesThePlanAsItIs) {
+  FidelityConfig c;
+  config::read_text(R"({"window": {"size": 0}, "focus": {"k": 0}, "adapter": "a"})", "test", {"focus.k=7"},
+                    c);
+  EXPECT_FALSE(c.plan.window);
+  EXPECT_EQ(c.plan.k, 7);
+  const compress::MemoryConfig memory = c.plan.on({});
+  EXPECT_EQ(memory.window.size, compress::WindowConfig{}.size);
+  EXPECT_EQ(memory.focus.k, 7);
 }
 
 TEST(FidelityConfigTest, AdapterMayBeNamedByItsRunFolder) {

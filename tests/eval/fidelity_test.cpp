@@ -7,7 +7,7 @@
 #include <csignal>
 #include <cstring>
 
-#include "focus/compress/unit.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/random.h"
@@ -104,7 +104,7 @@ TEST_F(FidelityTest, NothingDiffersBeforeTheFirstBoundary) {
 
 TEST_F(FidelityTest, FittedEntriesOfOneBaseAreThatBase) {
   FidelityConfig config = space_.config(letters(2000), 300);
-  config.k = 1;
+  config.plan.k = 1;
   config.methods = {"fitted"};
   EXPECT_LT(largest(values(run(config), "fitted", Measure::l1)), 1e-4);
 }
@@ -188,13 +188,13 @@ TEST_F(FidelityTest, WindowAndKOverrideMemory) {
   FidelityConfig config = space_.config(letters(2000), 300);
   config.methods = {"fitted", "state_only"};
   const FidelityResult base = run(config);
-  config.k = 4;
+  config.plan.k = 4;
   const FidelityResult finer = run(config);
   EXPECT_EQ(finer.kmer, 4);
   EXPECT_EQ(method(finer, "fitted").kept_entries, 2 * method(base, "fitted").kept_entries);
   EXPECT_NE(mean(finer, "fitted", 64), mean(base, "fitted", 64));
   EXPECT_EQ(mean(finer, "state_only", 64), mean(base, "state_only", 64));
-  config.window_size = 128;
+  config.plan.window = 128;
   const FidelityResult wider = run(config);
   EXPECT_EQ(wider.window, 128);
   EXPECT_LT(largest({values(wider, "state_only", Measure::l1).begin(), values(wider, "state_only", Measure::l1).begin() + 128}), 1e-4);
@@ -226,16 +226,16 @@ TEST_F(FidelityTest, AdaptersBringTheirOwnMemory) {
 
   config.adapter = (space_ / "").string();  // the run's folder
   EXPECT_EQ(mean(run(config), "focus", 32), mean(base, "focus", 32));
-  config.k = 4;
-  config.window_size = 64;
+  config.plan.k = 4;
+  config.plan.window = 64;
   const FidelityResult other = run(config);
   EXPECT_EQ(other.window, 64);
   EXPECT_EQ(method(other, "focus").kept_entries, 4 * 16);
   EXPECT_EQ(method(other, "paper").kept_entries, 4 * 16);
   EXPECT_NE(mean(other, "focus", 64), mean(base, "focus", 64));
   // Overridden to what it was trained with: the same numbers as without an override.
-  config.k = 8;
-  config.window_size = 32;
+  config.plan.k = 8;
+  config.plan.window = 32;
   EXPECT_EQ(mean(run(config), "focus", 32), mean(base, "focus", 32));
 }
 
@@ -247,7 +247,7 @@ TEST_F(FidelityTest, AdaptersWithDifferentWindowsDoNotMix) {
   paper.focus.k = 16;
   config.paper_adapter = adapter(paper, "paper.safetensors");
   EXPECT_THROW(run(config), ConfigError);
-  config.k = 16;
+  config.plan.k = 16;
   EXPECT_EQ(method(run(config), "paper").kept_entries, 4 * 4);
 }
 
@@ -310,7 +310,7 @@ TEST_F(FidelityTest, ReportIsComplete) {
     EXPECT_FALSE(result.provenance.at(key).empty()) << key;
   EXPECT_EQ(result.bootstrap_draws, 50);
   FidelityConfig again;
-  config::read_text(result.config_json, "report", {}, [&](config::Fields& f) { again.visit(f); });
+  config::read_text(result.config_json, "report", {}, again);
   EXPECT_NO_THROW(again.validate());
   EXPECT_EQ(again.methods.size(), result.methods.size());
   write_fidelity_report(result, space_ / "report");

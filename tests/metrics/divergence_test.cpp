@@ -157,14 +157,10 @@ TEST(Divergence, DistributionSumsToOneAndFindsTheFirstMaximum) {
   EXPECT_NEAR(p.log_sum_exp(), std::log(1 + 2 * std::exp(2.0) + std::exp(1.0)), 1e-14);
 }
 
-TEST(Divergence, CrossEntropy) {
-  const std::vector<float> logits = {1, 2, 3, -200};
-  const double lse = std::log(std::exp(1.0) + std::exp(2.0) + std::exp(3.0));
-  EXPECT_NEAR(cross_entropy(logits, 0), lse - 1, 1e-14);
-  EXPECT_NEAR(cross_entropy(logits, 3), lse + 200, 1e-12);  // not clipped
+TEST(Divergence, TheLogSumOfExponentialsIsNotClipped) {
   Distribution p;
-  p.assign(logits);
-  EXPECT_NEAR(p.log_sum_exp() - 2, cross_entropy(logits, 1), 1e-14);
+  p.assign(std::vector<float>{1, 2, 3, -200});
+  EXPECT_NEAR(p.log_sum_exp(), std::log(std::exp(1.0) + std::exp(2.0) + std::exp(3.0)), 1e-14);
 }
 
 TEST(Divergence, RefusesRowsThatAreNoDistribution) {
@@ -176,8 +172,6 @@ TEST(Divergence, RefusesRowsThatAreNoDistribution) {
   EXPECT_THROW(p.assign(std::vector<float>{}), CheckFailed);
   EXPECT_THROW(p.assign(std::vector<float>(100, nan), kBases), CheckFailed);
   EXPECT_THROW(p.assign(std::vector<float>(10, 0), kBases), InternalError);
-  EXPECT_THROW(cross_entropy(std::vector<float>{1, nan}, 0), CheckFailed);
-  EXPECT_THROW(cross_entropy(std::vector<float>{1, 2}, 2), InternalError);
   Distribution q;
   p.assign(std::vector<float>{1, 2});
   q.assign(std::vector<float>{1, 2, 3});

@@ -49,7 +49,7 @@ MemoryConfig draw(Random& random) {
     s.from = below(5);
     s.to = s.from + below(3);
     if (chance(0.3)) {
-      s.memory = LayerMemory::full;
+      s.memory = LayerKind::full;
     } else {
       if (chance(0.4)) s.k = 1 + below(9);
       if (chance(0.2)) s.local = static_cast<Local>(below(2));

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 
 namespace focus::testing {
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "adapter_training.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 
 namespace focus::train {

@@ -81,11 +81,17 @@ TEST_F(AdapterTrainingTest, InlineFocusPositionsAreSupervised) {
   c.memory.focus.stream = compress::Stream::inline_tokens;
   c.memory.focus.unit = compress::UnitKind::paper;
   c.objective.kl = 0;
-  c.objective.ce = 1;
+  c.objective.ce = 2;
   run(c, "bases");
   c.objective.focus_positions = true;
   run(c, "both");
   EXPECT_NE(losses("bases").front(), losses("both").front());
+  // The parts make up the loss, each with its factor.
+  const auto loss = losses("both"), ce = figures("both", "ce"), focus_ce = figures("both", "focus_ce");
+  ASSERT_EQ(focus_ce.size(), loss.size());
+  for (std::size_t i = 0; i < loss.size(); ++i)
+    EXPECT_NEAR(2 * (ce[i] + focus_ce[i]), loss[i], 1e-6 * loss[i]) << i;
+  EXPECT_TRUE(figures("bases", "focus_ce").empty());
 }
 
 TEST_F(AdapterTrainingTest, SettingsWithoutEffectAndImpossibleOnesAreRefused) {

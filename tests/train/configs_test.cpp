@@ -6,6 +6,7 @@
 #include "focus/core/file.h"
 #include "focus/model/config.h"
 #include "focus/train/run/config.h"
+#include "support/idle_settings.h"
 
 namespace focus::train {
 namespace {
@@ -27,6 +28,20 @@ TEST(ShippedConfigsTest, TrainingRunsParseAndHold) {
     ++seen;
   }
   EXPECT_GE(seen, 2);
+}
+
+TEST(TrainConfigTest, SettingsWithoutEffectAreRefused) {
+  testing::expect_idle_settings_refused<TrainConfig>({{},
+                                                      {"task=pretrain", "data.sources=[{\"jsonl\": \"x\"}]"},
+                                                      {"stages=[{\"kind\": \"match\"}]"},
+                                                      {"focus.unit=paper"},
+                                                      {"focus.unit=tables", "focus.schedule=[{}]"},
+                                                      {"focus.unit=tables", "stages=[]"},
+                                                      {"focus.fitted.corrections=false"},
+                                                      {"focus.local=kmer"},
+                                                      {"focus.eviction=rolling"},
+                                                      {"focus.history=none"},
+                                                      {"focus.schedule=[{\"memory\": \"full\"}]"}});
 }
 
 TEST(ShippedConfigsTest, ModelShapesParse) {

@@ -20,8 +20,9 @@ struct Case {
   std::unique_ptr<CompressedModel> model;
   Tensor tokens, weights;
 
-  explicit Case(compress::UnitKind unit, int64_t k = 5, bool perturbed = true) {
+  explicit Case(compress::UnitKind unit, int64_t k = 5, bool perturbed = true, int64_t entries_per_kmer = 1) {
     MemoryConfig memory;
+    memory.focus.entries_per_kmer = entries_per_kmer;
     memory.window.size = 16;
     memory.focus.k = k;
     memory.focus.rank = 3;
@@ -39,7 +40,7 @@ struct Case {
     tokens = testing::random_bases(2, 56, 4);
     weights = at::rand({2, 56}, at::kFloat);
   }
-  MatchSum sum(const MatchConfig& config, int64_t draw = 0) const { return match_sum(config, *model, *adapter, tokens, weights, draw); }
+  MatchSum sum(const MatchConfig& config, int64_t draw = 0) const { return match_sum(config, *backbone, *adapter, tokens, weights, draw); }
   double kl() const {
     const at::NoGradGuard guard;
     const Tensor p = at::log_softmax(backbone->forward(tokens), -1);
@@ -77,14 +78,16 @@ TEST(MatchTest, GradientsEqualFiniteDifferences) {
 
 // The output term, from the definition: with all queries it is the error of the layer's output relative to what leaves the layer. The
 // first compressed layer of the stream sees the same input with either memory, so its error is the difference of the two runs.
-TEST(MatchTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
-  Case c(compress::UnitKind::fitted);
+class EntriesPerKmerTest : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(EntriesPerKmerTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
+  Case c(compress::UnitKind::fitted, 5, true, GetParam());
   MemoryConfig first_only = c.adapter->config();
   first_only.focus.layers = {2};
-  c.model = std::make_unique<CompressedModel>(c.backbone, c.adapter, first_only);
+  c.adapter = c.adapter->with(first_only);
   MatchConfig config;
   config.queries = 0;
-  const double measured = c.sum(config).output;
+  const double measured = c.sum(config).output.item<double>();
 
   // What block 2 adds to the residual stream, seen by an observing hook of the full model and computed from entries by hand.
   struct Observer final : model::AttentionHook {
@@ -129,6 +132,7 @@ TEST(MatchTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
                               .first_base = window.begin,
                               .first_kmer = plan.kmers_before(w),
                               .kmers = plan.kmers(w),
+                              .extent = 16,
                               .positions = at::arange(window.begin, window.end),
                               .q = all.q.narrow(2, window.begin, 16),
                               .k = all.k.narrow(2, window.begin, 16),
@@ -137,10 +141,14 @@ TEST(MatchTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
                               .focus_x = {},
                               .focus_positions = {}};
     entries.append(c.adapter->unit(2)->summarise(span, {}).entries);
+    // Windows of 16 bases: three k-mers of 5 bases and one of a single base.
+    ASSERT_EQ(entries.size(), (w + 1) * (3 * GetParam() + 1));
   }
   EXPECT_GT(expected, 0);
   EXPECT_NEAR(measured, expected, 1e-9 * expected);
 }
+
+INSTANTIATE_TEST_SUITE_P(MatchTest, EntriesPerKmerTest, ::testing::Values(1, 3));
 
 // k = 1 keeps every base as an entry: the paper's unit aside, the fit of a single key is that key.
 TEST(MatchTest, EntriesThatLoseNothingMatchExactly) {
@@ -154,17 +162,25 @@ TEST(MatchTest, WeightIsThatOfThePredictedBases) {
   const Case c(compress::UnitKind::fitted);
   MatchConfig all;
   all.queries = 0;
-  EXPECT_NEAR(match_weight(all, c.model->plan(), c.weights, 3), c.weights.narrow(1, 17, 39).sum(at::kDouble).item<double>(), 1e-6);
+  EXPECT_NEAR(match_weight(all, c.model->plan(), c.weights, 3).item<double>(),
+              c.weights.narrow(1, 17, 39).sum(at::kDouble).item<double>(), 1e-6);
   // Offsets partition the queries: the sums over all offsets make the sum over all queries.
   MatchConfig some = all;
   some.queries = 4;  // of windows of 16, 16 and 7: every 4th, 4th and single one
+  const Tensor tokens = c.tokens.narrow(1, 0, 49), weights = c.weights.narrow(1, 0, 49);
+  const auto weight_of = [&](const MatchConfig& config, int64_t draw) {
+    return match_weight(config, c.model->plan(), weights, draw).item<double>();
+  };
+  const auto mass_of = [&](const MatchConfig& config, int64_t draw) {
+    return match_sum(config, *c.backbone, *c.adapter, tokens, weights, draw).mass.item<double>();
+  };
   double weight = 0, mass = 0;
   for (int64_t draw = 0; draw < 4; ++draw) {
-    weight += match_weight(some, c.model->plan(), c.weights.narrow(1, 0, 49), draw);
-    mass += match_sum(some, *c.model, *c.adapter, c.tokens.narrow(1, 0, 49), c.weights.narrow(1, 0, 49), draw).mass;
+    weight += weight_of(some, draw);
+    mass += mass_of(some, draw);
   }
-  EXPECT_NEAR(weight, match_weight(all, c.model->plan(), c.weights.narrow(1, 0, 49), 0), 1e-6);
-  EXPECT_NEAR(mass, match_sum(all, *c.model, *c.adapter, c.tokens.narrow(1, 0, 49), c.weights.narrow(1, 0, 49), 0).mass, 1e-9);
+  EXPECT_NEAR(weight, weight_of(all, 0), 1e-6);
+  EXPECT_NEAR(mass, mass_of(all, 0), 1e-9);
 }
 
 TEST(MatchTest, MatchingLowersItsLossAndTheEndKl) {

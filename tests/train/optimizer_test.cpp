@@ -205,10 +205,29 @@ TEST(ClipGradNorm, DoesNotDependOnTheNumberOfThreads) {
   at::set_num_threads(threads);
 }
 
+TEST(AdamW, ABoundHoldsAfterEachUpdateAndInTheMasterCopy) {
+  for (const at::ScalarType dtype : {at::kFloat, at::kBFloat16}) {
+    const at::Tensor bounded = at::full({3}, -0.5, dtype).requires_grad_(true),
+                     free = at::full({3}, -0.5, dtype).requires_grad_(true);
+    AdamW optimizer({{"bounded", bounded, false, -0.25}, {"free", free, false}}, {});
+    for (int step = 0; step < 40; ++step) {
+      bounded.mutable_grad() = at::full({3}, -1, dtype);
+      free.mutable_grad() = at::full({3}, -1, dtype);
+      optimizer.step(0.01);
+    }
+    EXPECT_TRUE(bounded.eq(-0.25).all().item<bool>()) << dtype;
+    EXPECT_TRUE(free.gt(-0.15).all().item<bool>()) << dtype;
+    for (const auto& [name, tensor] : optimizer.state_tensors()) {
+      if (name != "bounded.master") continue;
+      EXPECT_TRUE(tensor.eq(-0.25).all().item<bool>());
+    }
+  }
+}
+
 TEST(AdamWConfig, Ranges) {
   AdamWConfig config;
-  EXPECT_THROW(config::read_text(R"({"beta1": 1})", "c", {}, [&](config::Fields& f) { config.visit(f); }), ConfigError);
-  EXPECT_THROW(config::read_text(R"({"lr": -1})", "c", {}, [&](config::Fields& f) { config.visit(f); }), ConfigError);
+  EXPECT_THROW(config::read_text(R"({"beta1": 1})", "c", {}, config), ConfigError);
+  EXPECT_THROW(config::read_text(R"({"lr": -1})", "c", {}, config), ConfigError);
 }
 
 }  // namespace

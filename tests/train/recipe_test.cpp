@@ -1,6 +1,11 @@
 // How an adapter is trained: stages, weights by need, random schedules, truncated back-propagation, planted copies.
+#include <ATen/record_function.h>
+
+#include <string_view>
+
 #include "adapter_training.h"
 #include "focus/core/error.h"
+#include "loop/step_loss.h"
 
 namespace focus::train {
 namespace {
@@ -15,19 +20,20 @@ class RecipeTest : public AdapterTrainingTest {
     sampling.copies.min_length = sampling.copies.max_length = 60;
     const data::SequenceSampler sampler(sampling, 5);
     const int64_t length = copies > 0 ? 160 : 64;
-    return make_batch({sampler.sample(0, length), sampler.sample(1, length)}, task.vocabulary(), at::kCPU);
+    return make_batch({sampler.sample(0, length), sampler.sample(1, length)},
+                      task.model().backbone->vocabulary(), at::kCPU);
   }
   /// All gradients of a batch's loss, one behind the other. Parameters are moved off their start, where some maps are zero.
-  static Tensor gradient(Task& task, const Batch& batch) {
+  Tensor gradient(Task& task, const Batch& batch) const {
     Tensor all;
     std::vector<Tensor> flat;
-    auto parameters = task.parameters();
+    auto parameters = task.model().parameters;
     {
       const at::NoGradGuard guard;
       at::manual_seed(3);
       for (auto& parameter : parameters) parameter.tensor.copy_(at::randn(parameter.tensor.sizes()) * 0.1);
     }
-    task.loss(batch).sum.backward();
+    task.objective(0, config().stages[0])->loss(batch).sum.backward();
     for (auto& parameter : parameters) {
       flat.push_back(parameter.tensor.grad().defined() ? parameter.tensor.grad().flatten() : at::zeros({parameter.tensor.numel()}));
       parameter.tensor.mutable_grad().reset();
@@ -36,6 +42,46 @@ class RecipeTest : public AdapterTrainingTest {
   }
   static double relative(const Tensor& a, const Tensor& b) { return ((a - b).norm() / b.norm()).item<double>(); }
 };
+
+/// Counts how often the host reads a number out of a tensor, which on a device waits for all work before it.
+class ReadCounter {
+ public:
+  ReadCounter() : handle_(at::addThreadLocalCallback(at::RecordFunctionCallback(&see))) { reads = 0; }
+  ~ReadCounter() { at::removeCallback(handle_); }
+  static inline thread_local int64_t reads = 0;
+
+ private:
+  static std::unique_ptr<at::ObserverContext> see(const at::RecordFunction& called) {
+    reads += std::string_view(called.name()) == "aten::_local_scalar_dense" ? 1 : 0;
+    return nullptr;
+  }
+  at::CallbackHandle handle_;
+};
+
+TEST_F(RecipeTest, NothingIsReadBetweenTheBackwardPassesOfAStep) {
+  TrainConfig pretraining = config();
+  pretraining.task = TaskKind::pretrain;
+  TrainConfig inline_paper = config();
+  inline_paper.memory.focus.stream = compress::Stream::inline_tokens;
+  inline_paper.memory.focus.unit = compress::UnitKind::paper;
+  inline_paper.objective.focus_positions = true;
+  inline_paper.objective.ce = 1;
+  const auto ranks = distributed::one_rank();
+  for (const TrainConfig& c : {pretraining, inline_paper}) {
+    const auto task = make_task(c, at::kCPU);
+    const auto reads = [&](std::size_t micro_batches) {
+      std::vector<Batch> batches(micro_batches, batch(*task));
+      const auto objective = task->objective(0, c.stages[0]);
+      const ReadCounter counter;
+      backward(*objective, batches, *ranks, task->model().parameters);
+      return counter.reads;
+    };
+    EXPECT_EQ(reads(4), reads(1));
+  }
+  const ReadCounter counter;
+  EXPECT_EQ(at::full({}, 2.5).item<double>(), 2.5);
+  EXPECT_EQ(counter.reads, 1) << "what the counter sees";
+}
 
 TEST_F(RecipeTest, BackPropagationOverAllWindowsEqualsTheParallelGradient) {
   TrainConfig c = config();
@@ -145,16 +191,18 @@ TEST_F(RecipeTest, RandomSchedulesAreLoggedAndResumeBitEqual) {
 
 TEST_F(RecipeTest, CopiesReachTheObjectiveAndAreReported) {
   const auto task = make_task(config(), at::kCPU);
+  const auto objective = task->objective(0, config().stages[0]);
   const Batch b = batch(*task, 1.0);
   const Tensor offset = b.copy_offset.narrow(1, 1, 159);
   ASSERT_GT(offset.ge(32).sum().item<int64_t>(), 0);
-  const LossSum sum = task->loss(b);
+  const LossSum sum = objective->loss(b);
   ASSERT_EQ(sum.means.size(), 1U);
   EXPECT_EQ(sum.means[0].name, "copy_kl");
-  EXPECT_GT(sum.means[0].sum, 0);
+  EXPECT_GT(sum.means[0].sum.item<double>(), 0);
   // Copies of 60 bases lie behind the first window here, so that all of their weight counts.
-  EXPECT_NEAR(sum.means[0].weight, (b.weights.narrow(1, 1, 159) * offset.ge(32)).narrow(1, 16, 143).sum().item<double>(), 1e-4);
-  EXPECT_EQ(task->loss(batch(*task)).means[0].weight, 0);
+  EXPECT_NEAR(sum.means[0].weight.item<double>(),
+              (b.weights.narrow(1, 1, 159) * offset.ge(32)).narrow(1, 16, 143).sum().item<double>(), 1e-4);
+  EXPECT_EQ(objective->loss(batch(*task)).means[0].weight.item<double>(), 0);
 }
 
 TEST_F(RecipeTest, StagesAndSchedulesThatMakeNoSenseAreRefused) {

@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <fstream>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -23,35 +24,47 @@ using Json = nlohmann::json;
 /// Four numbers that learn the letters' frequencies. The loss is not finite for a sequence that begins with `poison`.
 class LetterTask final : public Task {
  public:
-  explicit LetterTask(char poison) : poison_(poison), model_(testing::small_model(at::kFloat)) { weight_.set_requires_grad(true); }
-  std::vector<Parameter> parameters() override { return {{"weight", weight_, false}}; }
-  const model::Backbone& backbone() const override { return *model_; }
-  const model::Vocabulary& vocabulary() const override { return model_->vocabulary(); }
-  double weight_of(const Batch& batch) const override { return static_cast<double>(batch.tokens.numel()); }
-  LossSum loss(const Batch& batch) override {
-    at::Tensor sum = at::zeros({});
-    const at::Tensor log_p = at::log_softmax(weight_, 0);
-    for (int64_t i = 0; i < 4; ++i) sum = sum - log_p[i] * batch.tokens.eq("ACGT"[i]).sum();
-    if (batch.tokens[0][0].item<int64_t>() == poison_) sum = sum * std::nan("");
-    return {sum, weight_of(batch), {}};
+  explicit LetterTask(char poison) : poison_(poison) { model_.parameters[0].tensor.set_requires_grad(true); }
+  const TrainedModel& model() const override { return model_; }
+  std::unique_ptr<Objective> objective(int64_t, const StageConfig&) override {
+    return std::make_unique<Letters>(*this);
   }
-  Validation validate(const std::vector<Batch>&) override {
+  Validation validate(const Batch&) override {
     // Best at the third validation.
     ++validations;
-    return {{{"validation_distance", std::abs(validations - 3.0)}}, std::abs(validations - 3.0)};
+    const at::Tensor distance = at::scalar_tensor(std::abs(validations - 3.0), at::kDouble);
+    return {{{"distance", distance, at::ones({}, at::kDouble)}}};
   }
-  std::string identity() const override { return "letters"; }
-  void write_result(const std::filesystem::path& folder) override {
+  void write_result(const std::filesystem::path& folder) const override {
     std::filesystem::create_directories(folder);
-    write_file(folder / "result.txt", concat(weight_[0].item<float>(), " ", weight_[1].item<float>()));
+    write_file(folder / "result.txt", concat(weight()[0].item<float>(), " ", weight()[1].item<float>()));
   }
 
   int validations = 0;
+  std::function<void(int64_t)> before_loss = [](int64_t) {};  // told how many losses there were
 
  private:
+  class Letters final : public Objective {
+   public:
+    explicit Letters(LetterTask& task) : task_(task) {}
+    at::Tensor weigh(Batch& batch) override { return at::scalar_tensor(batch.tokens.numel(), at::kDouble); }
+    LossSum loss(const Batch& batch) override {
+      task_.before_loss(task_.losses_++);
+      at::Tensor sum = at::zeros({});
+      const at::Tensor log_p = at::log_softmax(task_.weight(), 0);
+      for (int64_t i = 0; i < 4; ++i) sum = sum - log_p[i] * batch.tokens.eq("ACGT"[i]).sum();
+      if (batch.tokens[0][0].item<int64_t>() == task_.poison_) sum = sum * std::nan("");
+      return {sum, {}, {}};
+    }
+
+   private:
+    LetterTask& task_;
+  };
+  const at::Tensor& weight() const { return model_.parameters[0].tensor; }
+
   char poison_;
-  std::shared_ptr<model::Backbone> model_;
-  at::Tensor weight_ = at::zeros({4});
+  int64_t losses_ = 0;
+  TrainedModel model_{testing::small_model(at::kFloat), {{"weight", at::zeros({4}), false}}, "letters"};
 };
 
 class TrainerTest : public ::testing::Test {
@@ -221,29 +234,16 @@ TEST_F(TrainerTest, TheBestSurvivesResumingAndRotation) {
 }
 
 TEST_F(TrainerTest, ASignalEndsWithACheckpointAndItsExitCode) {
-  for (const auto& [signal, code] : {std::pair{SIGINT, ExitCode::interrupted}, std::pair{SIGTERM, ExitCode::terminated}}) {
+  for (const auto& [which, code] :
+       {std::pair{SIGINT, ExitCode::interrupted}, std::pair{SIGTERM, ExitCode::terminated}}) {
+    const int signal = which;  // a binding cannot be captured
     const std::string name = concat("signal-", signal);
     TrainConfig c = config();
     c.stages[0].steps = 20;
-    class Signalling final : public Task {
-     public:
-      explicit Signalling(int which) : which_(which) {}
-      std::vector<Parameter> parameters() override { return inner_.parameters(); }
-      const model::Backbone& backbone() const override { return inner_.backbone(); }
-      const model::Vocabulary& vocabulary() const override { return inner_.vocabulary(); }
-      double weight_of(const Batch& batch) const override { return inner_.weight_of(batch); }
-      LossSum loss(const Batch& batch) override {
-        if (++calls_ == 5) request_interrupt(which_);
-        return inner_.loss(batch);
-      }
-      Validation validate(const std::vector<Batch>& batches) override { return inner_.validate(batches); }
-      std::string identity() const override { return inner_.identity(); }
-      void write_result(const std::filesystem::path& folder) override { inner_.write_result(folder); }
-
-     private:
-      LetterTask inner_{0};
-      int which_, calls_ = 0;
-    } task(signal);
+    LetterTask task(0);
+    task.before_loss = [&](int64_t losses) {
+      if (losses == 4) request_interrupt(signal);
+    };
     TrainerOptions options;
     options.output = folder_.path() / name;
     try {

@@ -18,6 +18,7 @@ struct SourceConfig {
   std::string jsonl;                 // JSONL file, held in memory
   std::string hdf5;                  // token store (TokenStore)
   double weight = 1.0;               // share of the samples, relative to the other sources
+  bool operator==(const SourceConfig&) const = default;
 
   void visit(config::Fields& f);
 };
@@ -34,6 +35,7 @@ struct CopyConfig {
   double reverse_complement_fraction = 0.0;  // of the copies, written on the opposite strand
 
   void visit(config::Fields& f);
+  bool operator==(const CopyConfig&) const = default;
 };
 
 struct SamplerConfig {
@@ -82,6 +84,9 @@ struct DrawnStretch {
 class SequenceSampler {
  public:
   SequenceSampler(SamplerConfig config, uint64_t seed);
+  /// Draws from the files that `opened` holds open, as the sampler of (config, seed) does. InternalError
+  /// unless `config` names the same sources and exclusions.
+  SequenceSampler(const SequenceSampler& opened, SamplerConfig config, uint64_t seed);
   ~SequenceSampler();
   SequenceSampler(SequenceSampler&&) noexcept;
 

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/config/fields.h"
 #include "focus/distributed/ranks.h"
 #include "focus/report/fidelity_result.h"
@@ -22,7 +22,6 @@ struct OracleConfig {
   /// Of keys and values relative to the root mean square of the layer's; of betas in nats. Falls to zero along half a cosine.
   double lr = 0.02;
   void visit(config::Fields& f);
-  bool operator==(const OracleConfig&) const = default;
 };
 
 /// The configuration of focus-eval fidelity.
@@ -32,9 +31,7 @@ struct FidelityConfig {
   std::string adapter;            // adapter file, or the run folder that holds adapter.safetensors; empty = none
   std::string paper_adapter;      // a second one, trained with the paper's unit
   compress::MemoryConfig memory;  // without an adapter
-  /// Override W and k of the adapter or of `memory`, for all methods: the parameters of a unit depend on neither. 0 = leave as they are.
-  int64_t window_size = 0;
-  int64_t k = 0;
+  compress::PlanOverride plan;    // of the adapter or of `memory`, for all methods
   std::string fasta;
   std::vector<std::string> regions;  // as data::read_regions; empty = every record
   int64_t segments = 8;              // per region
@@ -52,7 +49,7 @@ struct FidelityConfig {
   /// Several ranks: how long one that is done waits for the others. One that died is noticed at once, so this need not be short.
   int64_t rank_timeout_seconds = 86400;
   void visit(config::Fields& f);
-  /// Cross-field checks; ConfigError.
+  /// Settings that contradict each other, are missing or have no effect; ConfigError.
   void validate() const;
 };
 

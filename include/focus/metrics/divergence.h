@@ -1,4 +1,5 @@
-// How far one next-base distribution is from another: the five measures of the paper's Appendix B (Eq. 7 to 11), cross entropy, top-1.
+// How far one next-base distribution is from another: the five measures of the paper's Appendix B (Eq. 7 to
+// 11).
 #pragma once
 
 #include <cstdint>
@@ -48,8 +49,5 @@ struct Divergences {
 /// All five measures, p the baseline. Accurate for near-equal distributions too: nothing is a difference of large terms but KL, whose
 /// error is about 1e-16. InternalError when the sizes differ.
 Divergences compare(const Distribution& p, const Distribution& q);
-
-/// -log softmax(logits)[target] in nats, in double, without clipping. CheckFailed as for Distribution, InternalError for a target outside.
-double cross_entropy(std::span<const float> logits, int64_t target);
 
 }  // namespace focus::metrics

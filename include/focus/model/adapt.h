@@ -29,8 +29,6 @@ struct AdaptConfig {
   int64_t unfreeze_top = 0;  // so many last blocks are trained as a whole
   void visit(config::Fields& f);
   bool active() const { return !lora.targets.empty() || unfreeze_top > 0; }
-  /// Settings without effect; ConfigError.
-  void validate() const;
   /// "LoRA of rank 8 on inner_mha_cls.Wqkv, top 1 block unfrozen"; empty when not active.
   std::string describe() const;
 };
@@ -41,8 +39,9 @@ struct AdaptedBackbone {
   std::vector<std::pair<std::string, at::Tensor>> trained;  // by name, "backbone." in front; leaves that require gradient
 };
 
-/// `seed` fixes LoRA's initial values. ConfigError: a target or block that is not there, a block both unfrozen and under LoRA, a rank
-/// beyond a layer's size, unfreezing of weights that are rounded to FP8.
+/// `seed` fixes LoRA's initial values. ConfigError: a setting without effect, a target or block that is not
+/// there, a block both unfrozen and under LoRA, a rank beyond a layer's size, unfreezing of weights that are
+/// rounded to FP8.
 AdaptedBackbone adapt(const std::shared_ptr<Backbone>& original, const AdaptConfig& config, int64_t seed);
 
 }  // namespace focus::model

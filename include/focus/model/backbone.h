@@ -41,9 +41,12 @@ class AttentionHook : public std::enable_shared_from_this<AttentionHook> {
   virtual ~AttentionHook() = default;
   /// Replaces the layer's attention: returns what is added to the residual stream, [B, L, D].
   virtual at::Tensor mix(const AttentionCall& call) = 0;
-  /// Whether mix() without a state depends on nothing but the call and parameters, so that a backbone that recomputes may run this block
-  /// again in the backward pass. Such a hook is held by a shared pointer, and what it refers to lives until then.
-  virtual bool repeatable(int64_t /*block*/) const { return false; }
+  /// Whether mix() without a state is a pure function of the call, the carried tensors and parameters, so that a backbone that recomputes
+  /// may run a block again in the backward pass. Such a hook is held by a shared pointer and owns what it refers to.
+  virtual bool repeatable() const { return false; }
+  /// What passes from layer to layer beside the residual stream: mix() reads and replaces it.
+  virtual std::vector<at::Tensor> carried() const { return {}; }
+  virtual void carry(std::vector<at::Tensor> /*tensors*/) {}
   virtual std::unique_ptr<cache::LayerState> make_state(int64_t block) = 0;
 };
 
@@ -94,7 +97,7 @@ class Backbone : public torch::nn::Module {
   void place(const std::vector<at::Device>& devices);
   at::Device block_device(int64_t block) const;
   /// Training keeps only each block's input and runs the block again in the backward pass: far less memory, a third more time. Attention
-  /// blocks with a state, or under a hook that is not repeatable, are not run again: what they share with other blocks is not theirs alone.
+  /// blocks with a state, or under a hook that is not repeatable, are not run again.
   void set_recompute(bool recompute) { recompute_ = recompute; }
   bool recomputes() const { return recompute_; }
   /// The dtype in which a parameter is held when the model computes in `compute`: its own for those that must keep their digits.

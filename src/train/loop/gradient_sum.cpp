@@ -1,10 +1,12 @@
 #include "loop/gradient_sum.h"
 
 #include <bit>
+#include <csignal>
 #include <cstdint>
 
 #include "focus/core/error.h"
 #include "focus/core/hash.h"
+#include "focus/core/interrupt.h"
 
 namespace focus::train {
 namespace {
@@ -31,13 +33,12 @@ void sum_gradients(distributed::Ranks& ranks, const std::vector<Parameter>& para
   ranks.all_reduce_sum(gradients);
 }
 
-void sum_losses(distributed::Ranks& ranks, double& loss, std::map<std::string, double>& parts) {
-  std::vector<double> values = {loss};
-  for (const auto& [name, value] : parts) values.push_back(value);
-  values = ranks.sum(values);
-  loss = values[0];
-  std::size_t i = 1;
-  for (auto& [name, value] : parts) value = values[i++];
+bool interrupted_anywhere(distributed::Ranks& ranks) {
+  const int own = interrupt_signal();
+  const std::vector<double> seen = ranks.sum({own == SIGINT ? 1.0 : 0.0, own == SIGTERM ? 1.0 : 0.0});
+  if (seen[1] > 0) request_interrupt(SIGTERM);
+  if (seen[0] > 0) request_interrupt(SIGINT);
+  return interrupt_requested();
 }
 
 void require_same_parameters(distributed::Ranks& ranks, const std::vector<Parameter>& parameters) {

@@ -1,8 +1,6 @@
-// Adding losses and gradients over ranks.
+// What the ranks of a run add up and agree on.
 #pragma once
 
-#include <map>
-#include <string>
 #include <vector>
 
 #include "focus/distributed/ranks.h"
@@ -14,8 +12,9 @@ namespace focus::train {
 /// have counts as zero on the others.
 void sum_gradients(distributed::Ranks& ranks, const std::vector<Parameter>& parameters);
 
-/// Loss and its parts (the same names on all ranks) become their sums over the ranks.
-void sum_losses(distributed::Ranks& ranks, double& loss, std::map<std::string, double>& parts);
+/// Whether a signal has reached any rank. All ranks then know of it, and end at the same place with the same
+/// exit code.
+bool interrupted_anywhere(distributed::Ranks& ranks);
 
 /// InternalError when the parameters are not the same bits on all ranks: they would train different models from then on.
 void require_same_parameters(distributed::Ranks& ranks, const std::vector<Parameter>& parameters);

@@ -15,8 +15,8 @@ namespace {
 
 constexpr int64_t kBlockElements = 1 << 16;
 
-/// Sum of squares of a CPU tensor. The blocks are fixed, so the order of additions does not depend on the number of threads.
-double sum_of_squares_cpu(const at::Tensor& gradient) {
+/// Of a CPU tensor. The blocks are fixed, so the order of additions does not depend on the number of threads.
+double sum_of_squares(const at::Tensor& gradient) {
   const at::Tensor flat = gradient.contiguous();
   const int64_t size = flat.numel(), num_blocks = (size + kBlockElements - 1) / kBlockElements;
   std::vector<double> sums(static_cast<std::size_t>(num_blocks));
@@ -37,12 +37,6 @@ double sum_of_squares_cpu(const at::Tensor& gradient) {
   double total = 0;
   for (const double sum : sums) total += sum;
   return total;
-}
-
-double sum_of_squares(const at::Tensor& gradient) {
-  if (gradient.is_cpu()) return sum_of_squares_cpu(gradient);
-  const double norm = at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble).item<double>();
-  return norm * norm;
 }
 
 }  // namespace
@@ -84,6 +78,7 @@ void AdamW::step(double lr) {
     if (parameters_[i].decay && config_.weight_decay != 0) target.mul_(1 - lr * config_.weight_decay);
     const at::Tensor denominator = moments.exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(config_.eps);
     target.addcdiv_(moments.exp_avg, denominator, -lr / correction1);
+    if (parameters_[i].at_most) target.clamp_max_(*parameters_[i].at_most);
     if (moments.master.defined()) tensor.detach().copy_(moments.master);
   }
 }
@@ -126,8 +121,19 @@ void AdamW::load_state(const std::map<std::string, at::Tensor>& state) {
 double clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm) {
   const at::NoGradGuard no_grad;
   double sum = 0;
+  std::vector<at::Tensor> elsewhere;  // sums of squares that other devices still compute
   for (const at::Tensor& gradient : gradients) {
-    if (gradient.defined()) sum += sum_of_squares(gradient);
+    if (!gradient.defined()) continue;
+    if (gradient.is_cpu()) {
+      sum += sum_of_squares(gradient);
+    } else {
+      const at::Tensor square = at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble).square();
+      elsewhere.push_back(elsewhere.empty() ? square : square.to(elsewhere[0].device()));
+    }
+  }
+  if (!elsewhere.empty()) {
+    const at::Tensor squares = at::stack(elsewhere).cpu();
+    for (int64_t i = 0; i < squares.numel(); ++i) sum += squares.const_data_ptr<double>()[i];
   }
   const double norm = std::sqrt(sum);
   if (std::isfinite(norm) && max_norm > 0 && norm > max_norm) {

@@ -2,35 +2,65 @@
 
 #include <map>
 #include <string>
-#include <utility>
 
 #include "loop/gradient_sum.h"
 
 namespace focus::train {
+namespace {
 
-StepLoss backward(Task& task, const std::vector<Batch>& batches, distributed::Ranks& ranks, const std::vector<Parameter>& parameters) {
+using at::Tensor;
+
+/// fp64 scalars by name, which batches and then ranks add to.
+class Figures {
+ public:
+  void add(const std::string& name, const Tensor& value) {
+    Tensor& sum = sums_[name];
+    sum = sum.defined() ? sum + value.to(at::kDouble) : value.to(at::kDouble);
+  }
+  std::map<std::string, double> read(distributed::Ranks& ranks) const {
+    std::map<std::string, double> out;
+    std::vector<Tensor> sums;
+    for (const auto& [name, sum] : sums_) sums.push_back(sum);
+    if (sums.empty()) return out;
+    const Tensor all = at::stack(sums);
+    ranks.all_reduce_sum({all});
+    const Tensor here = all.cpu();
+    const double* value = here.const_data_ptr<double>();
+    for (const auto& [name, sum] : sums_) out.emplace(name, *value++);
+    return out;
+  }
+
+ private:
+  std::map<std::string, Tensor> sums_;
+};
+
+}  // namespace
+
+StepLoss backward(Objective& objective, std::vector<Batch>& batches, distributed::Ranks& ranks,
+                  const std::vector<Parameter>& parameters) {
   StepLoss out;
-  for (const Batch& batch : batches) out.weight += task.weight_of(batch);
-  out.weight = ranks.sum({out.weight})[0];
+  Figures divisor;
+  for (Batch& batch : batches) divisor.add("", objective.weigh(batch));
+  out.weight = divisor.read(ranks).at("");
   if (out.weight <= 0) return out;
-  std::map<std::string, double> parts;
-  std::map<std::string, std::pair<double, double>> means;  // sum, weight
+  Figures parts, means, weights;
   for (const Batch& batch : batches) {
-    LossSum sum = task.loss(batch);
+    const LossSum sum = objective.loss(batch);
     (sum.sum / out.weight).backward();
-    out.loss += sum.sum.item<double>() / out.weight;
-    for (const auto& [name, value] : sum.parts) parts[name] += value / out.weight;
-    for (const auto& mean : sum.means) {
-      means[mean.name].first += mean.sum;
-      means[mean.name].second += mean.weight;
+    parts.add("loss", sum.sum.detach().to(at::kDouble) / out.weight);
+    for (const auto& [name, value] : sum.parts) parts.add(name, value.to(at::kDouble) / out.weight);
+    for (const Mean& mean : sum.means) {
+      means.add(mean.name, mean.sum);
+      weights.add(mean.name, mean.weight);
     }
   }
-  sum_losses(ranks, out.loss, parts);
   sum_gradients(ranks, parameters);
-  out.facts.assign(parts.begin(), parts.end());
-  for (const auto& [name, mean] : means) {
-    const std::vector<double> all = ranks.sum({mean.first, mean.second});
-    if (all[1] > 0) out.facts.emplace_back(name, all[0] / all[1]);
+  auto losses = parts.read(ranks);
+  out.loss = losses.extract("loss").mapped();
+  out.facts.assign(losses.begin(), losses.end());
+  const auto divisors = weights.read(ranks);
+  for (const auto& [name, value] : means.read(ranks)) {
+    if (divisors.at(name) > 0) out.facts.emplace_back(name, value / divisors.at(name));
   }
   return out;
 }

@@ -5,19 +5,18 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 
 #include "focus/core/error.h"
-#include "focus/core/interrupt.h"
 #include "focus/core/log.h"
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
 #include "focus/model/placement.h"
-#include "loop/gradient_sum.h"
-#include "loop/step_loss.h"
+#include "gradient_sum.h"
 #include "run/run_data.h"
 #include "run/run_position.h"
 #include "run/run_record.h"
+#include "step_loss.h"
+#include "validator.h"
 
 namespace focus::train {
 namespace {
@@ -34,22 +33,25 @@ class Loop {
         alone_(distributed::one_rank()),
         ranks_(options.ranks != nullptr ? *options.ranks : *alone_),
         device_(model::first_device(model::resolve_devices(config.device))),
-        optimizer_(task.parameters(), config.optimizer) {
+        model_(task.model()),
+        data_(config),
+        optimizer_(model_.parameters, config.optimizer) {
     for (const StageConfig& stage : config.stages) {
       total_steps_ += stage.steps;
       total_bases_ += stage.steps * step_bases(config, stage);
     }
     require_splittable(config, ranks_.size());
-    require_same_run(config, task.identity(), ranks_);
+    require_same_run(data_, model_.identity, ranks_);
     if (ranks_.is_first()) {
-      record_ = std::make_unique<RunRecord>(config, options);
-      if (record_->resume_step()) {
-        restore(*record_->resume_step());
-      } else {
-        task_.initialise();
-      }
+      record_ = std::make_unique<RunRecord>(data_, options);
+      if (record_->resume_step()) restore(*record_->resume_step());
     }
+    const int64_t resumes = record_ && record_->resume_step() ? 1 : 0;
+    if (ranks_.from_first(std::vector<int64_t>{resumes})[0] == 0) task_.initialise(data_.training, ranks_);
     share_state(ranks_, at_, optimizer_);
+    if (data_.held_out)
+      validator_.emplace(config.validation, *data_.held_out, model_.backbone->vocabulary(), device_, ranks_);
+    data_.held_out.reset();  // all that is drawn from it is drawn
   }
 
   TrainResult run() {
@@ -58,14 +60,15 @@ class Loop {
     started_ = start;
     first_bases_ = at_.bases;
     TrainResult result;
-    if (total_steps_ == 0 && config_.validation.every > 0) validate();
-    if (at_.step < total_steps_ && signalled()) fail<Interrupted>("interrupted before step ", at_.step + 1, "; nothing was trained");
+    if (total_steps_ == 0 && validator_) validate();
+    if (at_.step < total_steps_ && interrupted_anywhere(ranks_))
+      fail<Interrupted>("interrupted before step ", at_.step + 1, "; nothing was trained");
     while (at_.step < total_steps_) {
       result.last_loss = one_step(progress);
       const bool last = at_.step == total_steps_;
       bool is_best = false;
-      if (config_.validation.every > 0 && (at_.step % config_.validation.every == 0 || last)) is_best = note_best(validate());
-      const bool stop = signalled() && !last;
+      if (validator_ && (at_.step % config_.validation.every == 0 || last)) is_best = note_best(validate());
+      const bool stop = interrupted_anywhere(ranks_) && !last;
       // The best parameters must be there at the end, also when the intervals of validation and checkpoints differ.
       if (at_.step % config_.checkpoint_every == 0 || last || stop || is_best) save();
       if (stop) {
@@ -83,15 +86,6 @@ class Loop {
   }
 
  private:
-  /// Whether a signal has reached any rank. All ranks then know of it, and end at the same step with the same exit code.
-  bool signalled() {
-    const int own = interrupt_signal();
-    const std::vector<double> seen = ranks_.sum({own == SIGINT ? 1.0 : 0.0, own == SIGTERM ? 1.0 : 0.0});
-    if (seen[1] > 0) request_interrupt(SIGTERM);
-    if (seen[0] > 0) request_interrupt(SIGINT);
-    return interrupt_requested();
-  }
-
   /// This rank's micro-batches of the step. Which samples belong to which micro-batch does not depend on the number of ranks.
   std::vector<Batch> fetch(const StageConfig& stage) {
     const int64_t share = config_.accumulation / ranks_.size();
@@ -100,8 +94,7 @@ class Loop {
       std::vector<data::Sample> samples;
       for (int64_t b = 0; b < stage.batch; ++b)
         samples.push_back(sampler_->sample(static_cast<uint64_t>(at_.samples + micro * stage.batch + b), stage.length));
-      batches.push_back(make_batch(samples, task_.vocabulary(), device_));
-      task_.prepare(batches.back());
+      batches.push_back(make_batch(samples, model_.backbone->vocabulary(), device_));
     }
     at_.samples += config_.accumulation * stage.batch;
     return batches;
@@ -116,7 +109,7 @@ class Loop {
 
   void enter_stage(const StageConfig& stage, std::size_t index) {
     if (sampler_ && index == stage_index_) return;
-    sampler_ = std::make_unique<data::SequenceSampler>(stage_sampling(config_, stage), static_cast<uint64_t>(config_.seed));
+    sampler_.emplace(data_.of_stage(stage));
     stage_index_ = index;
     log::info(concat("stage ", index + 1, "/", config_.stages.size(), ": ", stage.steps, " steps of ", config_.accumulation * stage.batch,
                      " x ", stage.length, " bases"));
@@ -127,11 +120,11 @@ class Loop {
     const std::size_t index = stage_at(config_, at_.step);
     const StageConfig& stage = config_.stages[index];
     enter_stage(stage, index);
-    task_.begin_step(at_.step, index);
+    const std::unique_ptr<Objective> objective = task_.objective(at_.step, stage);
     const int64_t first_sample = at_.samples;
-    const std::vector<Batch> batches = fetch(stage);
+    std::vector<Batch> batches = fetch(stage);
     optimizer_.zero_grad();
-    const StepLoss losses = backward(task_, batches, ranks_, optimizer_.parameters());
+    const StepLoss losses = backward(*objective, batches, ranks_, optimizer_.parameters());
     if (losses.weight <= 0) {
       fail<CheckFailed>("step ", at_.step + 1, ": no position carries any loss weight in samples ",
                         describe_samples(*sampler_, first_sample, at_.samples, stage.length));
@@ -141,11 +134,10 @@ class Loop {
     const double lr = lr_at(config_.schedule, peak_lr(config_, stage), schedule_step(), total_steps_);
     MetricFields fields = {{"loss", loss}};
     fields.insert(fields.end(), losses.facts.begin(), losses.facts.end());
-    for (const auto& fact : task_.step_facts()) fields.push_back(fact);
+    for (const auto& fact : objective->facts) fields.push_back(fact);
     fields.insert(fields.end(), {{"lr", lr}, {"grad_norm", norm}});
     if (std::isfinite(loss) && std::isfinite(norm)) {
       optimizer_.step(lr);
-      task_.after_step();
     } else {
       skip_or_stop(loss, norm, first_sample, stage);
       fields.emplace_back("skipped", at_.skipped);
@@ -184,18 +176,11 @@ class Loop {
     progress.advance(1, concat("loss ", loss, ", ", format_count(static_cast<int64_t>(bases_per_second)), " bases/s, ", memory));
   }
 
-  /// The primary figure. Every rank computes all of it, which takes no longer than one doing it; rank 0's figures count.
+  /// The primary figure.
   double validate() {
-    if (validation_.empty()) {
-      const data::SequenceSampler sampler(config_.validation.data, static_cast<uint64_t>(config_.seed) + 1);
-      for (int64_t i = 0; i < config_.validation.sequences; ++i)
-        validation_.push_back(
-            make_batch({sampler.sample(static_cast<uint64_t>(i), config_.validation.length)}, task_.vocabulary(), device_));
-    }
-    const Task::Validation result = task_.validate(validation_);
-    const double primary = ranks_.from_first(std::vector<double>{result.primary})[0];
-    if (ranks_.is_first()) record_->write_validation(at_.step, result);
-    return primary;
+    const Validator::Result result = validator_->validate(task_);
+    if (ranks_.is_first()) record_->write_validation(at_.step, result.figures);
+    return result.primary;
   }
 
   /// Whether this is the best validation so far.
@@ -209,13 +194,13 @@ class Loop {
   void save() {
     require_same_parameters(ranks_, optimizer_.parameters());
     if (!ranks_.is_first()) return;
-    record_->save(make_checkpoint(at_, task_.identity(), optimizer_), best_step());
+    record_->save(make_checkpoint(at_, model_.identity, optimizer_), best_step());
   }
   std::optional<int64_t> best_step() const { return at_.best ? std::optional(at_.best->step) : std::nullopt; }
 
   void restore(int64_t step) {
     const CheckpointStore& store = record_->checkpoints();
-    at_ = apply_checkpoint(store.load(step), task_.identity(), optimizer_, store.path_of(step).string());
+    at_ = apply_checkpoint(store.load(step), model_.identity, optimizer_, store.path_of(step).string());
     record_->tidy(best_step());
     log::info(concat("resumed after step ", at_.step, " of ", total_steps_));
   }
@@ -239,11 +224,13 @@ class Loop {
   std::unique_ptr<distributed::Ranks> alone_;
   distributed::Ranks& ranks_;
   at::Device device_;
+  const TrainedModel& model_;
+  RunData data_;
   AdamW optimizer_;
   std::unique_ptr<RunRecord> record_;  // rank 0
-  std::unique_ptr<data::SequenceSampler> sampler_;
+  std::optional<data::SequenceSampler> sampler_;  // of the stage
   std::size_t stage_index_ = 0;
-  std::vector<Batch> validation_;
+  std::optional<Validator> validator_;
   RunPosition at_;
   int64_t total_steps_ = 0, total_bases_ = 0, first_bases_ = 0;
   std::chrono::steady_clock::time_point started_;

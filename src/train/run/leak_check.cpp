@@ -103,12 +103,13 @@ std::optional<std::string> overlapping_regions(const data::SequenceSampler& trai
   return std::nullopt;
 }
 
-std::optional<std::string> repeated_sequences(const TrainConfig& config, const data::SequenceSampler& training) {
+std::optional<std::string> repeated_sequences(const RunData& data) {
+  const TrainConfig& config = data.config;
   // As they are drawn for validation, but from the file: planted copies and strands do not matter here.
   data::SamplerConfig natural = config.validation.data;
   natural.copies = {};
   natural.reverse_complement = 0;
-  const data::SequenceSampler held_out(natural, static_cast<uint64_t>(config.seed) + 1);
+  const data::SequenceSampler held_out(*data.held_out, natural, static_cast<uint64_t>(config.seed) + 1);
   HeldOutWords words;
   std::vector<std::string> shown;
   for (int64_t i = 0; i < config.validation.sequences; ++i) {
@@ -116,11 +117,11 @@ std::optional<std::string> repeated_sequences(const TrainConfig& config, const d
     words.add(i, {reinterpret_cast<const char*>(sample.letters.data()), sample.letters.size()});
     shown.push_back(data::format_region({sample.name, sample.begin, sample.begin + static_cast<int64_t>(sample.letters.size())}));
   }
-  const auto stretches = training.stretches();
+  const auto stretches = data.training.stretches();
   for (std::size_t s = 0; s < stretches.size(); ++s) {
     const data::Region& region = stretches[s].region;
     for (int64_t begin = region.begin; begin < region.end; begin += kPieceBases)
-      words.meet(training.letters(s, begin, std::min(region.end, begin + kPieceBases + kWord - 1)));
+      words.meet(data.training.letters(s, begin, std::min(region.end, begin + kPieceBases + kWord - 1)));
   }
   int64_t repeated = 0;
   std::string example;
@@ -137,17 +138,16 @@ std::optional<std::string> repeated_sequences(const TrainConfig& config, const d
 
 }  // namespace
 
-void require_held_out(const TrainConfig& config, const std::vector<InputDigest>& inputs) {
-  if (config.validation.every == 0) return;
-  const auto seed = static_cast<uint64_t>(config.seed);
-  const data::SequenceSampler training(config.data, seed), held_out(config.validation.data, seed + 1);
-  std::optional<std::string> leak = overlapping_regions(training, held_out, inputs);
-  if (!leak && training.in_memory()) leak = repeated_sequences(config, training);
+void require_held_out(const RunData& data, const std::vector<InputDigest>& inputs) {
+  if (!data.held_out) return;
+  const data::SequenceSampler& training = data.training;
+  std::optional<std::string> leak = overlapping_regions(training, *data.held_out, inputs);
+  if (!leak && training.in_memory()) leak = repeated_sequences(data);
   if (!leak && !training.in_memory())
     log::info(concat("held-out data: regions do not overlap the training data's; their letters were not compared, as ",
                      format_count(training.num_bases()), " bases are more than data.memory_mb holds"));
   if (!leak) return;
-  if (!config.validation.allow_overlap)
+  if (!data.config.validation.allow_overlap)
     fail<DataError>(
         *leak,
         "; validation would measure what was trained on. Name other regions, list them in data.exclude, or set validation.allow_overlap");

@@ -3,8 +3,8 @@
 
 #include <vector>
 
-#include "focus/train/run/config.h"
 #include "focus/train/run/run_folder.h"
+#include "run_data.h"
 
 namespace focus::train {
 
@@ -13,6 +13,6 @@ namespace focus::train {
 ///   - most of a held-out sequence's 32-mers, taken every 32 bases, occur in the training data, on either strand, whatever the files are
 ///   called.
 ///     Compared only while the training data are held in memory (data.memory_mb): a genome on disk would take minutes to read.
-void require_held_out(const TrainConfig& config, const std::vector<InputDigest>& inputs);
+void require_held_out(const RunData& data, const std::vector<InputDigest>& inputs);
 
 }  // namespace focus::train

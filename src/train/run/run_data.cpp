@@ -14,11 +14,17 @@ std::string letters_of(const data::Sample& sample) { return {sample.letters.begi
 
 }  // namespace
 
-data::SamplerConfig stage_sampling(const TrainConfig& config, const StageConfig& stage) {
+RunData::RunData(const TrainConfig& settings)
+    : config(settings), training(config.data, static_cast<uint64_t>(config.seed)) {
+  if (config.validation.every > 0)
+    held_out.emplace(config.validation.data, static_cast<uint64_t>(config.seed) + 1);
+}
+
+data::SequenceSampler RunData::of_stage(const StageConfig& stage) const {
   data::SamplerConfig sampling = config.data;
   sampling.copies = stage.copies;
   sampling.natural_weight = stage.natural_weight;
-  return sampling;
+  return {training, sampling, static_cast<uint64_t>(config.seed)};
 }
 
 std::size_t stage_at(const TrainConfig& config, int64_t step) {
@@ -42,21 +48,20 @@ std::string describe_samples(const data::SequenceSampler& sampler, int64_t first
 }
 
 void require_splittable(const TrainConfig& config, int64_t num_ranks) {
-  if (config.accumulation % num_ranks == 0) return;
+  if (config.stages.empty() || config.accumulation % num_ranks == 0) return;
   const int64_t next = (config.accumulation / num_ranks + 1) * num_ranks;
   fail<ConfigError>("accumulation = ", config.accumulation, " micro-batches per step cannot be split evenly over ", num_ranks,
                     " ranks; set accumulation to ", next, " or another multiple of ", num_ranks, ", or start another number of ranks");
 }
 
-void require_same_run(const TrainConfig& config, const std::string& identity, distributed::Ranks& ranks) {
+void require_same_run(const RunData& data, const std::string& identity, distributed::Ranks& ranks) {
+  const TrainConfig& config = data.config;
   int64_t longest = 0;
   if (config.task == TaskKind::adapter && config.memory.focus.unit == compress::UnitKind::tables)
     longest = config.memory.focus.tables.fit_length;
   for (const StageConfig& stage : config.stages) longest = std::max(longest, stage.length);
-  const auto seed = static_cast<uint64_t>(config.seed);
-  std::string drawn = letters_of(data::SequenceSampler(config.data, seed).sample(0, longest));
-  if (config.validation.every > 0)
-    drawn += letters_of(data::SequenceSampler(config.validation.data, seed).sample(0, config.validation.length));
+  std::string drawn = letters_of(data.training.sample(0, longest));
+  if (data.held_out) drawn += letters_of(data.held_out->sample(0, config.validation.length));
   TrainConfig shared = config;  // what is each rank's own affair left out
   shared.device.clear();
   shared.threads = 0;

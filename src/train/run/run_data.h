@@ -1,8 +1,9 @@
-// What a run draws from its data, and the checks that come before its first step.
+// What a run draws from its data, opened once, and the checks that come before its first step.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "focus/data/sampler.h"
@@ -11,8 +12,16 @@
 
 namespace focus::train {
 
-/// The training data with a stage's own settings.
-data::SamplerConfig stage_sampling(const TrainConfig& config, const StageConfig& stage);
+struct RunData {
+  /// DataError.
+  explicit RunData(const TrainConfig& config);
+  /// The training data with a stage's own settings.
+  data::SequenceSampler of_stage(const StageConfig& stage) const;
+
+  const TrainConfig& config;
+  data::SequenceSampler training;
+  std::optional<data::SequenceSampler> held_out;  // none: no validation
+};
 
 /// Which of the stages the step after `step` steps belongs to.
 std::size_t stage_at(const TrainConfig& config, int64_t step);
@@ -27,6 +36,6 @@ void require_splittable(const TrainConfig& config, int64_t num_ranks);
 
 /// Draws one sequence of each kind, so that data too short for the longest stage are reported before there is a run folder, and compares
 /// settings, backbone and drawn sequences with rank 0's. DataError; ConfigError where ranks differ.
-void require_same_run(const TrainConfig& config, const std::string& identity, distributed::Ranks& ranks);
+void require_same_run(const RunData& data, const std::string& identity, distributed::Ranks& ranks);
 
 }  // namespace focus::train

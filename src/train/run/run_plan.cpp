@@ -5,7 +5,7 @@
 #include <set>
 #include <sstream>
 
-#include "focus/compress/plan.h"
+#include "focus/compress/plan/plan.h"
 #include "focus/core/units.h"
 #include "run/leak_check.h"
 #include "run/run_data.h"
@@ -14,8 +14,9 @@
 namespace focus::train {
 namespace {
 
-// Fitted to the growth of the resident set with the length, embedded model, 1,100 to 16,384 bases, with and without recomputation; an
-// adapter's recomputed step to 131,072, where kKeptByWindows lies below the logits and is a bound, not a fit.
+// Fitted to the growth of the resident set with the length, embedded model in fp32, 1,100 to 16,384 bases,
+// with and without recomputation; an adapter's recomputed step to 131,072, where kKeptByWindows lies below
+// the logits and is a bound, not a fit.
 constexpr double kKeptByMixer = 1.5, kKeptByAttention = 2.75, kKeptByWindows = 0.6;
 constexpr int64_t kLogitArrays = 10;
 
@@ -58,10 +59,10 @@ void describe_stages(const TrainConfig& config, std::ostringstream& out) {
         << (step < steps - 1 ? "," : "\n");
 }
 
-void describe_parameters(Task& task, std::ostringstream& out) {
+void describe_parameters(const Task& task, std::ostringstream& out) {
   std::map<std::string, int64_t> modules;
   int64_t total = 0;
-  for (const Parameter& parameter : task.parameters()) {
+  for (const Parameter& parameter : task.model().parameters) {
     modules[module_of(parameter.name)] += parameter.tensor.numel();
     total += parameter.tensor.numel();
   }
@@ -69,13 +70,23 @@ void describe_parameters(Task& task, std::ostringstream& out) {
   for (const auto& [name, count] : modules) out << "  " << padded(name, 40) << format_count(count) << "\n";
 }
 
-}  // namespace
+/// Bytes on the device, by what they are for.
+struct MemoryEstimate {
+  int64_t weights = 0;      // of the backbone; frozen ones stay in their mapped file on a CPU
+  int64_t trainable = 0;    // parameters, gradients, two moments and, below fp32, a master copy
+  int64_t activations = 0;  // one micro-batch of the longest stage
+  int64_t total() const { return weights + trainable + activations; }
+};
 
-MemoryEstimate estimate_memory(const TrainConfig& config, Task& task) {
+/// Activations by this rule: a block through which a gradient flows keeps kKeptByMixer times, an attention
+/// block kKeptByAttention times, its temporary memory of inference (Block::workspace_bytes) for every
+/// position; a recomputed one only its input, and the largest of them works once. Blocks below the first
+/// trained one keep nothing. What the process itself takes (libraries, data held in memory) comes on top.
+MemoryEstimate estimate_memory(const TrainConfig& config, const Task& task) {
   MemoryEstimate estimate;
-  const model::Backbone& backbone = task.backbone();
+  const model::Backbone& backbone = *task.model().backbone;
   for (const auto& parameter : backbone.parameters()) estimate.weights += static_cast<int64_t>(parameter.nbytes());
-  for (const Parameter& parameter : task.parameters()) {
+  for (const Parameter& parameter : task.model().parameters) {
     const auto own = static_cast<int64_t>(parameter.tensor.nbytes());
     const bool is_short = parameter.tensor.element_size() < 4;
     const int64_t moment = parameter.tensor.numel() * std::max<int64_t>(4, static_cast<int64_t>(parameter.tensor.element_size()));
@@ -106,9 +117,12 @@ MemoryEstimate estimate_memory(const TrainConfig& config, Task& task) {
   return estimate;
 }
 
-std::string describe_run(const TrainConfig& config, Task& task, int64_t num_ranks) {
+}  // namespace
+
+std::string describe_run(const TrainConfig& config, const Task& task, int64_t num_ranks) {
   require_splittable(config, num_ranks);
-  require_held_out(config, digest_inputs(config));
+  const RunData data(config);
+  require_held_out(data, digest_inputs(config));
   std::ostringstream out;
   if (num_ranks > 1) out << "ranks: " << num_ranks << ", each " << config.accumulation / num_ranks << " micro-batches of a step\n";
   if (config.memory.focus.unit == compress::UnitKind::tables && is_adapter(config)) {
@@ -123,7 +137,7 @@ std::string describe_run(const TrainConfig& config, Task& task, int64_t num_rank
       << format_bytes(memory.activations) << ")\n";
   if (config.stages.empty()) return out.str();
   const StageConfig& stage = config.stages.front();
-  const data::SequenceSampler sampler(stage_sampling(config, stage), static_cast<uint64_t>(config.seed));
+  const data::SequenceSampler sampler = data.of_stage(stage);
   out << "training data: " << format_count(sampler.num_bases()) << " bases; first sample: " << describe_samples(sampler, 0, 1, stage.length)
       << "\n";
   return out.str();

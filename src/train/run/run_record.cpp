@@ -11,13 +11,12 @@
 namespace focus::train {
 namespace {
 
-RunFolder prepare(const TrainConfig& config, const TrainerOptions& options) {
+RunFolder prepare(const RunData& data, const TrainerOptions& options) {
   RunFolderOptions folder;
   folder.output = options.output;
   folder.resume = options.resume;
   folder.force = options.force;
-  TrainConfig printable = config;
-  folder.config_json = config::to_json(printable);
+  folder.config_json = config::to_json(data.config);
   folder.may_change = {"checkpoint_every",
                        "keep_last",
                        "device",
@@ -29,16 +28,16 @@ RunFolder prepare(const TrainConfig& config, const TrainerOptions& options) {
                        "rank_timeout_seconds",
                        "validation.allow_overlap"};
   folder.command_line = options.command_line;
-  folder.inputs = digest_inputs(config);
-  require_held_out(config, folder.inputs);
+  folder.inputs = digest_inputs(data.config);
+  require_held_out(data, folder.inputs);
   return prepare_run_folder(folder);
 }
 
 }  // namespace
 
-RunRecord::RunRecord(const TrainConfig& config, const TrainerOptions& options)
-    : folder_(prepare(config, options)),
-      store_(folder_.checkpoints, config.keep_last),
+RunRecord::RunRecord(const RunData& data, const TrainerOptions& options)
+    : folder_(prepare(data, options)),
+      store_(folder_.checkpoints, data.config.keep_last),
       metrics_(folder_.metrics, folder_.resume_step),
       events_(folder_.root, folder_.resume_step) {}
 
@@ -57,15 +56,11 @@ std::string RunRecord::write_step(int64_t step, MetricFields fields, double base
   return memory;
 }
 
-void RunRecord::write_validation(int64_t step, const Task::Validation& result) {
-  MetricFields fields;
+void RunRecord::write_validation(int64_t step, const MetricFields& figures) {
   std::string text = concat("validation at step ", step, ":");
-  for (const auto& [name, value] : result.figures) {
-    fields.emplace_back(name, value);
-    text += concat(" ", name, " ", value);
-  }
-  metrics_.write(step, fields);
-  events_.write(step, fields);
+  for (const auto& [name, value] : figures) text += concat(" ", name, " ", std::get<double>(value));
+  metrics_.write(step, figures);
+  events_.write(step, figures);
   log::info(text);
 }
 

@@ -7,18 +7,19 @@
 #include <optional>
 #include <string>
 
-#include "focus/train/loop/trainer.h"
+#include "event_log.h"
 #include "focus/train/run/checkpoint.h"
 #include "focus/train/run/metrics_log.h"
 #include "focus/train/run/run_folder.h"
-#include "run/event_log.h"
+#include "focus/train/loop/trainer.h"
+#include "run_data.h"
 
 namespace focus::train {
 
 class RunRecord {
  public:
   /// Prepares the run's folder (see prepare_run_folder), and cuts its logs back to the checkpoint a resumed run goes on from.
-  RunRecord(const TrainConfig& config, const TrainerOptions& options);
+  RunRecord(const RunData& data, const TrainerOptions& options);
 
   const std::filesystem::path& root() const { return folder_.root; }
   std::filesystem::path best_folder() const { return folder_.root / "best"; }
@@ -27,7 +28,7 @@ class RunRecord {
 
   /// Completes the fields with speed, remaining time and peak memory, and returns the memory as text.
   std::string write_step(int64_t step, MetricFields fields, double bases_per_second, double seconds_left, const at::Device& device);
-  void write_validation(int64_t step, const Task::Validation& result);
+  void write_validation(int64_t step, const MetricFields& figures);
   /// No checkpoint is newer on disk than its metrics. `best_step` names the one that rotation spares.
   void save(const Checkpoint& checkpoint, std::optional<int64_t> best_step);
   /// Finishes a rotation that a kill cut short.

@@ -1,13 +1,14 @@
-#include "tasks/fit_tables.h"
+#include "fit_tables.h"
 
+#include <algorithm>
 #include <map>
 
-#include "focus/compress/base_tables.h"
+#include "focus/compress/tables/tables_fit.h"
 #include "focus/core/error.h"
-#include "focus/core/interrupt.h"
 #include "focus/core/log.h"
 #include "focus/core/progress.h"
-#include "focus/train/loop/trainer.h"
+#include "focus/train/loop/task.h"
+#include "loop/gradient_sum.h"
 
 namespace focus::train {
 namespace {
@@ -17,27 +18,33 @@ constexpr uint64_t kFitSamples = uint64_t{1} << 40;
 
 }  // namespace
 
-void fit_tables(const TrainConfig& config, model::Backbone& backbone, compress::FocusAdapter& adapter) {
-  const compress::TablesConfig& settings = config.memory.focus.tables;
+void fit_tables(const compress::TablesConfig& settings, const data::SequenceSampler& training,
+                model::Backbone& backbone, compress::FocusAdapter& adapter, distributed::Ranks& ranks) {
   std::map<int64_t, compress::BaseTables*> tables;
-  for (const int64_t block : backbone.attention_blocks()) {
-    if (auto* of_block = adapter.tables(block)) tables.emplace(block, of_block);
+  for (const int64_t block : adapter.blocks()) {
+    if (const auto of_block = adapter.tables(block)) tables.emplace(block, of_block.get());
   }
   if (tables.empty()) return;
-  const data::SequenceSampler sampler(config.data, static_cast<uint64_t>(config.seed));
   compress::TablesFit fit(backbone, std::move(tables), settings);
   Progress progress({.label = "tables", .unit = "sequences", .total = settings.fit_sequences});
-  for (int64_t i = 0; i < settings.fit_sequences; ++i) {
-    fit.add(
-        make_batch({sampler.sample(kFitSamples + static_cast<uint64_t>(i), settings.fit_length)}, backbone.vocabulary(), backbone.device())
-            .tokens);
-    progress.advance(1);
-    if (interrupt_requested()) fail<Interrupted>("interrupted while the tables were fitted; nothing was written, start again");
+  for (int64_t first = 0; first < settings.fit_sequences; first += ranks.size()) {
+    if (const int64_t own = first + ranks.rank(); own < settings.fit_sequences) {
+      const data::Sample sample =
+          training.sample(kFitSamples + static_cast<uint64_t>(own), settings.fit_length);
+      fit.add(make_batch({sample}, backbone.vocabulary(), backbone.device()).tokens);
+    }
+    progress.advance(std::min(ranks.size(), settings.fit_sequences - first));
+    if (interrupted_anywhere(ranks))
+      fail<Interrupted>("interrupted while the tables were fitted; nothing was written, start again");
   }
+  ranks.all_reduce_sum(fit.sums());
   progress.finish();
-  for (const auto& [block, left] : fit.solve())
+  // All ranks solve: the solution of the same sums takes one no longer than all.
+  for (const auto& [block, left] : fit.solve()) {
+    if (!ranks.is_first()) continue;
     log::info(concat("block ", block, ": tables leave ", 100 * left.first, " % of the score variance and ", 100 * left.second,
                      " % of the values unexplained"));
+  }
 }
 
 }  // namespace focus::train

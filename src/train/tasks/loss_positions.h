@@ -1,10 +1,10 @@
-// Which predictions of a batch count in an adapter's loss, and how much. B batch, L length.
+// Which predictions of a batch count in a loss, and how much. B batch, L length.
 #pragma once
 
 #include <ATen/ATen.h>
 
-#include "focus/compress/plan.h"
-#include "focus/train/loop/trainer.h"
+#include "focus/compress/plan/plan.h"
+#include "focus/train/loop/task.h"
 
 namespace focus::train {
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "focus/compress/focus/focus_layer.h"
 #include "focus/core/error.h"
 #include "focus/ops/shared_heads.h"
 
@@ -51,17 +52,14 @@ Part together(const Part& a, const Part& b) {
 /// Runs the plain attention and, at each compressed layer, the comparison.
 class MatchHook final : public model::AttentionHook {
  public:
-  MatchHook(const MatchConfig& config, const compress::CompressedModel& model, const compress::FocusAdapter& adapter,
-            const Tensor& weights_BL, int64_t draw)
-      : config_(config), model_(model), adapter_(adapter), weights_BL_(weights_BL), draw_(draw) {}
+  MatchHook(const MatchConfig& config, const compress::FocusAdapter& adapter, const Tensor& weights_BL, int64_t draw)
+      : config_(config), adapter_(adapter), weights_BL_(weights_BL), draw_(draw) {}
 
   Tensor mix(const model::AttentionCall& call) override {
     const Tensor mixed = model::attend(call.attention, call.u_BLD, call.position, nullptr);
-    const auto& layers = model_.config().focus.layers;
-    const bool left_out = !layers.empty() && std::find(layers.begin(), layers.end(), call.block) == layers.end();
-    if (const auto* unit = adapter_.unit(call.block); unit != nullptr && !left_out) {
+    if (const auto focus = compress::focus_layer(adapter_, call.block, kmers_)) {
       const at::AutoGradMode with_gradient(outer_gradient_);
-      compare(call, *unit, call.x_BLD + mixed);
+      compare(call, *focus, call.x_BLD + mixed);
     }
     return mixed;
   }
@@ -77,7 +75,7 @@ class MatchHook final : public model::AttentionHook {
   }
 
  private:
-  void compare(const model::AttentionCall& call, const compress::FocusUnit& unit, const Tensor& after_BLD) {
+  void compare(const model::AttentionCall& call, const compress::FocusLayer& focus, const Tensor& after_BLD) {
     const int64_t length = call.u_BLD.size(1);
     const auto device = call.u_BLD.device();
     const Tensor positions = at::arange(0, length, at::TensorOptions().dtype(at::kLong).device(device));
@@ -86,45 +84,19 @@ class MatchHook final : public model::AttentionHook {
       const at::NoGradGuard frozen;
       all = call.attention.project(call.u_BLD, positions);
     }
+    const compress::LayerBases bases{call.attention, call.pre_norm, length, all.q, all.k, all.v, call.u_BLD, positions};
+    const compress::WindowPlan& plan = focus.rules.plan();
     compress::Entries entries;
-    for (int64_t window = 0; model_.plan().window(window).begin < length; ++window) {
-      const Span w = model_.plan().window(window);
+    std::size_t next_side = 0;
+    for (int64_t window = 0; plan.window(window).begin < length; ++window) {
+      const Span w = plan.window(window);
       if (!entries.empty()) compare_window(call, all, w, entries, after_BLD);
-      if (w.end < length) entries.append(close(call, unit, all, positions, window, entries));
+      if (w.end >= length) continue;
+      // Focus states go from layer to layer beside the bases, with their gradient: none of it passes through the backbone.
+      compress::ClosedSpan span = focus.span(bases, w, window, plan.kmers_before(window), plan.kmers(window));
+      entries.append(focus.summarise(std::move(span), entries, pass_, next_side).entries);
     }
     ++layers_;
-  }
-
-  compress::Entries close(const model::AttentionCall& call, const compress::FocusUnit& unit, const nn::Projection& all,
-                          const Tensor& positions, int64_t window, const compress::Entries& history) {
-    const auto& plan = model_.plan();
-    const Span w = plan.window(window);
-    const int64_t first_kmer = plan.kmers_before(window), count = plan.num_kmers(window);
-    compress::ClosedSpan span{.attention = call.attention,
-                              .pre_norm = call.pre_norm,
-                              .window = window,
-                              .first_base = w.begin,
-                              .first_kmer = first_kmer,
-                              .kmers = plan.kmers(window),
-                              .positions = positions.narrow(0, w.begin, w.size()),
-                              .q = all.q.narrow(2, w.begin, w.size()),
-                              .k = all.k.narrow(2, w.begin, w.size()),
-                              .v = all.v.narrow(2, w.begin, w.size()),
-                              .u_BND = call.u_BLD.narrow(1, w.begin, w.size()),
-                              .focus_x = {},
-                              .focus_positions = {}};
-    if (unit.updates_focus_state()) {
-      // The side stream goes from layer to layer beside the bases, with its gradient: none of it passes through the backbone.
-      Tensor& state = focus_x_[window];
-      if (!state.defined()) state = adapter_.embedding.to(span.u_BND.scalar_type()).expand({span.u_BND.size(0), count, -1});
-      span.focus_x = state.to(span.u_BND.device());
-      std::vector<int64_t> ends;
-      for (const Span& kmer : span.kmers) ends.push_back(kmer.end - 1);
-      span.focus_positions = span.positions.index_select(0, index_tensor(ends, positions.device()));
-    }
-    compress::Summary summary = unit.summarise(span, history);
-    if (summary.focus_x.defined()) focus_x_[window] = summary.focus_x;
-    return std::move(summary.entries);
   }
 
   void compare_window(const model::AttentionCall& call, const nn::Projection& all, const Span& window, const compress::Entries& entries,
@@ -158,21 +130,21 @@ class MatchHook final : public model::AttentionHook {
 
     const Tensor weights = weights_BL_.index_select(1, index_tensor(rows, weights_BL_.device()) + 1).to(device, mass.scalar_type());
     const Tensor mass_sum = (mass * weights).sum(), output_sum = (output * weights).sum();
-    mass_ += mass_sum.item<double>();
-    output_ += output_sum.item<double>();
+    mass_ = mass_ + mass_sum.detach().to(mass_.device(), at::kDouble);
+    output_ = output_ + output_sum.detach().to(output_.device(), at::kDouble);
     const Tensor loss = (config_.mass * mass_sum + config_.output * output_sum).to(weights_BL_.device());
     loss_ = loss_.defined() ? loss_ + loss : loss;
   }
 
   const MatchConfig& config_;
-  const compress::CompressedModel& model_;
   const compress::FocusAdapter& adapter_;
   const Tensor& weights_BL_;
   int64_t draw_;
   bool outer_gradient_ = at::GradMode::is_enabled();
-  std::map<int64_t, Tensor> focus_x_;  // by window: Focus states after the last compressed layer
+  std::shared_ptr<compress::KmersCache> kmers_ = std::make_shared<compress::KmersCache>();
+  compress::ModelCall pass_;  // carries the Focus states from layer to layer
   Tensor loss_;
-  double mass_ = 0, output_ = 0;
+  Tensor mass_ = at::zeros({}, weights_BL_.options().dtype(at::kDouble)), output_ = mass_;
   int64_t layers_ = 0;
 };
 
@@ -207,19 +179,21 @@ void refuse_match(const compress::MemoryConfig& memory) {
   }
 }
 
-double match_weight(const MatchConfig& config, const compress::WindowPlan& plan, const Tensor& weights_BL, int64_t draw) {
-  double total = 0;
+Tensor match_weight(const MatchConfig& config, const compress::WindowPlan& plan, const Tensor& weights_BL,
+                    int64_t draw) {
+  Tensor total = at::zeros({}, weights_BL.options().dtype(at::kDouble));
   for (int64_t window = 1; plan.window(window).begin < weights_BL.size(1); ++window) {
     const auto rows = query_rows(config, plan.window(window), weights_BL.size(1), draw);
-    if (!rows.empty()) total += weights_BL.index_select(1, index_tensor(rows, weights_BL.device()) + 1).sum(at::kDouble).item<double>();
+    if (!rows.empty())
+      total =
+          total + weights_BL.index_select(1, index_tensor(rows, weights_BL.device()) + 1).sum(at::kDouble);
   }
   return total;
 }
 
-MatchSum match_sum(const MatchConfig& config, const compress::CompressedModel& model, const compress::FocusAdapter& adapter,
-                   const Tensor& tokens_BL, const Tensor& weights_BL, int64_t draw) {
-  MatchHook hook(config, model, adapter, weights_BL, draw);
-  auto& backbone = *model.backbone_ptr();
+MatchSum match_sum(const MatchConfig& config, model::Backbone& backbone, const compress::FocusAdapter& adapter, const Tensor& tokens_BL,
+                   const Tensor& weights_BL, int64_t draw) {
+  MatchHook hook(config, adapter, weights_BL, draw);
   {
     const at::NoGradGuard frozen;
     backbone.forward_embedded(backbone.embed(tokens_BL), nullptr, &hook);

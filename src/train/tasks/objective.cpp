@@ -9,16 +9,20 @@ void NeedConfig::visit(config::Fields& f) {
       "weight", weight, {0, 1e6},
       "a position at which full memory gains n nats over the Hyena states alone counts 1 + weight * min(n, limit) times; 0 = all count "
       "alike. Costs two more passes without gradient");
-  f.choice("source", source, {{"kl", NeedSource::kl}, {"ce", NeedSource::ce}},
-           "the gain: KL(full || state_only), or the cross-entropy of state_only minus that of full memory");
-  f.number("limit", limit, {1e-6, 1e6}, "most nats that count");
+  const auto weighted = f.when(weight > 0, "weight", "> 0");
+  f.only(weighted).choice(
+      "source", source, {{"kl", NeedSource::kl}, {"ce", NeedSource::ce}},
+      "the gain: KL(full || state_only), or the cross-entropy of state_only minus that of full memory");
+  f.only(weighted).number("limit", limit, {1e-6, 1e6}, "most nats that count");
 }
 
 void ObjectiveConfig::visit(config::Fields& f) {
   f.number("ce", ce, {0, 1e6}, "weight of the next-base cross-entropy");
   f.number("kl", kl, {0, 1e6}, "weight of KL(full || compressed), the teacher being the same backbone with full memory");
   f.number("reverse_kl", reverse_kl, {0, 1e6}, "weight of KL(compressed || full)");
-  f.boolean("focus_positions", focus_positions, "inline stream: Focus tokens predict the next base too (cross-entropy, Eq. 6)");
+  f.only(f.when(ce > 0, "ce", "> 0"))
+      .boolean("focus_positions", focus_positions,
+               "inline stream: Focus tokens predict the next base too (cross-entropy, Eq. 6)");
   f.boolean("skip_first_window", skip_first_window, "leave out the first window, where nothing is compressed yet");
   f.group("need", need, "weight of positions by what they gain from memory");
 }

@@ -18,11 +18,12 @@ std::pair<int64_t, int64_t> bounds_of_k(const RandomConfig& config, int64_t nomi
   return {nominal, nominal};
 }
 
-int64_t window_at(const RandomConfig& config, int64_t nominal, int64_t step) {
+/// Nothing: the nominal window.
+std::optional<int64_t> window_at(const RandomConfig& config, int64_t step) {
   for (const WindowUntil& part : config.window) {
     if (step < part.until_step) return part.size;
   }
-  return nominal;
+  return std::nullopt;
 }
 
 }  // namespace
@@ -32,17 +33,18 @@ void WindowUntil::visit(config::Fields& f) {
   f.integer("size", size, {1, int64_t{1} << 32}, "window.size of these steps");
 }
 
-void RandomConfig::visit(config::Fields& f) {
-  f.integers("k", k, {1, int64_t{1} << 32}, "each step takes one of these k; empty = focus.k");
-  f.integers("k_range", k_range, {1, int64_t{1} << 32}, "in place of k: smallest and largest, any between is as likely");
-  f.integer("k_jitter", k_jitter, {0, int64_t{1} << 32}, "each step's k moves by up to so many bases either way");
+void RandomConfig::visit(config::Fields& f, const config::Condition& uses_k) {
+  constexpr int64_t kMost = int64_t{1} << 32;
+  f.only(uses_k).integers("k", k, {1, kMost}, "each step takes one of these k; empty = focus.k");
+  f.only(uses_k).integers("k_range", k_range, {1, kMost},
+                          "in place of k: smallest and largest, any between is as likely");
+  f.only(uses_k).integer("k_jitter", k_jitter, {0, kMost},
+                         "each step's k moves by up to so many bases either way");
   f.number("layers", layers, {0, 1}, "probability that a layer is compressed in a step (one always is); the others keep everything");
   f.list("window", window, "other windows for the first steps, in order; after the last the nominal one");
 }
 
 void RandomConfig::validate(const compress::MemoryConfig& nominal) const {
-  if (nominal.focus.unit == compress::UnitKind::tables && (!k.empty() || !k_range.empty() || k_jitter > 0))
-    fail<ConfigError>("random.k, k_range and k_jitter have no effect with focus.unit 'tables', which keeps every base's letter");
   if (!k.empty() && !k_range.empty())
     fail<ConfigError>("random.k and random.k_range exclude each other: a list to choose from, or two bounds");
   if (!k_range.empty() && (k_range.size() != 2 || k_range[0] > k_range[1]))
@@ -58,43 +60,41 @@ void RandomConfig::validate(const compress::MemoryConfig& nominal) const {
   std::vector<int64_t> sizes = {nominal.window.size};
   for (const WindowUntil& part : window) sizes.push_back(part.size);
   for (const int64_t size : sizes) {
-    compress::MemoryConfig drawn = nominal;
-    drawn.window.size = size;
-    drawn.focus.k = high + k_jitter;
     try {
-      drawn.validate();
+      compress::PlanOverride{size, high + k_jitter}.on(nominal).validate();
     } catch (const ConfigError& error) {
-      fail<ConfigError>("random: a step may draw k ", drawn.focus.k, " with window.size ", size, ": ", error.what());
+      fail<ConfigError>("random: a step may draw k ", high + k_jitter, " with window.size ", size, ": ",
+                        error.what());
     }
   }
 }
 
 int64_t RandomConfig::largest_window(const compress::MemoryConfig& nominal) const {
-  compress::MemoryConfig drawn = nominal;
-  drawn.focus.k = bounds_of_k(*this, nominal.focus.k).second + k_jitter;  // a window counted in Focus tokens grows with k
-  int64_t largest = 0;
-  for (std::size_t i = 0; i <= window.size(); ++i) {
-    drawn.window.size = i < window.size() ? window[i].size : nominal.window.size;
-    largest = std::max(largest, compress::WindowPlan(drawn.window, drawn.focus.k).window(0).size());
-  }
-  return largest;
+  // A window counted in Focus tokens grows with k.
+  const int64_t k_most = bounds_of_k(*this, nominal.focus.k).second + k_jitter;
+  int64_t size = nominal.window.size;
+  for (const WindowUntil& part : window) size = std::max(size, part.size);
+  const compress::MemoryConfig largest = compress::PlanOverride{size, k_most}.on(nominal);
+  return compress::WindowPlan(largest.window, largest.focus.k).window(0).size();
 }
 
 compress::MemoryConfig draw_memory(const RandomConfig& config, const compress::MemoryConfig& nominal,
                                    const std::vector<int64_t>& compressed, int64_t seed, int64_t step) {
   Random random(static_cast<uint64_t>(seed) ^ kPurpose, static_cast<uint64_t>(step));
-  compress::MemoryConfig drawn = nominal;
-  drawn.window.size = window_at(config, nominal.window.size, step);
-  if (!config.k.empty()) drawn.focus.k = config.k[static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(config.k.size())))];
-  if (!config.k_range.empty()) drawn.focus.k = random.uniform_integer(config.k_range[0], config.k_range[1]);
-  if (config.k_jitter > 0) drawn.focus.k += random.uniform_integer(-config.k_jitter, config.k_jitter);
+  const auto one_of = [&](const std::vector<int64_t>& items) {
+    return items[static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(items.size())))];
+  };
+  int64_t k = nominal.focus.k;
+  if (!config.k.empty()) k = one_of(config.k);
+  if (!config.k_range.empty()) k = random.uniform_integer(config.k_range[0], config.k_range[1]);
+  if (config.k_jitter > 0) k += random.uniform_integer(-config.k_jitter, config.k_jitter);
+  compress::MemoryConfig drawn = compress::PlanOverride{window_at(config, step), k}.on(nominal);
   if (config.layers < 1.0) {
     drawn.focus.layers.clear();
     for (const int64_t block : compressed) {
       if (random.uniform() < config.layers) drawn.focus.layers.push_back(block);
     }
-    if (drawn.focus.layers.empty())
-      drawn.focus.layers.push_back(compressed[static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(compressed.size())))]);
+    if (drawn.focus.layers.empty()) drawn.focus.layers.push_back(one_of(compressed));
   }
   return drawn;
 }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -37,6 +38,7 @@ struct Parameter {
   std::string name;
   at::Tensor tensor;
   bool decay = true;
+  std::optional<double> at_most = std::nullopt;  // each update ends with this bound on all elements
 };
 
 /// Per parameter: m <- b1 m + (1 - b1) g, v <- b2 v + (1 - b2) g^2, p <- p (1 - lr wd) - lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) +
@@ -75,9 +77,9 @@ class AdamW {
   AdamWConfig config_;
 };
 
-/// Global 2-norm of all gradients, summed in double over fixed blocks: the same for any number of threads. If it exceeds max_norm (> 0),
-/// the gradients are scaled in place by max_norm / norm. A non-finite norm is returned and changes nothing. Undefined gradients are
-/// skipped.
+/// Global 2-norm of all gradients, summed in double over fixed blocks: the same for any number of threads. If
+/// it exceeds max_norm (> 0), the gradients are scaled in place by max_norm / norm. A non-finite norm is
+/// returned and changes nothing. Undefined gradients are skipped. Gradients on a device are waited for once.
 double clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm);
 
 }  // namespace focus::train

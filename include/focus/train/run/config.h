@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/config/fields.h"
 #include "focus/data/sampler.h"
 #include "focus/model/adapt.h"
@@ -37,7 +37,8 @@ struct StageConfig {
   double natural_weight = 1.0;
   data::CopyConfig copies;
   MatchConfig match;
-  void visit(config::Fields& f);
+  /// `adapter`: whether, and when, an adapter is trained.
+  void visit(config::Fields& f, const config::Condition& adapter = {});
 };
 
 struct ValidationConfig {
@@ -82,7 +83,7 @@ struct TrainConfig {
   int64_t max_skips = 10;              // non_finite skip: in the whole run
   int64_t rank_timeout_seconds = 600;  // several ranks: also covers the time in which rank 0 alone writes a checkpoint
   void visit(config::Fields& f);
-  /// Cross-field checks; ConfigError.
+  /// Settings that contradict each other, are missing or have no effect; ConfigError.
   void validate() const;
 };
 

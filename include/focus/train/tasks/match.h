@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "focus/compress/compressed_model.h"
+#include "focus/compress/focus/adapter.h"
 #include "focus/config/fields.h"
 
 namespace focus::train {
@@ -27,16 +27,19 @@ struct MatchConfig {
 
 /// Sums over the queries, each weighted by the loss weight of the base it predicts.
 struct MatchSum {
-  at::Tensor loss;              // scalar; gradient reaches the adapter's parameters only
-  double mass = 0, output = 0;  // its two terms before their weights
+  at::Tensor loss;          // scalar; gradient reaches the adapter's parameters only
+  at::Tensor mass, output;  // its two terms before their weights: fp64 scalars without gradient
 };
 
-/// The divisor of match_sum()'s figures. `weights_BL`: loss weight of the prediction of each base. `draw` picks the queries' offset.
-double match_weight(const MatchConfig& config, const compress::WindowPlan& plan, const at::Tensor& weights_BL, int64_t draw);
+/// The divisor of match_sum()'s figures, an fp64 scalar. `weights_BL`: loss weight of the prediction of each
+/// base. `draw` picks the queries' offset.
+at::Tensor match_weight(const MatchConfig& config, const compress::WindowPlan& plan,
+                        const at::Tensor& weights_BL, int64_t draw);
 
-/// The memory must have a side stream, focus.local 'window' and focus.history 'all' (refuse_match says why). `adapter` is the model's.
-MatchSum match_sum(const MatchConfig& config, const compress::CompressedModel& model, const compress::FocusAdapter& adapter,
-                   const at::Tensor& tokens_BL, const at::Tensor& weights_BL, int64_t draw);
+/// The memory must have a side stream, focus.local 'window' and focus.history 'all' (refuse_match says why). Layers that `adapter` leaves
+/// alone are not compared.
+MatchSum match_sum(const MatchConfig& config, model::Backbone& backbone, const compress::FocusAdapter& adapter, const at::Tensor& tokens_BL,
+                   const at::Tensor& weights_BL, int64_t draw);
 
 /// ConfigError with the reason where entries cannot be matched so.
 void refuse_match(const compress::MemoryConfig& memory);

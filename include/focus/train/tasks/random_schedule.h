@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "focus/compress/config.h"
+#include "focus/compress/plan/config.h"
 #include "focus/config/fields.h"
 
 namespace focus::train {
@@ -23,7 +23,8 @@ struct RandomConfig {
   int64_t k_jitter = 0;          // then moves it by up to so many bases
   double layers = 1.0;           // probability that a layer is compressed in a step; one always is. The others keep everything
   std::vector<WindowUntil> window;
-  void visit(config::Fields& f);
+  /// `uses_k`: whether, and when, a memory's k matters.
+  void visit(config::Fields& f, const config::Condition& uses_k = {});
   bool active() const { return !k.empty() || !k_range.empty() || k_jitter > 0 || layers < 1.0 || !window.empty(); }
   /// ConfigError: contradictions, and draws that the window cannot hold. `nominal` must be valid.
   void validate(const compress::MemoryConfig& nominal) const;

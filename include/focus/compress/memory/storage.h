@@ -1,0 +1,99 @@
+// How retained entries are held between calls: in which precision and where. A matter of its own beside the policies, which decide what is
+// retained. Legend: B batch, G key/value heads, S entries, E head dimension.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "focus/cache/stream_state.h"
+#include "focus/compress/memory/entries.h"
+#include "focus/config/fields.h"
+
+namespace focus::compress {
+
+enum class StorageType { model, fp32, bf16, int8 };
+enum class StorageDevice { model, host };
+
+struct StorageConfig {
+  StorageType dtype = StorageType::model;
+  StorageDevice device = StorageDevice::model;
+  void visit(config::Fields& f);
+  bool operator==(const StorageConfig&) const = default;
+};
+
+/// What an EntryStore does with keys and values.
+struct StorageFormat {
+  StorageType dtype = StorageType::model;
+  StorageDevice device = StorageDevice::model;
+  int64_t bits = 0;       // 8 or 4: quantised; 0: as dtype says
+  int64_t key_group = 0;  // quantised keys: 0 = a scale per entry and head; else one per channel and this many neighbours of one window
+  StorageFormat() = default;
+  StorageFormat(const StorageConfig& config) : dtype(config.dtype), device(config.device), bits(dtype == StorageType::int8 ? 8 : 0) {}
+  bool operator==(const StorageFormat&) const = default;
+  /// Bytes of one entry of one sequence, shared scales of key groups left out.
+  int64_t entry_bytes(int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype, bool with_beta) const;
+};
+
+/// A [B, G, S, E] tensor in 8 or 4 bits: x ~ low + step * code, low and step fp16. Rows of one group share scales channel by channel, or
+/// each row has its own over its channels. |error| <= step / 2 and the rounding of low and step, at most 2^-10 of the largest |x| of the
+/// group.
+struct QuantisedTensor {
+  at::Tensor codes;      // uint8 [B, G, S, E], two channels to a byte in 4 bits
+  at::Tensor low, step;  // fp16 [B, G, S, 1] or, in groups, [B, G, groups, E]
+};
+
+/// The retained entries of one layer, really held in the format's precision and place. Each entry is rounded once, when it is appended, and
+/// never again. Reading gives what attention computes with: a copy for the time of a call, or the tensors themselves where they are held in
+/// that type and place. fp32 and bf16 storage pass gradients through their rounding; appending entries that carry a gradient to a quantised
+/// store is a ConfigError.
+class EntryStore {
+ public:
+  explicit EntryStore(StorageFormat format = {}) : format_(format) {}
+  void append(const Entries& more);
+  /// Keeps the entries [begin, end) alone.
+  void keep(int64_t begin, int64_t end);
+  /// Keeps these entries alone, in this order.
+  void select(const std::vector<int64_t>& indices);
+  void clear() { *this = EntryStore(format_); }
+  /// In `like`'s type and on its device; beta fp32 (or as it was appended).
+  Entries read(const at::Tensor& like) const;
+
+  int64_t size() const { return static_cast<int64_t>(origin_.size()); }
+  bool empty() const { return size() == 0; }
+  const std::vector<EntryOrigin>& origin() const { return origin_; }
+  const StorageFormat& format() const { return format_; }
+  /// Of everything held: keys and values or their codes, scales, beta.
+  int64_t num_bytes() const;
+  /// The same for what keep(begin, size()) would leave, from the sizes alone.
+  int64_t bytes_from(int64_t begin) const;
+  EntryStore clone() const;
+  void detach();
+  /// Under names that begin with "retained.".
+  void save(cache::TensorMap& out) const;
+  /// CheckpointError when the saved entries are in another format.
+  void load(const cache::TensorMap& saved, const at::Device& device);
+
+ private:
+  /// f(name, tensor) for all that is held, in the order of saved files; `Store` may be const.
+  template <class Store, class F>
+  static void for_each(Store& store, const F& f) {
+    f("k", store.k_), f("v", store.v_), f("beta", store.beta_);
+    f("k.codes", store.codes_k_.codes), f("k.low", store.codes_k_.low), f("k.step", store.codes_k_.step);
+    f("v.codes", store.codes_v_.codes), f("v.low", store.codes_v_.low), f("v.step", store.codes_v_.step);
+  }
+  int64_t num_groups() const { return group_.empty() ? 0 : group_.back() + 1; }
+
+  StorageFormat format_;
+  std::vector<EntryOrigin> origin_;
+  at::Tensor k_, v_, beta_;  // not quantised: k, v
+  QuantisedTensor codes_k_, codes_v_;
+  std::vector<int64_t> group_;  // key groups: row of codes_k_.low that belongs to an entry
+};
+
+/// What a store of this format makes of entries: for execution without a store.
+Entries rounded(const Entries& entries, const StorageFormat& format);
+
+}  // namespace focus::compress

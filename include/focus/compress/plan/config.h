@@ -1,0 +1,110 @@
+// What is retained of closed windows, and by which Focus unit: the configuration of compressed memory.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "focus/compress/plan/plan.h"
+#include "focus/compress/memory/storage.h"
+#include "focus/config/fields.h"
+
+namespace focus::compress {
+
+enum class Stream { side, inline_tokens };
+enum class Anchor { end, start, center };
+enum class Local { window, kmer };
+enum class History { all, window, none };
+enum class FocusSees { kmer, window };
+/// window: a window's raw bases go when it closes (the paper); rolling: a k-mer's go when its first base is W bases old.
+enum class Eviction { window, rolling };
+enum class UnitKind { fitted, paper, tables };
+enum class Update { residual, replace };
+enum class EntrySource { backbone, own };
+enum class Share { layer, all };
+
+/// The paper's unit (Eq. 2, 3): masked multi-head attention with the Focus token as the query.
+struct PaperUnitConfig {
+  FocusSees focus_sees = FocusSees::kmer;
+  Update update = Update::residual;
+  EntrySource entry = EntrySource::backbone;
+  void visit(config::Fields& f);
+};
+
+/// The fitted unit: ridge regression of each k-mer's log-mass on the window's own queries, rotated one span ahead.
+struct FittedUnitConfig {
+  double ridge = 3.0;
+  int64_t reference_stride = 4;  // every n-th query is a reference
+  bool corrections = true;       // trained low-rank corrections of key, value and beta on top of the fit
+  bool gradient = true;          // let gradient pass through the fit (from an entry to the states it was fitted to)
+  void visit(config::Fields& f);
+};
+
+enum class LayerKind { focus, full };
+
+/// Overrides for a range of blocks. A field without a value is as in FocusConfig.
+struct LayerSchedule {
+  int64_t from = 0, to = 0;  // block indices, both included
+  LayerKind memory = LayerKind::focus;
+  std::optional<int64_t> k;
+  std::optional<Local> local;
+  std::optional<History> history;
+  std::optional<Eviction> eviction;
+  std::optional<int64_t> tail, sinks, entries_per_kmer;
+  /// `makes_entries`: whether, and when, the unit of all blocks does.
+  void visit(config::Fields& f, const config::Condition& makes_entries = {});
+};
+
+/// Base memory instead of summaries: letters of past bases, and tables from which their keys and values are predicted.
+struct TablesConfig {
+  int64_t word = 4;
+  std::vector<int64_t> offsets = {0, 2, 4, 6, 8, 10, 12, 16};  // letters between a base and the last letter of each word
+  double ridge = 10.0;
+  int64_t fit_sequences = 64;
+  int64_t fit_length = 16384;
+  void visit(config::Fields& f);
+};
+
+struct FocusConfig {
+  int64_t k = 100;
+  Stream stream = Stream::side;
+  Anchor anchor = Anchor::end;
+  Local local = Local::window;
+  History history = History::all;
+  Eviction eviction = Eviction::window;
+  int64_t tail = 0;              // last bases of a closed window kept raw during the next one, rounded up to whole k-mers
+  int64_t sinks = 0;             // first bases of the sequence kept raw for ever, rounded up to whole k-mers
+  int64_t entries_per_kmer = 1;  // fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the fit of the rest
+  UnitKind unit = UnitKind::fitted;
+  int64_t rank = 16;                    // of trained maps; 0 = full
+  Share share = Share::layer;           // a unit for each compressed layer, or one for all
+  bool bias = true;                     // entries carry a log-mass beta; off = the paper
+  std::vector<int64_t> layers;          // block indices of the attention layers that are compressed; empty = all
+  std::vector<LayerSchedule> schedule;  // per-layer overrides; a later one wins
+  FittedUnitConfig fitted;
+  PaperUnitConfig paper;
+  TablesConfig tables;
+  /// `given`, `others`: as WindowConfig::visit, for k.
+  void visit(config::Fields& f, std::optional<int64_t>* given = nullptr, const config::Condition& others = {});
+  /// The settings of one block, its overrides applied (`schedule` empty); nothing where the block keeps everything.
+  std::optional<FocusConfig> at(int64_t block) const;
+};
+
+struct MemoryConfig {
+  WindowConfig window;
+  FocusConfig focus;
+  StorageConfig storage;
+  void visit(config::Fields& f, const config::Condition& used = {});
+  /// Combinations that make no sense, and settings without effect. ConfigError with the reason.
+  void validate() const;
+};
+
+/// Another window and k than a memory has: the parameters of a unit depend on neither.
+struct PlanOverride {
+  std::optional<int64_t> window, k;
+  /// `memory`, with what is set here in place of its own.
+  MemoryConfig on(MemoryConfig memory) const;
+};
+
+}  // namespace focus::compress

@@ -1,0 +1,121 @@
+#include "focus/compress/focus/fitted_unit.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "focus/core/error.h"
+#include "kmer_entries.h"
+#include "log_mass_fit.h"
+#include "span_entries.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+
+/// Bases that are entries themselves, [B, G, m, slots] indices into a k-mer's bases, and which bases are left to the fit, [B, G, m, kmax].
+/// A k-mer with more bases than slots has its last slot for the fit; in a shorter one every base is an entry, and `fitted` names one all
+/// the same, so that the fit, which nobody reads, stays finite.
+struct Heavy {
+  Tensor bases, fitted;
+};
+Heavy heaviest(const Tensor& log_share, const Tensor& exists, int64_t slots) {
+  Tensor fitted = exists.expand(log_share.sizes());
+  if (slots == 1) return {Tensor(), fitted};
+  const Tensor bases = std::get<1>(log_share.topk(slots, -1));
+  const Tensor taken = at::zeros_like(fitted).scatter(-1, bases.narrow(-1, 0, slots - 1), true);
+  fitted = fitted.logical_and(taken.logical_not());
+  const Tensor none = fitted.any(-1, true).logical_not();
+  return {bases, fitted.logical_or(none.logical_and(exists))};
+}
+
+/// Puts each k-mer's exact entries before its fitted one; a k-mer of no more bases than slots has exact ones only.
+void add_heavy(const Heavy& heavy, const Tensor& keys, const Tensor& values, const ClosedSpan& span, Entries& entries) {
+  const int64_t slots = heavy.bases.size(-1), dim = keys.size(-1);
+  const Tensor chosen = heavy.bases.unsqueeze(-1).expand({-1, -1, -1, -1, dim});
+  std::vector<int64_t> order;  // into [exact slots of all k-mers, fits]
+  const auto count = static_cast<int64_t>(span.kmers.size());
+  for (int64_t j = 0; j < count; ++j) {
+    const int64_t size = span.kmers[static_cast<std::size_t>(j)].size();
+    for (int64_t slot = 0; slot < std::min(slots, size); ++slot)
+      order.push_back(slot == slots - 1 && size > slots ? count * slots + j : j * slots + slot);
+  }
+  const Tensor index = at::tensor(order, at::kLong).to(keys.device());
+  const auto join = [&](const Tensor& exact, const Tensor& fits) {
+    return at::cat({exact.to(fits.scalar_type()).flatten(2, 3), fits}, 2).index_select(2, index);
+  };
+  entries.k = join(keys.gather(3, chosen), entries.k);
+  entries.v = join(values.gather(3, chosen), entries.v);
+  entries.beta = join(at::zeros(heavy.bases.sizes(), entries.beta.options()), entries.beta);
+}
+
+}  // namespace
+
+FittedUnit::FittedUnit(const FocusConfig& layer, const model::BackboneShape& shape) : config_(layer) {
+  if (!config_.fitted.corrections) return;
+  const int64_t width = shape.width, channels = shape.num_kv_heads * shape.head_dim;
+  key = register_module("key", std::make_shared<LowRankMap>(width, channels, config_.rank));
+  value = register_module("value", std::make_shared<LowRankMap>(width, channels, config_.rank));
+  beta_weight = register_parameter("beta_weight", at::zeros({shape.num_kv_heads, width}));
+  beta_bias = register_parameter("beta_bias", at::zeros({shape.num_kv_heads}));
+}
+
+Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
+  const auto options = compute_options(span.k);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(span.k.size(-1)));
+  Tensor k = span.k.to(options), v = span.v.to(options);
+  if (!config_.fitted.gradient) {
+    k = k.detach();
+    v = v.detach();
+  }
+  const int64_t bases = span.num_bases();
+  Tensor ahead = future_queries(span, config_.fitted.reference_stride);  // [B, G, R, E]
+  if (!config_.fitted.gradient) ahead = ahead.detach();
+  const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;  // [B, G, R, n]
+  const Kmers::Table& table = span.kmers.table(span.k.device());
+  const Tensor &index = table.index, &exists = table.exists;
+  constexpr double kNothing = -std::numeric_limits<double>::infinity();
+  const auto by_kmer = [&](const Tensor& t) { return t.index_select(-1, index.flatten()).unflatten(-1, index.sizes()); };
+  // Share of each base in the span's attention, from log sums: no k-mer can underflow to nothing.
+  const Tensor log_share =
+      by_kmer(at::logsumexp(scores - at::logsumexp(scores, -1, true), 2)).masked_fill(exists.logical_not(), kNothing);  // [B, G, m, kmax]
+
+  // The heaviest bases of each k-mer are entries themselves; the fit is of the others.
+  const int64_t slots = std::min(config_.entries_per_kmer, index.size(1));
+  const Heavy heavy = heaviest(log_share.detach(), exists, slots);
+  const Tensor rest_share = at::softmax(log_share.masked_fill(heavy.fitted.logical_not(), kNothing), -1);
+  const Tensor log_mass =
+      at::logsumexp(by_kmer(scores).masked_fill(heavy.fitted.logical_not().unsqueeze(2), kNothing), -1);  // [B, G, R, m]
+  const Tensor keys = k.index_select(2, index.flatten()).unflatten(2, index.sizes());                     // [B, G, m, kmax, E]
+  const Tensor values = v.index_select(2, index.flatten()).unflatten(2, index.sizes());                   // [B, G, m, kmax, E]
+  const Tensor fitted = heavy.fitted.to(k.scalar_type());
+  const Tensor mean_key = at::matmul((fitted / fitted.sum(-1, true)).unsqueeze(-2), keys).squeeze(-2);  // [B, G, m, E]
+
+  const FittedKeys fit = regress_keys(ahead, mean_key, log_mass, config_.fitted.ridge);
+  Tensor key_out = fit.key, beta = fit.beta;
+  Tensor value_out = at::matmul(rest_share.unsqueeze(-2), values).squeeze(-2);
+  if (key) {
+    const Tensor hidden = span.focus_x.defined()
+                              ? span.pre_norm.forward(span.focus_x).to(options)
+                              : at::matmul(span.kmers.mean_matrix(bases, options), span.u_BND.to(options));  // [B, m, D]
+    const int64_t heads = k.size(1);
+    key_out = key_out + span.attention.rotate(to_heads(key->forward(hidden), heads), anchor_positions(span, config_.anchor));
+    value_out = value_out + to_heads(value->forward(hidden), heads);
+    beta = beta + at::linear(hidden, beta_weight.to(options), beta_bias.to(options)).transpose(1, 2);
+  }
+  Summary out;
+  out.entries = {.k = key_out.to(span.k.scalar_type()), .v = value_out.to(span.v.scalar_type()), .beta = beta,
+                 .origin = kmer_origins(span, config_.entries_per_kmer)};
+  if (slots > 1) add_heavy(heavy, keys, values, span, out.entries);
+  FOCUS_CHECK(out.entries.k.size(2) == static_cast<int64_t>(out.entries.origin.size()), "every entry has its k-mer");
+  return out;
+}
+
+std::shared_ptr<FocusUnit> FittedUnit::with(const FocusConfig& layer) const {
+  const auto out = std::make_shared<FittedUnit>(*this);
+  out->config_ = layer;
+  return out;
+}
+
+}  // namespace focus::compress

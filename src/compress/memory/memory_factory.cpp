@@ -1,0 +1,105 @@
+#include "focus/compress/memory/memory_factory.h"
+
+#include <algorithm>
+
+#include "focus/compress/focus/fitted_unit.h"
+#include "focus/core/error.h"
+#include "focus_memory.h"
+#include "policy_memory.h"
+
+namespace focus::compress {
+namespace {
+
+struct Kind {
+  std::string name;
+  MakeLayerMemory make;
+  bool stores_itself = false;
+};
+
+std::shared_ptr<const LayerMemory> rival_layer(const std::string& name, const LayerContext& c) {
+  // Rivals close whole windows of the same plan, whatever Focus's own visibility is.
+  MemoryConfig whole_windows;
+  whole_windows.window = c.config.window;
+  whole_windows.focus.k = c.config.focus.k;
+  whole_windows.storage = c.config.storage;
+  return std::make_shared<PolicyMemory>(c.backbone, whole_windows, c.budget, make_rival(name, c.budget));
+}
+
+std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
+  const MemoryConfig config = closed_form(c.config);
+  const auto layer = config.focus.at(c.block);
+  if (!layer) return rival_layer("full", c);
+  FocusLayer focus{LayerRules(config.window, *layer), std::make_shared<FittedUnit>(*layer, c.backbone.shape()), {}, config.storage, c.kmers};
+  return std::make_shared<FocusMemory>(std::move(focus), c.backbone);
+}
+
+/// The one list: names on command lines, in configurations and in reports all come from here.
+std::vector<Kind>& kinds() {
+  static std::vector<Kind> all = [] {
+    std::vector<Kind> out;
+    for (const std::string& name : rival_names()) {
+      const bool stores_itself = make_rival(name, {WindowPlan({}, 1), 1})->rounds_itself();
+      out.push_back({name, [name](const LayerContext& context) { return rival_layer(name, context); }, stores_itself});
+    }
+    out.push_back({"fitted", fitted_layer});
+    return out;
+  }();
+  return all;
+}
+
+const Kind* find_kind(const std::string& name) {
+  const auto found = std::find_if(kinds().begin(), kinds().end(), [&](const Kind& kind) { return kind.name == name; });
+  return found == kinds().end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+bool register_memory(const std::string& name, MakeLayerMemory make) {
+  if (find_kind(name) != nullptr) fail<ConfigError>("a memory '", name, "' is registered already; choose another name");
+  kinds().push_back({name, std::move(make)});
+  return true;
+}
+
+std::vector<std::string> memory_names() {
+  std::vector<std::string> out;
+  for (const Kind& kind : kinds()) out.push_back(kind.name);
+  return out;
+}
+
+bool stores_itself(const std::string& name) {
+  const Kind* kind = find_kind(name);
+  return kind != nullptr && kind->stores_itself;
+}
+
+std::shared_ptr<CompressedModel> make_memory(const std::string& name, const std::shared_ptr<model::Backbone>& backbone,
+                                             const MemoryConfig& config) {
+  const Kind* kind = find_kind(name);
+  if (kind == nullptr) {
+    std::string known;
+    for (const Kind& k : kinds()) known += concat(known.empty() ? "" : ", ", k.name);
+    fail<ConfigError>("unknown memory '", name, "'; known: ", known);
+  }
+  const Budget budget = budget_of(*backbone, config);
+  const auto kmers = std::make_shared<KmersCache>();
+  Memories memories;
+  for (const int64_t block : backbone->attention_blocks())
+    memories.emplace(block, kind->make({.backbone = *backbone, .block = block, .config = config, .budget = budget, .kmers = kmers}));
+  return std::make_shared<CompressedModel>(backbone, config, std::move(memories));
+}
+
+MemoryConfig closed_form(MemoryConfig config) {
+  const FocusConfig fresh;
+  config.focus.unit = UnitKind::fitted;
+  config.focus.tables = {};
+  config.focus.stream = Stream::side;
+  config.focus.bias = true;
+  config.focus.fitted.corrections = false;
+  config.focus.rank = fresh.rank;
+  config.focus.share = fresh.share;
+  config.focus.anchor = fresh.anchor;
+  config.focus.paper = {};
+  config.validate();
+  return config;
+}
+
+}  // namespace focus::compress

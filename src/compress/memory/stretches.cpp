@@ -1,0 +1,65 @@
+#include "stretches.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "window_recompute.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+
+/// A tensor cut along the sequence once, so that the gradients of its many overlapping stretches are put together once.
+class Pieces {
+ public:
+  /// `cuts` ascending, from 0 to the length.
+  Pieces(const Tensor& whole, const std::vector<int64_t>& cuts, int64_t dim) : whole_(whole), cuts_(cuts), dim_(dim) {
+    if (!whole.requires_grad() || !at::GradMode::is_enabled()) return;
+    std::vector<int64_t> sizes;
+    for (std::size_t i = 0; i + 1 < cuts.size(); ++i) sizes.push_back(cuts[i + 1] - cuts[i]);
+    parts_ = whole.split_with_sizes(sizes, dim);
+  }
+  /// [begin, end), both of them cuts.
+  Tensor range(int64_t begin, int64_t end) const {
+    if (parts_.empty()) return whole_.narrow(dim_, begin, end - begin);
+    const auto first = std::lower_bound(cuts_.begin(), cuts_.end(), begin) - cuts_.begin();
+    const auto last = std::lower_bound(cuts_.begin(), cuts_.end(), end) - cuts_.begin();
+    if (last - first == 1) return parts_[static_cast<std::size_t>(first)];
+    return at::cat(std::vector<Tensor>(parts_.begin() + first, parts_.begin() + last), dim_);
+  }
+
+ private:
+  Tensor whole_;
+  std::vector<Tensor> parts_;
+  std::vector<int64_t> cuts_;
+  int64_t dim_;
+};
+
+}  // namespace
+
+Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
+                        const std::function<Entries(const LayerRules::Visible&)>& shown, bool recompute) {
+  const int64_t length = bases.q.size(2);
+  std::vector<Span> stretches;
+  std::vector<LayerRules::Visible> seen;
+  std::vector<int64_t> cuts = {0, length};
+  for (int64_t t = 0; t < length; t = stretches.back().end) {
+    stretches.push_back({t, std::min(rules.next_change(t), length)});
+    seen.push_back(rules.visible(t));
+    cuts.push_back(t);
+    cuts.push_back(seen.back().raw_begin);
+  }
+  std::sort(cuts.begin(), cuts.end());
+  cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  const Pieces q(bases.q, cuts, 2), k(bases.k, cuts, 2), v(bases.v, cuts, 2);
+  std::vector<Tensor> out;
+  for (std::size_t i = 0; i < stretches.size(); ++i) {
+    const auto [begin, end] = stretches[i];
+    const int64_t raw = seen[i].raw_begin;
+    out.push_back(attend(q.range(begin, end), shown(seen[i]), k.range(raw, end), v.range(raw, end), recompute));
+  }
+  return out.size() == 1 ? out[0] : at::cat(out, 2);
+}
+
+}  // namespace focus::compress

@@ -1,0 +1,16 @@
+// Attention of a whole sequence, stretch by stretch of bases that see the same. Legend: B batch, H query heads, L bases, E head dimension.
+#pragma once
+
+#include <functional>
+
+#include "focus/compress/memory/entries.h"
+#include "focus/compress/plan/layer_rules.h"
+#include "focus/nn/attention.h"
+
+namespace focus::compress {
+
+/// [B, H, L, E]: each base attends to the entries that `shown` gives for it and, causally, to the raw bases that the rules leave it.
+at::Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
+                            const std::function<Entries(const LayerRules::Visible&)>& shown, bool recompute);
+
+}  // namespace focus::compress

@@ -1,0 +1,141 @@
+#include "focus/compress/plan/config.h"
+
+#include <algorithm>
+
+#include "focus/core/error.h"
+
+namespace focus::compress {
+
+void PaperUnitConfig::visit(config::Fields& f) {
+  f.choice("focus_sees", focus_sees, {{"kmer", FocusSees::kmer}, {"window", FocusSees::window}},
+           "bases a Focus query sees: its own k-mer, or everything earlier in the window");
+  f.choice("update", update, {{"residual", Update::residual}, {"replace", Update::replace}},
+           "the unit's output is added to the Focus state, or replaces it");
+  f.choice("entry", entry, {{"backbone", EntrySource::backbone}, {"own", EntrySource::own}},
+           "whose key and value projections make the retained entry");
+}
+
+void FittedUnitConfig::visit(config::Fields& f) {
+  f.number("ridge", ridge, {1e-9, 1e9}, "ridge penalty on the fitted key");
+  f.integer("reference_stride", reference_stride, {1, 1 << 20}, "every n-th query of the span is a reference of the fit");
+  f.boolean("corrections", corrections, "trained corrections on top of the fit");
+  f.boolean("gradient", gradient, "let gradient pass through the fit");
+}
+
+namespace {
+
+constexpr int64_t kMost = int64_t{1} << 32;  // bases
+
+const std::vector<std::pair<std::string, Local>> kLocal = {{"window", Local::window}, {"kmer", Local::kmer}};
+const std::vector<std::pair<std::string, History>> kHistory = {{"all", History::all}, {"window", History::window}, {"none", History::none}};
+const std::vector<std::pair<std::string, Eviction>> kEviction = {{"window", Eviction::window}, {"rolling", Eviction::rolling}};
+
+constexpr const char* kLocalDoc = "raw bases a base sees: all earlier ones of its window (App. A), or of its k-mer (section 3.2)";
+constexpr const char* kHistoryDoc =
+    "entries that are seen: of all earlier windows (App. A), of this window and the shared boundary (section 3.2), or none";
+constexpr const char* kEvictionDoc =
+    "when raw bases are dropped: a whole window when it closes (the paper), or each k-mer when its first base is window.size bases old";
+constexpr const char* kTailDoc = "last bases of a closed window that stay raw during the next one, rounded up to whole k-mers";
+constexpr const char* kSinksDoc = "first bases of the sequence that stay raw for ever, rounded up to whole k-mers";
+constexpr const char* kEntriesDoc =
+    "entries per k-mer, fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the fit of the rest";
+
+}  // namespace
+
+void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entries) {
+  const auto focus = f.when(memory == LayerKind::focus, "memory", "is 'focus'");
+  const auto entries = focus && makes_entries;
+  f.integer("from", from, {0, 1 << 16}, "first block of the range");
+  f.integer("to", to, {0, 1 << 16}, "last block of the range");
+  f.choice("memory", memory, {{"focus", LayerKind::focus}, {"full", LayerKind::full}},
+           "Focus entries, or every key and value for ever");
+  f.only(focus).integer_or("k", k, 0, {0, kMost}, "bases per Focus token in these blocks; 0 = inherit");
+  f.only(entries).choice_or("local", local, "inherit", kLocal, kLocalDoc);
+  f.only(entries).choice_or("history", history, "inherit", kHistory, kHistoryDoc);
+  f.only(focus).choice_or("eviction", eviction, "inherit", kEviction, kEvictionDoc);
+  f.only(focus).integer_or("tail", tail, -1, {-1, kMost}, concat(kTailDoc, "; -1 = inherit"));
+  f.only(entries).integer_or("sinks", sinks, -1, {-1, kMost}, concat(kSinksDoc, "; -1 = inherit"));
+  f.only(entries).integer_or("entries_per_kmer", entries_per_kmer, 0, {0, 1 << 16},
+                             concat(kEntriesDoc, "; 0 = inherit"));
+}
+
+void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const config::Condition& others) {
+  const bool is_fitted = unit == UnitKind::fitted, is_paper = unit == UnitKind::paper;
+  const auto makes_entries = others && f.when(is_fitted || is_paper, "unit", "is 'fitted' or 'paper'");
+  const auto has_maps = others && f.when(is_paper || (is_fitted && fitted.corrections), "unit",
+                                         "is 'paper', or 'fitted' with fitted.corrections");
+  const auto if_fitted = others && f.when(is_fitted, "unit", "is 'fitted'");
+  const auto if_paper = others && f.when(is_paper, "unit", "is 'paper'");
+  const auto if_tables = others && f.when(unit == UnitKind::tables, "unit", "is 'tables'");
+  const auto sees_window = f.when(local == Local::window, "local", "is 'window'");
+  const auto whole_windows = f.when(eviction == Eviction::window, "eviction", "is 'window'");
+  if (given == nullptr) {
+    f.integer("k", k, {1, kMost}, "bases per Focus token");
+  } else {
+    f.integer_or("k", *given, 0, {0, kMost}, "bases per Focus token; 0 = as the adapter was trained, else 100");
+  }
+  f.only(makes_entries)
+      .choice("stream", stream, {{"side", Stream::side}, {"inline", Stream::inline_tokens}},
+              "Focus tokens beside the bases, or inserted among them");
+  f.only(has_maps).choice("anchor", anchor,
+                          {{"end", Anchor::end}, {"start", Anchor::start}, {"center", Anchor::center}},
+                          "rotary position of an entry within its k-mer");
+  f.only(makes_entries).choice("local", local, kLocal, kLocalDoc);
+  f.only(makes_entries).choice("history", history, kHistory, kHistoryDoc);
+  f.only(others && sees_window).choice("eviction", eviction, kEviction, kEvictionDoc);
+  f.only(others && sees_window && whole_windows).integer("tail", tail, {0, kMost}, kTailDoc);
+  f.only(makes_entries && sees_window).integer("sinks", sinks, {0, kMost}, kSinksDoc);
+  f.only(if_fitted).integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
+  f.only(others).choice(
+      "unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}, {"tables", UnitKind::tables}},
+      "how entries are made: fitted in closed form, by the paper's attention, or, a letter per base, "
+      "from tables learned for the model");
+  f.only(has_maps).integer("rank", rank, {0, 1 << 16}, "rank of the trained maps; 0 = full");
+  f.only(has_maps).choice("share", share, {{"layer", Share::layer}, {"all", Share::all}},
+                          "trained parts of each compressed layer's own, or the same in all");
+  f.only(if_paper).boolean("bias", bias, "entries carry a log-mass added to their score; off is the paper");
+  f.only(others).integers("layers", layers, {0, 1 << 16},
+                          "blocks whose attention is compressed; empty = all attention blocks");
+  f.only(others).list(
+      "schedule", schedule, [&](LayerSchedule& part, config::Fields& g) { part.visit(g, makes_entries); },
+      "overrides for ranges of blocks; where ranges overlap the later one wins");
+  f.only(if_fitted).group("fitted", fitted, "the fitted unit");
+  f.only(if_paper).group("paper", paper, "the paper's unit");
+  f.only(if_tables).group("tables", tables, "the unit that keeps letters and predicts keys and values");
+}
+
+std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
+  if (!layers.empty() && std::find(layers.begin(), layers.end(), block) == layers.end()) return std::nullopt;
+  FocusConfig out = *this;
+  out.schedule.clear();
+  bool full = false;
+  for (const LayerSchedule& part : schedule) {
+    if (block < part.from || block > part.to) continue;
+    full = part.memory == LayerKind::full;
+    out.k = part.k.value_or(out.k);
+    out.local = part.local.value_or(out.local);
+    out.history = part.history.value_or(out.history);
+    out.eviction = part.eviction.value_or(out.eviction);
+    out.tail = part.tail.value_or(out.tail);
+    out.sinks = part.sinks.value_or(out.sinks);
+    out.entries_per_kmer = part.entries_per_kmer.value_or(out.entries_per_kmer);
+  }
+  if (full) return std::nullopt;
+  return out;
+}
+
+void MemoryConfig::visit(config::Fields& f, const config::Condition& used) {
+  const auto makes_entries = f.when(focus.unit != UnitKind::tables, "focus.unit", "is 'fitted' or 'paper'");
+  const auto keeps_entries = f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'");
+  f.only(used).group("window", window, "the window plan");
+  f.only(used).group("focus", focus, "Focus tokens");
+  f.only(used && makes_entries && keeps_entries).group("storage", storage, "how retained entries are held");
+}
+
+MemoryConfig PlanOverride::on(MemoryConfig memory) const {
+  memory.window.size = window.value_or(memory.window.size);
+  memory.focus.k = k.value_or(memory.focus.k);
+  return memory;
+}
+
+}  // namespace focus::compress

@@ -1,0 +1,60 @@
+#include "span_entries.h"
+
+#include <cmath>
+
+namespace focus::compress {
+
+using at::Tensor;
+
+at::TensorOptions compute_options(const Tensor& like) {
+  return like.options().dtype(like.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
+}
+
+Entries raw_entries(const ClosedSpan& span, int64_t begin, int64_t end) {
+  return raw_entries(span.k, span.v, begin, end, span.window, span.first_base);
+}
+
+Entries raw_entries(const ClosedSpan& span, const std::vector<int64_t>& bases) {
+  const Tensor index = at::tensor(bases, at::TensorOptions().dtype(at::kLong)).to(span.k.device());
+  Entries out;
+  out.k = span.k.index_select(2, index);
+  out.v = span.v.index_select(2, index);
+  for (const int64_t base : bases) out.origin.push_back({span.window, span.first_base + base});
+  return out;
+}
+
+Entries raw_entries_per_head(const ClosedSpan& span, const Tensor& index_BGS) {
+  const Tensor index = index_BGS.unsqueeze(-1).expand({-1, -1, -1, span.k.size(3)});
+  Entries out;
+  out.k = span.k.gather(2, index);
+  out.v = span.v.gather(2, index);
+  out.origin = window_origins(span, index_BGS.size(2));
+  return out;
+}
+
+std::vector<EntryOrigin> window_origins(const ClosedSpan& span, int64_t count) {
+  return std::vector<EntryOrigin>(static_cast<std::size_t>(count), EntryOrigin{span.window, -1});
+}
+
+int64_t held_by(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta) {
+  // The budget is that of one sequence, whatever the batch.
+  return budget.entries_after(span.window, retained.format().entry_bytes(span.k.size(1), span.k.size(3), span.k.scalar_type(), with_beta));
+}
+
+int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta) {
+  return std::max<int64_t>(held_by(span, budget, retained, with_beta) - retained.size(), 0);
+}
+
+Tensor future_queries(const ClosedSpan& span, int64_t stride) {
+  const Tensor taken = at::arange(0, span.num_bases(), stride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
+  const Tensor queries = span.q.index_select(2, taken).to(compute_options(span.q));
+  const Tensor shift = at::full({queries.size(2)}, span.extent, taken.options());
+  return span.attention.rotate(queries, shift).unflatten(1, {span.k.size(1), -1}).flatten(2, 3);
+}
+
+Tensor scores_of(const Tensor& queries_BGRE, const Tensor& k_BGNE) {
+  return at::matmul(queries_BGRE, k_BGNE.to(queries_BGRE.scalar_type()).transpose(-1, -2)) /
+         std::sqrt(static_cast<double>(k_BGNE.size(-1)));
+}
+
+}  // namespace focus::compress
