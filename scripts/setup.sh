@@ -24,7 +24,7 @@ cd -- "$root"
 
 # A tool is there when its command is, from whatever source; a library when its package is installed.
 tools=(g++:g++ cmake:cmake ninja-build:ninja ccache:ccache git:git python3:python3 pkg-config:pkg-config)
-libraries=(ca-certificates libhdf5-dev libhts-dev libcli11-dev libspdlog-dev nlohmann-json3-dev libyaml-cpp-dev libgtest-dev libgloo-dev zlib1g-dev)
+libraries=(ca-certificates libhdf5-dev libhts-dev libcli11-dev libspdlog-dev libssl-dev nlohmann-json3-dev libyaml-cpp-dev libgtest-dev libgloo-dev zlib1g-dev)
 
 package_installed() { dpkg-query -W -f='${db:Status-Status}\n' "$1" 2>/dev/null | grep -qx installed; }
 

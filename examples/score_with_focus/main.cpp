@@ -3,7 +3,7 @@
 #include <focus/compress/memory/memory_factory.h>
 #include <focus/core/error.h>
 #include <focus/data/fasta.h>
-#include <focus/data/tokenizer.h>
+#include <focus/data/letters.h>
 #include <focus/infer/score.h>
 #include <focus/weights/load_model.h>
 
@@ -26,7 +26,7 @@ int main(int argc, char** argv) {
     const auto fasta = data::open_fasta(argv[3]);
     for (const std::string& name : fasta->names()) {
       const std::string bases = fasta->fetch(name);
-      const infer::RecordScore score = scorer.score(data::encode(bases), data::loss_weights(bases, 1.0F), name);
+      const infer::RecordScore score = scorer.score(data::clean(bases), data::loss_weights(bases, 1.0F), name);
       std::cout << name << '\t' << score.mean_log_likelihood() << " nats per base\t" << score.memory.kept_bytes << " bytes kept for "
                 << score.length << " bases\n";
     }

@@ -3,8 +3,9 @@
 #include <benchmark/benchmark.h>
 
 #include "focus/core/error.h"
-#include "focus/kernels/cpu.h"
-#include "focus/ops/sequence.h"
+#include "focus/kernels/isa.h"
+#include "focus/ops/fir.h"
+#include "focus/ops/modal_scan.h"
 
 namespace {
 

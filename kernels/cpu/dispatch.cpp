@@ -3,8 +3,10 @@
 
 #include "focus/core/error.h"
 #include "focus/kernels/attention.h"
-#include "focus/kernels/cpu.h"
+#include "focus/kernels/fir.h"
+#include "focus/kernels/isa.h"
 #include "focus/kernels/linear.h"
+#include "focus/kernels/modal_scan.h"
 #include "table.h"
 
 namespace focus::kernels {

@@ -1,7 +1,8 @@
 // Compiled once per instruction set, with FOCUS_ISA and FOCUS_TABLES naming the namespace and the table (kernels/CMakeLists.txt).
 #include "attention.h"
-#include "impl.h"
+#include "fir.h"
 #include "linear.h"
+#include "modal_scan.h"
 #include "table.h"
 
 namespace focus::kernels {

@@ -1,9 +1,12 @@
 // One table of function pointers per instruction set.
 #pragma once
 
+#include <cstdint>
+
 #include "focus/kernels/attention.h"
-#include "focus/kernels/cpu.h"
+#include "focus/kernels/fir.h"
 #include "focus/kernels/linear.h"
+#include "focus/kernels/modal_scan.h"
 
 namespace focus::kernels {
 

@@ -1,5 +1,5 @@
-// Register-wide arithmetic for kernels that hold a tile of sums (the kernels of impl.h only stream, and take two or four registers at a
-// time). Compiled once per instruction set; impl.h says why nothing from the standard library is used.
+// Register-wide arithmetic for kernels that hold a tile of sums (the kernels on lanes.h only stream, and take two or four registers at a
+// time). Compiled once per instruction set; lanes.h says why nothing from the standard library is used.
 #pragma once
 
 #include "focus/kernels/linear.h"

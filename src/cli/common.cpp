@@ -14,6 +14,7 @@
 #include "focus/core/log.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
+#include "focus/ops/out_of_memory.h"
 
 namespace focus::cli {
 
@@ -70,15 +71,12 @@ CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, 
   return add_number(app, name, target, help, parse_count, 0, "COUNT");
 }
 
-CLI::Option* add_count(CLI::App& app, const std::string& name, std::optional<int64_t>& target,
-                       const std::string& help) {
+CLI::Option* add_count(CLI::App& app, const std::string& name, std::optional<int64_t>& target, const std::string& help) {
   const auto take = [&target](const std::string& text) {
     const int64_t count = parse_count(text);
     target = count > 0 ? std::optional(count) : std::nullopt;
   };
-  return app.add_option_function<std::string>(name, take, help)
-      ->check(CLI::Validator(count_error, "COUNT"))
-      ->default_str("0");
+  return app.add_option_function<std::string>(name, take, help)->check(CLI::Validator(count_error, "COUNT"))->default_str("0");
 }
 
 CLI::Option* add_bytes(CLI::App& app, const std::string& name, int64_t& target, const std::string& help) {
@@ -150,7 +148,7 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     return code(ExitCode::resources);
   } catch (const c10::Error& e) {
     const std::string what = e.what_without_backtrace();
-    const bool memory = what.find("alloc") != std::string::npos && what.find("memory") != std::string::npos;
+    const bool memory = ops::is_out_of_memory(e);
     log::error(concat(memory ? "out of memory: " : "LibTorch failed: ", what));
     return code(memory ? ExitCode::resources : ExitCode::check_failed);
   } catch (const std::exception& e) {

@@ -3,6 +3,7 @@
 
 #include "common.h"
 #include "focus/core/error.h"
+#include "focus/core/staged_folder.h"
 #include "focus/eval/fidelity.h"
 #include "focus/model/placement.h"
 #include "focus/report/fidelity_report.h"
@@ -58,8 +59,11 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
       distributed::join_ranks(environment, model::first_device(device),
                               {.answer_seconds = config.rank_timeout_seconds, .advice = "No report was written; start all ranks again"});
   // After the ranks have met: where rank 0 cannot write, the others learn of it at once.
-  std::optional<report::ReportFolder> folder;
-  if (ranks->is_first()) folder.emplace(c.output, c.force);
+  std::optional<StagedFolder> folder;
+  if (ranks->is_first()) {
+    report::check_report_folder(c.output, c.force);
+    folder.emplace(c.output);
+  }
   report::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
   if (!folder) return;
   result.provenance["command_line"] = command_line;

@@ -195,7 +195,7 @@ void run_score(const ScoreCommand& c, const std::string& command_line) {
   const infer::Scorer scorer(*loaded.model, memory.begin_stream, options);
   std::vector<at::Tensor> kept;
   const auto score_one = [&](const Region& region, const std::string& sequence) {
-    const auto letters = data::encode(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
+    const auto letters = data::clean(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
     auto state = memory.begin_stream(static_cast<int64_t>(letters.size()));
     at::Tensor last_hidden;
     if (!c.load_state.empty()) last_hidden = infer::load_stream(*state, loaded.digest, loaded.model->device(), c.load_state);

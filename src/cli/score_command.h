@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "common.h"
-#include "focus/data/tokenizer.h"
+#include "focus/data/letters.h"
 #include "focus/infer/score.h"
 #include "memory_option.h"
 

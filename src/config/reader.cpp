@@ -8,7 +8,7 @@
 #include "focus/config/fields.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
-#include "nearest.h"
+#include "focus/core/text.h"
 #include "ranges.h"
 
 namespace focus::config {
@@ -41,8 +41,7 @@ std::string shown(const Json& node) {
 
 class Reader final : public Fields {
  public:
-  Reader(const Json& node, std::string prefix, const Context& context)
-      : Fields(std::move(prefix)), node_(node), context_(context) {}
+  Reader(const Json& node, std::string prefix, const Context& context) : Fields(std::move(prefix)), node_(node), context_(context) {}
 
   void boolean(std::string_view name, bool& value, std::string_view) override {
     if (const Json* node = take(name)) {
@@ -198,8 +197,7 @@ class Reader final : public Fields {
     const bool digits = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
     const int64_t index = digits ? std::stoll(key) : -1;
     if (index < 0 || index >= size) {
-      fail<ConfigError>(context_.source, ": ", path(name), ".", key, ": the list has ", size,
-                        size == 1 ? " element" : " elements",
+      fail<ConfigError>(context_.source, ": ", path(name), ".", key, ": the list has ", size, size == 1 ? " element" : " elements",
                         "; expected an index below that, or the whole list as JSON");
     }
     return index;
@@ -218,8 +216,7 @@ class Reader final : public Fields {
       if (!meant.empty()) meant = path(meant);
     }
     fail<ConfigError>(context_.source, ": ", path(key), ": unknown key; ",
-                      meant.empty() ? concat("known here: ", quoted_list(siblings))
-                                    : concat("did you mean \"", meant, "\"?"));
+                      meant.empty() ? concat("known here: ", quoted_list(siblings)) : concat("did you mean \"", meant, "\"?"));
   }
 
   const Json& node_;
@@ -326,8 +323,8 @@ void apply_override(const std::string& text, const Visit& visit, Written& writte
 
 }  // namespace
 
-void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides,
-               const Visit& visit, const Visit& fresh) {
+void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides, const Visit& visit,
+               const Visit& fresh) {
   const Json root = parse(json, source);
   if (!root.is_object()) fail<ConfigError>(source, ": expected an object { ... } at the top, got ", shown(root));
   Written written;
@@ -337,8 +334,7 @@ void read_text(std::string_view json, const std::string& source, const std::vect
   reader.reject_unknown();
   for (const std::string& text : overrides) apply_override(text, visit, written);
   for (const FieldLine& line : idle_lines(visit, fresh)) {
-    if (const auto found = written.find(line.path); found != written.end())
-      fail<ConfigError>(found->second, ": ", idle_text(line));
+    if (const auto found = written.find(line.path); found != written.end()) fail<ConfigError>(found->second, ": ", idle_text(line));
   }
 }
 

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "focus/data/tokenizer.h"
+#include "focus/data/letters.h"
 
 namespace focus::data {
 

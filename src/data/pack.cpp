@@ -3,8 +3,8 @@
 #include <unordered_map>
 
 #include "focus/core/error.h"
+#include "focus/data/letters.h"
 #include "focus/data/region.h"
-#include "focus/data/tokenizer.h"
 #include "record_reader.h"
 #include "store_writer.h"
 
@@ -113,7 +113,7 @@ PackResult pack(const std::vector<PackSource>& sources, const PackOptions& optio
     readers[s]->read(mine, [&](const Region& region, std::string_view letters) {
       begin = current == &region ? begin : region.begin;
       current = &region;
-      encode(letters, CasePolicy::keep, AmbiguousPolicy::mask, region.name, begin);
+      clean(letters, CasePolicy::keep, AmbiguousPolicy::mask, region.name, begin);
       begin += static_cast<int64_t>(letters.size());
       writer.append(letters);
       tell(writer.size(), total);

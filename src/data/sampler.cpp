@@ -8,7 +8,7 @@
 #include "copies.h"
 #include "focus/core/error.h"
 #include "focus/core/random.h"
-#include "focus/data/tokenizer.h"
+#include "focus/data/letters.h"
 #include "source.h"
 
 namespace focus::data {
@@ -70,8 +70,7 @@ std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, i
   for (int draw = 0; draw < kMaxDraws; ++draw) {
     double point = random.uniform() * weights;
     std::size_t s = 0;
-    while (s + 1 < sources->list.size() && point >= sources->list[s].weight)
-      point -= sources->list[s++].weight;
+    while (s + 1 < sources->list.size() && point >= sources->list[s].weight) point -= sources->list[s++].weight;
     const Source& source = sources->list[s];
     const std::vector<int64_t>& ends = shares->ends[s];
     int64_t place = random.uniform_integer(ends.back());
@@ -88,7 +87,7 @@ std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, i
     if (static_cast<double>(counts.n + counts.ambiguous) > config.max_n_fraction * static_cast<double>(size)) continue;
     sample.name = stretch.region.name;
     sample.begin = stretch.region.begin + place;
-    encode(window, CasePolicy::upper, AmbiguousPolicy::mask, sample.name, sample.begin);  // refuses what is no nucleotide, naming the place
+    clean(window, CasePolicy::upper, AmbiguousPolicy::mask, sample.name, sample.begin);  // refuses what is no nucleotide, naming the place
     return window;
   }
   fail<DataError>("sample ", index, ": ", kMaxDraws, " windows of ", length, " bases in a row had more than ", config.max_n_fraction,
@@ -104,8 +103,7 @@ SequenceSampler::SequenceSampler(SamplerConfig config, uint64_t seed) {
 SequenceSampler::SequenceSampler(const SequenceSampler& opened, SamplerConfig config, uint64_t seed) {
   config.validate();
   const SamplerConfig& from = opened.impl_->config;
-  FOCUS_CHECK(config.sources == from.sources && config.exclude == from.exclude,
-              "the settings name other data than the opened sampler's");
+  FOCUS_CHECK(config.sources == from.sources && config.exclude == from.exclude, "the settings name other data than the opened sampler's");
   impl_ = std::make_unique<Impl>(std::move(config), seed, opened.impl_->sources);
 }
 
@@ -141,7 +139,7 @@ Sample SequenceSampler::sample(uint64_t index, int64_t length) const {
   result.copy_offset.assign(letters.size(), -1);
   result.copy_source.assign(letters.size(), -1);
   if (random.uniform() < config.copies.probability) plant_copies(config.copies, random, letters, result.copy_offset, result.copy_source);
-  result.letters = encode(letters);
+  result.letters = clean(letters);
   result.weights = loss_weights(letters, static_cast<float>(config.lowercase_weight));
   for (std::size_t t = 0; t < letters.size(); ++t) {
     // In a copy the case of the source says nothing about how predictable the base is: only letters other than ACGT stay masked.

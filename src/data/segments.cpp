@@ -7,7 +7,7 @@
 
 #include "focus/core/error.h"
 #include "focus/core/random.h"
-#include "focus/data/tokenizer.h"
+#include "focus/data/letters.h"
 
 namespace focus::data {
 namespace {

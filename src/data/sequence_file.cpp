@@ -4,24 +4,10 @@
 #include <cctype>
 
 #include "focus/core/error.h"
+#include "focus/core/text.h"
 
 namespace focus::data {
 namespace {
-
-int64_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<int64_t> row(b.size() + 1);
-  for (std::size_t j = 0; j <= b.size(); ++j) row[j] = static_cast<int64_t>(j);
-  for (std::size_t i = 1; i <= a.size(); ++i) {
-    int64_t diagonal = row[0];
-    row[0] = static_cast<int64_t>(i);
-    for (std::size_t j = 1; j <= b.size(); ++j) {
-      const int64_t substitute = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-      diagonal = row[j];
-      row[j] = std::min({substitute, row[j] + 1, row[j - 1] + 1});
-    }
-  }
-  return row[b.size()];
-}
 
 std::string folded(std::string_view name, bool drop_chr) {
   std::string result(name);
@@ -38,17 +24,7 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
   for (const std::string& candidate : known) {
     if (folded(candidate, true) == wanted) return candidate;
   }
-  const std::string plain = folded(name, false);
-  int64_t best = std::max<int64_t>(1, static_cast<int64_t>(name.size()) / 3) + 1;
-  std::string nearest;
-  for (const std::string& candidate : known) {
-    const int64_t distance = edit_distance(plain, folded(candidate, false));
-    if (distance < best) {
-      best = distance;
-      nearest = candidate;
-    }
-  }
-  return nearest;
+  return nearest(name, known);
 }
 
 void SequenceFile::add_record(const std::string& name, int64_t length) {

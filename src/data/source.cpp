@@ -5,8 +5,8 @@
 #include "focus/core/error.h"
 #include "focus/data/fasta.h"
 #include "focus/data/jsonl.h"
+#include "focus/data/letters.h"
 #include "focus/data/region.h"
-#include "focus/data/tokenizer.h"
 #include "held_fasta.h"
 
 namespace focus::data {
@@ -61,7 +61,7 @@ void load_jsonl(Source& source, Memory& memory) {
   for (JsonlRecord record; reader.next(record);) {
     const auto length = static_cast<int64_t>(record.text.size());
     if (length < 2) fail<DataError>("line ", record.line, " of '", source.path, "' has one base; a training sequence needs two or more");
-    encode(record.text, CasePolicy::upper, AmbiguousPolicy::mask, concat(record.name, " (line ", record.line, " of ", source.path, ")"));
+    clean(record.text, CasePolicy::upper, AmbiguousPolicy::mask, concat(record.name, " (line ", record.line, " of ", source.path, ")"));
     memory.used_bytes += length;
     if (memory.left() < 0)
       fail<DataError>("'", source.path, "' brings what must be held in memory to more than ", memory.limit_bytes >> 20,

@@ -7,9 +7,9 @@
 #include <string_view>
 #include <vector>
 
+#include "data/hdf5_handle.h"
 #include "focus/core/file.h"
 #include "focus/data/token_store.h"
-#include "hdf5_handle.h"
 
 namespace focus::data {
 

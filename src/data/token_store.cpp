@@ -4,9 +4,9 @@
 #include <optional>
 #include <unordered_map>
 
+#include "data/hdf5_handle.h"
 #include "focus/core/error.h"
 #include "focus/data/region.h"
-#include "hdf5_handle.h"
 #include "store_writer.h"
 
 namespace focus::data {

@@ -1,10 +1,11 @@
+#include "focus/distributed/rank_environment.h"
+
 #include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdlib>
 
 #include "focus/core/error.h"
-#include "focus/distributed/ranks.h"
 
 namespace focus::distributed {
 namespace {

@@ -5,6 +5,7 @@
 
 #include "connected_ranks.h"
 #include "focus/core/error.h"
+#include "focus/core/hash.h"
 
 namespace focus::distributed {
 namespace {
@@ -17,12 +18,6 @@ class OneRank final : public Ranks {
   void broadcast(const std::vector<at::Tensor>&) override {}
   void barrier() override {}
 };
-
-int64_t hash_of(const std::string& text) {
-  uint64_t hash = 14695981039346656037U;
-  for (const char byte : text) hash = (hash ^ static_cast<unsigned char>(byte)) * 1099511628211U;
-  return std::bit_cast<int64_t>(hash);
-}
 
 template <class T, class Exchange>
 std::vector<T> exchanged(const std::vector<T>& values, at::ScalarType dtype, const Exchange& exchange) {
@@ -65,7 +60,7 @@ std::vector<double> Ranks::count_differing(const std::vector<int64_t>& values) {
 void require_agreement(Ranks& ranks, const std::vector<Shared>& shared) {
   if (ranks.size() == 1) return;
   std::vector<int64_t> own;
-  for (const Shared& part : shared) own.push_back(hash_of(part.second));
+  for (const Shared& part : shared) own.push_back(std::bit_cast<int64_t>(fnv1a(part.second.data(), part.second.size())));
   const std::vector<double> differs = ranks.count_differing(own);
   for (std::size_t i = 0; i < own.size(); ++i) {
     if (differs[i] > 0)

@@ -16,9 +16,9 @@
 #include "focus/core/units.h"
 #include "focus/core/version.h"
 #include "focus/data/fasta.h"
+#include "focus/data/letters.h"
 #include "focus/data/region.h"
 #include "focus/data/segments.h"
-#include "focus/data/tokenizer.h"
 #include "focus/formats/digest.h"
 #include "focus/weights/load_model.h"
 #include "measure.h"
@@ -99,7 +99,7 @@ void measure_segment(const FidelityConfig& config, const model::Backbone& backbo
                      const data::SampledSegment& segment, int64_t index, FidelityResult& out, const OnBases& on_progress) {
   const model::Vocabulary& vocabulary = backbone.vocabulary();
   Input input;
-  input.letters = data::encode(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask, segment.name, segment.begin);
+  input.letters = data::clean(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask, segment.name, segment.begin);
   input.tokens = vocabulary.encode(input.letters, segment.name, segment.begin);
   input.bases = vocabulary.bases;
   const Tensor tokens_BL = at::tensor(input.tokens, at::kLong).unsqueeze(0).to(backbone.device());

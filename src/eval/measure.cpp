@@ -3,7 +3,7 @@
 #include <ATen/Parallel.h>
 
 #include "focus/core/error.h"
-#include "focus/data/tokenizer.h"
+#include "focus/data/letters.h"
 #include "focus/metrics/divergence.h"
 
 namespace focus::eval {

@@ -12,36 +12,26 @@ namespace focus::formats {
 namespace {
 
 struct TorchType {
-  const char* storage = nullptr;  // class of a typed storage; nullptr where torch has none for this type
+  DType type;
+  const char* storage;  // class of a typed storage; nullptr where torch has none for this type
   const char* dtype = nullptr;
 };
+constexpr TorchType kTypes[] = {{DType::float32, "FloatStorage"},
+                                {DType::bfloat16, "BFloat16Storage"},
+                                {DType::float16, "HalfStorage"},
+                                {DType::float64, "DoubleStorage"},
+                                {DType::int64, "LongStorage"},
+                                {DType::int32, "IntStorage"},
+                                {DType::int16, "ShortStorage"},
+                                {DType::int8, "CharStorage"},
+                                {DType::uint8, "ByteStorage"},
+                                {DType::boolean, "BoolStorage"},
+                                {DType::float8_e4m3, nullptr, "float8_e4m3fn"},
+                                {DType::float8_e5m2, nullptr, "float8_e5m2"}};
 
-TorchType torch_type(DType dtype) {
-  switch (dtype) {
-    case DType::float32:
-      return {"FloatStorage"};
-    case DType::bfloat16:
-      return {"BFloat16Storage"};
-    case DType::float16:
-      return {"HalfStorage"};
-    case DType::float64:
-      return {"DoubleStorage"};
-    case DType::int64:
-      return {"LongStorage"};
-    case DType::int32:
-      return {"IntStorage"};
-    case DType::int16:
-      return {"ShortStorage"};
-    case DType::int8:
-      return {"CharStorage"};
-    case DType::uint8:
-      return {"ByteStorage"};
-    case DType::boolean:
-      return {"BoolStorage"};
-    case DType::float8_e4m3:
-      return {nullptr, "float8_e4m3fn"};
-    case DType::float8_e5m2:
-      return {nullptr, "float8_e5m2"};
+const TorchType& torch_type(DType dtype) {
+  for (const TorchType& known : kTypes) {
+    if (known.type == dtype) return known;
   }
   fail<InternalError>("a DType without a torch type");
 }

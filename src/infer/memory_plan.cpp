@@ -1,11 +1,9 @@
 #include "focus/infer/memory_plan.h"
 
 #include <algorithm>
-#include <fstream>
-#include <limits>
-#include <optional>
 
 #include "focus/core/error.h"
+#include "focus/core/system_memory.h"
 #include "focus/core/units.h"
 #include "focus/ops/device_memory.h"
 
@@ -16,32 +14,11 @@ constexpr int64_t kLargestChunk = 8192, kSmallestChunk = 16;
 // Rows of logits that the scorer holds at the same time, in the model's type, in fp32 and as log-probabilities.
 constexpr int64_t kLogitRows = 1024;
 
-std::optional<int64_t> number_in(const std::string& path) {
-  std::ifstream in(path);
-  int64_t value = 0;
-  return in >> value ? std::optional(value) : std::nullopt;  // "max" is no number: no limit
-}
-
-std::optional<int64_t> meminfo(const std::string& key) {
-  std::ifstream in("/proc/meminfo");
-  for (std::string name, rest; in >> name && std::getline(in, rest);) {
-    if (name == key + ":") return std::stoll(rest) * 1024;
-  }
-  return std::nullopt;
-}
-
 }  // namespace
 
 int64_t available_memory(const at::Device& device) {
   if (!device.is_cpu()) return ops::free_device_bytes(device);
-  int64_t available = meminfo("MemAvailable").value_or(std::numeric_limits<int64_t>::max());
-  for (const auto& [limit, used] :
-       {std::pair{"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"},
-        std::pair{"/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"}}) {
-    const auto most = number_in(limit), now = number_in(used);
-    if (most && now) available = std::min(available, std::max<int64_t>(*most - *now, 0));
-  }
-  return available;
+  return read_system_memory().usable();
 }
 
 MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedModel* compressed, int64_t length, int64_t chunk,

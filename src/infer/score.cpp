@@ -7,6 +7,7 @@
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"
+#include "focus/ops/out_of_memory.h"
 
 namespace focus::infer {
 namespace {
@@ -16,13 +17,6 @@ using at::Tensor;
 // Positions whose logits exist at the same time.
 constexpr int64_t kLogitRows = 1024;
 constexpr int64_t kSmallestChunk = 16;
-
-// LibTorch reports a failed allocation on the CPU as a plain error.
-bool is_out_of_memory(const c10::Error& error) {
-  if (dynamic_cast<const c10::OutOfMemoryError*>(&error) != nullptr) return true;
-  const std::string what = error.what_without_backtrace();
-  return what.find("alloc") != std::string::npos && what.find("memory") != std::string::npos;
-}
 
 }  // namespace
 
@@ -87,7 +81,7 @@ Tensor Scorer::advance(std::unique_ptr<Stream>& stream, std::span<const uint8_t>
       FOCUS_CHECK(hidden_LD.dim() == 2 && hidden_LD.size(0) == size, "one hidden state per base");
       return hidden_LD;
     } catch (const c10::Error& e) {
-      if (!is_out_of_memory(e)) throw;
+      if (!ops::is_out_of_memory(e)) throw;
     } catch (const std::bad_alloc&) {
     }
     if (size <= kSmallestChunk)

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "focus/core/error.h"
+#include "focus/nn/linear.h"
 
 namespace focus::model {
 namespace {

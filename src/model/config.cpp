@@ -148,21 +148,4 @@ ModelConfig parse_model_config(const std::string& yaml, const std::string& sourc
   return c;
 }
 
-int64_t num_parameters(const ModelConfig& c) {
-  const int64_t width = c.hidden_size;
-  int64_t total = c.vocab_size * width + (c.final_norm ? width : 0);
-  for (const BlockKind kind : c.blocks) {
-    total += 2 * width + 3 * width * c.inner_mlp_size + 4 * width * width;  // norms, MLP, input and output projections
-    if (kind == BlockKind::attention) {
-      total += (c.attention_out_bias ? width : 0) + (c.qkv_bias ? 3 * width : 0);
-      continue;
-    }
-    total += (c.hyena_out_bias ? width : 0) + 3 * width * c.input_taps;
-    if (kind == BlockKind::hcs) total += c.hcs_groups * c.hcs_taps;
-    if (kind == BlockKind::hcm) total += c.hcm_groups * c.hcm_taps + width;
-    if (kind == BlockKind::hcl) total += 2 * width * c.state_size + width;
-  }
-  return total;
-}
-
 }  // namespace focus::model

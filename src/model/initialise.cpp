@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "focus/core/error.h"
+#include "focus/nn/linear.h"
 
 namespace focus::model {
 namespace {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <numbers>
 
+#include "focus/nn/parameter.h"
 #include "focus/ops/linear.h"
 
 namespace focus::model {

@@ -1,6 +1,7 @@
 #include "focus/model/striped_hyena.h"
 
 #include "focus/core/error.h"
+#include "focus/nn/parameter.h"
 #include "focus/ops/linear.h"
 
 namespace focus::model {
@@ -32,9 +33,16 @@ StripedHyenaBlock::StripedHyenaBlock(const ModelConfig& c, int64_t index)
   options.width = width;
   options.input_taps = c.input_taps;
   options.modes = c.state_size;
-  options.kind = kind_ == BlockKind::hcs ? nn::HyenaKind::hcs : kind_ == BlockKind::hcm ? nn::HyenaKind::hcm : nn::HyenaKind::hcl;
-  options.taps = kind_ == BlockKind::hcs ? c.hcs_taps : c.hcm_taps;
-  options.groups = kind_ == BlockKind::hcs ? c.hcs_groups : kind_ == BlockKind::hcm ? c.hcm_groups : 1;
+  options.kind = nn::HyenaKind::hcl;
+  if (kind_ == BlockKind::hcs) {
+    options.kind = nn::HyenaKind::hcs;
+    options.taps = c.hcs_taps;
+    options.groups = c.hcs_groups;
+  } else if (kind_ == BlockKind::hcm) {
+    options.kind = nn::HyenaKind::hcm;
+    options.taps = c.hcm_taps;
+    options.groups = c.hcm_groups;
+  }
   projections = register_module("projections", std::make_shared<nn::Linear>(width, 3 * width, false));
   out_filter_dense = register_module("out_filter_dense", std::make_shared<nn::Linear>(width, width, c.hyena_out_bias));
   filter = register_module("filter", std::make_shared<nn::HyenaFilter>(options));

@@ -1,6 +1,9 @@
+#include "focus/nn/hyena.h"
+
 #include "focus/core/error.h"
-#include "focus/nn/layers.h"
-#include "focus/ops/sequence.h"
+#include "focus/nn/parameter.h"
+#include "focus/ops/fir.h"
+#include "focus/ops/modal_scan.h"
 
 namespace focus::nn {
 namespace {

@@ -1,10 +1,13 @@
+#include "focus/ops/fir.h"
+
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "cuda_dispatch.h"
 #include "focus/core/error.h"
-#include "focus/kernels/cpu.h"
-#include "focus/ops/sequence.h"
+#include "focus/kernels/channels.h"
+#include "focus/kernels/fir.h"
+#include "focus/ops/tracked.h"
 
 namespace focus::ops {
 namespace {
@@ -86,8 +89,7 @@ void check(const Tensor& x, const Tensor& taps) {
 Tensor causal_fir(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
   if (!x_BTC.is_cpu()) {
-    const bool tracked = at::GradMode::is_enabled() && (x_BTC.requires_grad() || taps_KC.requires_grad());
-    return has_cuda_fir(x_BTC, taps_KC) && !tracked ? cuda_fir(x_BTC, taps_KC) : causal_fir_reference(x_BTC, taps_KC);
+    return has_cuda_fir(x_BTC, taps_KC) && !tracked({x_BTC, taps_KC}) ? cuda_fir(x_BTC, taps_KC) : causal_fir_reference(x_BTC, taps_KC);
   }
   return CausalFir::apply(x_BTC.contiguous(), taps_KC.contiguous());
 }

@@ -1,9 +1,10 @@
 #include "focus/ops/linear.h"
+#include "focus/ops/tracked.h"
 
 #include <ATen/Parallel.h>
 
 #include "focus/core/error.h"
-#include "focus/kernels/cpu.h"
+#include "focus/kernels/isa.h"
 #include "focus/kernels/linear.h"
 
 namespace focus::ops {
@@ -12,8 +13,8 @@ namespace {
 using at::Tensor;
 using kernels::Bf16;
 
-// Up to so many rows focus's kernel is faster than LibTorch's linear (kernels/bench/linear_bench.cpp): few rows are bound by memory, many
-// by arithmetic, where a matrix product with packed operands wins.
+// Up to so many rows focus's kernel is faster than LibTorch's linear, as measured on AVX-512: few rows are bound by memory, many by
+// arithmetic, where a matrix product with packed operands wins.
 constexpr int64_t kFewRowsFloat = 64;
 constexpr int64_t kFewRowsBf16 = 4;       // on a processor with bf16 products; without them LibTorch never catches up
 constexpr int64_t kBlockRows = 64;        // so many widened rows of x stay in the second-level cache
@@ -30,10 +31,6 @@ void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     fail<ShapeError>("linear: weight and bias must have x's type, or be bfloat16 where x is float32, got x ", x.dtype(), ", weight ",
                      weight.dtype(), bias.defined() ? concat(", bias ", bias.dtype()) : "");
   }
-}
-
-bool tracked(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  return at::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias.defined() && bias.requires_grad()));
 }
 
 template <class T>
@@ -82,7 +79,7 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   check(x, weight, bias);
   const bool bf16 = weight.scalar_type() == at::kBFloat16;
   if (!x.is_cpu() || !weight.is_contiguous() || x.numel() == 0 || weight.numel() == 0 || (!bf16 && weight.scalar_type() != at::kFloat) ||
-      tracked(x, weight, bias)) {
+      tracked({x, weight, bias})) {
     return linear_reference(x, weight, bias);
   }
   const int64_t rows = x.numel() / x.size(-1);

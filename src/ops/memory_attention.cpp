@@ -5,6 +5,7 @@
 #include "focus/ops/attention.h"
 #include "focus/ops/recompute.h"
 #include "focus/ops/shared_heads.h"
+#include "focus/ops/tracked.h"
 
 namespace focus::ops {
 namespace {
@@ -38,11 +39,6 @@ void check(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor&
   const bool fits = memory.k.defined() && beta.dim() == 3 && beta.size(0) == q.size(0) && beta.size(2) == entries &&
                     (beta.size(1) == q.size(1) || beta.size(1) == memory.k.size(1));
   if (!fits) fail<ShapeError>("memory_attention: beta must be [B,G,P] or [B,H,P] with P = ", entries, ", got ", beta.sizes());
-}
-
-bool tracked(std::initializer_list<Tensor> tensors) {
-  return at::GradMode::is_enabled() &&
-         std::any_of(tensors.begin(), tensors.end(), [](const Tensor& t) { return t.defined() && t.requires_grad(); });
 }
 
 Tensor with_dense_rows(const Tensor& t) { return !t.defined() || t.stride(-1) == 1 ? t : t.contiguous(); }

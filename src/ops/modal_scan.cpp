@@ -1,9 +1,11 @@
+#include "focus/ops/modal_scan.h"
+
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "focus/core/error.h"
-#include "focus/kernels/cpu.h"
-#include "focus/ops/sequence.h"
+#include "focus/kernels/channels.h"
+#include "focus/kernels/modal_scan.h"
 
 namespace focus::ops {
 namespace {
@@ -82,12 +84,10 @@ struct Scan : torch::autograd::Function<Scan> {
   }
 };
 
-constexpr int64_t kMaxModes = 64;
-
 void check(const Tensor& p, const Tensor& log_poles, const Tensor& residues, const Tensor& state) {
   if (p.dim() != 3 || log_poles.dim() != 2 || log_poles.size(0) != p.size(2) || residues.sizes() != log_poles.sizes() ||
-      log_poles.size(1) > kMaxModes) {
-    fail<ShapeError>("modal_scan: need p [B,L,D], log_poles and residues [D,N] with N <= ", kMaxModes, ", got ", p.sizes(), ", ",
+      log_poles.size(1) > kernels::kMaxModes) {
+    fail<ShapeError>("modal_scan: need p [B,L,D], log_poles and residues [D,N] with N <= ", kernels::kMaxModes, ", got ", p.sizes(), ", ",
                      log_poles.sizes(), ", ", residues.sizes());
   }
   if (state.defined() &&

@@ -1,7 +1,8 @@
+#include "focus/ops/rms_norm.h"
+
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "focus/core/error.h"
-#include "focus/ops/sequence.h"
 
 namespace focus::ops {
 namespace {

@@ -1,7 +1,5 @@
 #include "focus/report/report_folder.h"
 
-#include <unistd.h>
-
 #include <array>
 #include <string_view>
 
@@ -32,47 +30,14 @@ void check_replaceable(const fs::path& folder, bool replace) {
 
 }  // namespace
 
-ReportFolder::ReportFolder(const fs::path& path, bool replace) {
+void check_report_folder(const fs::path& path, bool replace) {
   if (path.empty()) fail<ConfigError>("--output is missing: name the report's folder");
   try {
-    // Links are followed and a trailing slash goes, so that the sibling and the rename concern the folder itself.
-    path_ = fs::weakly_canonical(fs::absolute(path) / "");
-    if (path_.filename().empty()) path_ = path_.parent_path();
-    if (fs::exists(path_) && !fs::is_directory(path_))
+    if (fs::exists(path) && !fs::is_directory(path))
       fail<ConfigError>("output '", path.string(), "' is a file; pass a folder with --output");
-    if (fs::exists(path_)) check_replaceable(path_, replace);
-    temporary_ = path_;
-    temporary_ += ".tmp-" + std::to_string(::getpid());
-    fs::create_directories(path_.parent_path());
-    fs::remove_all(temporary_);
-    fs::create_directory(temporary_);
+    if (fs::exists(path)) check_replaceable(path, replace);
   } catch (const fs::filesystem_error& e) {
     fail<DataError>("cannot write output folder '", path.string(), "': ", e.code().message());
-  }
-}
-
-ReportFolder::~ReportFolder() {
-  std::error_code ignored;
-  if (!committed_) fs::remove_all(temporary_, ignored);
-}
-
-void ReportFolder::commit() {
-  try {
-    fs::path old = path_;
-    old += ".old-" + std::to_string(::getpid());
-    const bool replaces = fs::exists(path_);
-    if (replaces) fs::rename(path_, old);
-    try {
-      fs::rename(temporary_, path_);
-    } catch (const fs::filesystem_error&) {
-      std::error_code ignored;
-      if (replaces) fs::rename(old, path_, ignored);
-      throw;
-    }
-    committed_ = true;
-    if (replaces) fs::remove_all(old);
-  } catch (const fs::filesystem_error& e) {
-    fail<DataError>("cannot write output folder '", path_.string(), "': ", e.code().message());
   }
 }
 

@@ -6,11 +6,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <fstream>
 #include <iostream>
 #include <numeric>
 
 #include "focus/core/error.h"
+#include "focus/core/system_memory.h"
 #include "focus/core/units.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/model/placement.h"
@@ -28,15 +28,6 @@ double seconds_of(const F& f) {
   const auto begin = Clock::now();
   f();
   return seconds_since(begin);
-}
-
-/// A line of /proc/self/status, in bytes.
-int64_t status_bytes(const std::string& key) {
-  std::ifstream in("/proc/self/status");
-  for (std::string line; std::getline(in, line);) {
-    if (line.starts_with(key + ":")) return std::stoll(line.substr(key.size() + 1)) * 1024;
-  }
-  return 0;
 }
 
 /// Best rate of a matrix product of the size and type that a prefill is made of, in floating-point operations per second.
@@ -170,8 +161,9 @@ void run_bench(const BenchCommand& c) {
                                                    " that reading memory alone reaches: ", rounded(100 * bytes / bandwidth, 1), " %")
                                           : rounded(bytes / 1e9, 2));
   }
-  line("peak_resident", concat(format_bytes(status_bytes("VmHWM")), " (now ", format_bytes(status_bytes("RssAnon")), " own, ",
-                               format_bytes(status_bytes("RssFile")), " pages of files)"));
+  const ProcessMemory memory = read_process_memory();
+  line("peak_resident",
+       concat(format_bytes(memory.peak), " (now ", format_bytes(memory.own), " own, ", format_bytes(memory.files), " pages of files)"));
 }
 
 }  // namespace focus::tools

@@ -4,7 +4,7 @@
 
 #include "focus/core/error.h"
 #include "focus/model/config.h"
-#include "focus/weights/checkpoint_shape.h"
+#include "focus/weights/model_shape.h"
 
 namespace focus::tools {
 namespace {

@@ -7,7 +7,7 @@
 #include "cli/table.h"
 #include "focus/core/error.h"
 #include "focus/core/units.h"
-#include "focus/kernels/cpu.h"
+#include "focus/kernels/isa.h"
 #include "library_facts.h"
 #include "self_check.h"
 

@@ -9,7 +9,7 @@
 #include "focus/core/error.h"
 #include "focus/core/units.h"
 #include "focus/formats/digest.h"
-#include "focus/weights/checkpoint_shape.h"
+#include "focus/weights/model_shape.h"
 #include "inspect_report.h"
 
 namespace focus::tools {
@@ -41,7 +41,7 @@ void run_inspect(const InspectCommand& c) {
   if (!c.filter.empty() && found.rows.empty() && found.other_rows.empty())
     fail<ConfigError>("--filter '", c.filter, "' matches none of the ", file->tensors().size(), " tensors of '", c.file, "'");
   if (c.digest) found.digest = formats::digest(*file);
-  if (found.shape.kind == weights::CheckpointKind::evo2) {
+  if (found.shape.kind == weights::ModelKind::evo2) {
     found.configs_folder = c.configs.empty() ? shipped_configs() : std::filesystem::path(c.configs);
     if (!found.configs_folder.empty()) found.configs = fit_configs(*file, found.configs_folder);
   }

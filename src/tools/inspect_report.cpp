@@ -10,8 +10,8 @@ namespace focus::tools {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using weights::CheckpointKind;
-using weights::CheckpointShape;
+using weights::ModelKind;
+using weights::ModelShape;
 
 constexpr std::size_t kShownMismatches = 3;
 
@@ -44,7 +44,7 @@ int64_t bytes_on_disk(const formats::TensorFile& file) {
   return total;
 }
 
-std::string layer_lines(const CheckpointShape& shape) {
+std::string layer_lines(const ModelShape& shape) {
   std::string out;
   for (const char* kind : {"hcs", "hcm", "hcl", "attention", "?"}) {
     std::vector<int64_t> layers;
@@ -57,24 +57,24 @@ std::string layer_lines(const CheckpointShape& shape) {
 }
 
 std::string model_lines(const Inspection& found) {
-  const CheckpointShape& s = found.shape;
-  if (s.kind == CheckpointKind::unknown) return "model        unknown: neither Evo-2's nor Llama's tensor names, and no FOCUS adapter\n";
-  if (s.kind == CheckpointKind::focus_adapter) return "model        FOCUS adapter; its settings are in the metadata\n";
+  const ModelShape& s = found.shape;
+  if (s.kind == ModelKind::unknown) return "model        unknown: neither Evo-2's nor Llama's tensor names, and no FOCUS adapter\n";
+  if (s.kind == ModelKind::focus_adapter) return "model        FOCUS adapter; its settings are in the metadata\n";
   std::string out =
-      concat("model        ", s.kind == CheckpointKind::evo2 ? "StripedHyena 2 (Evo-2 family)" : "Transformer in Llama's names", ": ",
+      concat("model        ", s.kind == ModelKind::evo2 ? "StripedHyena 2 (Evo-2 family)" : "Transformer in Llama's names", ": ",
              s.num_layers, " layers, hidden size ", s.hidden_size, ", MLP ", s.inner_mlp_size, ", vocabulary ", s.vocab_size);
   if (s.num_heads > 0) out += concat(", ", s.num_heads, " heads of ", s.head_dim);
   if (s.num_key_value_heads != s.num_heads) out += concat(" (", s.num_key_value_heads, " for keys and values)");
   if (s.rotary_base > 0) out += concat(", rotary base ", static_cast<int64_t>(std::llround(s.rotary_base)));
   out += "\n";
-  if (s.kind != CheckpointKind::evo2) return out;
+  if (s.kind != ModelKind::evo2) return out;
   out += concat("layers       ", layer_lines(s), "\nfilters      input ", s.input_taps, " taps; hcs ", s.hcs_groups, " groups of ",
                 s.hcs_taps, " taps; hcm ", s.hcm_groups, " groups of ", s.hcm_taps, " taps; hcl ", s.state_size, " modes\n");
   return out;
 }
 
 std::string config_lines(const Inspection& found) {
-  if (found.shape.kind != CheckpointKind::evo2) return "";
+  if (found.shape.kind != ModelKind::evo2) return "";
   if (found.configs_folder.empty()) return "configs      none found beside the program; name their folder with --configs\n";
   std::vector<const ConfigFit*> fits;
   for (const ConfigFit& fit : found.configs) {
@@ -138,7 +138,7 @@ std::string text_report(const Inspection& found) {
 
 std::string json_report(const Inspection& found) {
   const formats::TensorFile& file = found.file;
-  const CheckpointShape& s = found.shape;
+  const ModelShape& s = found.shape;
   Json dtypes = Json::object(), tensors = Json::array(), others = Json::array(), configs = Json::array(), files = Json::array();
   for (const formats::FilePart& part : file.files()) files.push_back({{"path", part.path.string()}, {"bytes", part.num_bytes}});
   int64_t elements = 0, num_bytes = 0;
@@ -160,7 +160,7 @@ std::string json_report(const Inspection& found) {
   }
   Json model = {{"kind", name_of(s.kind)}};
   const auto add = [&](const char* key, int64_t value) { model[key] = value > 0 ? Json(value) : Json(nullptr); };
-  if (s.kind == CheckpointKind::evo2 || s.kind == CheckpointKind::llama) {
+  if (s.kind == ModelKind::evo2 || s.kind == ModelKind::llama) {
     for (const auto& [key, value] : std::initializer_list<std::pair<const char*, int64_t>>{{"vocab_size", s.vocab_size},
                                                                                            {"hidden_size", s.hidden_size},
                                                                                            {"num_layers", s.num_layers},
@@ -172,7 +172,7 @@ std::string json_report(const Inspection& found) {
       add(key, value);
     model["own_unembedding"] = s.own_unembedding;
   }
-  if (s.kind == CheckpointKind::evo2) {
+  if (s.kind == ModelKind::evo2) {
     model["blocks"] = s.blocks;
     for (const auto& [key, value] : std::initializer_list<std::pair<const char*, int64_t>>{{"input_taps", s.input_taps},
                                                                                            {"hcs_groups", s.hcs_groups},

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "config_fit.h"
-#include "focus/weights/checkpoint_shape.h"
+#include "focus/weights/model_shape.h"
 #include "tensor_table.h"
 
 namespace focus::tools {
@@ -15,7 +15,7 @@ namespace focus::tools {
 struct Inspection {
   std::filesystem::path path;
   const formats::TensorFile& file;
-  weights::CheckpointShape shape;
+  weights::ModelShape shape;
   std::vector<TensorRow> rows, other_rows;  // tensors; entries that are none
   std::string fingerprint;
   std::optional<std::string> digest = {};

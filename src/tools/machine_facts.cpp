@@ -2,14 +2,14 @@
 
 #include <sched.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <thread>
-#include <vector>
 
 #include "focus/core/error.h"
+#include "focus/core/system_memory.h"
 
 namespace focus::tools {
 namespace {
@@ -27,37 +27,6 @@ std::string value_of(const char* path, const std::string& key) {
     return begin == std::string::npos ? "" : line.substr(begin);
   }
   return "";
-}
-
-std::optional<int64_t> meminfo_bytes(const std::string& key) {
-  std::istringstream text(value_of("/proc/meminfo", key));
-  int64_t kilobytes = 0;
-  return text >> kilobytes ? std::optional(kilobytes * 1024) : std::nullopt;
-}
-
-std::optional<int64_t> number_in(const fs::path& path) {
-  std::ifstream file(path);
-  int64_t value = 0;
-  return file >> value ? std::optional(value) : std::nullopt;  // "max" is no number: no limit
-}
-
-/// Folders of this process's control group for a controller, from its own up to the root; "" is version 2.
-std::vector<fs::path> cgroup_folders(const std::string& controller) {
-  std::vector<fs::path> out;
-  std::ifstream file("/proc/self/cgroup");
-  for (std::string line; std::getline(file, line);) {
-    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string names = concat(',', line.substr(first + 1, second - first - 1), ',');
-    if (controller.empty() ? names != ",," : names.find(concat(',', controller, ',')) == std::string::npos) continue;
-    const fs::path root = controller.empty() ? fs::path("/sys/fs/cgroup") : fs::path("/sys/fs/cgroup") / controller;
-    // Inside a container the path may name folders that only the host sees; the root is then the container's own.
-    for (fs::path below = fs::path(line.substr(second + 1)).relative_path(); !below.empty(); below = below.parent_path())
-      out.push_back(root / below);
-    out.push_back(root);
-    if (controller.empty()) out.push_back(root / "unified");
-  }
-  return out;
 }
 
 Facts optional_bytes(std::optional<int64_t> value) { return value ? Facts(*value) : Facts(nullptr); }
@@ -84,22 +53,12 @@ Facts processor_facts() {
   return out;
 }
 
-std::optional<int64_t> cgroup_memory_limit() {
-  std::optional<int64_t> least;
-  const auto take = [&](std::optional<int64_t> limit) {
-    // Version 1 writes "no limit" as a number near 2^63.
-    if (limit && *limit < (int64_t{1} << 60)) least = std::min(limit.value(), least.value_or(*limit));
-  };
-  for (const fs::path& folder : cgroup_folders("")) take(number_in(folder / "memory.max"));
-  for (const fs::path& folder : cgroup_folders("memory")) take(number_in(folder / "memory.limit_in_bytes"));
-  return least;
-}
-
 Facts memory_facts() {
-  return {{"total_bytes", optional_bytes(meminfo_bytes("MemTotal"))},
-          {"available_bytes", optional_bytes(meminfo_bytes("MemAvailable"))},
-          {"swap_bytes", optional_bytes(meminfo_bytes("SwapTotal"))},
-          {"cgroup_limit_bytes", optional_bytes(cgroup_memory_limit())}};
+  const SystemMemory memory = read_system_memory();
+  return {{"total_bytes", optional_bytes(memory.total)},
+          {"available_bytes", optional_bytes(memory.available)},
+          {"swap_bytes", optional_bytes(memory.swap)},
+          {"cgroup_limit_bytes", optional_bytes(memory.limit)}};
 }
 
 Facts space_facts() {

@@ -1,9 +1,7 @@
 // What this machine is and has, read from the system. Anything the system does not tell is left out or null.
 #pragma once
 
-#include <cstdint>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <set>
 #include <string>
 
@@ -21,8 +19,5 @@ Facts memory_facts();
 Facts space_facts();
 /// NVIDIA's driver and devices, by its management library; works in a build without CUDA too.
 Facts gpu_facts();
-
-/// The smallest limit of a control group that this process is in ("memory.max" and its version 1 counterpart); nothing when unlimited.
-std::optional<int64_t> cgroup_memory_limit();
 
 }  // namespace focus::tools

@@ -1,7 +1,5 @@
 #include "model_output.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 
 #include "focus/core/error.h"
@@ -49,7 +47,12 @@ Format check_model_output(const fs::path& path, bool force) {
   const Format format = format_of(path);
   try {
     const fs::file_status status = fs::status(path);
-    if (!fs::exists(status)) return format;
+    if (!fs::exists(status)) {
+      const fs::path above = fs::absolute(path / "").parent_path().parent_path();
+      if (!fs::is_directory(above))
+        fail<DataError>("cannot write '", path.string(), "': the folder '", above.string(), "' does not exist; make it first");
+      return format;
+    }
     if (format == Format::shards) {
       if (!fs::is_directory(status)) fail<ConfigError>("output '", path.string(), "' is a file; add .pt or .safetensors, or name a folder");
       check_folder(path, force);
@@ -64,34 +67,15 @@ Format check_model_output(const fs::path& path, bool force) {
   return format;
 }
 
-ModelOutput::ModelOutput(const fs::path& path, bool force) : format_(check_model_output(path, force)) {
-  try {
-    // Links are followed and a final slash goes, so that the sibling and the rename concern the thing itself.
-    path_ = fs::weakly_canonical(fs::absolute(path));
-    if (path_.filename().empty()) path_ = path_.parent_path();
-    temporary_ = path_;
-    temporary_ += concat(".tmp-", ::getpid());
-    staged_ = temporary_ / path_.filename();
-    if (!fs::is_directory(path_.parent_path()))
-      fail<DataError>("cannot write '", path.string(), "': the folder '", path_.parent_path().string(), "' does not exist; make it first");
-    fs::remove_all(temporary_);
-    fs::create_directory(temporary_);
-  } catch (const fs::filesystem_error& e) {
-    fail<DataError>("cannot write '", path.string(), "': ", e.code().message(), "; check that its folder is writable");
-  }
-}
-
-ModelOutput::~ModelOutput() {
-  std::error_code ignored;
-  fs::remove_all(temporary_, ignored);
-}
+ModelOutput::ModelOutput(const fs::path& path, bool force)
+    : format_(check_model_output(path, force)), folder_(path), staged_(folder_.temporary() / folder_.path().filename()) {}
 
 void ModelOutput::check_room(int64_t num_bytes) const {
   std::error_code error;
-  const fs::space_info space = fs::space(temporary_, error);
+  const fs::space_info space = fs::space(folder_.temporary(), error);
   // Some network file systems report no sizes at all.
   if (error || space.capacity == 0 || static_cast<std::uintmax_t>(num_bytes) <= space.available) return;
-  fail<DataError>("cannot write '", path_.string(), "': ", format_bytes(num_bytes), " are needed while it is made, the disk has ",
+  fail<DataError>("cannot write '", folder_.path().string(), "': ", format_bytes(num_bytes), " are needed while it is made, the disk has ",
                   format_bytes(static_cast<int64_t>(space.available)), " free; free some space or choose another folder");
 }
 
@@ -104,7 +88,7 @@ void ModelOutput::write(const std::vector<formats::TensorView>& tensors, const s
   const WriteProgress tell = [&](int64_t num_bytes) {
     done += num_bytes;
     progress.set(std::min(done, tensor_bytes_) >> kMiB);
-    if (interrupt_requested()) fail<Interrupted>("interrupted while writing '", path_.string(), "'; nothing is left of it");
+    if (interrupt_requested()) fail<Interrupted>("interrupted while writing '", folder_.path().string(), "'; nothing is left of it");
   };
   try {
     if (format_ == Format::torch_archive) {
@@ -117,29 +101,11 @@ void ModelOutput::write(const std::vector<formats::TensorView>& tensors, const s
   } catch (const DataError& e) {
     // The writers know the temporary place, the user the final one.
     std::string message = e.what();
-    for (std::size_t at = 0; (at = message.find(staged_.string(), at)) != std::string::npos; at += path_.string().size())
-      message.replace(at, staged_.string().size(), path_.string());
+    for (std::size_t at = 0; (at = message.find(staged_.string(), at)) != std::string::npos; at += folder_.path().string().size())
+      message.replace(at, staged_.string().size(), folder_.path().string());
     throw DataError(message);
   }
   if (tensor_bytes_ >> kMiB >= kWorthSaying) progress.finish();
-}
-
-void ModelOutput::commit() {
-  try {
-    // What is replaced waits below the temporary folder until its place is taken.
-    const fs::path old = temporary_ / "old";
-    const bool folder = fs::is_directory(path_);
-    if (folder) fs::rename(path_, old);
-    try {
-      fs::rename(staged_, path_);
-    } catch (const fs::filesystem_error&) {
-      std::error_code ignored;
-      if (folder) fs::rename(old, path_, ignored);
-      throw;
-    }
-  } catch (const fs::filesystem_error& e) {
-    fail<DataError>("cannot write '", path_.string(), "': ", e.code().message());
-  }
 }
 
 }  // namespace focus::tools

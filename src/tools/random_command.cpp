@@ -3,7 +3,7 @@
 #include "focus/core/error.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"
-#include "focus/weights/random_checkpoint.h"
+#include "focus/weights/random_weights.h"
 #include "model_output.h"
 
 namespace focus::tools {
@@ -33,9 +33,9 @@ void run_random(const RandomCommand& c) {
   cli::apply_common_options(common, 0);
   const model::ModelConfig config = model::read_model_config(c.model_config);
   ModelOutput output(c.output, c.force);
-  const weights::RandomCheckpoint checkpoint(config, {.seed = static_cast<uint64_t>(c.seed),
-                                                      .dtype = c.dtype == "fp32" ? formats::DType::float32 : formats::DType::bfloat16,
-                                                      .scratch = output.scratch("state")});
+  const weights::RandomWeights checkpoint(config, {.seed = static_cast<uint64_t>(c.seed),
+                                                   .dtype = c.dtype == "fp32" ? formats::DType::float32 : formats::DType::bfloat16,
+                                                   .scratch = output.scratch("state")});
   output.write(checkpoint.tensors(), {}, checkpoint.opaque());
   output.commit();
   log::info(concat("wrote ", format_count(static_cast<int64_t>(checkpoint.tensors().size())), " tensors of model '", config.name, "', ",

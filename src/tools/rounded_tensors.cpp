@@ -8,7 +8,7 @@
 #include <tuple>
 
 #include "focus/core/error.h"
-#include "focus/weights/checkpoint_shape.h"
+#include "focus/weights/model_shape.h"
 #include "focus/weights/tensor_view.h"
 
 namespace focus::tools {

@@ -6,8 +6,9 @@
 #include <functional>
 
 #include "focus/ops/attention.h"
+#include "focus/ops/fir.h"
 #include "focus/ops/linear.h"
-#include "focus/ops/sequence.h"
+#include "focus/ops/modal_scan.h"
 
 namespace focus::tools {
 namespace {

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "focus/core/error.h"
+#include "focus/core/text.h"
 #include "focus/weights/tensor_view.h"
 
 namespace focus::weights {
@@ -13,14 +14,6 @@ using formats::TensorView;
 namespace {
 
 using at::Tensor;
-
-void append_list(std::string& message, const char* title, const std::vector<std::string>& items) {
-  if (items.empty()) return;
-  constexpr std::size_t kShown = 12;
-  message += concat("\n  ", title, " (", items.size(), "):");
-  for (std::size_t i = 0; i < items.size() && i < kShown; ++i) message += "\n    " + items[i];
-  if (items.size() > kShown) message += concat("\n    ... and ", items.size() - kShown, " more");
-}
 
 /// A tensor over the file's mapping, which it keeps alive.
 Tensor shared_tensor(const TensorView& view, const std::shared_ptr<TensorFile>& file) {

@@ -2,6 +2,7 @@
 
 #include "fill.h"
 #include "focus/core/error.h"
+#include "focus/nn/parameter.h"
 #include "focus/weights/tensor_view.h"
 
 namespace focus::weights {

@@ -10,7 +10,8 @@
 #include "focus/formats/safetensors_writer.h"
 #include "focus/formats/torch_archive_writer.h"
 #include "focus/model/placement.h"
-#include "focus/weights/checkpoint_shape.h"
+#include "focus/nn/parameter.h"
+#include "focus/weights/model_shape.h"
 #include "focus/weights/tensor_view.h"
 #include "load_llama.h"
 

@@ -381,6 +381,7 @@ class ModelTest(ProgramTest):
     def test_doctor_picks_the_asked_instruction_set(self):
         report = json.loads(self.assert_ok(self.model("doctor", "--json", env={**os.environ, "FOCUS_CPU_ISA": "baseline"})))
         self.assertEqual((report["processor"]["kernels_use"], report["threads"]["FOCUS_CPU_ISA"]), ("baseline", "baseline"))
+        self.assert_clear(self.model("doctor", env={**os.environ, "FOCUS_CPU_ISA": "avx-2"}), USAGE, "avx-2", "avx512, avx2 or baseline")
 
     def test_doctor_requirements(self):
         report = json.loads(self.assert_ok(self.model("doctor", "--json")))

@@ -10,6 +10,7 @@
 #include <fstream>
 #include <functional>
 #include <string>
+#include <vector>
 
 #include "focus/core/error.h"
 #include "support/temporary_folder.h"
@@ -49,6 +50,9 @@ inline std::string letters(int64_t length, uint64_t seed, const std::string& alp
   }
   return result;
 }
+
+/// Cleaned letters as text.
+inline std::string text_of(const std::vector<uint8_t>& letters) { return {letters.begin(), letters.end()}; }
 
 inline std::string fasta_record(const std::string& name, const std::string& sequence, std::size_t width = 60) {
   std::string result = ">" + name + "\n";

@@ -2,8 +2,10 @@
 #include <functional>
 #include <set>
 
+#include "focus/nn/hyena.h"
 #include "focus/ops/attention.h"
-#include "focus/ops/sequence.h"
+#include "focus/ops/fir.h"
+#include "focus/ops/modal_scan.h"
 #include "support/golden.h"
 
 namespace focus::testing {

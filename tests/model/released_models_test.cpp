@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "focus/core/error.h"
+#include "focus/model/parameter_list.h"
 #include "focus/model/striped_hyena.h"
 #include "support/golden.h"
 
@@ -49,6 +50,12 @@ std::vector<BlockKind> in_turn(int64_t layers, const std::vector<int64_t>& atten
     turn = attends ? 0 : turn + 1;
   }
   return out;
+}
+
+int64_t num_parameters(const ModelConfig& config) {
+  int64_t total = 0;
+  for (const ParameterSpec& spec : parameter_list(config)) total += spec.buffer ? 0 : spec.num_elements();
+  return total;
 }
 
 TEST(ReleasedModelsTest, ShapesAreThePublished) {

@@ -1,4 +1,6 @@
-#include "focus/ops/sequence.h"
+#include "focus/ops/fir.h"
+#include "focus/ops/modal_scan.h"
+#include "focus/ops/rms_norm.h"
 
 #include <gtest/gtest.h>
 

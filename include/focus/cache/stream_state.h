@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "focus/nn/layers.h"
+#include "focus/nn/hyena.h"
 
 namespace focus::cache {
 

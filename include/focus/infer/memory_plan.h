@@ -22,7 +22,7 @@ struct MemoryPlan {
   std::string describe() const;
 };
 
-/// Bytes free on the device: on the CPU what the system calls available, or less where a control group allows less.
+/// Bytes free on the device: on the CPU SystemMemory::usable().
 int64_t available_memory(const at::Device& device);
 
 /// The plan of a sequence of `length` bases. `chunk` 0 chooses: the largest power of two, at most 8192, whose workspace takes no more than

@@ -13,6 +13,7 @@
 #include "focus/cache/stream_state.h"
 #include "focus/model/vocabulary.h"
 #include "focus/nn/attention.h"
+#include "focus/nn/rms_norm.h"
 
 namespace focus::model {
 

@@ -41,9 +41,6 @@ struct ModelConfig {
 ModelConfig read_model_config(const std::string& path);
 ModelConfig parse_model_config(const std::string& yaml, const std::string& source);
 
-/// Parameters that a StripedHyena of this shape has, without building it: the tied unembedding and the rotary frequencies are not counted.
-int64_t num_parameters(const ModelConfig& config);
-
 const char* name_of(BlockKind kind);
 
 }  // namespace focus::model

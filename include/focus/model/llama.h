@@ -14,6 +14,9 @@
 #include "focus/model/backbone.h"
 #include "focus/model/llama_config.h"
 #include "focus/nn/attention.h"
+#include "focus/nn/linear.h"
+#include "focus/nn/mlp.h"
+#include "focus/nn/rms_norm.h"
 
 namespace focus::model {
 

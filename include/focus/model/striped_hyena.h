@@ -9,6 +9,10 @@
 
 #include "focus/model/backbone.h"
 #include "focus/model/config.h"
+#include "focus/nn/hyena.h"
+#include "focus/nn/linear.h"
+#include "focus/nn/mlp.h"
+#include "focus/nn/rms_norm.h"
 
 namespace focus::model {
 

@@ -7,7 +7,8 @@
 
 #include <memory>
 
-#include "focus/nn/layers.h"
+#include "focus/nn/linear.h"
+#include "focus/nn/rms_norm.h"
 
 namespace focus::nn {
 

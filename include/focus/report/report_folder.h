@@ -1,27 +1,13 @@
-// A report's folder, which appears whole or not at all.
+// Where a report may be written.
 #pragma once
 
 #include <filesystem>
 
 namespace focus::report {
 
-/// Files are written to a temporary sibling of the folder, which takes the folder's name in commit(); without commit() it is removed.
-class ReportFolder {
- public:
-  /// Makes the temporary folder, so that a place that cannot be written is known before the work. ConfigError: `path` is a file, or a
-  /// folder that is not empty unless `replace` is set; even then one that holds anything but a report's files. DataError: it cannot be
-  /// written.
-  ReportFolder(const std::filesystem::path& path, bool replace);
-  ~ReportFolder();
-  ReportFolder(const ReportFolder&) = delete;
-  ReportFolder& operator=(const ReportFolder&) = delete;
-
-  const std::filesystem::path& temporary() const { return temporary_; }
-  void commit();
-
- private:
-  std::filesystem::path path_, temporary_;
-  bool committed_ = false;
-};
+/// Before the work: ConfigError where `path` is empty or a file, or a folder that is not empty unless `replace` is set, and even
+/// then one that holds anything but a report's files. The report itself goes to a StagedFolder of this name. DataError where the
+/// folder cannot be read.
+void check_report_folder(const std::filesystem::path& path, bool replace);
 
 }  // namespace focus::report

@@ -5,18 +5,15 @@
 #include <cstdint>
 
 #include "focus/core/error.h"
+#include "focus/core/hash.h"
 #include "focus/core/interrupt.h"
 
 namespace focus::train {
 namespace {
 
-/// FNV-1a over a tensor's bytes.
-int64_t bits_of(const at::Tensor& tensor) {
+int64_t hash_of(const at::Tensor& tensor) {
   const at::Tensor flat = tensor.detach().cpu().contiguous();
-  const auto* bytes = static_cast<const unsigned char*>(flat.const_data_ptr());
-  uint64_t hash = 14695981039346656037U;
-  for (std::size_t i = 0; i < flat.nbytes(); ++i) hash = (hash ^ bytes[i]) * 1099511628211U;
-  return std::bit_cast<int64_t>(hash);
+  return std::bit_cast<int64_t>(fnv1a(flat.const_data_ptr(), flat.nbytes()));
 }
 
 }  // namespace
@@ -48,7 +45,7 @@ void require_same_parameters(distributed::Ranks& ranks, const std::vector<Parame
   if (ranks.size() == 1) return;
   const at::NoGradGuard no_grad;
   std::vector<int64_t> own;
-  for (const Parameter& parameter : parameters) own.push_back(bits_of(parameter.tensor));
+  for (const Parameter& parameter : parameters) own.push_back(hash_of(parameter.tensor));
   const std::vector<double> differs = ranks.count_differing(own);
   for (std::size_t i = 0; i < own.size(); ++i)
     FOCUS_CHECK(differs[i] == 0, "parameter '", parameters[i].name, "' differs between ranks (", differs[i], " of ", ranks.size(),

@@ -1,17 +1,16 @@
 #include "focus/train/run/checkpoint.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/staged_folder.h"
 #include "focus/formats/digest.h"
 #include "run/record_json.h"
 #include "run/tensor_io.h"
@@ -28,21 +27,6 @@ constexpr char kManifest[] = "manifest.json", kState[] = "state.json", kTrainabl
                kOptimizer[] = "optimizer.safetensors";
 constexpr std::array kContents = {kTrainable, kOptimizer, kState};
 constexpr char kPrefix[] = "step-", kTemporary[] = ".tmp-";
-
-/// A rename is only on disk once the folder that holds the name is.
-void sync_folder(const fs::path& folder) {
-  const int fd = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  // Some network file systems refuse to sync folders; the files themselves are synced already.
-  const bool failed = fd < 0 || (::fsync(fd) != 0 && errno != EINVAL && errno != ENOTSUP);
-  const std::string reason = failed ? std::strerror(errno) : "";
-  if (fd >= 0) ::close(fd);
-  if (failed) fail<DataError>("cannot flush folder '", folder.string(), "': ", reason);
-}
-
-void remove_quietly(const fs::path& folder) {
-  std::error_code ignored;
-  fs::remove_all(folder, ignored);
-}
 
 /// -1 when the name is not that of a finished checkpoint folder.
 int64_t step_of(const std::string& name) {
@@ -159,34 +143,21 @@ fs::path CheckpointStore::path_of(int64_t step) const {
 fs::path CheckpointStore::save(const Checkpoint& checkpoint) {
   FOCUS_CHECK(checkpoint.state.step >= 0, "step ", checkpoint.state.step);
   const fs::path final_path = path_of(checkpoint.state.step);
-  fs::path temporary = final_path, replaced = final_path;
-  temporary += concat(kTemporary, ::getpid());
-  replaced += concat(kTemporary, ::getpid(), "-old");
   try {
-    fs::remove_all(temporary);
-    fs::create_directories(temporary);
-    write_tensors(temporary / kTrainable, checkpoint.trainable);
-    write_tensors(temporary / kOptimizer, checkpoint.optimizer);
-    write_file(temporary / kState, state_to_json(checkpoint.state).dump(2) + "\n");
+    StagedFolder staged(final_path);  // a half-written checkpoint would go on filling a full disk
+    const fs::path& folder = staged.temporary();
+    write_tensors(folder / kTrainable, checkpoint.trainable);
+    write_tensors(folder / kOptimizer, checkpoint.optimizer);
+    write_file(folder / kState, state_to_json(checkpoint.state).dump(2) + "\n");
     Json manifest = {{"format", kFormat}, {"step", checkpoint.state.step}, {"files", Json::object()}};
     for (const char* name : kContents) {
-      manifest["files"][name] = {{"bytes", fs::file_size(temporary / name)}, {"sha256", formats::file_digest(temporary / name)}};
+      manifest["files"][name] = {{"bytes", fs::file_size(folder / name)}, {"sha256", formats::file_digest(folder / name)}};
     }
-    write_file(temporary / kManifest, manifest.dump(2) + "\n");
-    sync_folder(temporary);
-    if (fs::exists(final_path)) {
-      fs::remove_all(replaced);
-      fs::rename(final_path, replaced);
-    }
-    fs::rename(temporary, final_path);
-    sync_folder(folder_);
+    write_file(folder / kManifest, manifest.dump(2) + "\n");
+    staged.commit();
     remove_old();
   } catch (const fs::filesystem_error& error) {
-    remove_quietly(temporary);
     fail<DataError>("cannot write checkpoint '", final_path.string(), "': ", error.what());
-  } catch (const Error&) {
-    remove_quietly(temporary);  // a half-written checkpoint would go on filling a full disk
-    throw;
   }
   return final_path;
 }

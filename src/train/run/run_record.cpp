@@ -2,9 +2,9 @@
 
 #include "focus/core/error.h"
 #include "focus/core/log.h"
+#include "focus/core/system_memory.h"
 #include "focus/core/units.h"
 #include "focus/ops/device_memory.h"
-#include "loop/memory_use.h"
 #include "run/leak_check.h"
 #include "run/run_inputs.h"
 
@@ -43,7 +43,7 @@ RunRecord::RunRecord(const RunData& data, const TrainerOptions& options)
 
 std::string RunRecord::write_step(int64_t step, MetricFields fields, double bases_per_second, double seconds_left,
                                   const at::Device& device) {
-  const int64_t resident = peak_resident_bytes();
+  const int64_t resident = read_process_memory().peak;
   fields.insert(fields.end(), {{"bases_per_second", bases_per_second}, {"seconds_left", seconds_left}, {"peak_resident_bytes", resident}});
   std::string memory = concat("peak ", format_bytes(resident));
   if (device.is_cuda()) {

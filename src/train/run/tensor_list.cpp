@@ -4,6 +4,7 @@
 #include <sstream>
 
 #include "focus/core/error.h"
+#include "focus/core/text.h"
 
 namespace focus::train {
 namespace {
@@ -12,14 +13,6 @@ std::string summary(const at::Tensor& tensor) {
   std::ostringstream out;
   out << tensor.scalar_type() << ' ' << tensor.sizes();
   return out.str();
-}
-
-void append_list(std::string& message, const char* title, const std::vector<std::string>& items) {
-  constexpr std::size_t kShown = 20;
-  if (items.empty()) return;
-  message += concat("\n  ", title, " (", items.size(), "):");
-  for (std::size_t i = 0; i < items.size() && i < kShown; ++i) message += "\n    " + items[i];
-  if (items.size() > kShown) message += concat("\n    ... and ", items.size() - kShown, " more");
 }
 
 }  // namespace

@@ -1,0 +1,61 @@
+#include "focus/nn/linear.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "focus/core/error.h"
+#include "focus/nn/parameter.h"
+#include "focus/ops/fp8_linear.h"
+#include "focus/ops/linear.h"
+
+namespace focus::nn {
+
+using at::Tensor;
+
+Linear::Linear(int64_t in, int64_t out, bool with_bias) {
+  weight = register_parameter("weight", new_parameter({out, in}));
+  if (with_bias) bias = register_parameter("bias", new_parameter({out}));
+}
+
+Tensor Linear::forward(const Tensor& x) const {
+  Tensor y;
+  if (!fp8_) {
+    y = ops::linear(x, weight, bias);
+  } else {
+    FOCUS_CHECK(!weight.requires_grad(), "a weight that is used in FP8 cannot be trained");
+    const Tensor rounded = weight_e4m3_.device() == x.device() ? weight_e4m3_ : weight_e4m3_.to(x.device());
+    y = ops::fp8_linear(x, rounded, bias, fp8_->input, fp8_->weight);
+  }
+  if (!lora_down.defined()) return y;
+  const auto type = x.scalar_type();
+  return y + at::linear(at::linear(x, lora_down.to(type)), lora_up.to(type)) * lora_scale_;
+}
+
+void Linear::add_low_rank(int64_t rank, double scale, at::Generator& generator) {
+  const int64_t out = weight.size(0), in = weight.size(1);
+  if (rank > std::min(in, out))
+    fail<ConfigError>("a change of rank ", rank, " exceeds a linear layer of ", in, " inputs and ", out, " outputs");
+  const auto drawn = at::randn({rank, in}, generator, at::kFloat) / std::sqrt(static_cast<double>(in));
+  lora_down = register_parameter("lora_down", drawn.to(weight.device()));
+  lora_up = register_parameter("lora_up", at::zeros({out, rank}, at::kFloat).to(weight.device()));
+  lora_scale_ = scale;
+}
+
+Tensor Linear::effective_weight() const {
+  if (!lora_down.defined()) return weight;
+  return weight + (at::matmul(lora_up, lora_down) * lora_scale_).to(weight.scalar_type());
+}
+
+void Linear::share_fp8(const Linear& other) {
+  fp8_ = other.fp8_;
+  weight_e4m3_ = other.weight_e4m3_;
+}
+
+void Linear::emulate_fp8(const Fp8Scales& scales) {
+  weight_e4m3_ = ops::to_e4m3(weight.detach(), scales.weight);
+  fp8_ = scales;
+}
+
+Embedding::Embedding(int64_t vocabulary, int64_t width) { weight = register_parameter("weight", new_parameter({vocabulary, width})); }
+
+}  // namespace focus::nn
