@@ -35,14 +35,12 @@ Summary PaperUnit::summarise(const ClosedSpan& span, const Entries& history) con
   Tensor k = attention.rotate(project(span.u_BND, 1, key.get()), span.positions), v = project(span.u_BND, 2, value.get());
 
   // Visible bases: those of the own k-mer, or all of the window up to its end.
-  Tensor visible = at::zeros({static_cast<int64_t>(span.kmers.size()), bases}, at::kBool);
-  for (std::size_t j = 0; j < span.kmers.size(); ++j) {
-    const int64_t begin = config_.paper.focus_sees == FocusSees::kmer ? span.kmers[j].begin : 0;
-    visible[static_cast<int64_t>(j)].narrow(0, begin, span.kmers[j].end - begin).fill_(true);
-  }
+  const Kmers::Table& table = span.kmers.table(span.u_BND.device());
+  const Tensor base = at::arange(bases, table.lasts.options()).unsqueeze(0);
+  Tensor hidden = base.gt(table.lasts.unsqueeze(1));  // [m, n]
+  if (config_.paper.focus_sees == FocusSees::kmer) hidden = hidden.logical_or(base.lt(table.firsts.unsqueeze(1)));
   const auto bias_options = compute_options(span.u_BND);
-  Tensor bias = at::zeros({visible.size(0), bases}, bias_options)
-                    .masked_fill_(visible.logical_not().to(bias_options.device()), -std::numeric_limits<double>::infinity());
+  Tensor bias = at::zeros(hidden.sizes(), bias_options).masked_fill_(hidden, -std::numeric_limits<double>::infinity());
   if (!history.empty()) {
     k = at::cat({history.k.to(type), k}, 2);
     v = at::cat({history.v.to(type), v}, 2);
@@ -63,7 +61,7 @@ Summary PaperUnit::summarise(const ClosedSpan& span, const Entries& history) con
   out.entries.v = project(u_entry, 2, own ? value.get() : nullptr);
   if (beta_bias.defined()) {
     out.entries.beta =
-        (span.kmers.table(span.u_BND.device()).log_sizes.to(bias_options) + beta_bias.to(bias_options).unsqueeze(-1)).unsqueeze(0).expand({q.size(0), kv_heads, -1});
+        (table.log_sizes.to(bias_options) + beta_bias.to(bias_options).unsqueeze(-1)).unsqueeze(0).expand({q.size(0), kv_heads, -1});
   }
   out.entries.origin = kmer_origins(span, 1);
   return out;
