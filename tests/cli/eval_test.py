@@ -82,7 +82,7 @@ class EvalTest(ProgramTest):
         self.assert_clear(self.fidelity("-c", config, "--set", "focus.k=33", *args), USAGE, "focus.k", "33", "window.size", "32")
         self.assert_no_report()
         self.assertRegex(self.assert_ok(self.fidelity("-c", config, *args)), r"(?m)^focus ")
-        self.assert_clear(self.fidelity("-c", self.fidelity_config(focus={"rank": 4}), *args, "--force"), USAGE, "focus.k", "window.size", "adapter")
+        self.assert_clear(self.fidelity("-c", self.fidelity_config(focus={"rank": 4}), *args, "--force"), USAGE, "focus.rank has no effect", "adapter")
 
     def test_fidelity_report(self):
         report = self.path("report of 'one'")

@@ -90,7 +90,7 @@ TEST(WindowPlanTest, ImpossiblePlansAreRefused) {
 TEST(MemoryConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<MemoryConfig>({{},
                                                        {"focus.unit=paper"},
-                                                       {"focus.unit=tables", "focus.schedule=[{}]"},
+                                                       {"memory.kind=tables", "focus.schedule=[{}]"},
                                                        {"focus.fitted.corrections=false"},
                                                        {"focus.local=kmer"},
                                                        {"focus.eviction=rolling"},

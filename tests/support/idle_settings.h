@@ -19,7 +19,7 @@ using Overrides = std::vector<std::string>;
 /// Values to write into a field, as text.
 inline std::vector<std::string> possible_values(const config::FieldLine& line) {
   if (line.type == "boolean") return {"true", "false"};
-  if (line.type == "integer") return {"1", "2", "3"};
+  if (line.type == "integer") return {"2", "3"};
   if (line.type == "number") return {"0.5", "0.25"};
   if (line.type == "text") return {"other"};
   if (line.type == "integers") return {"[1]", "[2]"};

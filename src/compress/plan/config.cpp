@@ -49,7 +49,7 @@ void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entr
   f.integer("to", to, {0, 1 << 16}, "last block of the range");
   f.choice_or("memory", memory, "inherit",
               {{"focus", MemoryKind::focus}, {"tables", MemoryKind::tables}, {"full", MemoryKind::full}},
-              "Focus entries, base tables, or every key and value for ever");
+              "Focus entries, base tables, or every key and value for ever; inherit = memory.kind");
   f.only(focus).integer_or("k", k, 0, {0, kMost}, "bases per Focus token in these blocks; 0 = inherit");
   f.only(entries).choice_or("local", local, "inherit", kLocal, kLocalDoc);
   f.only(entries).choice_or("history", history, "inherit", kHistory, kHistoryDoc);
@@ -110,7 +110,7 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
   bool full = false;
   for (const LayerSchedule& part : schedule) {
     if (block < part.from || block > part.to) continue;
-    if (part.memory) full = *part.memory == MemoryKind::full;
+    full = part.memory == MemoryKind::full;
     out.k = part.k.value_or(out.k);
     out.local = part.local.value_or(out.local);
     out.history = part.history.value_or(out.history);
@@ -143,7 +143,7 @@ MemoryKind MemoryConfig::kind_at(int64_t block) const {
     return MemoryKind::full;
   MemoryKind out = kind;
   for (const LayerSchedule& part : focus.schedule) {
-    if (block >= part.from && block <= part.to) out = part.memory.value_or(out);
+    if (block >= part.from && block <= part.to) out = part.memory.value_or(kind);
   }
   return out;
 }

@@ -47,7 +47,7 @@ enum class MemoryKind { focus, tables, full };
 /// Overrides for a range of blocks. A field without a value is as in FocusConfig.
 struct LayerSchedule {
   int64_t from = 0, to = 0;  // block indices, both included
-  std::optional<MemoryKind> memory;
+  std::optional<MemoryKind> memory;  // none: memory.kind
   std::optional<int64_t> k;
   std::optional<Local> local;
   std::optional<History> history;
