@@ -48,18 +48,9 @@ Memories memories_of(const model::Backbone& backbone, const FocusAdapter& adapte
       out.emplace(block, std::make_shared<TablesMemory>(LayerRules(config.window, *layer), tables, backbone));
     } else {
       const bool inline_stream = config.focus.stream == Stream::inline_tokens;
-      out.emplace(block, std::make_shared<PolicyMemory>(backbone, config, budget, std::make_shared<FullPolicy>(), inline_stream));
+      out.emplace(block, std::make_shared<PolicyMemory>(backbone, config, budget, rival("full"), inline_stream));
     }
   }
-  return out;
-}
-
-Memories memories_of(const model::Backbone& backbone, const MemoryConfig& config, const std::shared_ptr<const RetentionPolicy>& policy) {
-  if (config.focus.local != Local::window)
-    fail<ConfigError>("retention policy '", policy->name(), "' drops whole windows: it needs focus.local 'window'");
-  const auto layer = std::make_shared<PolicyMemory>(backbone, config, budget_of(backbone, config), policy);
-  Memories out;
-  for (const int64_t block : backbone.attention_blocks()) out.emplace(block, layer);
   return out;
 }
 
@@ -82,10 +73,6 @@ CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, cons
 CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, const std::shared_ptr<const FocusAdapter>& adapter)
     : CompressedModel(backbone, adapter->config(), memories_of(*backbone, *adapter),
                       adapter->config().focus.stream == Stream::inline_tokens ? adapter->embedding : Tensor()) {}
-
-CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config,
-                                 std::shared_ptr<const RetentionPolicy> policy)
-    : CompressedModel(backbone, config, memories_of(*backbone, config, policy)) {}
 
 CompressedModel::Expanded CompressedModel::expand(const Tensor& tokens_BL, int64_t first_base) const {
   Expanded out;

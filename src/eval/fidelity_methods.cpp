@@ -44,10 +44,7 @@ Method plain(std::string name, std::string description, const std::shared_ptr<mo
 Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model::Backbone>& backbone, const MemoryConfig& memory,
                            int64_t chunk) {
   const auto by = [backbone, memory](const Tensor& surprise_BL) {
-    MemoryConfig whole_windows = memory;
-    whole_windows.focus.local = compress::Local::window;
-    const auto policy = compress::make_adaptive_by(compress::budget_of(*backbone, memory), surprise_BL);
-    return std::make_shared<compress::CompressedModel>(backbone, whole_windows, policy);
+    return compress::make_memory(compress::adaptive_by(surprise_BL), backbone, memory);
   };
   const Method first = compressed("state_only", "", compress::make_memory("state_only", backbone, memory), chunk);
   const auto stream = [first, by, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {

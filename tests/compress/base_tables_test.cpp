@@ -3,8 +3,8 @@
 
 #include <gtest/gtest.h>
 
-#include "focus/compress/compressed_model.h"
 #include "focus/compress/focus/adapter_file.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "support/small_model.h"
@@ -167,10 +167,11 @@ TEST_F(BaseTablesTest, TheFitExplainsKeysAndHelps) {
   MemoryConfig plain;
   plain.window = c.window;
   plain.focus.k = c.focus.k;
-  const CompressedModel model(backbone, adapter), none(backbone, plain, std::make_shared<StateOnlyPolicy>());
+  const CompressedModel model(backbone, adapter);
+  const auto none = make_memory("state_only", backbone, plain);
   CompressedStream a, b;
   const double with = relative_rms(backbone->unembed(model.forward(tokens, a).bases), expected);
-  const double without = relative_rms(backbone->unembed(none.forward(tokens, b).bases), expected);
+  const double without = relative_rms(backbone->unembed(none->forward(tokens, b).bases), expected);
   EXPECT_LT(with, 0.85 * without) << with << " against " << without;
 }
 

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <set>
 
-#include "focus/compress/compressed_model.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "support/small_model.h"
 #include "support/tensors.h"
@@ -341,11 +341,12 @@ TEST_P(ArchitectureTest, FittedEntriesAreCloserToFullThanNone) {
   config.focus.fitted.corrections = false;
   config.focus.rank = FocusConfig{}.rank;
   const auto adapter = std::make_shared<FocusAdapter>(*backbone, config, 0);
-  const CompressedModel focus(backbone, adapter), none(backbone, config, std::make_shared<StateOnlyPolicy>());
+  const CompressedModel focus(backbone, adapter);
+  const auto none = make_memory("state_only", backbone, config);
   const Tensor tokens = random_bases(4, kLength, 12), expected = backbone->forward(tokens).narrow(1, 16, kLength - 16);
   CompressedStream a, b;
   const double with = relative_rms(backbone->unembed(focus.forward(tokens, a).bases).narrow(1, 16, kLength - 16), expected);
-  const double without = relative_rms(backbone->unembed(none.forward(tokens, b).bases).narrow(1, 16, kLength - 16), expected);
+  const double without = relative_rms(backbone->unembed(none->forward(tokens, b).bases).narrow(1, 16, kLength - 16), expected);
   EXPECT_LT(with, 0.9 * without) << with << " against " << without;
 }
 

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "focus/compress/compressed_model.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "support/small_model.h"
 #include "support/tensors.h"
@@ -30,8 +30,8 @@ struct Measured {
 
 Measured run(const std::shared_ptr<model::Backbone>& backbone, const std::string& policy, const MemoryConfig& config, const Tensor& tokens,
              int64_t chunk) {
-  const Budget budget{WindowPlan(config.window, config.focus.k), focus_entry_bytes(*backbone, config)};
-  const CompressedModel model(backbone, config, make_rival(policy, budget));
+  const auto made = make_memory(policy, backbone, config);
+  const CompressedModel& model = *made;
   CompressedStream stream;
   std::vector<Tensor> parts;
   for (int64_t t = 0; t < tokens.size(1); t += chunk)
@@ -51,6 +51,12 @@ bool quantises(const std::string& policy) { return policy.starts_with("kv_quant"
 int64_t budget_after(const model::Backbone& backbone, const MemoryConfig& config, int64_t windows, int64_t batch = 1) {
   return static_cast<int64_t>(backbone.attention_blocks().size()) * WindowPlan(config.window, config.focus.k).kmers_before(windows) *
          focus_entry_bytes(backbone, config) * batch;
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> out;
+  for (const RetentionPolicy& policy : rivals()) out.push_back(policy.name);
+  return out;
 }
 
 class PolicyTest : public ::testing::TestWithParam<std::string> {};
@@ -81,8 +87,8 @@ TEST_P(PolicyTest, StaysWithinTheBudgetAfterEveryWindow) {
   for (const Remainder remainder : {Remainder::own, Remainder::merge, Remainder::drop}) {
     MemoryConfig config = config_of(24, 5);
     config.window.remainder = remainder;
-    const Budget budget{WindowPlan(config.window, config.focus.k), focus_entry_bytes(*backbone, config)};
-    const CompressedModel model(backbone, config, make_rival(GetParam(), budget));
+    const auto made = make_memory(GetParam(), backbone, config);
+    const CompressedModel& model = *made;
     CompressedStream stream;
     for (int64_t window = 1; window <= 12; ++window) {
       model.forward(random_bases(2, 24, window), stream);
@@ -173,18 +179,17 @@ TEST_P(PolicyTest, GroupedQueriesChunkAndSaveAlike) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Rivals, PolicyTest, ::testing::ValuesIn(rival_names()), [](const auto& policy) { return policy.param; });
+INSTANTIATE_TEST_SUITE_P(Rivals, PolicyTest, ::testing::ValuesIn(names()), [](const auto& policy) { return policy.param; });
 
 TEST(SinksTest, KeepTheFirstAndTheNewestBases) {
   at::NoGradGuard guard;
   const auto backbone = small_model(at::kDouble);
   const auto& block = *backbone->blocks->items[2];
-  const auto policy =
-      make_rival("sinks", {WindowPlan({16, WindowUnit::bases, Remainder::own}, 2), bytes_per_entry(1, 2, 8, at::kDouble, false)});
+  const Budget budget{WindowPlan({16, WindowUnit::bases, Remainder::own}, 2), bytes_per_entry(1, 2, 8, at::kDouble, false)};
   EntryStore retained;
   for (int64_t w = 0; w < 3; ++w) {
     const Tensor k = at::arange(w * 16, (w + 1) * 16, at::kDouble).view({1, 1, 16, 1}).expand({1, 2, 16, 8});
-    policy->close({.attention = *block.inner_mha_cls,
+    rival("sinks").close({.attention = *block.inner_mha_cls,
                    .pre_norm = *block.pre_norm,
                    .window = w,
                    .first_base = w * 16,
@@ -198,7 +203,7 @@ TEST(SinksTest, KeepTheFirstAndTheNewestBases) {
                    .u_BND = {},
                    .focus_x = {},
                    .focus_positions = {}},
-                  retained);
+                  budget, retained);
   }
   ASSERT_EQ(retained.size(), 24);
   std::vector<int64_t> expected = {0, 1, 2, 3};
@@ -206,9 +211,9 @@ TEST(SinksTest, KeepTheFirstAndTheNewestBases) {
   for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_EQ(retained.origin()[i].index, expected[i]);
 }
 
-TEST(MakeRivalTest, UnknownNameListsTheKnownOnes) {
+TEST(MakeMemoryTest, UnknownNameListsTheKnownOnes) {
   try {
-    make_rival("slidin", Budget{WindowPlan({16, WindowUnit::bases, Remainder::own}, 2), 8});
+    make_memory("slidin", small_model(at::kFloat), config_of(16, 4));
     FAIL();
   } catch (const ConfigError& e) {
     EXPECT_NE(std::string(e.what()).find("sliding"), std::string::npos);

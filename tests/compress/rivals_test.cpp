@@ -3,8 +3,8 @@
 
 #include <cmath>
 
-#include "adaptive.h"
 #include "attention_match.h"
+#include "fitted_rivals.h"
 #include "focus/core/error.h"
 #include "log_mass_fit.h"
 #include "span_entries.h"
@@ -41,7 +41,7 @@ class RivalTest : public ::testing::Test {
   }
   Entries close(const std::string& name, const ClosedSpan& s) const {
     EntryStore out;
-    make_rival(name, {plan_, bytes_per_entry(1, kHeads, kDim, at::kDouble, true)})->close(s, out);
+    rival(name).close(s, budget_, out);
     return out.read(s.k);
   }
   static Tensor random(int64_t seed) {
@@ -61,6 +61,7 @@ class RivalTest : public ::testing::Test {
   at::NoGradGuard no_grad_;
   std::shared_ptr<model::StripedHyena> backbone_ = testing::small_model(at::kDouble);
   WindowPlan plan_{WindowConfig{.size = kBases}, 4};
+  Budget budget_{plan_, bytes_per_entry(1, kHeads, kDim, at::kDouble, true)};
 };
 
 TEST_F(RivalTest, RandomDrawsDistinctBasesAnewForEachWindow) {
@@ -151,22 +152,20 @@ TEST_F(RivalTest, AdaptiveKmersFollowTheSurprise) {
   surprise[0].narrow(0, kBases + 8, 8).fill_(1.0);
   const Tensor k = random(16);
   EntryStore store;
-  make_adaptive_by({plan_, bytes_per_entry(1, kHeads, kDim, at::kDouble, true)}, surprise)
-      ->close(span(random(17), k, numbered(), 1), store);
+  adaptive_by(surprise).close(span(random(17), k, numbered(), 1), budget_, store);
   const Entries kept = store.read(k);
   ASSERT_EQ(store.size(), 8);  // the budget of two windows; this store has none of the first
   const std::vector<double> means = bases_of(kept, 0);
   EXPECT_EQ(std::count_if(means.begin(), means.end(), [](double base) { return base < 8; }), 2);
-  EXPECT_THROW(make_adaptive_by({plan_, 8}, -surprise), ShapeError);
+  EXPECT_THROW(adaptive_by(-surprise), ShapeError);
 }
 
 TEST_F(RivalTest, MultiresMergesTheOldAndKeepsTheMass) {
   const Tensor key = random(18).narrow(2, 0, 1).expand({1, kHeads, kBases, kDim});
-  const auto policy = make_rival("multires", {plan_, bytes_per_entry(1, kHeads, kDim, at::kDouble, true)});
   EntryStore store;
   for (int64_t window = 0; window < 9; ++window) {
     const ClosedSpan s = span(random(19), key, numbered() + static_cast<double>(window * kBases), window);
-    policy->close(s, store);
+    multires(s, budget_, store);
     EXPECT_EQ(store.size(), 4 * (window + 1));
     const Entries kept = store.read(key);
     // Equal keys: whatever is merged, every base so far counts once, and the mean value is the mean of all.

@@ -2,7 +2,7 @@
 
 #include <gtest/gtest.h>
 
-#include "focus/compress/compressed_model.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "quantised.h"
 #include "support/small_model.h"
@@ -177,13 +177,12 @@ TEST(StorageTest, BothExecutionsSeeTheSameRounding) {
 TEST(StorageTest, RefusesWhatHasNoEffect) {
   const auto backbone = small_model(at::kFloat);
   const auto refuses = [&](const MemoryConfig& c, const std::string& policy) {
-    const Budget budget{WindowPlan(c.window, c.focus.k), focus_entry_bytes(*backbone, c)};
-    EXPECT_THROW(CompressedModel(backbone, c, make_rival(policy, budget)), ConfigError) << policy;
+    EXPECT_THROW(make_memory(policy, backbone, c), ConfigError) << policy;
   };
   refuses(config_of(StorageType::fp32), "sliding");
   refuses(config_of(StorageType::bf16), "kv_quant_int8");
   const auto bf16 = small_model(at::kBFloat16);
-  EXPECT_THROW(CompressedModel(bf16, config_of(StorageType::bf16), make_rival("state_only", {WindowPlan({}, 4), 8})), ConfigError);
+  EXPECT_THROW(make_memory("state_only", bf16, config_of(StorageType::bf16)), ConfigError);
   MemoryConfig host = config_of(StorageType::model);
   host.storage.device = StorageDevice::host;
   refuses(host, "sliding");
@@ -199,11 +198,11 @@ TEST(StorageTest, RivalsGetTheBytesOfRoundedFocusEntries) {
   const int64_t entry = focus_entry_bytes(*backbone, config);
   EXPECT_EQ(entry, 2 * (2 * 8 + 2 * 4 + 4));
   for (const char* name : {"sliding", "sinks", "heavy", "attention_match", "mean_pool"}) {
-    const CompressedModel model(backbone, config, make_rival(name, {WindowPlan(config.window, 4), entry}));
+    const auto model = make_memory(name, backbone, config);
     CompressedStream stream;
-    model.forward(random_bases(1, 160, 9), stream);
-    EXPECT_LE(model.memory_use(stream).retained_bytes, 2 * 40 * entry) << name;
-    EXPECT_GT(model.memory_use(stream).retained_bytes, 2 * 40 * entry * 9 / 10) << name;
+    model->forward(random_bases(1, 160, 9), stream);
+    EXPECT_LE(model->memory_use(stream).retained_bytes, 2 * 40 * entry) << name;
+    EXPECT_GT(model->memory_use(stream).retained_bytes, 2 * 40 * entry * 9 / 10) << name;
   }
 }
 

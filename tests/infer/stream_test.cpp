@@ -6,6 +6,7 @@
 
 #include <filesystem>
 
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/infer/score.h"
@@ -41,11 +42,7 @@ class StreamKinds : public ::testing::TestWithParam<std::string> {
     auto config = memory_config();
     if (GetParam() == "inline") config.focus.stream = compress::Stream::inline_tokens;
     if (GetParam() == "state_only") {
-      const compress::Budget budget{compress::WindowPlan(config.window, config.focus.k), 100};
-      return {"state_only",
-              compressed_stream(std::make_shared<compress::CompressedModel>(model, config, compress::make_rival("state_only", budget)),
-                                "state_only"),
-              model};
+      return {"state_only", compressed_stream(compress::make_memory("state_only", model, config), "state_only"), model};
     }
     return {"focus",
             compressed_stream(std::make_shared<compress::CompressedModel>(model, testing::perturbed_adapter(*model, config)), "focus"),

@@ -13,7 +13,6 @@
 #include "focus/compress/plan/config.h"
 #include "focus/compress/memory/memory.h"
 #include "focus/compress/plan/plan.h"
-#include "focus/compress/rivals/rivals.h"
 #include "focus/model/backbone.h"
 
 namespace focus::compress {
@@ -41,8 +40,6 @@ class CompressedModel {
   CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config, Memories memories, at::Tensor focus_embedding = {});
   /// An adapter's memory on its blocks; the others keep everything.
   CompressedModel(std::shared_ptr<model::Backbone> backbone, const std::shared_ptr<const FocusAdapter>& adapter);
-  /// A retention policy on every attention layer. ConfigError unless focus.local is 'window'.
-  CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config, std::shared_ptr<const RetentionPolicy> policy);
 
   /// Continues a stream by tokens [B, n >= 1]. The result does not depend on how a sequence is cut into calls (up to rounding).
   HiddenStates forward(const at::Tensor& tokens_BL, CompressedStream& stream) const;

@@ -1,7 +1,7 @@
 // Focus: closed windows become entries, made by a unit.
 #pragma once
 
-#include "focus_state.h"
+#include "entries_state.h"
 #include "focus_stream.h"
 #include "focus_whole.h"
 
@@ -11,7 +11,7 @@ class FocusMemory final : public LayerMemory {
  public:
   FocusMemory(FocusLayer focus, const model::Backbone& backbone);
   std::string describe() const override;
-  std::unique_ptr<MemoryState> make_state() const override { return std::make_unique<FocusState>(focus_.format); }
+  std::unique_ptr<MemoryState> make_state() const override { return std::make_unique<EntriesState>(focus_.format); }
   at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override { return stream_focus(focus_, layer, call); }
   at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const override { return whole_focus(focus_, layer, call); }
   MemoryUse planned(int64_t num_bases) const override;

@@ -1,7 +1,7 @@
 #include "focus_stream.h"
 
 #include "call_walk.h"
-#include "focus_state.h"
+#include "entries_state.h"
 #include "window_recompute.h"
 
 namespace focus::compress {
@@ -16,7 +16,7 @@ class FocusWalk final : public CallWalk {
         focus_(focus),
         rules_(focus.rules),
         shared_call_(call),
-        state_(state_of<FocusState>(layer)),
+        state_(state_of<EntriesState>(layer)),
         open_(state_.open) {}
 
  private:
@@ -150,7 +150,7 @@ class FocusWalk final : public CallWalk {
   const FocusLayer& focus_;
   const LayerRules& rules_;
   ModelCall& shared_call_;
-  FocusState& state_;
+  EntriesState& state_;
   OpenBases& open_;
   std::size_t next_side_ = 0;
 };

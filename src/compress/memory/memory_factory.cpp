@@ -16,19 +16,14 @@ struct Kind {
   bool stores_itself = false;
 };
 
-std::shared_ptr<const LayerMemory> rival_layer(const std::string& name, const LayerContext& c) {
-  // Rivals close whole windows of the same plan, whatever Focus's own visibility is.
-  MemoryConfig whole_windows;
-  whole_windows.window = c.config.window;
-  whole_windows.focus.k = c.config.focus.k;
-  whole_windows.storage = c.config.storage;
-  return std::make_shared<PolicyMemory>(c.backbone, whole_windows, c.budget, make_rival(name, c.budget));
+std::shared_ptr<const LayerMemory> rival_layer(const RetentionPolicy& policy, const LayerContext& c) {
+  return std::make_shared<PolicyMemory>(c.backbone, c.config, c.budget, policy);
 }
 
 std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
   const MemoryConfig config = closed_form(c.config);
   const auto layer = config.focus.at(c.block);
-  if (!layer) return rival_layer("full", c);
+  if (!layer) return rival_layer(rival("full"), c);
   FocusLayer focus{LayerRules(config.window, *layer), std::make_shared<FittedUnit>(*layer, c.backbone.shape()), {}, config.storage, c.kmers};
   return std::make_shared<FocusMemory>(std::move(focus), c.backbone);
 }
@@ -37,9 +32,9 @@ std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
 std::vector<Kind>& kinds() {
   static std::vector<Kind> all = [] {
     std::vector<Kind> out;
-    for (const std::string& name : rival_names()) {
-      const bool stores_itself = make_rival(name, {WindowPlan({}, 1), 1})->rounds_itself();
-      out.push_back({name, [name](const LayerContext& context) { return rival_layer(name, context); }, stores_itself});
+    for (const RetentionPolicy& policy : rivals()) {
+      const auto make = [&policy](const LayerContext& context) { return rival_layer(policy, context); };
+      out.push_back({policy.name, make, policy.bits > 0});
     }
     out.push_back({"fitted", fitted_layer});
     return out;
@@ -50,6 +45,17 @@ std::vector<Kind>& kinds() {
 const Kind* find_kind(const std::string& name) {
   const auto found = std::find_if(kinds().begin(), kinds().end(), [&](const Kind& kind) { return kind.name == name; });
   return found == kinds().end() ? nullptr : &*found;
+}
+
+std::shared_ptr<CompressedModel> on_every_layer(const MakeLayerMemory& make,
+                                                const std::shared_ptr<model::Backbone>& backbone,
+                                                const MemoryConfig& config) {
+  const Budget budget = budget_of(*backbone, config);
+  const auto kmers = std::make_shared<KmersCache>();
+  Memories memories;
+  for (const int64_t block : backbone->attention_blocks())
+    memories.emplace(block, make({.backbone = *backbone, .block = block, .config = config, .budget = budget, .kmers = kmers}));
+  return std::make_shared<CompressedModel>(backbone, config, std::move(memories));
 }
 
 }  // namespace
@@ -79,12 +85,12 @@ std::shared_ptr<CompressedModel> make_memory(const std::string& name, const std:
     for (const Kind& k : kinds()) known += concat(known.empty() ? "" : ", ", k.name);
     fail<ConfigError>("unknown memory '", name, "'; known: ", known);
   }
-  const Budget budget = budget_of(*backbone, config);
-  const auto kmers = std::make_shared<KmersCache>();
-  Memories memories;
-  for (const int64_t block : backbone->attention_blocks())
-    memories.emplace(block, kind->make({.backbone = *backbone, .block = block, .config = config, .budget = budget, .kmers = kmers}));
-  return std::make_shared<CompressedModel>(backbone, config, std::move(memories));
+  return on_every_layer(kind->make, backbone, config);
+}
+
+std::shared_ptr<CompressedModel> make_memory(const RetentionPolicy& policy, const std::shared_ptr<model::Backbone>& backbone,
+                                             const MemoryConfig& config) {
+  return on_every_layer([&](const LayerContext& c) { return rival_layer(policy, c); }, backbone, config);
 }
 
 MemoryConfig closed_form(MemoryConfig config) {

@@ -7,43 +7,37 @@
 
 namespace focus::compress {
 
+namespace {
+
 using at::Tensor;
 
-std::unique_ptr<cache::LayerState> PolicyState::clone() const {
-  auto out = std::make_unique<PolicyState>(retained.format());
-  out->retained = retained.clone();
-  out->open = open.clone();
-  return out;
+StorageFormat format_of(const RetentionPolicy& policy, const StorageConfig& configured) {
+  StorageFormat format = configured;
+  if (policy.bits == 0) return format;
+  if (configured.dtype != StorageType::model)
+    fail<ConfigError>("storage.dtype has no effect with retention policy '", policy.name,
+                      "', which is a way of storing itself");
+  format.bits = policy.bits;
+  format.key_group = RetentionPolicy::kKeyGroup;
+  return format;
 }
 
-cache::TensorMap PolicyState::save() const {
-  cache::TensorMap out;
-  retained.save(out);
-  open.save(out);
-  return out;
-}
-
-void PolicyState::load(const cache::TensorMap& saved, const at::Device& device) {
-  retained.load(saved, device);
-  open.load(saved, device);
-}
-
-void PolicyState::detach() {
-  retained.detach();
-  open.detach();
-}
+}  // namespace
 
 class PolicyMemory::Walk final : public CallWalk {
  public:
   Walk(const PolicyMemory& memory, const model::AttentionCall& layer, const ModelCall& call)
-      : CallWalk(layer, call, memory.plan_, memory.inline_stream_), memory_(memory), state_(state_of<PolicyState>(layer)) {}
+      : CallWalk(layer, call, memory.plan_, memory.inline_stream_),
+        memory_(memory),
+        state_(state_of<EntriesState>(layer)) {}
 
  private:
   int64_t next_change(int64_t base) const override { return plan_.next_close(base, /*by_kmer=*/false); }
   Tensor bases(int64_t row, int64_t, int64_t count) override {
     const auto rows = [&](const Tensor& t) { return t.narrow(2, row, count); };
     const Tensor q = rows(now_.q);
-    state_.open.append(rows(now_.k), rows(now_.v), memory_.policy_->needs_queries() ? q : Tensor(), {}, positions_.narrow(0, row, count));
+    state_.open.append(rows(now_.k), rows(now_.v), memory_.policy_.needs_queries ? q : Tensor(), {},
+                       positions_.narrow(0, row, count));
     return layer_.attention.output(attend(q, state_.retained.read(q), state_.open.k, state_.open.v));
   }
   Tensor focus_token(int64_t row, int64_t base) override { return bases(row, base, 1); }
@@ -52,38 +46,40 @@ class PolicyMemory::Walk final : public CallWalk {
     if (base != plan_.window(window).end || state_.open.size() == 0) return;
     const Span all{begin, begin + state_.open.size()};
     const OpenBases& open = state_.open;
-    const LayerBases raw{layer_.attention, layer_.pre_norm, all.end, open.q, open.k, open.v, open.u, open.positions};
+    const LayerBases raw{layer_.attention, layer_.pre_norm, all.end, open.q, open.k, open.v, {}, open.positions};
     const Kmers kmers = memory_.kmers_->get(plan_.kmers(window));
-    memory_.policy_->close(raw.span(all, all.size(), window, plan_.kmers_before(window), kmers), state_.retained);
+    const ClosedSpan closing = raw.span(all, all.size(), window, plan_.kmers_before(window), kmers);
+    memory_.policy_.close(closing, memory_.budget_, state_.retained);
     state_.open.clear();
   }
 
   const PolicyMemory& memory_;
-  PolicyState& state_;
+  EntriesState& state_;
 };
 
-PolicyMemory::PolicyMemory(const model::Backbone& backbone, const MemoryConfig& config, Budget budget,
-                           std::shared_ptr<const RetentionPolicy> policy, bool inline_stream)
+PolicyMemory::PolicyMemory(const model::Backbone& backbone, const MemoryConfig& config, const Budget& budget,
+                           const RetentionPolicy& policy, bool inline_stream)
     : plan_(config.window, config.focus.k),
-      policy_(std::move(policy)),
+      policy_(policy),
       inline_stream_(inline_stream),
-      format_(policy_->storage(config.storage)),
-      budget_(std::move(budget)),
+      format_(format_of(policy, config.storage)),
+      budget_(budget),
       shape_(backbone.shape()),
-      dtype_(backbone.dtype()) {
-  if (config.storage.dtype != StorageType::model && policy_->rounds_itself())
-    fail<ConfigError>("storage.dtype has no effect with retention policy '", policy_->name(), "', which is a way of storing itself");
+      dtype_(backbone.dtype()) {}
+
+Tensor PolicyMemory::stream(const model::AttentionCall& layer, ModelCall& call) const {
+  return Walk(*this, layer, call).run();
 }
 
-Tensor PolicyMemory::stream(const model::AttentionCall& layer, ModelCall& call) const { return Walk(*this, layer, call).run(); }
-
 Tensor PolicyMemory::parallel(const model::AttentionCall& layer, ModelCall& call) const {
-  if (policy_->keeps() != Keeps::everything || policy_->rounds_itself()) return LayerMemory::parallel(layer, call);
+  if (policy_.keeps != Keeps::everything || policy_.bits > 0) return LayerMemory::parallel(layer, call);
   const nn::Projection all = layer.attention.project(layer.u_BLD, positions_of(layer));
   if (format_ == StorageFormat{}) return layer.attention.output(ops::causal_attention(all.q, all.k, all.v));
   // Each window sees the closed ones as they are stored.
   const int64_t length = layer.u_BLD.size(1);
-  const auto token = [&](int64_t base) { return std::min(base + (inline_stream_ ? plan_.kmers_completed(base) : 0), length); };
+  const auto token = [&](int64_t base) {
+    return std::min(base + (inline_stream_ ? plan_.kmers_completed(base) : 0), length);
+  };
   std::vector<Tensor> outputs;
   for (int64_t window = 0; token(plan_.window(window).begin) < length; ++window) {
     const int64_t begin = token(plan_.window(window).begin), end = token(plan_.window(window).end);
@@ -98,22 +94,27 @@ MemoryUse PolicyMemory::planned(int64_t num_bases) const {
   const int64_t window = num_bases > 0 ? plan_.window_of(num_bases - 1) : 0;
   const int64_t closed = num_bases == plan_.window(window).end ? window + 1 : window,
                 open = num_bases - (closed > 0 ? plan_.window(closed - 1).end : 0);
-  const int64_t open_focus = inline_stream_ ? plan_.kmers_completed(num_bases) - plan_.kmers_before(closed) : 0;
+  const int64_t open_focus =
+      inline_stream_ ? plan_.kmers_completed(num_bases) - plan_.kmers_before(closed) : 0;
   const auto element = static_cast<int64_t>(at::elementSize(dtype_));
-  const int64_t token_bytes = bytes_per_entry(1, shape_.num_kv_heads, shape_.head_dim, dtype_, /*with_beta=*/false) +
-                              static_cast<int64_t>(sizeof(int64_t)) +
-                              (policy_->needs_queries() ? shape_.num_heads * shape_.head_dim * element : 0);
+  const int64_t token_bytes =
+      bytes_per_entry(1, shape_.num_kv_heads, shape_.head_dim, dtype_, /*with_beta=*/false) +
+      static_cast<int64_t>(sizeof(int64_t)) +
+      (policy_.needs_queries ? shape_.num_heads * shape_.head_dim * element : 0);
   MemoryUse use;
   use.open_bytes = (open + open_focus) * token_bytes;
-  if (policy_->keeps() == Keeps::budget && closed > 0) {
+  if (policy_.keeps == Keeps::budget && closed > 0) {
     use.entries = plan_.kmers_before(closed);
     use.retained_bytes = budget_.bytes_after(closed - 1);
   }
-  if (policy_->keeps() == Keeps::everything) {
+  if (policy_.keeps == Keeps::everything) {
     use.entries = num_bases - open + (inline_stream_ ? plan_.kmers_before(closed) : 0);
-    const int64_t groups = format_.key_group > 0 ? closed * ((plan_.window_bases() + format_.key_group - 1) / format_.key_group) : 0;
-    use.retained_bytes = use.entries * format_.entry_bytes(shape_.num_kv_heads, shape_.head_dim, dtype_, /*with_beta=*/false) +
-                         groups * shape_.num_kv_heads * shape_.head_dim * 4;  // low and step of each channel
+    const int64_t groups = format_.key_group > 0
+                               ? closed * ((plan_.window_bases() + format_.key_group - 1) / format_.key_group)
+                               : 0;
+    use.retained_bytes =
+        use.entries * format_.entry_bytes(shape_.num_kv_heads, shape_.head_dim, dtype_, /*with_beta=*/false) +
+        groups * shape_.num_kv_heads * shape_.head_dim * 4;  // low and step of each channel
   }
   return use;
 }

@@ -1,60 +1,30 @@
-// Rivals that need nothing but positions: which bases are kept, or averaged, does not depend on what they are.
+// Rivals that need nothing but positions: which bases are kept, or averaged, does not depend on what they
+// are.
 #pragma once
 
-#include "focus/compress/rivals/budget.h"
-#include "focus/compress/rivals/policy.h"
+#include "focus/compress/rivals/rivals.h"
 
 namespace focus::compress {
 
+using ClosePolicy = decltype(RetentionPolicy::close);
+
+constexpr int64_t kSinks = 4;
+constexpr uint64_t kRandomSeed = 20251118;
+
+/// The uncompressed baseline.
+void keep_all(const ClosedSpan& span, const Budget& budget, EntryStore& retained);
+/// Only the Hyena states cross a window's end.
+void keep_none(const ClosedSpan& span, const Budget& budget, EntryStore& retained);
+/// The newest bases whose codes fit, scales counted.
+void keep_newest_codes(const ClosedSpan& span, const Budget& budget, EntryStore& retained);
 /// The newest bases, as many as the budget holds; `sinks` of them are the very first bases instead.
-class SlidingPolicy final : public RetentionPolicy {
- public:
-  SlidingPolicy(Budget budget, int64_t sinks) : budget_(std::move(budget)), sinks_(sinks) {}
-  std::string name() const override { return sinks_ > 0 ? "sinks" : "sliding"; }
-  std::string describe() const override;
-  void close(const ClosedSpan& span, EntryStore& retained) const override;
-
- private:
-  Budget budget_;
-  int64_t sinks_;
-};
-
-/// Bases at even distances, as many of each window as the budget holds.
-class StridedPolicy final : public RetentionPolicy {
- public:
-  explicit StridedPolicy(Budget budget) : budget_(std::move(budget)) {}
-  std::string name() const override { return "strided"; }
-  std::string describe() const override { return "raw keys and values of evenly spaced bases of each window"; }
-  void close(const ClosedSpan& span, EntryStore& retained) const override;
-
- private:
-  Budget budget_;
-};
-
-/// Bases drawn at random, without repetition, from a fixed seed: as many of each window as the budget holds.
-class RandomPolicy final : public RetentionPolicy {
- public:
-  explicit RandomPolicy(Budget budget) : budget_(std::move(budget)) {}
-  std::string name() const override { return "random"; }
-  std::string describe() const override;
-  void close(const ClosedSpan& span, EntryStore& retained) const override;
-
- private:
-  Budget budget_;
-};
-
-/// One entry per k-mer: the mean of its rotated keys and of its values, with log-mass beta = log k or without.
-class MeanPoolPolicy final : public RetentionPolicy {
- public:
-  explicit MeanPoolPolicy(bool with_beta) : with_beta_(with_beta) {}
-  std::string name() const override { return with_beta_ ? "mean_pool" : "mean_pool_nobeta"; }
-  std::string describe() const override {
-    return with_beta_ ? "mean key and value of each k-mer, beta = log k" : "mean key and value of each k-mer, no beta";
-  }
-  void close(const ClosedSpan& span, EntryStore& retained) const override;
-
- private:
-  bool with_beta_;
-};
+ClosePolicy sliding(int64_t sinks);
+/// One entry per k-mer: the mean of its rotated keys and of its values, with log-mass beta = log k or
+/// without.
+ClosePolicy mean_pool(bool with_beta);
+/// `room` bases at even distances.
+Entries strided(const ClosedSpan& span, int64_t room);
+/// `room` bases drawn without repetition from a fixed seed.
+Entries random_bases(const ClosedSpan& span, int64_t room);
 
 }  // namespace focus::compress

@@ -10,8 +10,8 @@ at::TensorOptions compute_options(const Tensor& like) {
   return like.options().dtype(like.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
 }
 
-Entries raw_entries(const ClosedSpan& span, int64_t begin, int64_t end) {
-  return raw_entries(span.k, span.v, begin, end, span.window, span.first_base);
+Entries raw_entries(const ClosedSpan& span) {
+  return raw_entries(span.k, span.v, 0, span.num_bases(), span.window, span.first_base);
 }
 
 Entries raw_entries(const ClosedSpan& span, const std::vector<int64_t>& bases) {
@@ -38,7 +38,8 @@ std::vector<EntryOrigin> window_origins(const ClosedSpan& span, int64_t count) {
 
 int64_t held_by(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta) {
   // The budget is that of one sequence, whatever the batch.
-  return budget.entries_after(span.window, retained.format().entry_bytes(span.k.size(1), span.k.size(3), span.k.scalar_type(), with_beta));
+  return budget.entries_after(span.window, retained.format().entry_bytes(span.k.size(1), span.k.size(3),
+                                                                         span.k.scalar_type(), with_beta));
 }
 
 int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta) {
@@ -46,7 +47,8 @@ int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore&
 }
 
 Tensor future_queries(const ClosedSpan& span, int64_t stride) {
-  const Tensor taken = at::arange(0, span.num_bases(), stride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
+  const Tensor taken =
+      at::arange(0, span.num_bases(), stride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
   const Tensor queries = span.q.index_select(2, taken).to(compute_options(span.q));
   const Tensor shift = at::full({queries.size(2)}, span.extent, taken.options());
   return span.attention.rotate(queries, shift).unflatten(1, {span.k.size(1), -1}).flatten(2, 3);

@@ -1,21 +1,23 @@
-// What retention policies share: taking bases out of a closing span, the room the byte budget leaves, and the queries they are judged by.
-// Legend: B batch, H query heads, G key/value heads, n bases of the span, R reference queries, S kept entries, E head dimension.
+// What retention policies share: taking bases out of a closing span, the room the byte budget leaves, and the
+// queries they are judged by. Legend: B batch, H query heads, G key/value heads, n bases of the span, R
+// reference queries, S kept entries, E head dimension.
 #pragma once
 
+#include "focus/compress/memory/closed_span.h"
+#include "focus/compress/memory/storage.h"
 #include "focus/compress/plan/config.h"
 #include "focus/compress/rivals/budget.h"
-#include "focus/compress/rivals/policy.h"
 
 namespace focus::compress {
 
 /// fp32, or fp64 where the model is: what policies compute in.
 at::TensorOptions compute_options(const at::Tensor& like);
 
-/// The span's raw bases [begin, end) as entries.
-Entries raw_entries(const ClosedSpan& span, int64_t begin, int64_t end);
+/// All raw bases of the span as entries.
+Entries raw_entries(const ClosedSpan& span);
 /// The raw bases of these indices, the same for every head.
 Entries raw_entries(const ClosedSpan& span, const std::vector<int64_t>& bases);
-/// Raw bases chosen head by head, `index_BGS` in the span. Their origin names the window only: its index is -1.
+/// Raw bases chosen head by head, `index_BGS` in the span. Their origin names the window only, with index -1.
 Entries raw_entries_per_head(const ClosedSpan& span, const at::Tensor& index_BGS);
 /// Origins of entries that stand for more than one base, or for another one in every head.
 std::vector<EntryOrigin> window_origins(const ClosedSpan& span, int64_t count);
@@ -25,8 +27,9 @@ int64_t held_by(const ClosedSpan& span, const Budget& budget, const EntryStore& 
 /// Of these the ones that may still be added.
 int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta);
 
-/// Stand-ins for the queries of the bases to come: every stride-th of the span's own (neighbours ask alike), turned by the span's extent (rotations add
-/// up), so that they stand where the next span's will. All queries that read a key/value head are its references. [B, G, R, E]
+/// Stand-ins for the queries of the bases to come: every stride-th of the span's own (neighbours ask alike),
+/// turned by the span's extent (rotations add up), so that they stand where the next span's will. All queries
+/// that read a key/value head are its references. [B, G, R, E]
 at::Tensor future_queries(const ClosedSpan& span, int64_t stride = FittedUnitConfig{}.reference_stride);
 /// q.k/sqrt(E), [B, G, R, n]
 at::Tensor scores_of(const at::Tensor& queries_BGRE, const at::Tensor& k_BGNE);

@@ -1,6 +1,7 @@
 #include "fit_tables.h"
 #include "focus/compress/compressed_model.h"
 #include "focus/compress/focus/adapter_file.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"
@@ -81,12 +82,9 @@ class EndToEnd final : public Objective {
   }
   void weigh_by_need(Batch& batch) const {
     const at::NoGradGuard guard;
-    compress::MemoryConfig memory = model_->config();
-    memory.focus.local = compress::Local::window;  // a policy drops whole windows
-    const compress::CompressedModel state_only(teacher_, memory,
-                                               std::make_shared<compress::StateOnlyPolicy>());
+    const auto state_only = compress::make_memory("state_only", teacher_, model_->config());
     compress::CompressedStream stream;
-    const Tensor log_none = log_probabilities(*teacher_, state_only.forward(batch.tokens, stream).bases);
+    const Tensor log_none = log_probabilities(*teacher_, state_only->forward(batch.tokens, stream).bases);
     const Tensor factor = need_factor(config_.objective.need, with_full_memory(*teacher_, batch.tokens),
                                       log_none, next_bases(batch));
     batch.weights.narrow(1, 1, factor.size(1)).mul_(factor);

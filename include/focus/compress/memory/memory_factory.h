@@ -31,8 +31,10 @@ std::vector<std::string> memory_names();
 /// Whether a memory is a way of storing itself, to which `storage.dtype` cannot apply.
 bool stores_itself(const std::string& name);
 
-/// The memory of that name on every attention layer. ConfigError lists the names.
+/// The memory of that name, or a retention policy, on every attention layer. ConfigError lists the names.
 std::shared_ptr<CompressedModel> make_memory(const std::string& name, const std::shared_ptr<model::Backbone>& backbone,
+                                             const MemoryConfig& config);
+std::shared_ptr<CompressedModel> make_memory(const RetentionPolicy& policy, const std::shared_ptr<model::Backbone>& backbone,
                                              const MemoryConfig& config);
 /// The same settings with the closed form alone as the unit, beside the bases: the memory 'fitted'.
 MemoryConfig closed_form(MemoryConfig config);

@@ -1,4 +1,4 @@
-#include "focus_state.h"
+#include "entries_state.h"
 
 #include "focus/core/error.h"
 
@@ -6,27 +6,27 @@ namespace focus::compress {
 
 using at::Tensor;
 
-std::unique_ptr<cache::LayerState> FocusState::clone() const {
-  auto out = std::make_unique<FocusState>(*this);
+std::unique_ptr<cache::LayerState> EntriesState::clone() const {
+  auto out = std::make_unique<EntriesState>(*this);
   out->retained = retained.clone();
   out->open = open.clone();
   for (Tensor& x : out->focus_x) x = x.clone();
   return out;
 }
 
-MemoryUse FocusState::use() const {
+MemoryUse EntriesState::use() const {
   MemoryUse use{retained.size(), retained.num_bytes(), open.num_bytes()};
   for (const Tensor& x : focus_x) use.open_bytes += cache::storage_bytes(x);
   return use;
 }
 
-void FocusState::detach() {
+void EntriesState::detach() {
   retained.detach();
   open.detach();
   for (Tensor& x : focus_x) x = x.detach();
 }
 
-cache::TensorMap FocusState::save() const {
+cache::TensorMap EntriesState::save() const {
   cache::TensorMap out;
   retained.save(out);
   open.save(out);
@@ -35,7 +35,7 @@ cache::TensorMap FocusState::save() const {
   return out;
 }
 
-void FocusState::load(const cache::TensorMap& saved, const at::Device& device) {
+void EntriesState::load(const cache::TensorMap& saved, const at::Device& device) {
   retained.load(saved, device);
   open.load(saved, device);
   hidden = saved.contains("hidden") ? cache::loaded_tensor(saved, "hidden", at::kCPU).item<int64_t>() : 0;
