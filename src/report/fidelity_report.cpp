@@ -4,20 +4,25 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <string>
+#include <string_view>
 
 #include "digest.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
-#include "html.h"
 #include "text.h"
 #include "values_hdf5.h"
 
 namespace focus::report {
+
+extern const std::string_view kPage;  // page.html, made a string by CMakeLists.txt
+
 namespace {
 
 using Json = nlohmann::ordered_json;
+
+constexpr std::size_t kMaxPageSegments = 200;
 
 // Comment lines on top of every table: what it came from.
 std::string preamble(const FidelityResult& result) {
@@ -97,7 +102,7 @@ std::string segments_tsv(const ReportDigest& digest) {
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
 Json interval_json(const metrics::Interval& interval) { return Json::array({number(interval.low), number(interval.high)}); }
 
-std::string summary_json(const ReportDigest& digest) {
+Json summary_of(const ReportDigest& digest) {
   const FidelityResult& result = *digest.result;
   Json root;
   root["focus"] = version_line();
@@ -140,7 +145,42 @@ std::string summary_json(const ReportDigest& digest) {
   root["provenance"] = result.provenance;
   const Json config = Json::parse(result.config_json, nullptr, /*allow_exceptions=*/false, /*ignore_comments=*/true);
   root["config"] = config.is_discarded() ? Json(result.config_json) : config;
-  return root.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  return root;
+}
+
+std::string text_of(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
+
+// Begin, end and mean of each bin.
+Json bins_json(const std::vector<metrics::Bin>& bins) {
+  Json list = Json::array();
+  for (const metrics::Bin& bin : bins) list.push_back({bin.begin, bin.end, number(bin.total.mean())});
+  return list;
+}
+
+// page.html with all that its script shows: the summary, the curves, and the configuration as it was written.
+std::string page(const ReportDigest& digest, Json summary) {
+  const FidelityResult& result = *digest.result;
+  summary["num_segments"] = result.segments.size();
+  summary["num_repeat_rich"] = digest.repeat_rich_segments;
+  summary["repeat_rich"] = kRepeatRich;
+  summary["config"] = result.config_json;
+  for (std::size_t m = 0; m < digest.methods.size(); ++m) {
+    for (const int c : {column(Measure::kl), column(Measure::cross_entropy), kDeltaCrossEntropy}) {
+      const auto at = static_cast<std::size_t>(c);
+      summary["methods"][m]["by_position"][kColumnNames[at]] = bins_json(digest.methods[m].by_position[at]);
+      summary["methods"][m]["by_offset"][kColumnNames[at]] = bins_json(digest.methods[m].by_offset[at]);
+    }
+  }
+  Json& segments = summary["segments"];
+  if (segments.size() > kMaxPageSegments) segments.erase(segments.begin() + kMaxPageSegments, segments.end());
+  for (std::size_t s = 0; digest.full >= 0 && s < segments.size(); ++s)
+    segments[s]["cross_entropy_full"] = number(digest.methods[static_cast<std::size_t>(digest.full)].segment_cross_entropy[s]);
+  constexpr std::string_view kPlace = "{digest}";
+  const std::size_t place = kPage.find(kPlace);
+  std::string text(kPage.substr(0, place));
+  // In HTML a "<" could end the script element; in JSON it stands in strings only, where it may be written as an escape.
+  for (const char c : text_of(summary, -1)) c == '<' ? text += "\\u003c" : text += c;
+  return text.append(kPage.substr(place + kPlace.size()));
 }
 
 }  // namespace
@@ -155,8 +195,9 @@ void write_fidelity_report(const FidelityResult& result, const std::filesystem::
   write_file(folder / "by_offset.tsv", bins_tsv(digest, "offset", &MethodDigest::by_offset));
   write_file(folder / "segments.tsv", segments_tsv(digest));
   write_values_hdf5(result, folder / "values.h5");
-  write_file(folder / "report.html", render_html(digest));
-  write_file(folder / "summary.json", summary_json(digest));
+  const Json summary = summary_of(digest);
+  write_file(folder / "report.html", page(digest, summary));
+  write_file(folder / "summary.json", text_of(summary, 2) + "\n");
 }
 
 }  // namespace focus::report

@@ -38,27 +38,4 @@ std::string percent(double share) {
   return std::isnan(share) ? kMissing : print(std::fabs(share) < 0.9995 ? "%.1f %%" : "%.2f %%", 100 * share);
 }
 
-std::string escape_html(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        result += "&amp;";
-        break;
-      case '<':
-        result += "&lt;";
-        break;
-      case '>':
-        result += "&gt;";
-        break;
-      case '"':
-        result += "&quot;";
-        break;
-      default:
-        result += c;
-    }
-  }
-  return result;
-}
-
 }  // namespace focus::report

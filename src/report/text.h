@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 namespace focus::report {
 
@@ -14,8 +13,5 @@ std::string rounded(double value);
 std::string rounded_difference(double value);
 /// A share as "97.3 %".
 std::string percent(double share);
-
-/// & < > " for HTML text and attributes.
-std::string escape_html(std::string_view text);
 
 }  // namespace focus::report

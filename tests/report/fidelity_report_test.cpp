@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -14,11 +15,10 @@
 #include <regex>
 #include <sstream>
 
-#include "digest.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/report/fidelity_table.h"
-#include "html.h"
+#include "support/temporary_folder.h"
 
 namespace focus::report {
 namespace {
@@ -163,7 +163,43 @@ int count_of(const std::string& text, const std::string& part) {
   return count;
 }
 
-std::string html_of(const FidelityResult& result) { return render_html(digest_result(result)); }
+std::string html_of(const FidelityResult& result) {
+  const testing::TemporaryFolder folder;
+  write_fidelity_report(result, folder / "report");
+  return read_file(folder / "report/report.html");
+}
+
+// What stands between two texts. The first must occur.
+std::string between(const std::string& text, const std::string& first, const std::string& last) {
+  const std::size_t begin = text.find(first);
+  EXPECT_NE(begin, std::string::npos) << first;
+  return begin == std::string::npos ? "" : text.substr(begin + first.size(), text.find(last, begin) - begin - first.size());
+}
+
+nlohmann::json digest_of(const std::string& html) { return nlohmann::json::parse(between(html, "id=\"digest\">", "</script>")); }
+
+// The page's body once Chromium has run its script; empty where no Chromium can show a page.
+std::string drawn(const std::string& html) {
+  const testing::TemporaryFolder folder;
+  write_file(folder / "page.html", html);
+  const std::string place = (folder / "").string();
+  const std::string command =
+      "browser=$(command -v chromium chromium-browser google-chrome | head -n 1); [ -z \"$browser\" ] || "
+      "timeout 60 \"$browser\" --headless --no-sandbox --disable-gpu --user-data-dir='" +
+      place + "profile' --dump-dom 'file://" + place + "page.html' 2>/dev/null";
+  FILE* pipe = popen(command.c_str(), "r");
+  std::string dom;
+  char buffer[65536];
+  for (std::size_t size = 0; (size = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) dom.append(buffer, size);
+  pclose(pipe);
+  return dom.find("<h1>") == std::string::npos ? "" : between(dom, "<main>", "</main>");
+}
+
+// What a script writes where a number is missing.
+const std::regex kNoNumber("[^a-z](NaN|Infinity|undefined|null)[^a-z]");
+const std::vector<std::string> kFigures = {"KL divergence by position", "KL divergence behind a boundary",
+                                           "Loss against memory",       "Distribution over positions",
+                                           "Cross entropy by position", "Cross entropy less that of the full cache"};
 
 TEST(Report, WritesTablesThatHoldTheStatistics) {
   const Folder folder;
@@ -253,26 +289,67 @@ TEST(Report, WritesJsonWithConfigurationAndProvenance) {
 }
 
 TEST(Report, PageIsOneSelfContainedFile) {
-  const std::string html = html_of(synthetic(12, 6144, 1024));
-  for (const char* part : {"http://", "https://", "<script", "<link", "@import", "url("})
+  const FidelityResult result = synthetic(12, 6144, 1024);
+  const std::string html = html_of(result);
+  for (const char* part : {"http://", "https://", "<link", "@import", "url(", " src="})
     EXPECT_EQ(html.find(part), std::string::npos) << part;
-  EXPECT_FALSE(std::regex_search(html, std::regex("[^a-z](nan|inf)[^a-z]")));
-  EXPECT_EQ(count_of(html, "<figure>"), 6);
-  EXPECT_EQ(count_of(html, "<svg"), count_of(html, "</svg>"));
-  EXPECT_EQ(count_of(html, "<table>"), count_of(html, "</table>"));
-  EXPECT_NE(html.find("chrX&lt;1&gt;:100,001-106,144"), std::string::npos);
-  EXPECT_NE(html.find("&lt;x&gt; &amp; more"), std::string::npos);
-  EXPECT_NE(html.find("Repeat-rich"), std::string::npos);
-  EXPECT_EQ(html.find("class=\"warn\""), std::string::npos);
+  EXPECT_NE(html.find("default-src 'none'"), std::string::npos);
+  EXPECT_NE(html.find("<noscript>"), std::string::npos);
+  for (const std::string& title : kFigures) EXPECT_NE(html.find(title), std::string::npos) << title;
   EXPECT_LT(html.size(), 1000000U);
+  const nlohmann::json digest = digest_of(html);
+  EXPECT_EQ(digest["methods"].size(), kKinds.size());
+  EXPECT_EQ(digest["config"], result.config_json);
+  EXPECT_EQ(digest["num_repeat_rich"], 3);
+  EXPECT_NEAR(digest["segments"][3]["cross_entropy_full"], 1.25, 0.05);
+  // The first bin of the second window, where focus departs from the full cache.
+  const nlohmann::json& bins = digest["methods"][1]["by_position"];
+  EXPECT_EQ(bins["kl"][0][2], 0);
+  for (const nlohmann::json& bin : bins["kl"]) {
+    if (bin[0] == 1024) {
+      EXPECT_GT(bin[2], 0);
+    }
+  }
+  EXPECT_EQ(bins["delta_cross_entropy"].size(), bins["kl"].size());
+  EXPECT_EQ(digest["methods"][1]["by_offset"]["kl"].back()[1], 1024);
+}
+
+TEST(Report, PageKeepsLabelsThatLookLikeMarkup) {
+  FidelityResult result = synthetic(2, 300, 100);
+  const std::string label = "</script><b>&<!--<script>\"'";
+  result.methods[1].name = result.segments[0].name = result.provenance["note"] = label;
+  result.methods[1].description = "not UTF-8: \xff";
+  const std::string html = html_of(result);
+  EXPECT_EQ(count_of(html, "</script>"), 2);
+  EXPECT_EQ(count_of(html, "<!--"), 0);
+  const nlohmann::json digest = digest_of(html);
+  EXPECT_EQ(digest["methods"][1]["name"], label);
+  EXPECT_EQ(digest["segments"][0]["name"], label);
+  EXPECT_EQ(digest["provenance"]["note"], label);
+  const std::string page = drawn(html);
+  if (page.empty()) GTEST_SKIP() << "no Chromium that shows a page";
+  EXPECT_EQ(page.find("<b>&amp;"), std::string::npos);
+  EXPECT_NE(page.find("&lt;/script&gt;&lt;b&gt;&amp;&lt;!--"), std::string::npos);
+  EXPECT_EQ(count_of(page, "<figure>"), 6);
+}
+
+TEST(Report, PageShowsFiguresAndTables) {
+  const FidelityResult result = synthetic(12, 6144, 1024);
+  const std::string page = drawn(html_of(result));
+  if (page.empty()) GTEST_SKIP() << "no Chromium that shows a page";
+  EXPECT_FALSE(std::regex_search(page, kNoNumber));
+  for (const std::string& title : kFigures) EXPECT_NE(page.find("<h3>" + title + "</h3>"), std::string::npos) << title;
+  EXPECT_EQ(count_of(page, "<figure>"), 6);
+  EXPECT_EQ(count_of(page, "<table>"), 7);
+  EXPECT_NE(page.find("chrX&lt;1&gt;:100,001-106,144"), std::string::npos);
+  EXPECT_NE(page.find("&lt;x&gt; &amp; more"), std::string::npos);
+  EXPECT_NE(page.find("Repeat-rich"), std::string::npos);
+  EXPECT_NE(page.find("480.0 MiB"), std::string::npos);
+  EXPECT_EQ(page.find("class=\"warn\""), std::string::npos);
 }
 
 // The figure whose heading is `title`, up to the next one.
-std::string figure_of(const std::string& html, const std::string& title) {
-  const std::size_t begin = html.find("<h3>" + title + "</h3>");
-  EXPECT_NE(begin, std::string::npos) << title;
-  return begin == std::string::npos ? "" : html.substr(begin, html.find("</figure>", begin) - begin);
-}
+std::string figure_of(const std::string& html, const std::string& title) { return between(html, "<h3>" + title + "</h3>", "</figure>"); }
 
 // The least power of ten that is a tick of the y axis.
 int lowest_power(const std::string& figure) {
@@ -285,15 +362,16 @@ int lowest_power(const std::string& figure) {
 }
 
 TEST(Report, MethodsChooseTheLowerEndOfTheCurves) {
-  const std::vector<std::string> titles = {"KL divergence by position", "KL divergence behind a boundary"};
+  const std::vector<std::string> titles(kFigures.begin(), kFigures.begin() + 2);
   FidelityResult result = synthetic(4, 3072, 1024);
   auto& noise = result.methods.back().values[static_cast<std::size_t>(Measure::kl)];
   for (float& value : noise) value = 2e-9F;
-  std::string html = html_of(result);
+  std::string html = drawn(html_of(result));
+  if (html.empty()) GTEST_SKIP() << "no Chromium that shows a page";
   for (const std::string& title : titles) {
     const std::string figure = figure_of(html, title);
     EXPECT_NE(figure.find("Not drawn: the noise floor, 2.00e-9 on average"), std::string::npos) << title;
-    EXPECT_EQ(figure.find("class=\"noise\""), std::string::npos) << title;
+    EXPECT_EQ(figure.find("var(--muted)"), std::string::npos) << title;
     EXPECT_NE(figure.find("kv_quant"), std::string::npos) << title;
     // kv_quant, the closest method, is near 1e-4.
     EXPECT_GE(lowest_power(figure), -6) << title;
@@ -303,10 +381,10 @@ TEST(Report, MethodsChooseTheLowerEndOfTheCurves) {
 
   // Within the methods' range it is drawn.
   for (float& value : noise) value = 2e-3F;
-  html = html_of(result);
+  html = drawn(html_of(result));
   for (const std::string& title : titles) {
     EXPECT_EQ(figure_of(html, title).find("Not drawn"), std::string::npos) << title;
-    EXPECT_NE(figure_of(html, title).find("class=\"noise\""), std::string::npos) << title;
+    EXPECT_NE(figure_of(html, title).find("var(--muted)"), std::string::npos) << title;
   }
 
   // Without a method that differs from the full cache, the noise floor is all there is to see.
@@ -315,14 +393,19 @@ TEST(Report, MethodsChooseTheLowerEndOfTheCurves) {
     auto& kl = method.values[static_cast<std::size_t>(Measure::kl)];
     if (method.name != "noise_floor") std::fill(kl.begin(), kl.end(), 0.0F);
   }
-  const std::string figure = figure_of(html_of(result), titles.front());
+  const std::string figure = figure_of(drawn(html_of(result)), titles.front());
   EXPECT_EQ(figure.find("Not drawn"), std::string::npos);
-  EXPECT_NE(figure.find("class=\"noise\""), std::string::npos);
+  EXPECT_NE(figure.find("var(--muted)"), std::string::npos);
 }
 
 TEST(Report, SaysLoudlyThatNoBoundaryWasCrossed) {
   const FidelityResult result = synthetic(3, 1024, 1024);
-  EXPECT_NE(html_of(result).find("No boundary was crossed"), std::string::npos);
+  const std::string html = html_of(result);
+  EXPECT_NE(html.find("No boundary was crossed"), std::string::npos);
+  EXPECT_EQ(digest_of(html)["crosses_boundary"], false);
+  if (const std::string page = drawn(html); !page.empty()) {
+    EXPECT_NE(page.find("role=\"alert\">No boundary was"), std::string::npos);
+  }
   EXPECT_EQ(fidelity_table(result).rfind("NO BOUNDARY WAS CROSSED", 0), 0U);
   const Folder folder;
   write_fidelity_report(result, folder / "report");
@@ -363,6 +446,10 @@ TEST(Report, WorksWithFewMethodsMissingMeasuresAndOneSegment) {
   EXPECT_EQ(rows.at("focus after_boundary kl").at("mean_low"), "NA");
   EXPECT_EQ(rows.at("focus after_boundary kl").at("recovered"), "NA");
   EXPECT_EQ(rows.count("focus ordinary kl"), 0U);
+  if (const std::string page = drawn(read_file(folder / "report/report.html")); !page.empty()) {
+    EXPECT_FALSE(std::regex_search(page, kNoNumber));
+    EXPECT_EQ(count_of(page, "<figure>"), 5);  // no difference from a full cache without values
+  }
 }
 
 TEST(Report, RefusesInconsistentResultsAndUnwritableFolders) {

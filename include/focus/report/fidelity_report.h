@@ -18,7 +18,7 @@ inline constexpr double kRepeatRich = 0.1;
 ///   segments.tsv     every segment with its repeat share and each method's mean KL
 ///   summary.json     all of summary.tsv and segments.tsv, the run's provenance and resolved configuration
 ///   values.h5        /methods/<name>/<measure>: float32 [segments, positions]; attributes carry what the tables say of the method
-///   report.html      the page: tables and plots, no script, nothing loaded from elsewhere
+///   report.html      the page: tables and plots, drawn by its own script; nothing is loaded from elsewhere
 /// Divergences are those of the full cache from the method, in nats where they are logarithmic; `delta_cross_entropy` is the method's cross
 /// entropy less that of the method called "full", R compares with the method called "state_only" and the method "noise_floor" is drawn as
 /// the reference below which differences are rounding; each is left out where the run has no such method. A measure without values is NaN.
