@@ -1,4 +1,4 @@
-# Finds LibTorch; sets FOCUS_TORCH_DIR, FOCUS_TORCH_VERSION and FOCUS_TORCH_ORIGIN. The places, in order:
+# Finds LibTorch; sets FOCUS_TORCH_DIR and FOCUS_TORCH_VERSION. The places, in order:
 #   1. FOCUS_TORCH_DIR (CMake or environment): a LibTorch folder, or a python package's torch folder; an unusable one is an error;
 #   2. the torch that python3 on PATH would import; one that is unusable is skipped with a message;
 #   3. <source>/.venv, where scripts/setup.sh installs the pinned wheel.
@@ -65,7 +65,6 @@ if(FOCUS_TORCH_DIR)
   if(focus_torch_problem)
     message(FATAL_ERROR "FOCUS_TORCH_DIR cannot be used: ${focus_torch_problem}.")
   endif()
-  set(FOCUS_TORCH_ORIGIN "FOCUS_TORCH_DIR")
 else()
   # Found folders are not put in the cache: each configure looks afresh, and only a folder somebody named is kept.
   set(focus_torch_tried "no python3 that imports torch")
@@ -75,10 +74,6 @@ else()
     focus_torch_fault("${dir}" focus_torch_problem)
     if(NOT focus_torch_problem)
       set(FOCUS_TORCH_DIR "${dir}")
-      set(FOCUS_TORCH_ORIGIN "python3 on PATH")
-      if(NOT dir IN_LIST focus_torch_candidates)
-        set(FOCUS_TORCH_ORIGIN ".venv of the source folder")
-      endif()
       break()
     endif()
     message(NOTICE "Skipping a LibTorch: ${focus_torch_problem}")

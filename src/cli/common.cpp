@@ -1,6 +1,7 @@
 #include "common.h"
 
 #include <ATen/Parallel.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -14,6 +15,7 @@
 #include "focus/core/log.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
+#include "focus/model/placement.h"
 #include "focus/ops/out_of_memory.h"
 
 namespace focus::cli {
@@ -25,6 +27,11 @@ void add_machine_options(CLI::App& app, CommonOptions& options) {
   app.add_option("-t,--threads", options.threads, "CPU threads; 0 = all cores");
   app.option_defaults()->group("Messages");
   app.add_flag("-v,--verbose", options.verbose, "more messages");
+  add_quiet(app, options);
+}
+
+void add_quiet(CLI::App& app, CommonOptions& options) {
+  app.option_defaults()->group("Messages");
   app.add_flag("-q,--quiet", options.quiet, "warnings and errors only");
 }
 
@@ -40,15 +47,18 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
 
 namespace {
 
+/// Why a text is no number of at least `least`; empty when it is one.
+std::string number_error(int64_t (*parse)(std::string_view), int64_t least, const std::string& text) {
+  try {
+    return parse(text) < least ? concat("'", text, "': expected at least ", least) : "";
+  } catch (const ConfigError& e) {
+    return e.what();
+  }
+}
+
 CLI::Option* add_number(CLI::App& app, const std::string& name, int64_t& target, const std::string& help,
                         int64_t (*parse)(std::string_view), int64_t least, const char* type) {
-  const auto check = [parse, least](const std::string& text) -> std::string {
-    try {
-      return parse(text) < least ? concat("'", text, "': expected at least ", least) : "";
-    } catch (const ConfigError& e) {
-      return e.what();
-    }
-  };
+  const auto check = [parse, least](const std::string& text) { return number_error(parse, least, text); };
   return app
       .add_option_function<std::string>(
           name, [&target, parse](const std::string& text) { target = parse(text); }, help)
@@ -58,14 +68,7 @@ CLI::Option* add_number(CLI::App& app, const std::string& name, int64_t& target,
 
 }  // namespace
 
-std::string count_error(const std::string& text) {
-  try {
-    parse_count(text);
-    return "";
-  } catch (const ConfigError& e) {
-    return e.what();
-  }
-}
+std::string count_error(const std::string& text) { return number_error(parse_count, 0, text); }
 
 CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, const std::string& help) {
   return add_number(app, name, target, help, parse_count, 0, "COUNT");
@@ -88,6 +91,19 @@ void apply_common_options(const CommonOptions& options, int64_t configured_threa
   const int64_t wanted = options.threads >= 0 ? options.threads : configured_threads;
   at::set_num_threads(wanted > 0 ? static_cast<int>(wanted) : static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
   install_interrupt_handlers();
+}
+
+void apply_rank(const distributed::RankEnvironment& environment, int64_t& threads, std::string& device, CommonOptions& common) {
+  if (environment.size == 1) return;
+  if (environment.rank > 0) common.quiet = true;
+  log::set_label(concat("rank ", environment.rank, ": "));
+  if (threads == 0 && common.threads <= 0)
+    threads = std::max<int64_t>(1, static_cast<int64_t>(std::thread::hardware_concurrency()) / environment.local_size);
+  if (common.threads == 0) common.threads = -1;
+  device = model::resolve_devices(device);
+  // A launcher may show each rank one GPU only, which then is cuda:0 for all of them.
+  const int64_t num_devices = at::detail::getCUDAHooks().deviceCount();
+  if (device == "cuda:0" && num_devices > 1) device = concat("cuda:", environment.local_rank % num_devices);
 }
 
 std::string quoted_command(int argc, char** argv) {
@@ -128,15 +144,13 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
   }
   try {
     app.parse(argc, argv);
+    body();
+    if (!std::cout.flush()) fail<DataError>("cannot write to standard output: is the disk full?");
+    return code(ExitCode::ok);
   } catch (const CLI::ParseError& e) {
     const int status = app.exit(e, std::cout, std::cerr);
     if (status != 0) return code(ExitCode::usage);
     return std::cout.flush() ? code(ExitCode::ok) : code(ExitCode::data);
-  }
-  try {
-    body();
-    if (!std::cout.flush()) fail<DataError>("cannot write to standard output: is the disk full?");
-    return code(ExitCode::ok);
   } catch (const Error& e) {
     log::error(e.what());
     return code(e.exit_code());

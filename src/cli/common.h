@@ -9,6 +9,8 @@
 #include <utility>
 #include <vector>
 
+#include "focus/distributed/rank_environment.h"
+
 namespace focus::cli {
 
 struct CommonOptions {
@@ -23,7 +25,9 @@ struct CommonOptions {
 
 /// --device, --dtype, --threads, -q, -v: for programs and subcommands without a configuration file.
 void add_machine_options(CLI::App& app, CommonOptions& options);
-/// The same, and --config, --set, --seed.
+/// -q alone.
+void add_quiet(CLI::App& app, CommonOptions& options);
+/// All of these, and --config, --set, --seed.
 void add_common_options(CLI::App& app, CommonOptions& options);
 /// A count of bases or the like, as parse_count() reads it ("1024", "100k").
 CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, const std::string& help);
@@ -36,8 +40,8 @@ CLI::Option* add_bytes(CLI::App& app, const std::string& name, int64_t& target, 
 std::string count_error(const std::string& text);
 /// An option with named values; the first is the default.
 template <class Enum>
-void add_choice(CLI::App& app, const std::string& name, Enum& target, const std::vector<std::pair<std::string, Enum>>& values,
-                const std::string& help) {
+void add_choice(CLI::App& app, const std::string& name, Enum& target,
+                const std::vector<std::pair<std::string, Enum>>& values, const std::string& help) {
   std::vector<std::string> names;
   for (const auto& value : values) names.push_back(value.first);
   target = values.front().second;
@@ -46,7 +50,9 @@ void add_choice(CLI::App& app, const std::string& name, Enum& target, const std:
       if (value.first == text) target = value.second;
     }
   };
-  app.add_option_function<std::string>(name, take, help)->check(CLI::IsMember(names))->default_str(names.front());
+  app.add_option_function<std::string>(name, take, help)
+      ->check(CLI::IsMember(names))
+      ->default_str(names.front());
 }
 /// -q/-v, threads, interrupt handlers.
 void apply_common_options(const CommonOptions& options, int64_t configured_threads);
@@ -54,7 +60,14 @@ void apply_common_options(const CommonOptions& options, int64_t configured_threa
 /// The command line as a shell would take it.
 std::string quoted_command(int argc, char** argv);
 
-/// Parses, runs, maps exceptions to exit codes (see core/error.h) with one message on stderr.
-int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body);
+/// Ranks of one machine share its cores and take a GPU each; only rank 0 reports progress. `threads` and
+/// `device` are those of the run's configuration; what the command line says of them has been applied to
+/// `device`, not yet to `threads`.
+void apply_rank(const distributed::RankEnvironment& environment, int64_t& threads, std::string& device,
+                CommonOptions& common);
+
+/// Parses, which runs the callbacks of the subcommands, then runs `body`; maps exceptions to exit codes (see
+/// core/error.h) with one message on stderr.
+int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body = [] {});
 
 }  // namespace focus::cli

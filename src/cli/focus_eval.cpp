@@ -1,15 +1,16 @@
 #include <iostream>
+#include <memory>
 #include <optional>
 
 #include "common.h"
 #include "focus/core/error.h"
 #include "focus/core/staged_folder.h"
+#include "focus/distributed/ranks.h"
 #include "focus/eval/fidelity.h"
 #include "focus/model/placement.h"
 #include "focus/report/fidelity_report.h"
 #include "focus/report/fidelity_table.h"
 #include "focus/report/report_folder.h"
-#include "rank_options.h"
 
 namespace focus::cli {
 namespace {
@@ -19,21 +20,6 @@ struct FidelityCommand {
   std::string adapter, fasta, output;
   bool force = false, help_config = false;
 };
-
-CLI::App* add_fidelity(CLI::App& app, FidelityCommand& c) {
-  CLI::App* sub = app.add_subcommand(
-      "fidelity", "Compares compressed memory with full memory, position by position, on random segments of real sequence.");
-  add_common_options(*sub, c.common);
-  sub->option_defaults()->group("Input");
-  sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
-  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
-  sub->option_defaults()->group("Output");
-  sub->add_option("-o,--output", c.output, "the report's folder");
-  sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");
-  sub->option_defaults()->group("Advanced");
-  sub->add_flag("--help-config", c.help_config, "list every setting with its default and meaning, then exit");
-  return sub;
-}
 
 void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   eval::FidelityConfig config;
@@ -72,16 +58,29 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   std::cout << report::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string() << std::endl;
 }
 
+void add_fidelity(CLI::App& app, const std::string& command_line) {
+  CLI::App* sub = app.add_subcommand(
+      "fidelity", "Compares compressed memory with full memory, position by position, on random segments of real sequence.");
+  const auto command = std::make_shared<FidelityCommand>();
+  FidelityCommand& c = *command;
+  add_common_options(*sub, c.common);
+  sub->option_defaults()->group("Input");
+  sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
+  sub->option_defaults()->group("Output");
+  sub->add_option("-o,--output", c.output, "the report's folder");
+  sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");
+  sub->option_defaults()->group("Advanced");
+  sub->add_flag("--help-config", c.help_config, "list every setting with its default and meaning, then exit");
+  sub->callback([command, command_line] { run_fidelity(*command, command_line); });
+}
+
 }  // namespace
 }  // namespace focus::cli
 
 int main(int argc, char** argv) {
-  using namespace focus;
   CLI::App app("Measures what compressed memory costs.", "focus-eval");
   app.require_subcommand(1);
-  cli::FidelityCommand fidelity;
-  const CLI::App* fidelity_app = cli::add_fidelity(app, fidelity);
-  return cli::run_program(app, argc, argv, [&] {
-    if (fidelity_app->parsed()) cli::run_fidelity(fidelity, cli::quoted_command(argc, argv));
-  });
+  focus::cli::add_fidelity(app, focus::cli::quoted_command(argc, argv));
+  return focus::cli::run_program(app, argc, argv);
 }

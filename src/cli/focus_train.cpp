@@ -1,14 +1,13 @@
 #include <iostream>
 
-#include "common.h"
+#include "commands.h"
 #include "focus/core/error.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"
+#include "focus/distributed/ranks.h"
 #include "focus/model/placement.h"
 #include "focus/train/loop/trainer.h"
 #include "focus/train/run/run_plan.h"
-#include "pack_command.h"
-#include "rank_options.h"
 
 int main(int argc, char** argv) {
   using namespace focus;
@@ -25,11 +24,10 @@ int main(int argc, char** argv) {
   app.option_defaults()->group("Advanced");
   app.add_flag("--dry-run", dry_run, "resolve and check everything, print the plan, train nothing");
   app.add_flag("--help-config", help_config, "list every setting with its default and meaning, then exit");
-  cli::PackCommand pack;
-  const CLI::App* pack_app = cli::add_pack(app, pack);
+  cli::add_pack(app, cli::quoted_command(argc, argv));
 
   return cli::run_program(app, argc, argv, [&] {
-    if (pack_app->parsed()) return cli::run_pack(app, pack, cli::quoted_command(argc, argv));
+    if (app.got_subcommand("pack")) return;
     train::TrainConfig config;
     if (help_config) {
       std::cout << config::describe(config);

@@ -1,8 +1,7 @@
-#include "pack_command.h"
-
 #include <filesystem>
 #include <memory>
 
+#include "commands.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"
@@ -13,34 +12,21 @@
 #include "focus/train/run/run_folder.h"
 
 namespace focus::cli {
+namespace {
 
-CLI::App* add_pack(CLI::App& app, PackCommand& c) {
-  CLI::App* sub = app.add_subcommand("pack", "Packs FASTA or JSONL into one HDF5 file to train from (data.sources.N.hdf5).");
-  sub->option_defaults()->group("Input");
-  const auto repeated = [&](const std::string& name, std::vector<std::string>& target, const std::string& help) {
-    sub->add_option(name, target, help + "; may be repeated")->allow_extra_args(false)->take_all();
-  };
-  repeated("--fasta", c.fasta, "FASTA file: plain, gzip or BGZF");
-  repeated("--jsonl", c.jsonl, "JSONL file with \"text\" lines, plain or gzip, instead of --fasta");
-  repeated("-r,--region", c.regions,
-           "pack only this: name, name:start-end (1-based, both ends included) or a .bed file (0-based, half-open)");
-  repeated("--exclude", c.exclude, "leave this out: a region or a .bed file");
-  sub->option_defaults()->group("Output");
-  sub->add_option("-o,--output", c.output, "the file to write");
-  sub->add_flag("-f,--force", c.force, "replace an earlier output");
-  sub->option_defaults()->group("Messages");
-  sub->add_flag("-q,--quiet", c.quiet, "warnings and errors only");
-  return sub;
-}
+struct PackCommand {
+  CommonOptions common;
+  std::vector<std::string> fasta, jsonl, regions, exclude;
+  std::string output;
+  bool force = false;
+};
 
-void run_pack(const CLI::App& app, const PackCommand& c, const std::string& command_line) {
+void run(const CLI::App& app, const PackCommand& c, const std::string& command_line) {
   for (const CLI::Option* option : app.get_options()) {
     if (option->count() > 0)
       fail<ConfigError>(option->get_name(), " before 'pack' has no effect: it belongs to training; see focus-train pack --help");
   }
-  CommonOptions common;
-  common.quiet = c.quiet;
-  apply_common_options(common, 1);
+  apply_common_options(c.common, 1);
   if (c.fasta.empty() && c.jsonl.empty()) fail<ConfigError>("nothing to pack: name a file with --fasta or --jsonl");
   if (c.output.empty()) fail<ConfigError>("--output is missing: name the file to write");
   std::error_code ignored;
@@ -67,6 +53,28 @@ void run_pack(const CLI::App& app, const PackCommand& c, const std::string& comm
   if (progress) progress->finish();
   log::info(concat("wrote '", c.output, "': ", format_count(result.bases), " bases in ", format_count(result.stretches), " stretch(es) of ",
                    format_count(result.records), " record(s), ", format_bytes(static_cast<int64_t>(std::filesystem::file_size(c.output)))));
+}
+
+}  // namespace
+
+void add_pack(CLI::App& app, const std::string& command_line) {
+  CLI::App* sub = app.add_subcommand("pack", "Packs FASTA or JSONL into one HDF5 file to train from (data.sources.N.hdf5).");
+  const auto command = std::make_shared<PackCommand>();
+  PackCommand& c = *command;
+  sub->option_defaults()->group("Input");
+  const auto repeated = [&](const std::string& name, std::vector<std::string>& target, const std::string& help) {
+    sub->add_option(name, target, help + "; may be repeated")->allow_extra_args(false)->take_all();
+  };
+  repeated("--fasta", c.fasta, "FASTA file: plain, gzip or BGZF");
+  repeated("--jsonl", c.jsonl, "JSONL file with \"text\" lines, plain or gzip, instead of --fasta");
+  repeated("-r,--region", c.regions,
+           "pack only this: name, name:start-end (1-based, both ends included) or a .bed file (0-based, half-open)");
+  repeated("--exclude", c.exclude, "leave this out: a region or a .bed file");
+  sub->option_defaults()->group("Output");
+  sub->add_option("-o,--output", c.output, "the file to write");
+  sub->add_flag("-f,--force", c.force, "replace an earlier output");
+  add_quiet(*sub, c.common);
+  sub->callback([&app, command, command_line] { run(app, *command, command_line); });
 }
 
 }  // namespace focus::cli

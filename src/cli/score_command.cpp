@@ -1,10 +1,10 @@
-#include "score_command.h"
-
 #include <cmath>
 #include <cstdio>
+#include <memory>
 #include <optional>
 #include <set>
 
+#include "commands.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/log.h"
@@ -13,18 +13,33 @@
 #include "focus/core/version.h"
 #include "focus/data/fasta.h"
 #include "focus/data/fasta_stream.h"
+#include "focus/data/letters.h"
 #include "focus/data/region.h"
 #include "focus/formats/safetensors_writer.h"
 #include "focus/infer/memory_plan.h"
+#include "focus/infer/score.h"
 #include "focus/model/placement.h"
 #include "focus/weights/load_model.h"
 #include "focus/weights/tensor_view.h"
+#include "memory_option.h"
 #include "table.h"
 
 namespace focus::cli {
 namespace {
 
 using data::Region;
+
+struct ScoreCommand {
+  CommonOptions common;
+  std::string model_config, checkpoint, fasta, bed, logits, save_state, load_state, output = "-";
+  std::vector<std::string> regions;
+  infer::ScoreOptions options;
+  bool choose_chunk = true;  // --chunk auto
+  MemoryOption memory;
+  weights::Fp8 fp8 = weights::Fp8::emulate;
+  data::CasePolicy case_policy = data::CasePolicy::upper;
+  data::AmbiguousPolicy ambiguous = data::AmbiguousPolicy::mask;
+};
 
 std::vector<Region> wanted_regions(const ScoreCommand& command, const data::SequenceFile& fasta) {
   std::vector<Region> out;
@@ -81,59 +96,7 @@ void check(const ScoreCommand& c) {
   if (c.logits == "-") fail<ConfigError>("--logits needs a file name");
 }
 
-}  // namespace
-
-CLI::App* add_score(CLI::App& app, ScoreCommand& c) {
-  CLI::App* sub =
-      app.add_subcommand("score", "Log-likelihood of records or regions: each base given the earlier ones, from the second base on.");
-  sub->option_defaults()->group("Input");
-  sub->add_option(
-      "--model-config", c.model_config,
-      "the model's shape: an Evo-2 YAML file or a Hugging Face config.json; may be left out where the checkpoint is a folder with one");
-  sub->add_option("--checkpoint", c.checkpoint, "the model's weights: .pt (whole or in parts), .safetensors, or a Hugging Face folder")
-      ->required();
-  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip; - = standard input, read as a stream")->required();
-  sub->add_option("-r,--region", c.regions, "only this region: name or name:start-end, 1-based, both ends included; may be repeated")
-      ->allow_extra_args(false)
-      ->take_all();
-  sub->add_option("-R,--bed", c.bed, "only the regions of this BED file (0-based, half-open)");
-  sub->option_defaults()->group("Machine");
-  const auto take_chunk = [&c](const std::string& text) {
-    c.choose_chunk = text == "auto";
-    if (!c.choose_chunk) c.options.chunk = parse_count(text);
-  };
-  sub->add_option_function<std::string>(
-         "--chunk", take_chunk,
-         "bases per forward call: auto = by the free memory, 0 = the whole sequence; changes memory and speed, not the result. Halved when "
-         "memory runs out")
-      ->check(CLI::Validator([](const std::string& text) { return text == "auto" ? std::string() : count_error(text); }, "auto|COUNT"))
-      ->default_str("auto");
-  add_memory_options(*sub, c.memory);
-  sub->option_defaults()->group("Scoring");
-  add_choice(*sub, "--norm", c.options.norm, {{"vocab", infer::Norm::vocab}, {"acgt", infer::Norm::acgt}},
-             "probabilities over the whole vocabulary, or over A, C, G and T");
-  add_choice(*sub, "--case", c.case_policy, {{"upper", data::CasePolicy::upper}, {"keep", data::CasePolicy::keep}},
-             "lowercase letters are read as uppercase, or kept as they are");
-  add_choice(*sub, "--ambiguous", c.ambiguous,
-             {{"mask", data::AmbiguousPolicy::mask}, {"error", data::AmbiguousPolicy::error}, {"keep", data::AmbiguousPolicy::keep}},
-             "letters other than A, C, G, T are read but not scored, refused, or scored");
-  sub->option_defaults()->group("Output");
-  c.output = "-";
-  sub->add_option("-o,--output", c.output, "table (TSV); - = standard output")->capture_default_str();
-  sub->add_option("--logits", c.logits,
-                  "also write all logits: a safetensors file with one float32 tensor [length, vocabulary] per record or region");
-  sub->option_defaults()->group("Advanced");
-  sub->add_option("--save-state", c.save_state, "write what the stream carries after the sequence, to go on from later (safetensors)");
-  sub->add_option("--load-state", c.load_state, "go on from a saved stream: the sequence is the continuation of the one it has read");
-  add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
-             "models with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
-  c.common.device = "auto";
-  c.common.dtype = "fp32";
-  add_machine_options(*sub, c.common);
-  return sub;
-}
-
-void run_score(const ScoreCommand& c, const std::string& command_line) {
+void run(const ScoreCommand& c, const std::string& command_line) {
   apply_common_options(c.common, 0);
   check(c);
   const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
@@ -219,6 +182,59 @@ void run_score(const ScoreCommand& c, const std::string& command_line) {
     formats::write_safetensors(c.logits, views, about);
   }
   table.commit();
+}
+
+}  // namespace
+
+void add_score(CLI::App& app, const std::string& command_line) {
+  CLI::App* sub =
+      app.add_subcommand("score", "Log-likelihood of records or regions: each base given the earlier ones, from the second base on.");
+  const auto command = std::make_shared<ScoreCommand>();
+  ScoreCommand& c = *command;
+  sub->option_defaults()->group("Input");
+  sub->add_option(
+      "--model-config", c.model_config,
+      "the model's shape: an Evo-2 YAML file or a Hugging Face config.json; may be left out where the checkpoint is a folder with one");
+  sub->add_option("--checkpoint", c.checkpoint, "the model's weights: .pt (whole or in parts), .safetensors, or a Hugging Face folder")
+      ->required();
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip; - = standard input, read as a stream")->required();
+  sub->add_option("-r,--region", c.regions, "only this region: name or name:start-end, 1-based, both ends included; may be repeated")
+      ->allow_extra_args(false)
+      ->take_all();
+  sub->add_option("-R,--bed", c.bed, "only the regions of this BED file (0-based, half-open)");
+  sub->option_defaults()->group("Machine");
+  const auto take_chunk = [&c](const std::string& text) {
+    c.choose_chunk = text == "auto";
+    if (!c.choose_chunk) c.options.chunk = parse_count(text);
+  };
+  sub->add_option_function<std::string>(
+         "--chunk", take_chunk,
+         "bases per forward call: auto = by the free memory, 0 = the whole sequence; changes memory and speed, not the result. Halved when "
+         "memory runs out")
+      ->check(CLI::Validator([](const std::string& text) { return text == "auto" ? std::string() : count_error(text); }, "auto|COUNT"))
+      ->default_str("auto");
+  add_memory_options(*sub, c.memory);
+  sub->option_defaults()->group("Scoring");
+  add_choice(*sub, "--norm", c.options.norm, {{"vocab", infer::Norm::vocab}, {"acgt", infer::Norm::acgt}},
+             "probabilities over the whole vocabulary, or over A, C, G and T");
+  add_choice(*sub, "--case", c.case_policy, {{"upper", data::CasePolicy::upper}, {"keep", data::CasePolicy::keep}},
+             "lowercase letters are read as uppercase, or kept as they are");
+  add_choice(*sub, "--ambiguous", c.ambiguous,
+             {{"mask", data::AmbiguousPolicy::mask}, {"error", data::AmbiguousPolicy::error}, {"keep", data::AmbiguousPolicy::keep}},
+             "letters other than A, C, G, T are read but not scored, refused, or scored");
+  sub->option_defaults()->group("Output");
+  sub->add_option("-o,--output", c.output, "table (TSV); - = standard output")->capture_default_str();
+  sub->add_option("--logits", c.logits,
+                  "also write all logits: a safetensors file with one float32 tensor [length, vocabulary] per record or region");
+  sub->option_defaults()->group("Advanced");
+  sub->add_option("--save-state", c.save_state, "write what the stream carries after the sequence, to go on from later (safetensors)");
+  sub->add_option("--load-state", c.load_state, "go on from a saved stream: the sequence is the continuation of the one it has read");
+  add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
+             "models with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
+  c.common.device = "auto";
+  c.common.dtype = "fp32";
+  add_machine_options(*sub, c.common);
+  sub->callback([command, command_line] { run(*command, command_line); });
 }
 
 }  // namespace focus::cli

@@ -60,18 +60,14 @@ uint64_t Random::next() {
 
 int64_t Random::uniform_integer(int64_t bound) {
   FOCUS_CHECK(bound >= 1, "uniform_integer needs a bound of at least 1, got ", bound);
-  const auto range = static_cast<uint64_t>(bound);
-  // Draws from the incomplete last stretch of the 2^64 values would favour small results.
-  const uint64_t rejected_below = (0 - range) % range;
-  uint64_t draw = next();
-  while (draw < rejected_below) draw = next();
-  return static_cast<int64_t>(draw % range);
+  return uniform_integer(0, bound - 1);
 }
 
 int64_t Random::uniform_integer(int64_t low, int64_t high) {
   FOCUS_CHECK(low <= high, "uniform_integer needs low <= high, got ", low, " and ", high);
   const uint64_t range = static_cast<uint64_t>(high) - static_cast<uint64_t>(low) + 1;
   if (range == 0) return static_cast<int64_t>(next());
+  // Draws from the incomplete last stretch of the 2^64 values would favour small results.
   const uint64_t rejected_below = (0 - range) % range;
   uint64_t draw = next();
   while (draw < rejected_below) draw = next();
@@ -86,26 +82,6 @@ double Random::normal() {
     const double s = u * u + v * v;
     if (s > 0 && s < 1) return u * std::sqrt(-2 * portable_log(s) / s);
   }
-}
-
-int64_t Random::choice(const std::vector<double>& weights) {
-  double sum = 0;
-  for (const double weight : weights) {
-    FOCUS_CHECK(std::isfinite(weight) && weight >= 0, "choice needs weights that are finite and not negative, got ", weight);
-    sum += weight;
-  }
-  FOCUS_CHECK(sum > 0 && std::isfinite(sum), "choice needs a positive, finite sum of weights, got ", sum);
-  const double target = uniform() * sum;
-  double reached = 0;
-  int64_t last = -1;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    if (weights[i] == 0) continue;
-    reached += weights[i];
-    last = static_cast<int64_t>(i);
-    if (target < reached) return last;
-  }
-  // uniform() * sum may round up to the sum itself.
-  return last;
 }
 
 std::string Random::save() const {

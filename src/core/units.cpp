@@ -1,9 +1,11 @@
 #include "focus/core/units.h"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
+#include <span>
 
 #include "focus/core/error.h"
 
@@ -21,7 +23,7 @@ struct Suffix {
   double factor;
 };
 
-int64_t parse(std::string_view text, const Suffix* begin, const Suffix* end, const char* expected, bool whole) {
+int64_t parse(std::string_view text, std::span<const Suffix> suffixes, const char* expected, bool whole) {
   const auto refuse = [&] { fail<ConfigError>("'", text, "': expected ", expected); };
   std::string digits, suffix;
   for (const char c : text) {
@@ -38,9 +40,8 @@ int64_t parse(std::string_view text, const Suffix* begin, const Suffix* end, con
       refuse();
     }
   }
-  const Suffix* found = begin;
-  while (found != end && found->name != suffix) ++found;
-  if (found == end || digits.empty()) refuse();
+  const auto found = std::find_if(suffixes.begin(), suffixes.end(), [&](const Suffix& s) { return s.name == suffix; });
+  if (found == suffixes.end() || digits.empty()) refuse();
 
   if (digits.find('.') == std::string::npos && found->factor == 1) {
     // Whole numbers stay integers: a double would round those above 2^53.
@@ -96,26 +97,16 @@ std::string format_duration(double seconds) {
 }
 
 int64_t parse_bytes(std::string_view text) {
-  static constexpr std::array<Suffix, 14> kSuffixes = {{{"", 1},
-                                                        {"b", 1},
-                                                        {"k", 0x1p10},
-                                                        {"m", 0x1p20},
-                                                        {"g", 0x1p30},
-                                                        {"t", 0x1p40},
-                                                        {"kib", 0x1p10},
-                                                        {"mib", 0x1p20},
-                                                        {"gib", 0x1p30},
-                                                        {"tib", 0x1p40},
-                                                        {"kb", 1e3},
-                                                        {"mb", 1e6},
-                                                        {"gb", 1e9},
-                                                        {"tb", 1e12}}};
-  return parse(text, kSuffixes.data(), kSuffixes.data() + kSuffixes.size(), "a size in bytes such as 4096, 512M or 20G", false);
+  static constexpr Suffix kSuffixes[] = {
+      {"", 1},           {"b", 1},          {"k", 0x1p10},     {"m", 0x1p20},  {"g", 0x1p30},
+      {"t", 0x1p40},     {"kib", 0x1p10},   {"mib", 0x1p20},   {"gib", 0x1p30}, {"tib", 0x1p40},
+      {"kb", 1e3},       {"mb", 1e6},       {"gb", 1e9},       {"tb", 1e12}};
+  return parse(text, kSuffixes, "a size in bytes such as 4096, 512M or 20G", false);
 }
 
 int64_t parse_count(std::string_view text) {
-  static constexpr std::array<Suffix, 4> kSuffixes = {{{"", 1}, {"k", 1e3}, {"m", 1e6}, {"g", 1e9}}};
-  return parse(text, kSuffixes.data(), kSuffixes.data() + kSuffixes.size(), "a whole number such as 1024, 1,000,000, 100k or 1.5M", true);
+  static constexpr Suffix kSuffixes[] = {{"", 1}, {"k", 1e3}, {"m", 1e6}, {"g", 1e9}};
+  return parse(text, kSuffixes, "a whole number such as 1024, 1,000,000, 100k or 1.5M", true);
 }
 
 }  // namespace focus

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "focus/core/error.h"
+#include "focus/core/hash.h"
 #include "focus/core/random.h"
 #include "focus/data/letters.h"
 
@@ -14,11 +15,10 @@ namespace {
 
 constexpr int kMaxDraws = 1000;
 
-// FNV-1a, so that a region's random stream depends on its name and place only.
+/// A region's random stream depends on its name and place only.
 uint64_t stream_of(const Region& region) {
-  uint64_t hash = 0xCBF29CE484222325ULL;
-  for (const char c : format_region(region)) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001B3ULL;
-  return hash;
+  const std::string text = format_region(region);
+  return fnv1a(text.data(), text.size());
 }
 
 bool overlaps(const std::set<int64_t>& begins, int64_t begin, int64_t length) {

@@ -7,7 +7,6 @@
 #include "focus/data/jsonl.h"
 #include "focus/data/letters.h"
 #include "focus/data/region.h"
-#include "held_fasta.h"
 
 namespace focus::data {
 namespace {
@@ -85,9 +84,9 @@ Source open_source(const SourceConfig& given, Memory& memory) {
     source.drawing = store->drawing();
     source.file = std::move(store);
   } else if (is_plain_gzip(given.fasta)) {
-    source.file = std::make_unique<HeldFasta>(given.fasta, memory.left(),
-                                              concat("raise memory_mb, pack it with: focus-train pack --fasta '", given.fasta, "' -o '",
-                                                     std::filesystem::path(given.fasta).stem().string(), ".h5', or "));
+    const std::string advice = concat("raise memory_mb, pack it with: focus-train pack --fasta '", given.fasta, "' -o '",
+                                      std::filesystem::path(given.fasta).stem().string(), ".h5', or ");
+    source.file = hold_fasta(given.fasta, memory.left(), advice);
     memory.used_bytes += source.file->total_length();
   } else {
     source.file = std::make_unique<FastaFile>(given.fasta);

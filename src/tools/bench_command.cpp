@@ -1,5 +1,3 @@
-#include "bench_command.h"
-
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 
@@ -7,19 +5,29 @@
 #include <atomic>
 #include <chrono>
 #include <iostream>
+#include <memory>
 #include <numeric>
 
+#include "commands.h"
 #include "focus/core/error.h"
 #include "focus/core/system_memory.h"
 #include "focus/core/units.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/model/placement.h"
+#include "focus/weights/load_model.h"
 
 namespace focus::tools {
 namespace {
 
 using at::Tensor;
 using Clock = std::chrono::steady_clock;
+
+struct BenchCommand {
+  cli::CommonOptions common;
+  std::string model_config, checkpoint;
+  int64_t prefill = 1024, chunk = 0, decode = 16, repeats = 2;
+  weights::Fp8 fp8 = weights::Fp8::emulate;
+};
 
 double seconds_since(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
 
@@ -82,29 +90,7 @@ std::string rounded(double value, int digits = 3) {
   return out.str();
 }
 
-}  // namespace
-
-CLI::App* add_bench(CLI::App& app, BenchCommand& c) {
-  CLI::App* sub = app.add_subcommand(
-      "bench",
-      "Time to open a model, to read a prompt and to add one base, the memory it takes, and the share of what this machine can do.");
-  sub->option_defaults()->group("Input");
-  sub->add_option("--model-config", c.model_config, "the model's shape: an Evo-2 YAML file")->required();
-  sub->add_option("--checkpoint", c.checkpoint, "the model's weights")->required();
-  sub->option_defaults()->group("Measurement");
-  cli::add_count(*sub, "--prefill", c.prefill, "bases of the prompt");
-  cli::add_count(*sub, "--chunk", c.chunk, "bases per forward call of the prompt; 0 = all at once");
-  cli::add_count(*sub, "--decode", c.decode, "single bases after it; 0 = none");
-  cli::add_count(*sub, "--repeats", c.repeats, "prompts to read, each from the start; the first also reads the weights from disk or cache");
-  sub->option_defaults()->group("Advanced");
-  cli::add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}}, "FP8 input projections");
-  c.common.device = "auto";
-  c.common.dtype = "bf16";
-  cli::add_machine_options(*sub, c.common);
-  return sub;
-}
-
-void run_bench(const BenchCommand& c) {
+void run(const BenchCommand& c) {
   cli::apply_common_options(c.common, 0);
   if (c.prefill < 1 || c.repeats < 1) fail<ConfigError>("--prefill and --repeats must be at least 1");
   const std::string device = model::resolve_devices(c.common.device);
@@ -164,6 +150,30 @@ void run_bench(const BenchCommand& c) {
   const ProcessMemory memory = read_process_memory();
   line("peak_resident",
        concat(format_bytes(memory.peak), " (now ", format_bytes(memory.own), " own, ", format_bytes(memory.files), " pages of files)"));
+}
+
+}  // namespace
+
+void add_bench(CLI::App& app) {
+  CLI::App* sub = app.add_subcommand(
+      "bench",
+      "Time to open a model, to read a prompt and to add one base, the memory it takes, and the share of what this machine can do.");
+  const auto command = std::make_shared<BenchCommand>();
+  BenchCommand& c = *command;
+  sub->option_defaults()->group("Input");
+  sub->add_option("--model-config", c.model_config, "the model's shape: an Evo-2 YAML file")->required();
+  sub->add_option("--checkpoint", c.checkpoint, "the model's weights")->required();
+  sub->option_defaults()->group("Measurement");
+  cli::add_count(*sub, "--prefill", c.prefill, "bases of the prompt");
+  cli::add_count(*sub, "--chunk", c.chunk, "bases per forward call of the prompt; 0 = all at once");
+  cli::add_count(*sub, "--decode", c.decode, "single bases after it; 0 = none");
+  cli::add_count(*sub, "--repeats", c.repeats, "prompts to read, each from the start; the first also reads the weights from disk or cache");
+  sub->option_defaults()->group("Advanced");
+  cli::add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}}, "FP8 input projections");
+  c.common.device = "auto";
+  c.common.dtype = "bf16";
+  cli::add_machine_options(*sub, c.common);
+  sub->callback([command] { run(*command); });
 }
 
 }  // namespace focus::tools

@@ -1,11 +1,12 @@
-#include "convert_command.h"
-
 #include <fnmatch.h>
 
 #include <cstring>
 #include <filesystem>
 #include <iostream>
+#include <memory>
+#include <optional>
 
+#include "commands.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"
@@ -22,6 +23,14 @@ using formats::DType;
 using formats::OpaqueEntry;
 using formats::TensorView;
 using Format = ModelOutput::Format;
+
+struct ConvertCommand {
+  cli::CommonOptions common;
+  std::string input, output, dtype = "keep";
+  std::vector<std::string> drop;
+  int64_t max_shard_bytes = 0;  // 0: not given
+  bool dry_run = false, force = false;
+};
 
 struct Contents {
   std::vector<TensorView> tensors;
@@ -130,34 +139,8 @@ std::string summary(const Contents& contents, const std::vector<DType>& dtypes, 
   return out;
 }
 
-}  // namespace
-
-CLI::App* add_convert(CLI::App& app, ConvertCommand& c) {
-  CLI::App* sub = app.add_subcommand("convert", "Writes a model file in another format and checks that nothing was lost.");
-  sub->add_option("input", c.input, "a .pt (whole or in parts), a safetensors file, or a folder of shards")->required();
-  sub->add_option("output", c.output, "NAME.pt, NAME.safetensors, or a folder for safetensors shards")->required();
-  sub->option_defaults()->group("Output");
-  cli::add_bytes(*sub, "--max-shard-size", c.max_shard_bytes, "largest shard, for a folder: 500M, 5G")->default_str("5G");
-  sub->add_option(
-         "--dtype", c.dtype,
-         "keep, or round floating-point tensors to bf16 or widen them to fp32; what the model keeps in fp32 (poles, residues, rotary "
-         "frequencies) is never rounded")
-      ->check(CLI::IsMember({"keep", "bf16", "fp32"}))
-      ->capture_default_str();
-  sub->add_option("--drop", c.drop, "leave out entries whose name matches (* and ? as in a shell); may be repeated")
-      ->allow_extra_args(false)
-      ->take_all();
-  sub->add_flag("--dry-run", c.dry_run, "check everything, say what would be written, write nothing");
-  sub->add_flag("-f,--force", c.force, "replace an earlier output");
-  sub->option_defaults()->group("Messages");
-  sub->add_flag("-q,--quiet", c.quiet, "warnings and errors only");
-  return sub;
-}
-
-void run_convert(const ConvertCommand& c) {
-  cli::CommonOptions common;
-  common.quiet = c.quiet;
-  cli::apply_common_options(common, 0);
+void run(const ConvertCommand& c) {
+  cli::apply_common_options(c.common, 0);
   const Format format = check_model_output(c.output, c.force);
   if (c.max_shard_bytes != 0 && format != Format::shards)
     fail<ConfigError>("--max-shard-size has no effect on the single file '", c.output, "'; name a folder, or leave it out");
@@ -192,6 +175,31 @@ void run_convert(const ConvertCommand& c) {
   output.commit();
   log::info(concat("wrote '", c.output, "': ", what,
                    wanted ? "; read back and equal to the rounded input" : "; read back and equal to the input"));
+}
+
+}  // namespace
+
+void add_convert(CLI::App& app) {
+  CLI::App* sub = app.add_subcommand("convert", "Writes a model file in another format and checks that nothing was lost.");
+  const auto command = std::make_shared<ConvertCommand>();
+  ConvertCommand& c = *command;
+  sub->add_option("input", c.input, "a .pt (whole or in parts), a safetensors file, or a folder of shards")->required();
+  sub->add_option("output", c.output, "NAME.pt, NAME.safetensors, or a folder for safetensors shards")->required();
+  sub->option_defaults()->group("Output");
+  cli::add_bytes(*sub, "--max-shard-size", c.max_shard_bytes, "largest shard, for a folder: 500M, 5G")->default_str("5G");
+  sub->add_option(
+         "--dtype", c.dtype,
+         "keep, or round floating-point tensors to bf16 or widen them to fp32; what the model keeps in fp32 (poles, residues, rotary "
+         "frequencies) is never rounded")
+      ->check(CLI::IsMember({"keep", "bf16", "fp32"}))
+      ->capture_default_str();
+  sub->add_option("--drop", c.drop, "leave out entries whose name matches (* and ? as in a shell); may be repeated")
+      ->allow_extra_args(false)
+      ->take_all();
+  sub->add_flag("--dry-run", c.dry_run, "check everything, say what would be written, write nothing");
+  sub->add_flag("-f,--force", c.force, "replace an earlier output");
+  cli::add_quiet(*sub, c.common);
+  sub->callback([command] { run(*command); });
 }
 
 }  // namespace focus::tools

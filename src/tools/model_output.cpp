@@ -6,7 +6,6 @@
 #include "focus/core/interrupt.h"
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
-#include "focus/formats/safetensors_shards_writer.h"
 #include "focus/formats/safetensors_writer.h"
 #include "focus/formats/torch_archive_writer.h"
 

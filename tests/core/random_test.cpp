@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
 #include <numeric>
 #include <set>
 #include <string>
@@ -83,19 +82,6 @@ TEST(Random, UniformAndNormalHaveTheirMoments) {
   EXPECT_NEAR(normal_sum / kDraws, 0, 0.012);
   EXPECT_NEAR(squares / kDraws, 1, 0.02);
   EXPECT_NEAR(fourth / kDraws, 3, 0.15);
-}
-
-TEST(Random, ChoiceFollowsTheWeights) {
-  Random random(3);
-  std::map<int64_t, int> counts;
-  for (int i = 0; i < 40000; ++i) ++counts[random.choice({0, 1, 3, 0})];
-  EXPECT_EQ(counts.size(), 2u);
-  EXPECT_NEAR(counts[1], 10000, 500);
-  EXPECT_NEAR(counts[2], 30000, 500);
-  EXPECT_THROW(random.choice({}), InternalError);
-  EXPECT_THROW(random.choice({0, 0}), InternalError);
-  EXPECT_THROW(random.choice({1, -1}), InternalError);
-  EXPECT_THROW(random.choice({1, std::nan("")}), InternalError);
 }
 
 TEST(Random, ShuffleIsAPermutation) {

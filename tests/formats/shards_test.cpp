@@ -7,7 +7,6 @@
 
 #include "archive_builder.h"
 #include "focus/formats/digest.h"
-#include "focus/formats/safetensors_shards_writer.h"
 #include "focus/formats/safetensors_writer.h"
 #include "focus/formats/torch_archive_writer.h"
 

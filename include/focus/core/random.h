@@ -26,8 +26,7 @@ class Random {
   double uniform();
   /// Mean 0, variance 1 (polar method of Marsaglia; no value is kept back, so the state is the whole state).
   double normal();
-  /// Index i with probability weights[i] / sum. InternalError unless all are finite and >= 0 and their sum is positive and finite.
-  int64_t choice(const std::vector<double>& weights);
+
   /// Fisher-Yates.
   template <class T>
   void shuffle(std::vector<T>& items) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <string>
 
 #include "focus/data/sequence_file.h"
 
@@ -37,6 +38,11 @@ inline constexpr int64_t kHeldFastaBytes = int64_t{4} << 30;
 /// A FASTA file whatever its packing: plain and BGZF through the index, plain gzip unpacked into memory, which is said in the log.
 /// DataError: as FastaFile; plain gzip with more than `limit_bytes` of sequence.
 std::unique_ptr<SequenceFile> open_fasta(const std::filesystem::path& path, int64_t limit_bytes = kHeldFastaBytes);
+
+/// A FASTA file in plain gzip, unpacked into memory. DataError: more than `limit_bytes` of sequence (`advice` then begins
+/// what to do), and what FastaStream throws.
+std::unique_ptr<SequenceFile> hold_fasta(const std::filesystem::path& path, int64_t limit_bytes,
+                                         const std::string& advice);
 
 /// Whether a file is gzip, but not BGZF: such FASTA can only be read from front to back. DataError when it does not exist.
 bool is_plain_gzip(const std::filesystem::path& path);

@@ -1,6 +1,7 @@
-// Writing safetensors.
+// Writing safetensors, in one file or in shards.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -20,5 +21,13 @@ namespace focus::formats {
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
                        const std::map<std::string, std::string>& metadata = {}, const std::vector<OpaqueEntry>& opaque = {},
                        const WriteProgress& progress = {});
+
+/// As write_safetensors, in shards. `path` is FOLDER/NAME.safetensors (or its index), or a folder, for which NAME is
+/// `model`; a missing folder is made. Writes NAME-00001-of-0000N.safetensors and so on, then
+/// NAME.safetensors.index.json. Shards are filled in the given order up to `max_shard_bytes` of tensor bytes; a larger
+/// tensor gets a shard of its own. An index that is already there is never replaced (DataError).
+void write_safetensors_shards(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+                              const std::map<std::string, std::string>& metadata, int64_t max_shard_bytes,
+                              const std::vector<OpaqueEntry>& opaque = {}, const WriteProgress& progress = {});
 
 }  // namespace focus::formats

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "focus/core/error.h"
-#include "run/tensor_list.h"
+#include "run/named_tensors.h"
 
 namespace focus::train {
 namespace {

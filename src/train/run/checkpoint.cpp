@@ -12,9 +12,8 @@
 #include "focus/core/file.h"
 #include "focus/core/staged_folder.h"
 #include "focus/formats/digest.h"
+#include "run/named_tensors.h"
 #include "run/record_json.h"
-#include "run/tensor_io.h"
-#include "run/tensor_list.h"
 
 namespace focus::train {
 namespace {

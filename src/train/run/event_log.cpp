@@ -1,17 +1,12 @@
 #include "run/event_log.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <array>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
-#include "run/append.h"
 
 namespace focus::train {
 namespace {
@@ -118,17 +113,13 @@ uint32_t crc32c(std::string_view bytes) {
 }
 
 EventLog::EventLog(const fs::path& folder, std::optional<int64_t> resumed_step) {
-  path_ = existing_file(folder);
-  const bool found = !path_.empty();
-  if (!found) path_ = folder / concat(kPrefix, std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()), ".focus");
+  fs::path path = existing_file(folder);
+  const bool found = !path.empty();
+  if (!found) path = folder / concat(kPrefix, std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()), ".focus");
   const std::string first = frame(event_head() + field(kFileVersion, "brain.Event:2"));
-  const std::string kept = found && resumed_step ? frames_up_to(read_file(path_), *resumed_step) : "";
-  write_file(path_, kept.empty() ? first : kept);
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
-  if (fd_ < 0) fail<DataError>("cannot append to '", path_.string(), "': ", std::strerror(errno));
+  const std::string kept = found && resumed_step ? frames_up_to(read_file(path), *resumed_step) : "";
+  file_ = std::make_unique<RecordFile>(path, kept.empty() ? first : kept);
 }
-
-EventLog::~EventLog() { ::close(fd_); }
 
 void EventLog::write(int64_t step, const MetricFields& fields) {
   std::string summary;
@@ -139,9 +130,7 @@ void EventLog::write(int64_t step, const MetricFields& fields) {
     const double number = real != nullptr ? *real : static_cast<double>(*whole);
     if (std::isfinite(number)) summary += field(kValue, field(kTag, name) + kSimpleValue + raw(static_cast<float>(number)));
   }
-  append_whole(fd_, path_, frame(event_head() + kStep + varint(static_cast<uint64_t>(step)) + field(kSummary, summary)));
+  file_->append(frame(event_head() + kStep + varint(static_cast<uint64_t>(step)) + field(kSummary, summary)));
 }
-
-void EventLog::sync() { sync_file(fd_, path_); }
 
 }  // namespace focus::train

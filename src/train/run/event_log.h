@@ -3,10 +3,12 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string_view>
 
 #include "focus/train/run/metrics_log.h"
+#include "run/record_file.h"
 
 namespace focus::train {
 
@@ -15,20 +17,16 @@ class EventLog {
   /// One file <folder>/events.out.tfevents.* for the whole run. Without `resumed_step` starts a new one; with it, goes on with the one that
   /// is there, less what is later than that step or torn, so that TensorBoard never sees a step twice. DataError.
   explicit EventLog(const std::filesystem::path& folder, std::optional<int64_t> resumed_step = std::nullopt);
-  ~EventLog();
-  EventLog(const EventLog&) = delete;
-  EventLog& operator=(const EventLog&) = delete;
 
   /// One scalar for each finite number among the fields. The record has left the process on return.
   void write(int64_t step, const MetricFields& fields);
   /// Waits for the disk.
-  void sync();
+  void sync() { file_->sync(); }
 
   static constexpr std::string_view kPrefix = "events.out.tfevents.";
 
  private:
-  std::filesystem::path path_;
-  int fd_ = -1;
+  std::unique_ptr<RecordFile> file_;
 };
 
 /// CRC-32C (Castagnoli), as TFRecord frames use it before masking.

@@ -1,15 +1,10 @@
 #include "focus/train/run/metrics_log.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
-#include "run/append.h"
+#include "run/record_file.h"
 #include "run/record_json.h"
 
 namespace focus::train {
@@ -30,8 +25,9 @@ std::string lines_up_to(const std::filesystem::path& path, int64_t last_step) {
     const Json json = Json::parse(line, nullptr, false);
     if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) {
       if (begin == text.size()) break;
-      fail<DataError>("'", path.string(), "', line ", number,
-                      ": expected a JSON object with a whole-number \"step\"; move the file away to resume without it");
+      fail<DataError>(
+          "'", path.string(), "', line ", number,
+          ": expected a JSON object with a whole-number \"step\"; move the file away to resume without it");
     }
     if (json["step"].get<int64_t>() <= last_step) kept += line;
   }
@@ -40,13 +36,12 @@ std::string lines_up_to(const std::filesystem::path& path, int64_t last_step) {
 
 }  // namespace
 
-MetricsLog::MetricsLog(std::filesystem::path path, std::optional<int64_t> resumed_step) : path_(std::move(path)) {
-  write_file(path_, resumed_step && std::filesystem::exists(path_) ? lines_up_to(path_, *resumed_step) : "");
-  fd_ = ::open(path_.c_str(), O_WRONLY | O_APPEND | O_CLOEXEC);
-  if (fd_ < 0) fail<DataError>("cannot append to '", path_.string(), "': ", std::strerror(errno));
+MetricsLog::MetricsLog(const std::filesystem::path& path, std::optional<int64_t> resumed_step) {
+  const bool goes_on = resumed_step && std::filesystem::exists(path);
+  file_ = std::make_unique<RecordFile>(path, goes_on ? lines_up_to(path, *resumed_step) : "");
 }
 
-MetricsLog::~MetricsLog() { ::close(fd_); }
+MetricsLog::~MetricsLog() = default;
 
 void MetricsLog::write(int64_t step, const MetricFields& fields) {
   Json json = {{"step", step}};
@@ -54,9 +49,9 @@ void MetricsLog::write(int64_t step, const MetricFields& fields) {
     FOCUS_CHECK(!json.contains(name), "metric '", name, "' is given twice");
     json[name] = record_to_json<Json>(value);
   }
-  append_whole(fd_, path_, json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n');
+  file_->append(json.dump(-1, ' ', false, Json::error_handler_t::replace) + '\n');
 }
 
-void MetricsLog::sync() { sync_file(fd_, path_); }
+void MetricsLog::sync() { file_->sync(); }
 
 }  // namespace focus::train

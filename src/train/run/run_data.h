@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "focus/data/sampler.h"
 #include "focus/distributed/ranks.h"
 #include "focus/train/run/config.h"
+#include "focus/train/run/run_folder.h"
 
 namespace focus::train {
 
@@ -37,5 +39,9 @@ void require_splittable(const TrainConfig& config, int64_t num_ranks);
 /// Draws one sequence of each kind, so that data too short for the longest stage are reported before there is a run folder, and compares
 /// settings, backbone and drawn sequences with rank 0's. DataError; ConfigError where ranks differ.
 void require_same_run(const RunData& data, const std::string& identity, distributed::Ranks& ranks);
+
+/// Size and SHA-256 of the files that a run depends on: the model's, the training data's and the validation data's.
+/// DataError.
+std::vector<InputDigest> digest_inputs(const TrainConfig& config);
 
 }  // namespace focus::train

@@ -9,7 +9,6 @@
 #include "focus/core/units.h"
 #include "run/leak_check.h"
 #include "run/run_data.h"
-#include "run/run_inputs.h"
 
 namespace focus::train {
 namespace {

@@ -6,7 +6,6 @@
 #include "focus/core/units.h"
 #include "focus/ops/device_memory.h"
 #include "run/leak_check.h"
-#include "run/run_inputs.h"
 
 namespace focus::train {
 namespace {

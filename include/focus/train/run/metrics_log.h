@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -14,15 +15,15 @@ namespace focus::train {
 
 using MetricFields = std::vector<std::pair<std::string, RecordValue>>;
 
+class RecordFile;
+
 class MetricsLog {
  public:
   /// Without `resumed_step` starts an empty file. With it, keeps the lines whose step is at most that, drops later ones and a torn last
   /// line, and appends, so that the file ends up as the uninterrupted run's. DataError: cannot be written, or a line before the last is
   /// malformed.
-  explicit MetricsLog(std::filesystem::path path, std::optional<int64_t> resumed_step = std::nullopt);
+  explicit MetricsLog(const std::filesystem::path& path, std::optional<int64_t> resumed_step = std::nullopt);
   ~MetricsLog();
-  MetricsLog(const MetricsLog&) = delete;
-  MetricsLog& operator=(const MetricsLog&) = delete;
 
   /// Appends {"step": step, fields...} in the given order; NaN and infinities are written as null. The line has left the process on
   /// return, so a killed run keeps it. InternalError for a name twice or "step" among the fields; DataError.
@@ -31,8 +32,7 @@ class MetricsLog {
   void sync();
 
  private:
-  std::filesystem::path path_;
-  int fd_ = -1;
+  std::unique_ptr<RecordFile> file_;
 };
 
 }  // namespace focus::train

@@ -1,15 +1,25 @@
-#include "run/tensor_io.h"
+#include "run/named_tensors.h"
 
 #include <cstring>
-#include <utility>
-#include <vector>
+#include <set>
+#include <sstream>
 
 #include "focus/core/error.h"
+#include "focus/core/text.h"
 #include "focus/formats/safetensors_writer.h"
 #include "focus/formats/tensor_file.h"
 #include "focus/weights/tensor_view.h"
 
 namespace focus::train {
+namespace {
+
+std::string summary(const at::Tensor& tensor) {
+  std::ostringstream out;
+  out << tensor.scalar_type() << ' ' << tensor.sizes();
+  return out.str();
+}
+
+}  // namespace
 
 void write_tensors(const std::filesystem::path& path, const std::map<std::string, at::Tensor>& tensors) {
   std::vector<at::Tensor> held;  // keeps the copies behind the views alive
@@ -38,6 +48,29 @@ std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path
     throw CheckpointError(error.what());
   }
   return out;
+}
+
+void require_same_tensors(const std::map<std::string, at::Tensor>& found, const NamedTensors& expected, const std::string& what) {
+  std::vector<std::string> missing, unexpected, different;
+  std::set<std::string> names;
+  for (const auto& [name, tensor] : expected) {
+    names.insert(name);
+    const auto match = found.find(name);
+    if (match == found.end()) {
+      missing.push_back(concat(name, " ", summary(tensor)));
+    } else if (match->second.sizes() != tensor.sizes() || match->second.scalar_type() != tensor.scalar_type()) {
+      different.push_back(concat(name, ": expected ", summary(tensor), ", got ", summary(match->second)));
+    }
+  }
+  for (const auto& [name, tensor] : found) {
+    if (names.count(name) == 0) unexpected.push_back(concat(name, " ", summary(tensor)));
+  }
+  if (missing.empty() && unexpected.empty() && different.empty()) return;
+  std::string message = concat(what, ": the tensors do not fit this model and configuration");
+  append_list(message, "missing", missing);
+  append_list(message, "unexpected", unexpected);
+  append_list(message, "different shape or type", different);
+  throw CheckpointError(message);
 }
 
 }  // namespace focus::train

@@ -1,0 +1,16 @@
+// Subcommands that live in files of their own. Each adds itself to its program and runs when it is asked for;
+// `command_line` is recorded in what it writes.
+#pragma once
+
+#include <string>
+
+#include "common.h"
+
+namespace focus::cli {
+
+/// focus-train pack. ConfigError too when options of training stand before it: they would have no effect.
+void add_pack(CLI::App& app, const std::string& command_line);
+/// focus-infer score.
+void add_score(CLI::App& app, const std::string& command_line);
+
+}  // namespace focus::cli
