@@ -93,6 +93,7 @@ TEST(OwnMemoryTest, IsAMethodOfEvaluation) {
   const auto& method = result.methods.back();
   EXPECT_EQ(method.name, "every_seventh");
   EXPECT_EQ(method.description, "every 7th base of closed windows");
+  EXPECT_EQ(method.kept_entries, 55) << "bases 0, 7, ... 378 of the six closed windows of 64";
   const auto names = compress::memory_names();
   EXPECT_EQ(names.back(), "every_seventh");
   EXPECT_THROW(compress::register_memory("every_seventh", {}), ConfigError);

@@ -1,4 +1,4 @@
-// The error family. Libraries throw these and never exit; only the command line programs catch them and turn kind() into an exit code.
+// The error family. Libraries throw these and never exit; only the command line programs catch them and turn exit_code() into the program's.
 // A message says what is wrong, where (file, key, tensor, layer, line), what was expected and what to do.
 #pragma once
 

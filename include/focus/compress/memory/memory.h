@@ -34,7 +34,10 @@ struct MemoryUse {
 class MemoryState : public cache::LayerState {
  public:
   virtual MemoryUse use() const = 0;
-  int64_t num_bytes() const final { return use().retained_bytes + use().open_bytes; }
+  int64_t num_bytes() const final {
+    const MemoryUse now = use();
+    return now.retained_bytes + now.open_bytes;
+  }
 };
 
 /// Focus states of the spans that close during one pass, in the order in which they close: [B, m, D] each. They go from layer to layer
