@@ -1,8 +1,8 @@
-// The shared precompiled header of all rooms that use LibTorch: narrow headers, compiled once.
+// The shared precompiled header of all rooms that use LibTorch. What it holds costs time in every file, because templates that its inline
+// functions use are instantiated at the end of each: only what nearly all of them need is here.
 #pragma once
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <torch/csrc/autograd/custom_function.h>
 #include <torch/nn/module.h>
 
 #include <algorithm>
