@@ -56,7 +56,7 @@ class Run:
         self.processes = []
         port = str(free_port())
         for rank in range(options.ranks):
-            env = dict(os.environ, OMP_NUM_THREADS="1")
+            env = dict(os.environ, OMP_NUM_THREADS="1", SOURCE_DATE_EPOCH="1700000000")  # adapters carry their date
             if options.ranks > 1:
                 env.update(RANK=str(rank), WORLD_SIZE=str(options.ranks), LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=str(options.ranks), MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
             self.processes.append(subprocess.Popen(command, cwd=ROOT, stdout=self.log, stderr=self.log, env=env))

@@ -3,14 +3,16 @@
 #include <optional>
 
 #include "common.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
-#include "focus/core/staged_folder.h"
+#include "focus/data/input_files.h"
 #include "focus/distributed/ranks.h"
 #include "focus/eval/fidelity.h"
 #include "focus/model/placement.h"
 #include "focus/report/fidelity_report.h"
 #include "focus/report/fidelity_table.h"
 #include "focus/report/report_folder.h"
+#include "focus/weights/model_files.h"
 
 namespace focus::cli {
 namespace {
@@ -20,6 +22,16 @@ struct FidelityCommand {
   std::string adapter, fasta, output;
   bool force = false, help_config = false;
 };
+
+std::vector<NamedPath> inputs_of(const eval::FidelityConfig& config, const std::string& config_file) {
+  std::vector<NamedPath> inputs = weights::model_files(config.model_config, config.model_checkpoint);
+  inputs.push_back({"--config", config_file});
+  for (const NamedPath& file : data::fasta_files("fasta", config.fasta)) inputs.push_back(file);
+  for (const std::string& region : config.regions) inputs.push_back({"regions", region});
+  if (!config.adapter.empty()) inputs.push_back({"adapter", compress::adapter_file(config.adapter)});
+  for (const auto& [label, path] : config.adapters) inputs.push_back({"adapters." + label, compress::adapter_file(path)});
+  return inputs;
+}
 
 void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   eval::FidelityConfig config;
@@ -39,17 +51,15 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   apply_rank(environment, config.threads, config.device, common);
   apply_common_options(common, config.threads);
   config.validate();
+  require_separate({{"--output", c.output}}, inputs_of(config, c.common.config));
   const std::string device = model::resolve_devices(config.device);
   const auto dtype = model::parse_dtype(config.dtype);
   const auto ranks =
       distributed::join_ranks(environment, model::first_device(device),
                               {.answer_seconds = config.rank_timeout_seconds, .advice = "No report was written; start all ranks again"});
   // After the ranks have met: where rank 0 cannot write, the others learn of it at once.
-  std::optional<StagedFolder> folder;
-  if (ranks->is_first()) {
-    report::check_report_folder(c.output, c.force);
-    folder.emplace(c.output);
-  }
+  std::optional<report::ReportFolder> folder;
+  if (ranks->is_first()) folder.emplace(c.output, c.force);
   report::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
   if (!folder) return;
   result.provenance["command_line"] = command_line;

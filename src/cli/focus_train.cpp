@@ -56,11 +56,13 @@ int main(int argc, char** argv) {
     }
     train::TrainerOptions options;
     options.output = output;
+    options.config_file = common.config;
     options.resume = resume;
     options.force = force;
     options.command_line.assign(argv, argv + argc);
     options.ranks = ranks.get();
     const auto result = train::train(config, *task, options);
+    if (result.trained == 0 && result.steps > 0) return;  // said when the run was resumed
     log::info(concat("done: ", result.steps, " steps in ", format_duration(result.seconds), ", last loss ", result.last_loss,
                      result.skipped > 0 ? concat(", ", result.skipped, " skipped") : ""));
   });

@@ -50,13 +50,15 @@ void check(const MemoryOption& option) {
 ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedModel& loaded) {
   check(option);
   const std::string memory = resolved(option);
-  if (memory == kFull) return {infer::plain_stream(*loaded.model), nullptr, "full memory"};
+  if (memory == kFull) return {infer::plain_stream(*loaded.model), nullptr, "full memory", ""};
   compress::MemoryConfig config;
+  std::string digest;   // of the adapter
   std::string adapted;  // how the adapter changes the backbone, if it does
   std::shared_ptr<compress::CompressedModel> compressed;
   if (memory == kFocus) {
     const auto trained = compress::load_adapter(compress::adapter_file(option.adapter), loaded.model, loaded.digest);
     config = option.plan.on(trained.adapter->config());
+    digest = trained.digest;
     adapted = trained.adapted.config.describe();
     const auto& backbone = trained.adapted.backbone;
     compressed = std::make_shared<compress::CompressedModel>(backbone, trained.adapter->with(config));
@@ -66,7 +68,7 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
     compressed = compress::make_memory(memory, loaded.model, config);
   }
   const std::string description = concat(memory, " W=", config.window.size, " k=", config.focus.k, adapted.empty() ? "" : ", ", adapted);
-  return {infer::compressed_stream(compressed, description), compressed, description};
+  return {infer::compressed_stream(compressed, description), compressed, description, digest};
 }
 
 }  // namespace focus::cli

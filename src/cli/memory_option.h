@@ -21,6 +21,7 @@ struct ChosenMemory {
   infer::StreamFactory begin_stream;
   std::shared_ptr<const compress::CompressedModel> compressed;  // null: full memory
   std::string description;
+  std::string adapter;  // compress::LoadedAdapter::digest; empty: none
 };
 
 void add_memory_options(CLI::App& app, MemoryOption& option);

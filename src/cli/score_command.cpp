@@ -5,6 +5,7 @@
 #include <set>
 
 #include "commands.h"
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/log.h"
@@ -13,6 +14,7 @@
 #include "focus/core/version.h"
 #include "focus/data/fasta.h"
 #include "focus/data/fasta_stream.h"
+#include "focus/data/input_files.h"
 #include "focus/data/letters.h"
 #include "focus/data/region.h"
 #include "focus/formats/safetensors_writer.h"
@@ -20,6 +22,7 @@
 #include "focus/infer/score.h"
 #include "focus/model/placement.h"
 #include "focus/weights/load_model.h"
+#include "focus/weights/model_files.h"
 #include "focus/weights/tensor_view.h"
 #include "memory_option.h"
 #include "table.h"
@@ -33,6 +36,7 @@ struct ScoreCommand {
   CommonOptions common;
   std::string model_config, checkpoint, fasta, bed, logits, save_state, load_state, output = "-";
   std::vector<std::string> regions;
+  bool continue_anyway = false;
   infer::ScoreOptions options;
   bool choose_chunk = true;  // --chunk auto
   MemoryOption memory;
@@ -93,12 +97,23 @@ void check(const ScoreCommand& c) {
   check(c.memory);
   if ((!c.save_state.empty() || !c.load_state.empty()) && (c.fasta == "-" || c.regions.size() + (c.bed.empty() ? 0 : 2) > 1))
     fail<ConfigError>("--save-state and --load-state are for one sequence: a FASTA file with one record, or one --region");
+  if (c.continue_anyway && c.load_state.empty()) fail<ConfigError>("--continue-anyway has no effect without --load-state");
   if (c.logits == "-") fail<ConfigError>("--logits needs a file name");
+}
+
+std::vector<NamedPath> inputs_of(const ScoreCommand& c) {
+  std::vector<NamedPath> inputs = weights::model_files(c.model_config, c.checkpoint);
+  for (const NamedPath& file : data::fasta_files("--fasta", c.fasta)) inputs.push_back(file);
+  inputs.push_back({"--bed", c.bed});
+  inputs.push_back({"--load-state", c.load_state});
+  if (!c.memory.adapter.empty()) inputs.push_back({"--adapter", compress::adapter_file(c.memory.adapter)});
+  return inputs;
 }
 
 void run(const ScoreCommand& c, const std::string& command_line) {
   apply_common_options(c.common, 0);
   check(c);
+  require_separate({{"--output", c.output}, {"--logits", c.logits}, {"--save-state", c.save_state}}, inputs_of(c));
   const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
   const std::string device = model::resolve_devices(c.common.device);
 
@@ -156,15 +171,20 @@ void run(const ScoreCommand& c, const std::string& command_line) {
   const auto planned = plan(longest);
   if (c.choose_chunk) options.chunk = planned.chunk;
   const infer::Scorer scorer(*loaded.model, memory.begin_stream, options);
+  const infer::StreamOrigin origin{loaded.model->shape().name, loaded.digest, loaded.precision, memory.adapter};
   std::vector<at::Tensor> kept;
   const auto score_one = [&](const Region& region, const std::string& sequence) {
     const auto letters = data::clean(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
     auto state = memory.begin_stream(static_cast<int64_t>(letters.size()));
     at::Tensor last_hidden;
-    if (!c.load_state.empty()) last_hidden = infer::load_stream(*state, loaded.digest, loaded.model->device(), c.load_state);
+    if (!c.load_state.empty()) {
+      const infer::StreamPlace begin{region.name, region.begin};
+      last_hidden = infer::load_stream(*state, origin, c.continue_anyway ? std::nullopt : std::optional(begin), loaded.model->device(),
+                                       c.load_state);
+    }
     const auto score = scorer.score(letters, data::loss_weights(sequence, 1.0F, c.ambiguous), region.name, state, last_hidden);
     if (options.logits) kept.push_back(score.logits);
-    if (!c.save_state.empty()) infer::save_stream(*state, last_hidden, loaded.digest, c.save_state);
+    if (!c.save_state.empty()) infer::save_stream(*state, last_hidden, origin, {region.name, region.end}, c.save_state);
     table.write(row(region, score, data::count_letters(sequence)));
   };
   if (fasta) {
@@ -229,6 +249,8 @@ void add_score(CLI::App& app, const std::string& command_line) {
   sub->option_defaults()->group("Advanced");
   sub->add_option("--save-state", c.save_state, "write what the stream carries after the sequence, to go on from later (safetensors)");
   sub->add_option("--load-state", c.load_state, "go on from a saved stream: the sequence is the continuation of the one it has read");
+  sub->add_flag("--continue-anyway", c.continue_anyway,
+                "--load-state: also where the sequence is another record, or does not begin where the saved stream has ended");
   add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
              "models with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
   c.common.device = "auto";

@@ -4,6 +4,7 @@
 #include <hdf5.h>
 
 #include <mutex>
+#include <string>
 #include <utility>
 
 namespace focus::data {
@@ -51,5 +52,22 @@ class Hdf5Section {
   H5E_auto2_t handler_ = nullptr;
   void* data_ = nullptr;
 };
+
+/// Why the call that has just failed could not lock its file, and what to do; empty where that was not the reason.
+inline std::string hdf5_lock_refused() {
+  std::string told;
+  const auto look = [](unsigned, const H5E_error2_t* entry, void* out) -> herr_t {
+    const std::string text = entry->desc == nullptr ? "" : entry->desc;
+    if (text.find("lock file") != std::string::npos) *static_cast<std::string*>(out) = text;
+    return 0;
+  };
+  H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, look, &told);
+  if (told.empty()) return {};
+  // HDF5 quotes errno's text: a lock that another process holds is the only one to wait for.
+  if (told.find("Resource temporarily unavailable") != std::string::npos)
+    return "another process holds its HDF5 lock; wait until that has ended, or set HDF5_USE_FILE_LOCKING=FALSE where nothing writes to it";
+  return "its file system refuses the lock that HDF5 asks for; set the environment variable HDF5_USE_FILE_LOCKING=FALSE, and let one "
+         "process at a time write there";
+}
 
 }  // namespace focus::data

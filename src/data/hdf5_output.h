@@ -29,7 +29,12 @@ class Hdf5Output {
   }
 
   Hdf5Handle create_file(const std::string& temporary) const {
-    return open(H5Fcreate(temporary.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), H5Fclose, "the file");
+    const hid_t id = H5Fcreate(temporary.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    if (id < 0) {
+      const std::string lock = hdf5_lock_refused();
+      if (!lock.empty()) fail<DataError>("cannot write '", path_, "': ", lock);
+    }
+    return open(id, H5Fclose, "the file");
   }
   Hdf5Handle group(hid_t parent, const std::string& name) const {
     return open(H5Gcreate2(parent, name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Gclose, "group " + name);

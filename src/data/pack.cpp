@@ -8,6 +8,7 @@
 #include "focus/core/error.h"
 #include "focus/data/fasta.h"
 #include "focus/data/fasta_stream.h"
+#include "focus/data/input_files.h"
 #include "focus/data/jsonl.h"
 #include "focus/data/letters.h"
 #include "focus/data/region.h"
@@ -124,15 +125,19 @@ class RecordTable final : public SequenceFile {
   }
 };
 
-void check_arguments(const std::vector<PackSource>& sources, const fs::path& output) {
+void check_arguments(const std::vector<PackSource>& sources, const PackOptions& options, const fs::path& output) {
   if (sources.empty()) fail<ConfigError>("nothing to pack: name at least one source");
+  std::vector<NamedPath> inputs;
   for (const PackSource& source : sources) {
     if (source.jsonl != sources.front().jsonl)
       fail<ConfigError>("'", sources.front().path, "' and '", source.path,
                         "' are of different kinds: windows are drawn from FASTA, documents from JSONL; pack them into two stores");
-    std::error_code ignored;
-    if (fs::equivalent(source.path, output, ignored)) fail<ConfigError>("the output '", output.string(), "' is a source; name another");
+    const auto files = source.jsonl ? std::vector<NamedPath>{{"source", source.path}} : fasta_files("source", source.path);
+    inputs.insert(inputs.end(), files.begin(), files.end());
   }
+  for (const std::string& region : options.regions) inputs.push_back({"region", region});
+  for (const std::string& region : options.exclude) inputs.push_back({"exclude", region});
+  require_separate({{"output", output}}, inputs);
   std::error_code ignored;
   if (fs::exists(output, ignored) && !fs::is_regular_file(output, ignored))
     fail<DataError>("cannot write '", output.string(), "': it is a folder, device or pipe; a token store must be a file on disk");
@@ -149,7 +154,7 @@ std::vector<Region> wanted_stretches(const PackOptions& options, const RecordTab
 }  // namespace
 
 PackResult pack(const std::vector<PackSource>& sources, const PackOptions& options, const fs::path& output) {
-  check_arguments(sources, output);
+  check_arguments(sources, options, output);
   StoreWriter writer(output);  // first of all, as reading may take long and the output may be impossible
   const auto tell = [&](int64_t done, int64_t all) {
     if (options.progress) options.progress(done, all);

@@ -115,7 +115,11 @@ TokenStore::TokenStore(const fs::path& path) : SequenceFile(path), impl_(std::ma
   if (H5Fis_hdf5(path.c_str()) <= 0)
     fail<DataError>("'", name, "' is not an HDF5 file; sources.N.hdf5 takes what focus-train pack writes (FASTA goes to sources.N.fasta)");
   impl_->file = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
-  if (!impl_->file.valid()) fail<DataError>("cannot open '", name, "': it is not readable, being written, or damaged or cut short");
+  if (!impl_->file.valid()) {
+    const std::string lock = hdf5_lock_refused();
+    if (!lock.empty()) fail<DataError>("cannot open '", name, "': ", lock);
+    fail<DataError>("cannot open '", name, "': it is not readable, being written, or damaged or cut short");
+  }
   const hid_t file = impl_->file;
   const std::string format = in.text_attribute(file, "format");
   if (format != kStoreFormat)

@@ -1,5 +1,8 @@
 #include "fidelity_methods.h"
 
+#include <cctype>
+#include <utility>
+
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
@@ -11,6 +14,17 @@ namespace {
 
 using at::Tensor;
 using compress::MemoryConfig;
+
+/// "paper" in "Paper-2025", not in "newspaper".
+bool has_word(const std::string& label, const std::string& word) {
+  std::string lower;
+  for (const char c : label) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  const auto letter = [&](std::size_t i) { return i < lower.size() && std::isalpha(static_cast<unsigned char>(lower[i])) != 0; };
+  for (std::size_t at = 0; (at = lower.find(word, at)) != std::string::npos; ++at) {
+    if ((at == 0 || !letter(at - 1)) && !letter(at + word.size())) return true;
+  }
+  return false;
+}
 
 Tensor to_rows(const Tensor& logits_BLV) { return logits_BLV[0].to(at::kCPU, at::kFloat).contiguous(); }
 
@@ -55,6 +69,18 @@ Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model:
     return stream_in_chunks(*by(surprise), chunk, tokens_BL, on_bases);
   };
   return {name, by(at::zeros({1, 1}))->describe(), stream};
+}
+
+/// A label is the user's own, but one that names a unit names what is measured under it.
+void require_unit_of_label(const std::string& label, const std::string& file, const MemoryConfig& memory) {
+  const bool focus = memory.uses(compress::MemoryKind::focus), paper = memory.focus.unit == compress::UnitKind::paper;
+  const std::pair<const char*, bool> units[] = {
+      {"paper", focus && paper}, {"fitted", focus && !paper}, {"tables", memory.uses(compress::MemoryKind::tables)}};
+  for (const auto& [unit, is] : units) {
+    if (is || !has_word(label, unit)) continue;
+    fail<ConfigError>("adapters.", label, ": '", file, "' is no adapter of the kind '", unit, "' but ", focus ? "has Focus entries of the " : "",
+                      focus ? (paper ? "paper's unit" : "fitted unit") : "is base memory (tables)", "; choose a label that does not say '", unit, "'");
+  }
 }
 
 MemoryConfig with_plan(const MemoryConfig& own, const FidelityConfig& config) {
@@ -114,6 +140,10 @@ Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk,
 MemoryConfig resolve_memory(const FidelityConfig& config) {
   const MemoryConfig memory =
       with_plan(config.adapter.empty() ? config.memory : compress::read_adapter_config(compress::adapter_file(config.adapter)), config);
+  for (const auto& [label, path] : config.adapters) {
+    const auto file = compress::adapter_file(path);
+    require_unit_of_label(label, file.string(), compress::read_adapter_config(file));
+  }
   if (memory.storage.dtype == compress::StorageType::int8) {
     for (const std::string& name : config.methods) {
       if (name == "oracle")

@@ -81,11 +81,18 @@ std::vector<const Entry*> in_name_order(const std::vector<Entry>& entries) {
 
 }  // namespace
 
-std::string digest(const TensorFile& file) {
+std::string digest(const TensorFile& file) { return digest(file.tensors()); }
+
+std::string digest(const std::vector<TensorView>& tensors, const std::map<std::string, std::string>& metadata) {
   EntryHash hash;
-  for (const TensorView* tensor : in_name_order(file.tensors())) {
+  for (const TensorView* tensor : in_name_order(tensors)) {
     hash.head(tensor->name, name_of(tensor->dtype), tensor->shape);
     hash.bytes(bytes_of(*tensor));
+  }
+  if (!metadata.empty()) hash.raw("metadata");
+  for (const auto& [key, value] : metadata) {
+    hash.text(key);
+    hash.text(value);
   }
   return hash.hex();
 }

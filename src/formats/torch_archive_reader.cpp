@@ -37,6 +37,10 @@ class TorchArchive final : public MappedTensorFile {
     fail<WeightsError>(where(), ": its tensors lie more than ", kMaxNesting - 1, " dicts deep; save the state dict itself");
   }
 
+  static bool is_usual(const PickleNode& key) {
+    return key.kind == Kind::text && std::find(kUsualKeys.begin(), kUsualKeys.end(), key.text) != kUsualKeys.end();
+  }
+
   /// The one dict to descend into, or nullptr when `dict` holds the tensors itself.
   const PickleNode* nested(const Pickle& pickle, const PickleNode& dict) const {
     const PickleNode* inner = nullptr;
@@ -44,8 +48,7 @@ class TorchArchive final : public MappedTensorFile {
       const PickleNode& key = pickle[dict.items[i]];
       const PickleNode& value = pickle[dict.items[i + 1]];
       if (value.kind == Kind::tensor) return nullptr;
-      const bool usual = key.kind == Kind::text && std::find(kUsualKeys.begin(), kUsualKeys.end(), key.text) != kUsualKeys.end();
-      if (value.kind != Kind::dict || !(usual || dict.items.size() == 2)) continue;
+      if (value.kind != Kind::dict || !(is_usual(key) || dict.items.size() == 2)) continue;
       if (inner != nullptr) {
         fail<WeightsError>(where(), ": several of its entries could be the state dict, ", printable(key.text),
                            " among them; save the one to load");
@@ -55,7 +58,8 @@ class TorchArchive final : public MappedTensorFile {
     return inner;
   }
 
-  void read_state_dict(const TorchZip& zip, const PickleNode& dict) {
+  /// `prefix` stands before the names: of a state dict that lies beside other tensors, its key and a dot.
+  void read_state_dict(const TorchZip& zip, const PickleNode& dict, const std::string& prefix = "") {
     const Pickle& pickle = zip.pickle();
     std::set<std::string_view> names;
     for (std::size_t i = 0; i < dict.items.size(); i += 2) {
@@ -63,7 +67,7 @@ class TorchArchive final : public MappedTensorFile {
       const PickleNode& value = pickle[dict.items[i + 1]];
       if (key.kind != Kind::text) fail<WeightsError>(where(), ": an entry is named by a ", name_of(key.kind), ", expected a str");
       if (!names.insert(key.text).second) fail<WeightsError>(where(), ": two entries are called ", printable(key.text));
-      const std::string name(key.text);
+      const std::string name = prefix + std::string(key.text);
       switch (value.kind) {
         case Kind::tensor:
           read_tensor(zip, name, value);
@@ -85,6 +89,11 @@ class TorchArchive final : public MappedTensorFile {
           add_opaque({name, OpaqueEntry::Kind::other, {}}, where());
           break;
         case Kind::dict:
+          if (prefix.empty() && is_usual(key)) {
+            read_state_dict(zip, value, name + ".");
+            break;
+          }
+          [[fallthrough]];
         case Kind::list:
         case Kind::tuple:
         case Kind::storage:

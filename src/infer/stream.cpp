@@ -3,6 +3,8 @@
 #include <charconv>
 
 #include "focus/core/error.h"
+#include "focus/core/version.h"
+#include "focus/formats/digest.h"
 #include "focus/formats/safetensors_writer.h"
 #include "focus/weights/tensor_view.h"
 
@@ -11,7 +13,9 @@ namespace {
 
 using at::Tensor;
 
-constexpr const char* kFormat = "focus-stream-1";
+constexpr const char* kFormat = "focus-state-2";
+constexpr const char* kFormatBefore = "focus-stream-1";  // recorded neither adapter nor place nor digest
+constexpr const char* kDigest = "sha256";
 constexpr const char* kLastHidden = "last_hidden";
 
 cache::TensorMap save_layers(const cache::StreamState& state) {
@@ -96,19 +100,86 @@ class MemoryStream final : public Stream {
   compress::CompressedStream stream_;
 };
 
-std::string metadata_of(const formats::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
-  const auto found = file.metadata().find(key);
-  if (found == file.metadata().end()) fail<CheckpointError>("'", path.string(), "' is no saved stream: metadata '", key, "' is missing");
-  return found->second;
+/// A saved state while it is read; every error names its file and speaks of a state.
+class SavedState {
+ public:
+  explicit SavedState(const std::filesystem::path& path) : path_(path) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(path, ignored)) refuse("there is no such file");
+    if (!std::filesystem::is_regular_file(path, ignored)) refuse("it is no regular file");
+    try {
+      file_ = formats::TensorFile::open(path);
+    } catch (const WeightsError&) {
+      // What the reader advises concerns checkpoints.
+      refuse("the file is damaged, cut short or of another kind; expected what --save-state writes. Save the state again");
+    }
+    const std::map<std::string, std::string>& about = file_->metadata();
+    const auto format = about.find("format");
+    if (format != about.end() && format->second == kFormatBefore)
+      refuse("an earlier version saved it and recorded neither adapter nor position; save it again");
+    if (format == about.end() || format->second != kFormat)
+      refuse(format != about.end() && format->second.starts_with("focus-adapter")
+                 ? "it is an adapter, which --adapter takes"
+                 : "it is no saved state; expected what --save-state writes");
+    std::map<std::string, std::string> hashed = about;
+    hashed.erase(kDigest);
+    if (text(kDigest) != formats::digest(file_->tensors(), hashed))
+      refuse("its bytes are not those that were saved (SHA-256 differs); save the state again");
+  }
+
+  const std::string& text(const std::string& key) const {
+    const auto found = file_->metadata().find(key);
+    if (found == file_->metadata().end()) refuse("it lacks '", key, "'; save the state again");
+    return found->second;
+  }
+  int64_t count(const std::string& key) const {
+    const std::string& value = text(key);
+    int64_t number = -1;
+    const auto [stop, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+    if (error != std::errc() || stop != value.data() + value.size() || number < 0)
+      refuse("'", key, "' should be a count, got '", value, "'; save the state again");
+    return number;
+  }
+  cache::TensorMap tensors() const {
+    cache::TensorMap out;
+    for (const auto& view : file_->tensors()) out.emplace(view.name, weights::as_tensor(view));
+    return out;
+  }
+  template <class... Args>
+  [[noreturn]] void refuse(const Args&... args) const {
+    fail<CheckpointError>("saved state '", path_.string(), "': ", args...);
+  }
+
+ private:
+  const std::filesystem::path& path_;
+  std::shared_ptr<formats::TensorFile> file_;
+};
+
+std::string adapter_text(const std::string& digest) {
+  return digest.empty() ? "without an adapter" : concat("under the adapter of digest ", digest.substr(0, 16), "...");
 }
 
-int64_t integer_of(const formats::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
-  const std::string text = metadata_of(file, key, path);
-  int64_t value = -1;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || stop != text.data() + text.size() || value < 0)
-    fail<CheckpointError>("'", path.string(), "': metadata '", key, "' should be a count, got '", text, "'");
-  return value;
+void require_same_origin(const SavedState& saved, const Stream& stream, const StreamOrigin& origin) {
+  if (saved.text("model_digest") != origin.digest)
+    saved.refuse("it was saved with another model, '", saved.text("model"), "' of digest ", saved.text("model_digest").substr(0, 16),
+                 "..., this run has '", origin.model, "' of digest ", origin.digest.substr(0, 16), "...");
+  if (saved.text("precision") != origin.precision)
+    saved.refuse("it was saved in ", saved.text("precision"), ", this run computes in ", origin.precision,
+                 "; give this run the same --dtype and --fp8");
+  if (saved.text("memory") != stream.description())
+    saved.refuse("it was saved with memory '", saved.text("memory"), "', this run has '", stream.description(),
+                 "'; give this run the same --memory, --window and -k");
+  if (saved.text("adapter") != origin.adapter)
+    saved.refuse("it was saved ", adapter_text(saved.text("adapter")), ", this run goes on ", adapter_text(origin.adapter),
+                 "; give this run the adapter it was saved under");
+}
+
+void require_place(const SavedState& saved, const StreamPlace& place, const std::filesystem::path& path) {
+  const StreamPlace reached = {saved.text("record"), saved.count("next")};
+  if (reached.record == place.record && reached.next == place.next) return;
+  fail<ConfigError>("saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '", reached.record,
+                    "', this run begins at base ", place.next + 1, " of '", place.record, "'; ask for --region '", reached.record, ':',
+                    reached.next + 1, "-END', or pass --continue-anyway to read on here all the same");
 }
 
 }  // namespace
@@ -121,34 +192,40 @@ StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel>
   return [model, description](int64_t) { return std::make_unique<MemoryStream>(model, description, compress::CompressedStream{}); };
 }
 
-void save_stream(const Stream& stream, const Tensor& last_hidden, const std::string& model_digest, const std::filesystem::path& path) {
+void save_stream(const Stream& stream, const Tensor& last_hidden, const StreamOrigin& origin, const StreamPlace& place,
+                 const std::filesystem::path& path) {
   cache::TensorMap tensors = stream.save();
   tensors.emplace(kLastHidden, cache::saved_tensor(last_hidden));
   std::vector<formats::TensorView> views;
   for (const auto& [name, tensor] : tensors) views.push_back(weights::as_view(name, tensor));
-  formats::write_safetensors(path, views,
-                             {{"format", kFormat},
-                              {"model", model_digest},
-                              {"memory", stream.description()},
-                              {"position", std::to_string(stream.position())},
-                              {"bases", std::to_string(stream.bases())}});
+  std::map<std::string, std::string> about = {{"format", kFormat},
+                                              {"focus_version", version_line()},
+                                              {"model", origin.model},
+                                              {"model_digest", origin.digest},
+                                              {"precision", origin.precision},
+                                              {"memory", stream.description()},
+                                              {"adapter", origin.adapter},
+                                              {"record", place.record},
+                                              {"next", std::to_string(place.next)},
+                                              {"position", std::to_string(stream.position())},
+                                              {"bases", std::to_string(stream.bases())}};
+  about.emplace(kDigest, formats::digest(views, about));
+  formats::write_safetensors(path, views, about);
 }
 
-Tensor load_stream(Stream& stream, const std::string& model_digest, const at::Device& device, const std::filesystem::path& path) {
-  const auto file = formats::TensorFile::open(path);
-  if (metadata_of(*file, "format", path) != kFormat)
-    fail<CheckpointError>("'", path.string(), "': unknown stream format '", metadata_of(*file, "format", path), "'");
-  const std::string model = metadata_of(*file, "model", path), memory = metadata_of(*file, "memory", path);
-  if (model != model_digest)
-    fail<CheckpointError>("'", path.string(), "' is a stream of another model: digest ", model.substr(0, 16), "..., this one is ",
-                          model_digest.substr(0, 16), "...");
-  if (memory != stream.description())
-    fail<CheckpointError>("'", path.string(), "' was read with ", memory, ", this run has ", stream.description());
-  cache::TensorMap tensors;
-  for (const auto& view : file->tensors()) tensors.emplace(view.name, weights::as_tensor(view));
+Tensor load_stream(Stream& stream, const StreamOrigin& origin, const std::optional<StreamPlace>& place, const at::Device& device,
+                   const std::filesystem::path& path) {
+  const SavedState saved(path);
+  require_same_origin(saved, stream, origin);
+  if (place) require_place(saved, *place, path);
+  cache::TensorMap tensors = saved.tensors();
   const auto last = tensors.extract(kLastHidden);
-  if (last.empty()) fail<CheckpointError>("'", path.string(), "': tensor '", kLastHidden, "' is missing");
-  stream.load(tensors, integer_of(*file, "position", path), integer_of(*file, "bases", path));
+  if (last.empty()) saved.refuse("tensor '", kLastHidden, "' is missing; save the state again");
+  try {
+    stream.load(tensors, saved.count("position"), saved.count("bases"));
+  } catch (const CheckpointError& e) {
+    saved.refuse(e.what());
+  }
   return last.mapped().to(device).clone();
 }
 

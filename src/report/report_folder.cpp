@@ -17,6 +17,7 @@ constexpr std::array<std::string_view, 7> kReportFiles = {"summary.tsv",  "by_po
 void check_replaceable(const fs::path& folder, bool replace) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
+    if (name == FolderLock::kFile) continue;
     if (!replace)
       fail<ConfigError>("output folder '", folder.string(),
                         "' is not empty; pass --force to replace the report in it, or another --output");
@@ -28,7 +29,16 @@ void check_replaceable(const fs::path& folder, bool replace) {
   }
 }
 
+/// The path, once it has passed the check.
+const fs::path& checked(const fs::path& path, bool replace) {
+  check_report_folder(path, replace);
+  return path;
+}
+
 }  // namespace
+
+// Checked again under the lock: its last holder may have left a report.
+ReportFolder::ReportFolder(const fs::path& path, bool replace) : lock_(checked(path, replace)), staged_(checked(path, replace)) {}
 
 void check_report_folder(const fs::path& path, bool replace) {
   if (path.empty()) fail<ConfigError>("--output is missing: name the report's folder");

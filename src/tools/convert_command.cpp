@@ -12,6 +12,7 @@
 #include "focus/core/log.h"
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
+#include "focus/weights/model_files.h"
 #include "model_output.h"
 #include "rounded_tensors.h"
 #include "tensor_table.h"
@@ -26,7 +27,7 @@ using Format = ModelOutput::Format;
 
 struct ConvertCommand {
   cli::CommonOptions common;
-  std::string input, output, dtype = "keep";
+  std::string input, output, strip_prefix, dtype = "keep";
   std::vector<std::string> drop;
   int64_t max_shard_bytes = 0;  // 0: not given
   bool dry_run = false, force = false;
@@ -60,6 +61,20 @@ Contents kept(const formats::TensorFile& file, const std::vector<std::string>& d
   }
   if (out.tensors.empty()) fail<ConfigError>("nothing is left to write: the file holds no tensor that is not dropped");
   return out;
+}
+
+/// Takes the prefix off every name. A name that lacks it is a slip, or an entry to be left out.
+void strip(Contents& contents, std::string prefix, const std::string& input) {
+  if (!prefix.ends_with('.')) prefix += '.';
+  const auto shorten = [&](std::string& name) {
+    if (!name.starts_with(prefix))
+      fail<ConfigError>("--strip-prefix '", prefix, "': entry '", visible(name), "' of '", input,
+                        "' does not begin with it; leave such entries out with --drop, or see focus-model inspect");
+    if (name.size() == prefix.size()) fail<ConfigError>("--strip-prefix '", prefix, "' would leave nothing of the name '", visible(name), "'");
+    name.erase(0, prefix.size());
+  };
+  for (TensorView& tensor : contents.tensors) shorten(tensor.name);
+  for (OpaqueEntry& entry : contents.opaque) shorten(entry.name);
 }
 
 /// Everything must have a place in the new format.
@@ -141,6 +156,7 @@ std::string summary(const Contents& contents, const std::vector<DType>& dtypes, 
 
 void run(const ConvertCommand& c) {
   cli::apply_common_options(c.common, 0);
+  require_separate({{"output", c.output}}, weights::model_files("", c.input));
   const Format format = check_model_output(c.output, c.force);
   if (c.max_shard_bytes != 0 && format != Format::shards)
     fail<ConfigError>("--max-shard-size has no effect on the single file '", c.output, "'; name a folder, or leave it out");
@@ -149,7 +165,8 @@ void run(const ConvertCommand& c) {
   if (c.dtype != "keep") wanted = c.dtype == "bf16" ? DType::bfloat16 : DType::float32;
 
   const auto file = formats::TensorFile::open(c.input);
-  const Contents contents = kept(*file, c.drop);
+  Contents contents = kept(*file, c.drop);
+  if (!c.strip_prefix.empty()) strip(contents, c.strip_prefix, c.input);
   check_mappable(contents, format, c.input);
   std::vector<DType> dtypes;
   int64_t total_bytes = 0, changed_bytes = 0;
@@ -196,6 +213,8 @@ void add_convert(CLI::App& app) {
   sub->add_option("--drop", c.drop, "leave out entries whose name matches (* and ? as in a shell); may be repeated")
       ->allow_extra_args(false)
       ->take_all();
+  sub->add_option("--strip-prefix", c.strip_prefix,
+                  "take this off every name: module, _orig_mod, model, state_dict, or several with dots between; after --drop");
   sub->add_flag("--dry-run", c.dry_run, "check everything, say what would be written, write nothing");
   sub->add_flag("-f,--force", c.force, "replace an earlier output");
   cli::add_quiet(*sub, c.common);

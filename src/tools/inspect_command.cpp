@@ -11,7 +11,9 @@
 #include "focus/core/error.h"
 #include "focus/core/units.h"
 #include "focus/formats/digest.h"
+#include "focus/weights/model_files.h"
 #include "focus/weights/model_shape.h"
+#include "focus/weights/wrapped_names.h"
 #include "tensor_table.h"
 
 namespace focus::tools {
@@ -22,6 +24,7 @@ using weights::ModelKind;
 using weights::ModelShape;
 
 constexpr std::size_t kShownMismatches = 3;
+constexpr char kTraining[] = "training";  // an adapter's metadata
 
 struct InspectCommand {
   std::string file, filter, configs, output = "-";
@@ -31,6 +34,7 @@ struct InspectCommand {
 struct Inspection {
   std::filesystem::path path;
   const formats::TensorFile& file;
+  std::string prefix;  // that all names have in the file and is taken off here, as it is where a model is loaded
   ModelShape shape;
   std::vector<TensorRow> rows, other_rows;  // tensors; entries that are none
   std::string fingerprint;
@@ -80,10 +84,45 @@ std::string layer_lines(const ModelShape& shape) {
   return out;
 }
 
+/// How an adapter was made; null where its file does not say.
+Json training_of(const formats::TensorFile& file) {
+  const auto found = file.metadata().find(kTraining);
+  if (found == file.metadata().end()) return nullptr;
+  Json training = Json::parse(found->second, nullptr, /*allow_exceptions=*/false);
+  return training.is_object() ? training : Json();
+}
+
+/// What any tool may have written is shown as it is, where it is there.
+std::string shown(const Json& parent, const char* key) {
+  const auto found = parent.find(key);
+  if (!parent.is_object() || found == parent.end() || found->is_null()) return "?";
+  return visible(found->is_string() ? found->get<std::string>() : found->dump());
+}
+
+std::string training_lines(const Json& training) {
+  if (training.is_null()) return "trained      not recorded\n";
+  const auto list = [&](const char* key) { return training.contains(key) && training[key].is_array() ? training[key] : Json::array(); };
+  std::string out = concat("trained      ", shown(training, "steps"), " steps, ", shown(training, "bases"), " bases; begun ",
+                           shown(training, "begun"), " by focus ", shown(training, "version"), " (", shown(training, "git_hash"),
+                           "); run ", shown(training, "run"), "\n");
+  const Json config = training.value("config", Json::object());
+  if (config.is_object() && config.contains("adapter") && config["adapter"] != "")
+    out += concat("started from ", shown(config, "adapter"), "\n");
+  for (const Json& input : list("inputs"))
+    out += concat("read         ", shown(input, "path"), " (", shown(input, "bytes"), " bytes, sha256:", shown(input, "sha256").substr(0, 16), "...)\n");
+  const Json validation = training.value("validation", Json());
+  out += "validation   ";
+  if (!validation.is_object()) return out + "none\n";
+  std::string figures;
+  for (const auto& [name, value] : validation.items()) figures += concat(figures.empty() ? "" : ", ", visible(name), ' ', value.dump());
+  return out + concat("at step ", shown(training, "steps"), ": ", figures, "\n");
+}
+
 std::string model_lines(const Inspection& found) {
   const ModelShape& s = found.shape;
   if (s.kind == ModelKind::unknown) return "model        unknown: neither Evo-2's nor Llama's tensor names, and no FOCUS adapter\n";
-  if (s.kind == ModelKind::focus_adapter) return "model        FOCUS adapter; its settings are in the metadata\n";
+  if (s.kind == ModelKind::focus_adapter)
+    return "model        FOCUS adapter; its settings are in the metadata\n" + training_lines(training_of(found.file));
   std::string out =
       concat("model        ", s.kind == ModelKind::evo2 ? "StripedHyena 2 (Evo-2 family)" : "Transformer in Llama's names", ": ",
              s.num_layers, " layers, hidden size ", s.hidden_size, ", MLP ", s.inner_mlp_size, ", vocabulary ", s.vocab_size);
@@ -147,7 +186,11 @@ std::string text_report(const Inspection& found) {
   out += aligned(dtypes, {false, true, true, true});
   out += concat("parameters   ", format_count(found.shape.num_parameters), "\nfingerprint  ", found.fingerprint, "\n");
   if (found.digest) out += concat("digest       sha256:", *found.digest, "\n");
-  for (const auto& [key, value] : file.metadata()) out += concat("metadata     ", visible(key), ": ", visible(value), "\n");
+  for (const auto& [key, value] : file.metadata()) {
+    if (key != kTraining) out += concat("metadata     ", visible(key), ": ", visible(value), "\n");
+  }
+  if (!found.prefix.empty())
+    out += concat("names        all begin with '", visible(found.prefix), "', which is taken off here and when the model is loaded\n");
   out += model_lines(found) + config_lines(found) + "\n";
 
   std::vector<std::vector<std::string>> lines = {{"tensor", "dtype", "shape", "count", "bytes"}};
@@ -208,7 +251,9 @@ std::string json_report(const Inspection& found) {
               {"dtypes", dtypes},
               {"fingerprint", found.fingerprint},
               {"digest", found.digest ? Json("sha256:" + *found.digest) : Json(nullptr)},
+              {"name_prefix", found.prefix},
               {"metadata", file.metadata()},
+              {"training", training_of(file)},
               {"model", model},
               {"configs", configs},
               {"tensors", tensors},
@@ -219,9 +264,19 @@ std::string json_report(const Inspection& found) {
 
 void run(const InspectCommand& c) {
   cli::apply_common_options({}, 0);
-  const auto file = formats::TensorFile::open(c.file);
+  std::vector<NamedPath> inputs = weights::model_files("", c.file);
+  if (!c.configs.empty()) {
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(c.configs, ignored)) inputs.push_back({"--configs", entry.path()});
+  }
+  require_separate({{"--output", c.output}}, inputs);
+  auto file = formats::TensorFile::open(c.file);
+  std::string prefix = weights::name_prefix(*file);
+  if (!prefix.empty() && !weights::names_without_prefix(*file, prefix).empty()) prefix.clear();
+  if (!prefix.empty()) file = weights::without_prefix(file, prefix);
   Inspection found{.path = c.file,
                    .file = *file,
+                   .prefix = prefix,
                    .shape = weights::guess_shape(*file),
                    .rows = tensor_rows(*file, c.filter, !c.all && !c.json),
                    .other_rows = opaque_rows(*file, c.filter, !c.all && !c.json),

@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "focus/core/error.h"
 #include "focus/core/log.h"
+#include "focus/core/output_guard.h"
 #include "focus/core/units.h"
 #include "focus/weights/random_weights.h"
 #include "model_output.h"
@@ -20,6 +21,7 @@ struct RandomCommand {
 void run(const RandomCommand& c) {
   cli::apply_common_options(c.common, 0);
   const model::ModelConfig config = model::read_model_config(c.model_config);
+  require_separate({{"--output", c.output}}, {{"--model-config", c.model_config}});
   ModelOutput output(c.output, c.force);
   const weights::RandomWeights checkpoint(config, {.seed = static_cast<uint64_t>(c.seed),
                                                    .dtype = c.dtype == "fp32" ? formats::DType::float32 : formats::DType::bfloat16,

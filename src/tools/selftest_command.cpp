@@ -19,6 +19,7 @@
 #include "focus/infer/score.h"
 #include "focus/model/placement.h"
 #include "focus/weights/load_model.h"
+#include "focus/weights/model_files.h"
 
 namespace focus::tools {
 namespace {
@@ -84,11 +85,15 @@ Expectation read_expectation(const std::filesystem::path& path, const std::strin
   return out;
 }
 
+/// By default beside the model.
+std::filesystem::path expectations_file(const SelftestCommand& c) {
+  if (!c.expectations.empty()) return c.expectations;
+  return std::filesystem::path(c.model_config.empty() ? c.checkpoint : c.model_config).parent_path() / "selftest.json";
+}
+
 std::optional<Expectation> expected(const SelftestCommand& c) {
   if (!c.expect.empty()) {
-    const std::filesystem::path model = c.model_config.empty() ? c.checkpoint : c.model_config;
-    const std::filesystem::path beside = model.parent_path() / "selftest.json";
-    Expectation out = read_expectation(c.expectations.empty() ? beside : std::filesystem::path(c.expectations), c.expect);
+    Expectation out = read_expectation(expectations_file(c), c.expect);
     if (c.tolerance) out.tolerance = *c.tolerance;
     return out;
   }
@@ -129,6 +134,10 @@ void run(const SelftestCommand& c, const std::string& command_line) {
   const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
   const std::string device = model::resolve_devices(c.common.device);
   const std::optional<Expectation> wanted = expected(c);
+  std::vector<NamedPath> inputs = weights::model_files(c.model_config, c.checkpoint);
+  inputs.push_back({"--sequences", c.sequences});
+  inputs.push_back({"--expectations", expectations_file(c)});
+  require_separate({{"--output", c.output}}, inputs);
   const auto sequences = data::read_sequences(c.sequences, c.format);
   check_sequences(sequences);
   int64_t total = 0;

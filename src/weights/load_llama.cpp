@@ -4,6 +4,7 @@
 #include "focus/core/error.h"
 #include "focus/nn/parameter.h"
 #include "focus/weights/tensor_view.h"
+#include "focus/weights/wrapped_names.h"
 
 namespace focus::weights {
 
@@ -58,7 +59,7 @@ std::pair<std::shared_ptr<model::Llama>, std::shared_ptr<TensorFile>> load_llama
     return std::make_shared<model::Llama>(shape, vocabulary);
   };
   const auto model = build();
-  const auto file = TensorFile::open(checkpoint);
+  const auto file = open_model_file(checkpoint);
   Filling rules;
   rules.computed = is_rotary;
   rules.computes_nothing = [&](const std::string& name) { return is_rotary(name) || (shape.tied && name == kUnembedding); };

@@ -13,6 +13,7 @@
 #include "focus/nn/parameter.h"
 #include "focus/weights/model_shape.h"
 #include "focus/weights/tensor_view.h"
+#include "focus/weights/wrapped_names.h"
 #include "load_llama.h"
 
 namespace focus::weights {
@@ -57,7 +58,7 @@ LoadReport load_weights(model::StripedHyena& model, const std::shared_ptr<Tensor
 }
 
 std::shared_ptr<TensorFile> load_weights_file(model::StripedHyena& model, const std::filesystem::path& path, const LoadOptions& options) {
-  auto file = TensorFile::open(path);
+  auto file = open_model_file(path);
   try {
     load_weights(model, file, options);
   } catch (const WeightsError& e) {

@@ -58,7 +58,7 @@ class DataTest(ProgramTest):
         self.assert_clear(self.run_program("focus-train", "--seed", "3", "pack", "--fasta", self.genome(), *out), USAGE, "--seed", "pack")
         jsonl = write(self.path("x.jsonl"), '{"text": "ACGT"}\n')
         self.assert_clear(self.pack("--fasta", self.genome(), "--jsonl", jsonl, *out), USAGE, "genome.fa", "x.jsonl", "two stores")
-        self.assert_clear(self.pack("--fasta", self.genome(), "-o", self.genome(), "-f"), USAGE, "genome.fa", "is a source")
+        self.assert_clear(self.pack("--fasta", self.genome(), "-o", self.genome(), "-f"), USAGE, "genome.fa", "is the input")
         self.nothing_left()
         self.assert_ok(self.pack("--fasta", self.genome(), *out))
         before = read(self.path("x.h5"))

@@ -38,6 +38,21 @@ TEST_F(AdapterFileTest, RoundTripKeepsParametersAndConfiguration) {
   for (const auto& item : a) EXPECT_TRUE(at::equal(item.value(), b[item.key()])) << item.key();
 }
 
+TEST_F(AdapterFileTest, TheDigestIsOfWhatItComputes) {
+  const auto backbone = testing::small_model(at::kFloat);
+  MemoryConfig config;
+  const auto digest = [&](const FocusAdapter& adapter, const std::string& training) {
+    save_adapter(adapter, {backbone, {}, {}}, "digest", folder_ / "a.safetensors", training);
+    return load_adapter(folder_ / "a.safetensors", backbone, "digest").digest;
+  };
+  const auto adapter = testing::perturbed_adapter(*backbone, config);
+  const std::string one = digest(*adapter, "");
+  EXPECT_EQ(digest(*adapter, R"({"steps": 3})"), one);
+  EXPECT_NE(digest(*FocusAdapter(*backbone, config, 1).with(config), ""), one);
+  config.focus.tail = 100;  // the same parameters
+  EXPECT_NE(digest(*std::make_shared<FocusAdapter>(*backbone, config, 1), ""), digest(FocusAdapter(*backbone, {}, 1), ""));
+}
+
 TEST_F(AdapterFileTest, AnotherBackboneIsRefused) {
   const auto backbone = testing::small_model(at::kFloat);
   save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), {backbone, {}, {}}, "one backbone's digest",

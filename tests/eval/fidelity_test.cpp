@@ -239,6 +239,20 @@ TEST_F(FidelityTest, AdaptersBringTheirOwnMemory) {
   EXPECT_EQ(mean(run(config), "focus", 32), mean(base, "focus", 32));
 }
 
+TEST_F(FidelityTest, ALabelThatNamesAUnitIsHeldToIt) {
+  FidelityConfig config = space_.config(letters(2000), 300);
+  const std::string fitted = adapter(config.memory, "fitted.safetensors");
+  for (const char* label : {"paper", "PAPER", "the-paper", "paper_2025"}) {
+    config.adapters = {{label, fitted}};
+    config.methods = {label};
+    EXPECT_THROW(run(config), ConfigError) << label;
+  }
+  config.adapters = {{"newspaper", fitted}, {"my-fitted", fitted}};
+  config.methods = {"newspaper", "my-fitted"};
+  const FidelityResult result = run(config);
+  EXPECT_EQ(mean(result, "newspaper", 64), mean(result, "my-fitted", 64));
+}
+
 TEST_F(FidelityTest, AdaptersWithDifferentWindowsDoNotMix) {
   FidelityConfig config = space_.config(letters(2000), 300);
   config.methods = {"paper"};

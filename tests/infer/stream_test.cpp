@@ -8,6 +8,7 @@
 
 #include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
+#include "focus/core/file.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/infer/score.h"
 #include "support/small_model.h"
@@ -27,6 +28,8 @@ compress::MemoryConfig memory_config() {
   config.focus.k = 8;
   return config;
 }
+
+const StreamOrigin kOrigin = {"small", "digest", "fp32", ""};
 
 struct Kind {
   std::string name;
@@ -76,16 +79,14 @@ TEST_P(StreamKinds, SavedAndLoadedItGoesOnAsIfNothingHadHappened) {
   const Tensor first = random_bases(1, 77, 1), second = random_bases(1, 50, 2);
   auto stream = k.begin(0);
   const Tensor hidden = stream->forward(first);
-  save_stream(*stream, hidden.narrow(1, 76, 1), "digest", path(".safetensors"));
+  save_stream(*stream, hidden.narrow(1, 76, 1), kOrigin, {"chr1", 177}, path(".safetensors"));
   auto loaded = k.begin(0);
-  const Tensor last = load_stream(*loaded, "digest", at::kCPU, path(".safetensors"));
+  const Tensor last = load_stream(*loaded, kOrigin, StreamPlace{"chr1", 177}, at::kCPU, path(".safetensors"));
   EXPECT_TRUE(at::equal(last, hidden.narrow(1, 76, 1)));
   EXPECT_EQ(loaded->bases(), 77);
   EXPECT_EQ(loaded->memory().total_bytes() > 0, true);
   EXPECT_EQ(loaded->memory().kept_bytes, k.name == "full" ? loaded->memory().kept_bytes : stream->memory().kept_bytes);
   EXPECT_TRUE(at::equal(loaded->forward(second), stream->forward(second)));
-  auto wrong = k.begin(0);
-  EXPECT_THROW(load_stream(*wrong, "another model", at::kCPU, path(".safetensors")), CheckpointError);
 }
 
 TEST_P(StreamKinds, ScoresOfPartsAddUp) {
@@ -119,15 +120,72 @@ TEST(StreamFileTest, AnotherMemoryIsRefused) {
   auto stream = plain_stream(*model)(0);
   const Tensor hidden = stream->forward(random_bases(1, 5, 1));
   const std::string path = ::testing::TempDir() + "/other.safetensors";
-  save_stream(*stream, hidden.narrow(1, 4, 1), "digest", path);
+  save_stream(*stream, hidden.narrow(1, 4, 1), kOrigin, {"chr1", 5}, path);
   auto focus = compressed_stream(std::make_shared<compress::CompressedModel>(model, testing::perturbed_adapter(*model, memory_config())),
                                  "focus W=32 k=8")(0);
   try {
-    load_stream(*focus, "digest", at::kCPU, path);
+    load_stream(*focus, kOrigin, {}, at::kCPU, path);
     FAIL() << "accepted";
   } catch (const CheckpointError& e) {
     EXPECT_NE(std::string(e.what()).find("full memory"), std::string::npos) << e.what();
   }
+}
+
+/// A state of five bases of chr1, and what is said when it is to go on elsewhere.
+class SavedStateTest : public ::testing::Test {
+ protected:
+  SavedStateTest() {
+    auto stream = plain_stream(*model_)(0);
+    const Tensor hidden = stream->forward(random_bases(1, 5, 1));
+    save_stream(*stream, hidden.narrow(1, 4, 1), kOrigin, {"chr1", 105}, path_);
+  }
+  std::string said(const StreamOrigin& origin, const std::optional<StreamPlace>& place = StreamPlace{"chr1", 105}) const {
+    auto stream = plain_stream(*model_)(0);
+    try {
+      load_stream(*stream, origin, place, at::kCPU, path_);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  }
+  const at::NoGradGuard guard_;
+  const std::shared_ptr<model::StripedHyena> model_ = small_model(at::kFloat);
+  const std::string path_ = ::testing::TempDir() + "/state";
+};
+
+TEST_F(SavedStateTest, GoesOnWhereItBelongsAlone) {
+  EXPECT_EQ(said(kOrigin), "");
+  EXPECT_EQ(said(kOrigin, std::nullopt), "");
+  const auto has = [](const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; };
+  for (const StreamPlace& place : {StreamPlace{"chr1", 104}, StreamPlace{"chr1", 0}, StreamPlace{"chr2", 105}}) {
+    EXPECT_TRUE(has(said(kOrigin, place), "goes on at base 106 of 'chr1'")) << said(kOrigin, place);
+    EXPECT_TRUE(has(said(kOrigin, place), "--continue-anyway"));
+  }
+  StreamOrigin other = kOrigin;
+  other.digest = "another";
+  EXPECT_TRUE(has(said(other), "another model")) << said(other);
+  other = kOrigin;
+  other.precision = "bf16";
+  EXPECT_TRUE(has(said(other), "saved in fp32, this run computes in bf16")) << said(other);
+  other = kOrigin;
+  other.adapter = "0123456789abcdef0123";
+  EXPECT_TRUE(has(said(other), "without an adapter, this run goes on under the adapter of digest 0123456789abcdef...")) << said(other);
+}
+
+TEST_F(SavedStateTest, EveryChangedByteIsNoticed) {
+  const std::string whole = read_file(path_);
+  for (std::size_t at = 0; at < whole.size(); at += at < 2000 ? 7 : 331) {
+    std::string changed = whole;
+    changed[at] = static_cast<char>(changed[at] ^ 0x10);
+    write_file(path_, changed);
+    EXPECT_NE(said(kOrigin).find("saved state"), std::string::npos) << "byte " << at;
+  }
+  for (const std::size_t size : {std::size_t{0}, std::size_t{7}, whole.size() / 2, whole.size() - 1}) {
+    write_file(path_, whole.substr(0, size));
+    EXPECT_NE(said(kOrigin).find("saved state"), std::string::npos) << size << " bytes";
+  }
+  write_file(path_, whole);
+  EXPECT_EQ(said(kOrigin), "");
 }
 
 /// Fails as LibTorch does when more than `limit` bytes are asked for at once.

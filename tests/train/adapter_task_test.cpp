@@ -2,10 +2,15 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <functional>
+#include <nlohmann/json.hpp>
 
 #include "adapter_training.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
+#include "focus/core/version.h"
+#include "focus/formats/digest.h"
+#include "focus/formats/tensor_file.h"
 #include "support/tensors.h"
 
 namespace focus::train {
@@ -41,6 +46,64 @@ TEST_F(AdapterTrainingTest, SameSeedSameBytes) {
   run(config(), "first");
   run(config(), "second");
   EXPECT_EQ(adapter("first"), adapter("second"));
+}
+
+TEST_F(AdapterTrainingTest, AnAdapterSaysHowItWasMade) {
+  TrainConfig c = config();
+  c.validation.every = 5;
+  c.validation.sequences = 1;
+  c.validation.length = 64;
+  c.validation.data = c.data;
+  c.validation.allow_overlap = true;
+  run(c, "run");
+  const auto file = formats::TensorFile::open(folder_.path() / "run/adapter.safetensors");
+  const auto training = nlohmann::json::parse(file->metadata().at("training"));
+  EXPECT_EQ(training["version"], version());
+  EXPECT_EQ(training["begun"], "2023-11-14");
+  const int64_t steps = training["steps"];
+  EXPECT_EQ(training["bases"], steps * 2 * 64);
+  const auto kl = figures("run", "validation_kl");  // after steps 5, 10 and 12
+  EXPECT_EQ(training["validation"]["kl"], kl.at(steps == 5 ? 0 : steps == 10 ? 1 : 2));
+  EXPECT_EQ(training["inputs"].size(), 3U);
+  EXPECT_EQ(training["inputs"][2]["path"], c.data.sources[0].fasta);
+  EXPECT_EQ(training["config"]["stages"][0]["steps"], 12);
+  EXPECT_EQ(training["run"].get<std::string>().size(), 16U);
+}
+
+TEST_F(AdapterTrainingTest, ATrainingStartsFromAnAdapter) {
+  TrainConfig c = config();
+  c.optimizer.clip_norm = 0;
+  run(c, "first");
+  TrainConfig on = config();
+  on.adapter = (folder_.path() / "first").string();
+  on.memory.window.size = 20;  // no parameter depends on it
+  on.optimizer.lr = 0;
+  on.stages[0].steps = 1;
+  run(on, "second");
+  const auto tensors = [&](const std::string& name) {
+    return formats::digest(*formats::TensorFile::open(folder_.path() / name / "adapter.safetensors"));
+  };
+  EXPECT_EQ(tensors("second"), tensors("first"));
+  on.stages[0].steps = 12;
+  on.optimizer.lr = 1e-2;
+  expect_resumes_bit_equal(on);
+  EXPECT_NE(tensors("whole"), tensors("first"));
+
+  for (const auto& [change, said] : std::vector<std::pair<std::function<void(TrainConfig&)>, std::string>>{
+           {[](TrainConfig& t) { t.memory.focus.rank = 3; }, "focus.rank: 4 -> 3"},
+           {[](TrainConfig& t) { t.memory.focus.unit = compress::UnitKind::paper; }, "focus.unit: \"fitted\" -> \"paper\""},
+           {[](TrainConfig& t) { t.memory.focus.layers = {2}; }, "focus.layers"}}) {
+    TrainConfig other = on;
+    change(other);
+    try {
+      make_task(other, at::kCPU);
+      ADD_FAILURE() << said;
+    } catch (const ConfigError& error) {
+      EXPECT_NE(std::string(error.what()).find(said), std::string::npos) << error.what();
+    }
+  }
+  on.adapter = (folder_.path() / "nowhere").string();
+  EXPECT_THROW(make_task(on, at::kCPU), CheckpointError);
 }
 
 // A run cut after step 8 (its later checkpoints removed, as after a kill) ends in the same bytes as the uninterrupted one.

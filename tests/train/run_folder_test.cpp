@@ -1,6 +1,7 @@
 #include "focus/train/run/run_folder.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
@@ -90,7 +91,7 @@ TEST_F(RunFolderTest, ResumeRefusesOtherSettings) {
   RunFolderOptions changed = options(R"({"steps": 20, "optim": {"lr": 0.2}, "layers": [1], "extra": true})");
   changed.resume = true;
   const std::string error = error_of(changed);
-  for (const char* part : {"steps: 10 -> 20", "optim.lr: 0.1 -> 0.2", "layers: [1,2] -> [1]", "extra: (absent) -> true"})
+  for (const char* part : {"steps: 10 -> 20", "optim.lr: 0.1 -> 0.2", "layers.1: 2 -> (absent)", "extra: (absent) -> true"})
     EXPECT_TRUE(has(error, part)) << error;
   changed.may_change = {"steps", "optim", "layers", "extra"};
   EXPECT_EQ(error_of(changed), "no error");
@@ -115,6 +116,71 @@ TEST_F(RunFolderTest, ResumeRefusesForeignFoldersAndChangedInputs) {
   EXPECT_EQ(error_of(resume), "no error");
   resume.inputs = {{"genome.fa", 3, "bb"}};
   EXPECT_THROW(prepare_run_folder(resume), DataError);
+}
+
+TEST_F(RunFolderTest, AChangedElementOfAListIsShownAlone) {
+  prepare_run_folder(options(R"({"stages": [{"length": 64, "steps": 10}, {"length": 128, "steps": 5}], "layers": [1, 2]})"));
+  RunFolderOptions changed = options(R"({"stages": [{"length": 64, "steps": 10}, {"length": 128, "steps": 6}], "layers": [1, 3, 4]})");
+  changed.resume = true;
+  const std::string error = error_of(changed);
+  for (const char* part : {"\n  stages.1.steps: 5 -> 6", "\n  layers.1: 2 -> 3", "\n  layers.2: (absent) -> 4"})
+    EXPECT_TRUE(has(error, part)) << error;
+  EXPECT_FALSE(has(error, "length")) << error;
+}
+
+TEST_F(RunFolderTest, ASettingThatCameLaterIsNoDifference) {
+  prepare_run_folder(options(R"({"steps": 10, "optim": {"lr": 0.1}})"));
+  RunFolderOptions now = options(R"({"steps": 10, "optim": {"lr": 0.1, "beta": 0.9}, "adapter": ""})");
+  now.default_config_json = R"({"steps": 1, "optim": {"lr": 1, "beta": 0.9}, "adapter": ""})";
+  now.resume = true;
+  EXPECT_EQ(error_of(now), "no error");
+  now.config_json = R"({"steps": 10, "optim": {"lr": 0.1, "beta": 0.9}, "adapter": "runs/a"})";
+  EXPECT_TRUE(has(error_of(now), "adapter: \"\" -> \"runs/a\""));
+}
+
+TEST_F(RunFolderTest, OneRunAtATime) {
+  const RunFolder run = prepare_run_folder(options());
+  RunFolderOptions other = options();
+  for (int i = 0; i < 3; ++i) {
+    other.resume = i == 1;
+    other.force = i == 2;
+    const std::string error = error_of(other);
+    EXPECT_TRUE(has(error, "in use by")) << error;
+    EXPECT_TRUE(has(error, concat("process ", ::getpid()).c_str())) << error;
+  }
+  EXPECT_EQ(read_file(run.root / "config.json"), options().config_json);
+}
+
+TEST_F(RunFolderTest, NoInputIsReplaced) {
+  prepare_run_folder(options());
+  save_checkpoint(5);
+  const fs::path run = folder_.path() / "run";
+  write_file(run / "data.fa", "mine");
+  for (const char* input : {"config.json", "checkpoints/step-00000005/trainable.safetensors", "model.pt", "adapter.safetensors"}) {
+    RunFolderOptions force = options();
+    force.force = true;
+    force.reads = {{"model_checkpoint", run / input}};
+    EXPECT_TRUE(has(error_of(force), "model_checkpoint")) << input;
+    EXPECT_TRUE(fs::exists(run / "checkpoints/step-00000005")) << input;
+  }
+  RunFolderOptions force = options();
+  force.force = true;
+  force.reads = {{"data", run / "data.fa"}};  // which no run writes
+  EXPECT_EQ(error_of(force), "no error");
+  EXPECT_EQ(read_file(run / "data.fa"), "mine");
+}
+
+TEST_F(RunFolderTest, ARunKeepsItsNameAndDate) {
+  RunFolderOptions resume = options();
+  resume.resume = true;
+  const std::string name = prepare_run_folder(resume).run;
+  EXPECT_EQ(name.size(), 16U);
+  EXPECT_EQ(prepare_run_folder(resume).run, name);
+  RunFolderOptions other = options("{}");
+  other.output = folder_.path() / "other";
+  const RunFolder made = prepare_run_folder(other);
+  EXPECT_NE(made.run, name);
+  EXPECT_EQ(made.begun.size(), 10U);
 }
 
 TEST_F(RunFolderTest, ForceReplacesTheRunAndNothingElse) {

@@ -35,7 +35,7 @@ class LetterTask final : public Task {
     const at::Tensor distance = at::scalar_tensor(std::abs(validations - 3.0), at::kDouble);
     return {{{"distance", distance, at::ones({}, at::kDouble)}}};
   }
-  void write_result(const std::filesystem::path& folder) const override {
+  void write_result(const std::filesystem::path& folder, const std::string&) const override {
     std::filesystem::create_directories(folder);
     write_file(folder / "result.txt", concat(weight()[0].item<float>(), " ", weight()[1].item<float>()));
   }
@@ -231,6 +231,41 @@ TEST_F(TrainerTest, TheBestSurvivesResumingAndRotation) {
   EXPECT_EQ(steps("cut"), steps("whole"));
   EXPECT_EQ(result("cut"), result("whole"));
   EXPECT_EQ(lines("cut"), lines("whole"));
+}
+
+TEST_F(TrainerTest, ACheckpointOfAnotherRunIsNotGoneOnFrom) {
+  run(config(), "long");
+  TrainConfig shorter = config();
+  shorter.stages[0].steps = 9;
+  run(shorter, "short");
+  const auto checkpoint = [&](const std::string& name, int64_t step) {
+    return CheckpointStore(folder_.path() / name / "checkpoints").path_of(step);
+  };
+  const auto refusal = [&] {
+    try {
+      run(shorter, "short", 0, /*resume=*/true);
+    } catch (const CheckpointError& error) {
+      return std::string(error.what());
+    }
+    return std::string("no error");
+  };
+  std::filesystem::remove_all(checkpoint("short", 9));
+  std::filesystem::remove_all(checkpoint("short", 7));
+  std::filesystem::copy(checkpoint("long", 7), checkpoint("short", 7));
+  EXPECT_TRUE(has(refusal(), "another run")) << refusal();
+  std::filesystem::copy(checkpoint("long", 20), checkpoint("short", 20));
+  EXPECT_TRUE(has(refusal(), "saved after step 20, but this run has 9 steps")) << refusal();
+}
+
+TEST_F(TrainerTest, AResumeWithNothingLeftSaysSo) {
+  run(config(), "run");
+  const std::string before = result("run");
+  ::testing::internal::CaptureStderr();
+  const TrainResult again = run(config(), "run", 0, /*resume=*/true);
+  EXPECT_TRUE(has(::testing::internal::GetCapturedStderr(), "nothing to resume: all 20 steps were done before"));
+  EXPECT_EQ(again.trained, 0);
+  EXPECT_EQ(again.steps, 20);
+  EXPECT_EQ(result("run"), before);
 }
 
 TEST_F(TrainerTest, ASignalEndsWithACheckpointAndItsExitCode) {

@@ -15,7 +15,8 @@ using WriteProgress = std::function<void(std::int64_t)>;
 
 /// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is removed.
 /// Every write is checked: a full disk or a missing folder throws DataError naming the path and the system's reason.
-/// A device or pipe (/dev/null, /dev/stdout, a FIFO) is written to directly, as it can be neither replaced nor taken back.
+/// A device or pipe (/dev/null, a FIFO) and an open stream (/dev/stdout, whatever it leads to) are written to directly, as they can be
+/// neither replaced nor taken back.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path, WriteProgress progress = {});

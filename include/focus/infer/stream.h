@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "focus/compress/compressed_model.h"
@@ -54,10 +55,27 @@ StreamFactory plain_stream(model::Backbone& model);
 /// Focus or a rival. Streams share the model.
 StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel> model, std::string description);
 
-/// One safetensors file: the stream, the last base's final hidden state [1, 1, D] (a continued record's first base is predicted from it),
-/// and what it belongs to. `model_digest` as in LoadedModel.
-void save_stream(const Stream& stream, const at::Tensor& last_hidden, const std::string& model_digest, const std::filesystem::path& path);
-/// Loads it onto a fresh stream and returns the last hidden state. CheckpointError: another model or memory, or a damaged file.
-at::Tensor load_stream(Stream& stream, const std::string& model_digest, const at::Device& device, const std::filesystem::path& path);
+/// What computes a stream. A saved one goes on only under the same.
+struct StreamOrigin {
+  std::string model;      // its name, for messages
+  std::string digest;     // as LoadedModel::digest
+  std::string precision;  // as LoadedModel::precision
+  std::string adapter;    // as LoadedAdapter::digest; empty: none
+};
+
+/// A place between two bases of a record, 0-based.
+struct StreamPlace {
+  std::string record;
+  int64_t next = 0;  // the base behind the last one read, or the first one to be read
+};
+
+/// One safetensors file, a saved state: the stream, the last base's final hidden state [1, 1, D] (a continued record's first base is
+/// predicted from it), what computed it, the place it has come to, and a SHA-256 of all of this.
+void save_stream(const Stream& stream, const at::Tensor& last_hidden, const StreamOrigin& origin, const StreamPlace& place,
+                 const std::filesystem::path& path);
+/// Loads it onto a fresh stream and returns the last hidden state. CheckpointError: no saved state, a damaged one, another model,
+/// precision, memory or adapter. ConfigError: `place` is given and the state has come to another one.
+at::Tensor load_stream(Stream& stream, const StreamOrigin& origin, const std::optional<StreamPlace>& place, const at::Device& device,
+                       const std::filesystem::path& path);
 
 }  // namespace focus::infer

@@ -60,6 +60,7 @@ class Loop {
     started_ = start;
     first_bases_ = at_.bases;
     TrainResult result;
+    const int64_t first_step = at_.step;
     if (total_steps_ == 0 && validator_) validate();
     if (at_.step < total_steps_ && interrupted_anywhere(ranks_))
       fail<Interrupted>("interrupted before step ", at_.step + 1, "; nothing was trained");
@@ -80,6 +81,7 @@ class Loop {
     if (ranks_.is_first()) write_results();
     ranks_.barrier();
     result.steps = at_.step;
+    result.trained = at_.step - first_step;
     result.skipped = at_.skipped;
     result.seconds = seconds_since(start);
     return result;
@@ -196,26 +198,38 @@ class Loop {
     if (!ranks_.is_first()) return;
     record_->save(make_checkpoint(at_, model_.identity, optimizer_), best_step());
   }
+  int64_t bases_after(int64_t step) const {
+    int64_t bases = 0;
+    for (const StageConfig& stage : config_.stages) {
+      bases += std::min(step, stage.steps) * step_bases(config_, stage);
+      step -= std::min(step, stage.steps);
+    }
+    return bases;
+  }
   std::optional<int64_t> best_step() const { return at_.best ? std::optional(at_.best->step) : std::nullopt; }
 
   void restore(int64_t step) {
-    const CheckpointStore& store = record_->checkpoints();
-    at_ = apply_checkpoint(store.load(step), model_.identity, optimizer_, store.path_of(step).string());
+    const std::string path = record_->checkpoints().path_of(step).string();
+    if (step > total_steps_)
+      fail<CheckpointError>("'", path, "' was saved after step ", step, ", but this run has ", total_steps_,
+                            " steps: it belongs to another run; remove it, or start anew with --force");
+    at_ = apply_checkpoint(record_->load(step), model_.identity, optimizer_, path);
     record_->tidy(best_step());
-    log::info(concat("resumed after step ", at_.step, " of ", total_steps_));
+    log::info(step < total_steps_ ? concat("resumed after step ", at_.step, " of ", total_steps_)
+                                  : concat("nothing to resume: all ", total_steps_, " steps were done before; only the result is written again"));
   }
 
   void write_results() {
     const std::filesystem::path& root = record_->root();
     const bool best = at_.best && config_.result != ResultKind::last;
-    if (!best) task_.write_result(root);
+    if (!best) task_.write_result(root, record_->training(at_.step, at_.bases));
     if (!at_.best) return;
     std::map<std::string, at::Tensor> last;
     for (const auto& parameter : optimizer_.parameters()) last.emplace(parameter.name, parameter.tensor.detach().clone());
     const CheckpointStore& store = record_->checkpoints();
     assign_parameters(store.load(at_.best->step).trainable, optimizer_, store.path_of(at_.best->step).string());
     log::info(concat("best validation at step ", at_.best->step, best ? ": these parameters are the result" : ": kept in 'best'"));
-    task_.write_result(best ? root : record_->best_folder());
+    task_.write_result(best ? root : record_->best_folder(), record_->training(at_.best->step, bases_after(at_.best->step)));
     assign_parameters(last, optimizer_, "the last step");
   }
 

@@ -31,7 +31,7 @@ void ValidationConfig::visit(config::Fields& f) {
 
 void TrainConfig::visit(config::Fields& f) {
   const bool is_adapter = task == TaskKind::adapter;
-  const auto adapter = f.when(is_adapter, "task", "is 'adapter'");
+  const auto trains_adapter = f.when(is_adapter, "task", "is 'adapter'");
   const auto pretrain = f.when(!is_adapter, "task", "is 'pretrain'");
   // A run that fits base tables may go without stages; for any other that is an error of its own.
   const bool tables = memory.kind == compress::MemoryKind::tables, fits_only = tables && stages.empty();
@@ -50,23 +50,25 @@ void TrainConfig::visit(config::Fields& f) {
   f.text("model_checkpoint", model_checkpoint,
          "checkpoint of the backbone, a file or a Hugging Face folder; pretrain: where to start from, empty = from scratch");
   f.only(pretrain).group("init", init, "initial weights");
-  memory.visit(f, adapter);
-  f.only(adapter && end_to_end)
+  memory.visit(f, trains_adapter);
+  f.only(trains_adapter)
+      .text("adapter", adapter, "trained adapter to start from: its file, or its run's folder; empty = none");
+  f.only(trains_adapter && end_to_end)
       .group("adapt", adapt, "what of the backbone is trained too; the teacher stays the original");
   f.group("data", data, "training data");
   f.list(
-      "stages", stages, [&](StageConfig& stage, config::Fields& g) { stage.visit(g, adapter); },
+      "stages", stages, [&](StageConfig& stage, config::Fields& g) { stage.visit(g, trains_adapter); },
       "parts of the run, in order");
   f.only(steps).integer("accumulation", accumulation, {1, 1 << 20}, "micro-batches per optimizer step");
-  f.only(adapter && end_to_end).group("objective", objective, "what is minimised");
-  f.only(adapter && steps)
+  f.only(trains_adapter && end_to_end).group("objective", objective, "what is minimised");
+  f.only(trains_adapter && steps)
       .group("random", config::Visit([&](config::Fields& g) { random.visit(g, uses_k); }),
              "k, layers and windows drawn anew for each step; validation keeps the nominal ones");
-  f.only(adapter && end_to_end)
+  f.only(trains_adapter && end_to_end)
       .choice("execution", execution,
               {{"parallel", Execution::parallel}, {"sequential", Execution::sequential}},
               "one pass with masks, or window after window, really dropping");
-  f.only(adapter && end_to_end && in_turn)
+  f.only(trains_adapter && end_to_end && in_turn)
       .integer("bptt_windows", bptt_windows, {0, 1 << 20}, "windows the gradient goes back; 0 = all");
   f.only(steps).group("optimizer", optimizer, "AdamW");
   f.only(steps).group("schedule", schedule, "learning rate over the whole run");

@@ -1,10 +1,11 @@
 #include "run/run_data.h"
 
 #include <algorithm>
-#include <filesystem>
 
+#include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/data/region.h"
+#include "focus/weights/model_files.h"
 
 namespace focus::train {
 namespace {
@@ -12,19 +13,6 @@ namespace {
 constexpr int64_t kMaxDescribed = 8;
 
 std::string letters_of(const data::Sample& sample) { return {sample.letters.begin(), sample.letters.end()}; }
-
-/// The files a model path stands for: itself, or what a Hugging Face folder holds of a model.
-std::vector<std::string> model_files(const std::string& path) {
-  if (path.empty()) return {};
-  if (!std::filesystem::is_directory(path)) return {path};
-  std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::directory_iterator(path)) {
-    const auto kind = entry.path().extension();
-    if (entry.is_regular_file() && (kind == ".json" || kind == ".txt" || kind == ".safetensors")) files.push_back(entry.path().string());
-  }
-  std::sort(files.begin(), files.end());
-  return files;
-}
 
 }  // namespace
 
@@ -86,10 +74,8 @@ void require_same_run(const RunData& data, const std::string& identity, distribu
 std::vector<InputDigest> digest_inputs(const TrainConfig& config) {
   std::vector<InputDigest> out;
   std::vector<std::string> paths;
-  for (const std::string& path : {config.model_config, config.model_checkpoint}) {
-    const auto files = model_files(path);
-    paths.insert(paths.end(), files.begin(), files.end());
-  }
+  for (const NamedPath& file : weights::model_files(config.model_config, config.model_checkpoint)) paths.push_back(file.path.string());
+  if (!config.adapter.empty()) paths.push_back(compress::adapter_file(config.adapter).string());
   for (const auto* sampler : {&config.data, &config.validation.data}) {
     for (const auto& source : sampler->sources) {
       if (!source.fasta.empty()) paths.push_back(source.fasta);

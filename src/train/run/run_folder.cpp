@@ -1,11 +1,14 @@
 #include "focus/train/run/run_folder.h"
 
 #include <array>
-#include <ctime>
+#include <cstdio>
 #include <nlohmann/json.hpp>
 
+#include "focus/config/differences.h"
+#include "focus/core/clock.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/hash.h"
 #include "focus/core/version.h"
 #include "focus/formats/digest.h"
 #include "focus/train/run/checkpoint.h"
@@ -18,6 +21,8 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
 constexpr char kConfig[] = "config.json", kProvenance[] = "provenance.json", kMetrics[] = "metrics.jsonl", kCheckpoints[] = "checkpoints";
+/// What a run writes into its folder, besides TensorBoard events.
+constexpr std::array kOwn = {kCheckpoints, kMetrics, kProvenance, kConfig, "best", "adapter.safetensors", "model.pt"};
 
 Json read_json(const fs::path& path) {
   try {
@@ -27,32 +32,10 @@ Json read_json(const fs::path& path) {
   }
 }
 
-bool covered(const std::string& path, const std::vector<std::string>& may_change) {
-  for (const std::string& allowed : may_change) {
-    if (path == allowed || path.compare(0, allowed.size() + 1, allowed + ".") == 0) return true;
-  }
-  return false;
-}
-
-/// "path: old -> new" for each difference; lists are compared whole.
-void compare(const Json& before, const Json& after, const std::string& path, const std::vector<std::string>& may_change,
-             std::vector<std::string>& differences) {
-  if (covered(path, may_change)) return;
-  if (before.is_object() && after.is_object()) {
-    const auto below = [&](const std::string& key) { return path.empty() ? key : path + "." + key; };
-    for (const auto& [key, node] : before.items()) compare(node, after.value(key, Json()), below(key), may_change, differences);
-    for (const auto& [key, node] : after.items()) {
-      if (!before.contains(key)) compare(Json(), node, below(key), may_change, differences);
-    }
-  } else if (before != after) {
-    const auto shown = [](const Json& node) { return node.is_null() ? std::string("(absent)") : node.dump(); };
-    differences.push_back(concat(path, ": ", shown(before), " -> ", shown(after)));
-  }
-}
-
 void require_same_config(const fs::path& path, const RunFolderOptions& options) {
-  std::vector<std::string> differences;
-  compare(read_json(path), Json::parse(options.config_json), "", options.may_change, differences);
+  // A run of an earlier version has no word of settings that came later.
+  const std::string before = config::with_defaults(read_json(path).dump(), options.default_config_json);
+  const auto differences = config::differences(before, options.config_json, options.may_change);
   if (differences.empty()) return;
   std::string message = concat("cannot resume '", options.output.string(), "': these settings differ from the run's ", kConfig,
                                "; restore them, or start a new run with another --output:");
@@ -75,20 +58,12 @@ void require_same_inputs(const Json& provenance, const fs::path& path, const std
   }
 }
 
-std::string utc_now() {
-  const std::time_t now = std::time(nullptr);
-  std::tm parts{};
-  ::gmtime_r(&now, &parts);
-  std::array<char, 32> text{};
-  std::strftime(text.data(), text.size(), "%Y-%m-%dT%H:%M:%SZ", &parts);
-  return text.data();
-}
-
 /// Leftovers of a killed write count for nothing.
 bool holds_files(const fs::path& folder) {
   if (!fs::exists(folder)) return false;
   for (const auto& entry : fs::directory_iterator(folder)) {
-    if (entry.path().filename().string().find(".tmp-") == std::string::npos) return true;
+    const std::string name = entry.path().filename().string();
+    if (name.find(".tmp-") == std::string::npos && name != FolderLock::kFile) return true;
   }
   return false;
 }
@@ -110,7 +85,7 @@ void remove_leftovers(const fs::path& folder) {
     if (mark == std::string::npos || name.find_first_not_of("0123456789", mark + 5) != std::string::npos) continue;
     const std::string whole = name.substr(0, mark);
     bool ours = whole.starts_with(EventLog::kPrefix);
-    for (const char* own : {kMetrics, kProvenance, kConfig, "adapter.safetensors", "model.pt"}) ours = ours || whole == own;
+    for (const char* own : kOwn) ours = ours || whole == own;
     if (ours) doomed.push_back(entry.path());
   }
   for (const fs::path& path : doomed) fs::remove(path);
@@ -126,6 +101,22 @@ Json start_entry(const RunFolderOptions& options, const std::optional<int64_t>& 
   return entry;
 }
 
+/// No input may be what the run writes, or what --force removes.
+void require_inputs_elsewhere(const RunFolderOptions& options) {
+  std::vector<NamedPath> outputs;
+  for (const char* name : kOwn) outputs.push_back({"--output", options.output / name});
+  require_separate(outputs, options.reads);
+}
+
+/// Of runs that do the same from the same inputs.
+std::string identity_of(const RunFolderOptions& options) {
+  std::string all = options.config_json;
+  for (const InputDigest& input : options.inputs) all += input.sha256;
+  std::array<char, 17> text{};
+  std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(fnv1a(all.data(), all.size())));
+  return text.data();
+}
+
 RunFolder prepare(const RunFolderOptions& options) {
   const std::string shown = options.output.string();
   if (options.output.empty()) fail<ConfigError>("no output folder; pass --output DIR");
@@ -133,8 +124,12 @@ RunFolder prepare(const RunFolderOptions& options) {
     fail<ConfigError>("--resume and --force contradict each other: continue '", shown, "', or replace it?");
   if (fs::exists(options.output) && !fs::is_directory(options.output))
     fail<ConfigError>("output '", shown, "' is a file; pass a folder with --output DIR");
+  require_inputs_elsewhere(options);
+  RunFolder folder{.root = options.output,
+                   .metrics = options.output / kMetrics,
+                   .checkpoints = options.output / kCheckpoints,
+                   .lock = std::make_unique<FolderLock>(options.output)};
   const bool has_files = holds_files(options.output);
-  RunFolder folder{options.output, options.output / kMetrics, options.output / kCheckpoints, std::nullopt};
   const fs::path config = options.output / kConfig, provenance_path = options.output / kProvenance;
 
   Json provenance = {{"starts", Json::array()}};
@@ -149,16 +144,18 @@ RunFolder prepare(const RunFolderOptions& options) {
     folder.resume_step = CheckpointStore(folder.checkpoints).latest();
   } else if (has_files && options.force) {
     // The old result too: a forced run that is killed must not pass it off as its own.
-    for (const char* name : {kCheckpoints, kMetrics, kProvenance, kConfig, "best", "adapter.safetensors", "model.pt"})
-      fs::remove_all(options.output / name);
+    for (const char* name : kOwn) fs::remove_all(options.output / name);
     for (const fs::path& events : event_files(options.output)) fs::remove(events);
   } else if (has_files) {
     fail<ConfigError>("output folder '", shown,
                       "' is not empty; pass --resume to continue that run, --force to replace it, or another --output");
   }
-  fs::create_directories(options.output);
   remove_leftovers(options.output);
   provenance["starts"].push_back(start_entry(options, folder.resume_step));
+  if (!provenance.contains("run")) provenance["run"] = identity_of(options);
+  folder.run = provenance["run"].get<std::string>();
+  constexpr std::size_t kDate = 10;  // a time of day would set apart the results of runs that are the same
+  folder.begun = provenance["starts"][0].value("time", "").substr(0, kDate);
   write_file(provenance_path, provenance.dump(2) + "\n");
   write_file(config, options.config_json);
   return folder;
@@ -178,6 +175,8 @@ RunFolder prepare_run_folder(const RunFolderOptions& options) {
     return prepare(options);
   } catch (const fs::filesystem_error& error) {
     fail<DataError>("output folder '", options.output.string(), "': ", error.what());
+  } catch (const Json::exception&) {
+    fail<DataError>("'", (options.output / kProvenance).string(), "' is not what a run wrote; pass another --output");
   }
 }
 

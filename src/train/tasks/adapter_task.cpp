@@ -124,6 +124,9 @@ class AdapterTask final : public Task {
         adapter_(std::make_shared<compress::FocusAdapter>(*adapted_.backbone, config.memory, config.seed)),
         nominal_(std::make_shared<compress::CompressedModel>(adapted_.backbone, adapter_)),
         trained_{teacher_.model, {}, teacher_.digest} {
+    // A resumed run's checkpoint then takes their place.
+    if (!config.adapter.empty())
+      compress::start_from(compress::adapter_file(config.adapter), *adapter_, adapted_, teacher_.digest);
     auto& parameters = trained_.parameters;
     for (auto& item : adapter_->named_parameters()) {
       item.value().set_requires_grad(true);
@@ -149,8 +152,9 @@ class AdapterTask final : public Task {
 
   const TrainedModel& model() const override { return trained_; }
 
-  /// Base tables start from the regression; other units start where their construction left them.
+  /// Base tables start from the regression, or from a trained adapter; other units start where their construction left them.
   void initialise(const data::SequenceSampler& training, distributed::Ranks& ranks) override {
+    if (!config_.adapter.empty()) return;
     fit_tables(config_.memory.tables, training, *teacher_.model, *adapter_, ranks);
   }
 
@@ -193,8 +197,8 @@ class AdapterTask final : public Task {
              mean("copy_ce_full", ce_full, in_copy)}};
   }
 
-  void write_result(const std::filesystem::path& folder) const override {
-    compress::save_adapter(*adapter_, adapted_, teacher_.digest, folder / "adapter.safetensors");
+  void write_result(const std::filesystem::path& folder, const std::string& training) const override {
+    compress::save_adapter(*adapter_, adapted_, teacher_.digest, folder / "adapter.safetensors", training);
     log::info(concat("wrote ", (folder / "adapter.safetensors").string()));
   }
 

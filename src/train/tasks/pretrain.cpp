@@ -78,7 +78,8 @@ class PretrainTask final : public Task {
             2};
   }
 
-  void write_result(const std::filesystem::path& folder) const override {
+  // A .pt has no place for how it was made; config.json and provenance.json beside it say it.
+  void write_result(const std::filesystem::path& folder, const std::string&) const override {
     weights::save_weights(*model_, folder / "model.pt");
     log::info(concat("wrote ", (folder / "model.pt").string()));
   }

@@ -16,12 +16,14 @@ namespace focus::train {
 struct TrainerOptions {
   std::filesystem::path output;
   bool resume = false, force = false;
+  std::string config_file;  // that the configuration was read from; empty: none
   std::vector<std::string> command_line;
   distributed::Ranks* ranks = nullptr;  // null: one process
 };
 
 struct TrainResult {
   int64_t steps = 0, skipped = 0;
+  int64_t trained = 0;   // steps done here; the others were done before a resume
   double last_loss = 0;  // of the last step done here; 0 when none was
   double seconds = 0;
 };
