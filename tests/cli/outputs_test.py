@@ -260,7 +260,7 @@ class OutputsTest(ProgramTest):
         genome, state = self.genome(), self.path("state")
         self.assert_ok(self.score(genome, "-r", "one:1-100", "--save-state", state))
         on = ["-r", "one:101-200", "--load-state", state]
-        self.assert_clear(self.score(genome, *on, "--dtype", "bf16"), MODEL, "saved in fp32", "this run computes in bf16")
+        self.assert_clear(self.score(genome, *on, "--dtype", "bf16"), MODEL, "saved in fp32", "this run is bf16")
         self.assert_clear(self.score(genome, *on, "--memory", "state_only"), MODEL, "full memory", "state_only")
         self.assert_ok(self.score(genome, "-r", "one:1-100", "--save-state", state, "--memory", "fitted", "--window", 50, "-k", 10))
         self.assert_clear(self.score(genome, *on, "--memory", "fitted", "--window", 50, "-k", 5), MODEL, "k=10", "k=5")
@@ -338,7 +338,7 @@ class OutputsTest(ProgramTest):
 
     def test_several_adapters_and_what_their_labels_promise(self):
         fitted, paper = self.adapter("fitted_run"), self.adapter("paper_run", focus={"k": 8, "unit": "paper"})
-        config = {"window": {}, "focus": {}, "methods": ["state_only", "mine", "paper"]}
+        config = {"methods": ["state_only", "mine", "paper"]}
         done = self.fidelity("-c", self.fidelity_config(adapters={"mine": fitted, "paper": paper}, **config), "-o", self.path("report"))
         for method in ("state_only", "mine", "paper"):
             self.assertRegex(self.assert_ok(done), rf"(?m)^{method} ")
