@@ -110,7 +110,9 @@ class OutputsTest(ProgramTest):
         self.content = read(checkpoint)
         self.assert_kept(checkpoint, self.model("inspect", checkpoint, "-o", checkpoint))
         os.symlink("model.pt", self.path("link.pt"))
-        self.assert_kept(checkpoint, self.model("convert", checkpoint, self.path("link.pt"), "-f"))
+        for name in ("model.pt", "link.pt"):  # in place only by --force
+            self.assert_clear(self.model("convert", checkpoint, self.path(name)), USAGE, name, "--force")
+            self.assertEqual(read(checkpoint), self.content)
         os.mkdir(self.path("configs"))
         shipped = shutil.copy(self.config, self.path("configs", "tiny.yml"))
         self.content = read(config)
@@ -126,7 +128,7 @@ class OutputsTest(ProgramTest):
         self.assert_ok(self.model("convert", checkpoint, self.path("shards") + "/"))
         shard = [name for name in os.listdir(self.path("shards")) if name.endswith(".safetensors")][0]
         self.content = read(self.path("shards", shard))
-        self.assert_kept(self.path("shards", shard), self.model("convert", self.path("shards"), self.path("shards"), "-f"))
+        self.assert_kept(self.path("shards", shard), self.model("convert", self.path("shards", shard), self.path("shards"), "-f"), "holds the input")
         self.assert_kept(self.path("shards", shard), self.model("inspect", self.path("shards"), "-o", self.path("shards", shard)))
 
     def test_pack_spares_its_inputs(self):
