@@ -164,7 +164,7 @@ void require_same_origin(const SavedState& saved, const Stream& stream, const St
     saved.refuse("it was saved with another model, '", saved.text("model"), "' of digest ", saved.text("model_digest").substr(0, 16),
                  "..., this run has '", origin.model, "' of digest ", origin.digest.substr(0, 16), "...");
   if (saved.text("precision") != origin.precision)
-    saved.refuse("it was saved in ", saved.text("precision"), ", this run computes in ", origin.precision,
+    saved.refuse("it was saved in ", saved.text("precision"), ", this run is ", origin.precision,
                  "; give this run the same --dtype and --fp8");
   if (saved.text("memory") != stream.description())
     saved.refuse("it was saved with memory '", saved.text("memory"), "', this run has '", stream.description(),

@@ -156,7 +156,9 @@ std::string summary(const Contents& contents, const std::vector<DType>& dtypes, 
 
 void run(const ConvertCommand& c) {
   cli::apply_common_options(c.common, 0);
-  require_separate({{"output", c.output}}, weights::model_files("", c.input));
+  // In place is what --force is for: the new file takes the name once it is read back and whole.
+  std::error_code ignored;
+  if (!std::filesystem::equivalent(c.input, c.output, ignored)) require_separate({{"output", c.output}}, weights::model_files("", c.input));
   const Format format = check_model_output(c.output, c.force);
   if (c.max_shard_bytes != 0 && format != Format::shards)
     fail<ConfigError>("--max-shard-size has no effect on the single file '", c.output, "'; name a folder, or leave it out");

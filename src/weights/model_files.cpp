@@ -10,14 +10,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
+/// What is read of a Hugging Face folder; other files that lie there are nobody's input.
+bool is_read(const std::string& name, bool with_weights) {
+  for (const char* known : {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt"}) {
+    if (name == known) return true;
+  }
+  return with_weights && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
+}
+
 void add_folder(const std::string& what, const fs::path& folder, bool with_weights, std::vector<NamedPath>& out) {
   std::vector<fs::path> found;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
-    const auto kind = entry->path().extension();
-    const bool wanted = kind == ".json" || kind == ".txt" || (with_weights && kind == ".safetensors");
     std::error_code ignored;
-    if (wanted && entry->is_regular_file(ignored)) found.push_back(entry->path());
+    if (is_read(entry->path().filename().string(), with_weights) && entry->is_regular_file(ignored)) found.push_back(entry->path());
   }
   std::sort(found.begin(), found.end());
   for (const fs::path& path : found) out.push_back({what, path});
@@ -29,6 +35,7 @@ void add(const std::string& what, const std::string& path, bool with_weights, st
   if (fs::is_directory(path, ignored)) return add_folder(what, path, with_weights, out);
   if (path.ends_with(".json")) {  // an index among its shards, or a configuration beside its tokenizer
     const fs::path folder = fs::path(path).parent_path();
+    if (!is_read(fs::path(path).filename().string(), with_weights)) out.push_back({what, path});
     return add_folder(what, folder.empty() ? "." : folder, with_weights, out);
   }
   const auto part = [&](int number) { return concat(path, ".part", number); };

@@ -110,7 +110,9 @@ class OutputsTest(ProgramTest):
         self.content = read(checkpoint)
         self.assert_kept(checkpoint, self.model("inspect", checkpoint, "-o", checkpoint))
         os.symlink("model.pt", self.path("link.pt"))
-        self.assert_kept(checkpoint, self.model("convert", checkpoint, self.path("link.pt"), "-f"))
+        for name in ("model.pt", "link.pt"):  # in place only by --force
+            self.assert_clear(self.model("convert", checkpoint, self.path(name)), USAGE, name, "--force")
+            self.assertEqual(read(checkpoint), self.content)
         os.mkdir(self.path("configs"))
         shipped = shutil.copy(self.config, self.path("configs", "tiny.yml"))
         self.content = read(config)
@@ -126,7 +128,7 @@ class OutputsTest(ProgramTest):
         self.assert_ok(self.model("convert", checkpoint, self.path("shards") + "/"))
         shard = [name for name in os.listdir(self.path("shards")) if name.endswith(".safetensors")][0]
         self.content = read(self.path("shards", shard))
-        self.assert_kept(self.path("shards", shard), self.model("convert", self.path("shards"), self.path("shards"), "-f"))
+        self.assert_kept(self.path("shards", shard), self.model("convert", self.path("shards", shard), self.path("shards"), "-f"), "holds the input")
         self.assert_kept(self.path("shards", shard), self.model("inspect", self.path("shards"), "-o", self.path("shards", shard)))
 
     def test_pack_spares_its_inputs(self):
@@ -260,7 +262,7 @@ class OutputsTest(ProgramTest):
         genome, state = self.genome(), self.path("state")
         self.assert_ok(self.score(genome, "-r", "one:1-100", "--save-state", state))
         on = ["-r", "one:101-200", "--load-state", state]
-        self.assert_clear(self.score(genome, *on, "--dtype", "bf16"), MODEL, "saved in fp32", "this run computes in bf16")
+        self.assert_clear(self.score(genome, *on, "--dtype", "bf16"), MODEL, "saved in fp32", "this run is bf16")
         self.assert_clear(self.score(genome, *on, "--memory", "state_only"), MODEL, "full memory", "state_only")
         self.assert_ok(self.score(genome, "-r", "one:1-100", "--save-state", state, "--memory", "fitted", "--window", 50, "-k", 10))
         self.assert_clear(self.score(genome, *on, "--memory", "fitted", "--window", 50, "-k", 5), MODEL, "k=10", "k=5")
@@ -338,7 +340,7 @@ class OutputsTest(ProgramTest):
 
     def test_several_adapters_and_what_their_labels_promise(self):
         fitted, paper = self.adapter("fitted_run"), self.adapter("paper_run", focus={"k": 8, "unit": "paper"})
-        config = {"window": {}, "focus": {}, "methods": ["state_only", "mine", "paper"]}
+        config = {"methods": ["state_only", "mine", "paper"]}
         done = self.fidelity("-c", self.fidelity_config(adapters={"mine": fitted, "paper": paper}, **config), "-o", self.path("report"))
         for method in ("state_only", "mine", "paper"):
             self.assertRegex(self.assert_ok(done), rf"(?m)^{method} ")

@@ -1,4 +1,7 @@
+#include <fcntl.h>
 #include <hdf5.h>
+#include <sys/file.h>
+#include <unistd.h>
 
 #include <fstream>
 
@@ -164,6 +167,16 @@ TEST_F(Store, RefusesWhatCannotBePacked) {
   EXPECT_MESSAGE(pack({{path_, false, {}}}, {}, "/dev/null"), "device");
   EXPECT_MESSAGE(pack({{path_, false, {}}}, {}, folder_ / "no/x.h5"), "check that the folder exists");
   expect_nothing_left();
+}
+
+TEST_F(Store, AnotherProcessesLockIsNamedWithItsRemedy) {
+  pack_fasta(path_);
+  const int other = ::open(store_.c_str(), O_RDWR);
+  ASSERT_EQ(::flock(other, LOCK_EX | LOCK_NB), 0);
+  EXPECT_MESSAGE(TokenStore{store_}, "another process holds its HDF5 lock");
+  EXPECT_MESSAGE(TokenStore{store_}, "HDF5_USE_FILE_LOCKING=FALSE");
+  ::close(other);
+  EXPECT_NO_THROW(TokenStore{store_});
 }
 
 TEST_F(Store, GivenUpHalfwayLeavesTheEarlierStore) {

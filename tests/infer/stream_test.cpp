@@ -166,7 +166,7 @@ TEST_F(SavedStateTest, GoesOnWhereItBelongsAlone) {
   EXPECT_TRUE(has(said(other), "another model")) << said(other);
   other = kOrigin;
   other.precision = "bf16";
-  EXPECT_TRUE(has(said(other), "saved in fp32, this run computes in bf16")) << said(other);
+  EXPECT_TRUE(has(said(other), "saved in fp32, this run is bf16")) << said(other);
   other = kOrigin;
   other.adapter = "0123456789abcdef0123";
   EXPECT_TRUE(has(said(other), "without an adapter, this run goes on under the adapter of digest 0123456789abcdef...")) << said(other);

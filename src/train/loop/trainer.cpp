@@ -229,7 +229,9 @@ class Loop {
     const CheckpointStore& store = record_->checkpoints();
     assign_parameters(store.load(at_.best->step).trainable, optimizer_, store.path_of(at_.best->step).string());
     log::info(concat("best validation at step ", at_.best->step, best ? ": these parameters are the result" : ": kept in 'best'"));
-    task_.write_result(best ? root : record_->best_folder(), record_->training(at_.best->step, bases_after(at_.best->step)));
+    const std::filesystem::path folder = best ? root : record_->best_folder();
+    std::filesystem::create_directories(folder);
+    task_.write_result(folder, record_->training(at_.best->step, bases_after(at_.best->step)));
     assign_parameters(last, optimizer_, "the last step");
   }
 
