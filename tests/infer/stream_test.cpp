@@ -139,7 +139,8 @@ class SavedStateTest : public ::testing::Test {
     const Tensor hidden = stream->forward(random_bases(1, 5, 1));
     save_stream(*stream, hidden.narrow(1, 4, 1), kOrigin, {"chr1", 105}, path_);
   }
-  std::string said(const StreamOrigin& origin, const std::optional<StreamPlace>& place = StreamPlace{"chr1", 105}) const {
+  std::string said(const StreamOrigin& origin,
+                   const std::optional<StreamPlace>& place = StreamPlace{"chr1", 105}) const {
     auto stream = plain_stream(*model_)(0);
     try {
       load_stream(*stream, origin, place, at::kCPU, path_);
@@ -156,8 +157,11 @@ class SavedStateTest : public ::testing::Test {
 TEST_F(SavedStateTest, GoesOnWhereItBelongsAlone) {
   EXPECT_EQ(said(kOrigin), "");
   EXPECT_EQ(said(kOrigin, std::nullopt), "");
-  const auto has = [](const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; };
-  for (const StreamPlace& place : {StreamPlace{"chr1", 104}, StreamPlace{"chr1", 0}, StreamPlace{"chr2", 105}}) {
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  for (const StreamPlace& place :
+       {StreamPlace{"chr1", 104}, StreamPlace{"chr1", 0}, StreamPlace{"chr2", 105}}) {
     EXPECT_TRUE(has(said(kOrigin, place), "goes on at base 106 of 'chr1'")) << said(kOrigin, place);
     EXPECT_TRUE(has(said(kOrigin, place), "--continue-anyway"));
   }
@@ -169,7 +173,9 @@ TEST_F(SavedStateTest, GoesOnWhereItBelongsAlone) {
   EXPECT_TRUE(has(said(other), "saved in fp32, this run is bf16")) << said(other);
   other = kOrigin;
   other.adapter = "0123456789abcdef0123";
-  EXPECT_TRUE(has(said(other), "without an adapter, this run goes on under the adapter of digest 0123456789abcdef...")) << said(other);
+  EXPECT_TRUE(has(said(other),
+                  "without an adapter, this run goes on under the adapter of digest 0123456789abcdef..."))
+      << said(other);
 }
 
 TEST_F(SavedStateTest, EveryChangedByteIsNoticed) {
