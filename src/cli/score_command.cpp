@@ -1,3 +1,4 @@
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -102,6 +103,13 @@ void check(const ScoreCommand& c) {
   if (c.logits == "-") fail<ConfigError>("--logits needs a file name");
 }
 
+infer::StreamPlace place_at(const data::SequenceFile& fasta, const std::string& record, int64_t next) {
+  constexpr int64_t kBefore = 256;
+  std::string before = fasta.fetch(record, std::max<int64_t>(0, next - kBefore), next);
+  for (char& letter : before) letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
+  return {record, next, before};
+}
+
 std::vector<NamedPath> inputs_of(const ScoreCommand& c) {
   std::vector<NamedPath> inputs = weights::model_files(c.model_config, c.checkpoint);
   for (const NamedPath& file : data::fasta_files("--fasta", c.fasta)) inputs.push_back(file);
@@ -181,15 +189,14 @@ void run(const ScoreCommand& c, const std::string& command_line) {
     auto state = memory.begin_stream(static_cast<int64_t>(letters.size()));
     at::Tensor last_hidden;
     if (!c.load_state.empty()) {
-      const infer::StreamPlace begin{region.name, region.begin};
-      last_hidden =
-          infer::load_stream(*state, origin, c.continue_anyway ? std::nullopt : std::optional(begin),
-                             loaded.model->device(), c.load_state);
+      std::optional<infer::StreamPlace> begin;
+      if (!c.continue_anyway) begin = place_at(*fasta, region.name, region.begin);
+      last_hidden = infer::load_stream(*state, origin, begin, loaded.model->device(), c.load_state);
     }
     const auto score = scorer.score(letters, data::loss_weights(sequence, 1.0F, c.ambiguous), region.name, state, last_hidden);
     if (options.logits) kept.push_back(score.logits);
     if (!c.save_state.empty())
-      infer::save_stream(*state, last_hidden, origin, {region.name, region.end}, c.save_state);
+      infer::save_stream(*state, last_hidden, origin, place_at(*fasta, region.name, region.end), c.save_state);
     table.write(row(region, score, data::count_letters(sequence)));
   };
   if (fasta) {

@@ -179,8 +179,13 @@ void require_same_origin(const SavedState& saved, const Stream& stream, const St
 }
 
 void require_place(const SavedState& saved, const StreamPlace& place, const std::filesystem::path& path) {
-  const StreamPlace reached = {saved.text("record"), saved.count("next")};
-  if (reached.record == place.record && reached.next == place.next) return;
+  const StreamPlace reached = {saved.text("record"), saved.count("next"), saved.text("before")};
+  const bool same = reached.record == place.record && reached.next == place.next;
+  if (same && reached.before == place.before) return;
+  if (same)
+    fail<ConfigError>("saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '", reached.record,
+                      "', but the bases before it were others: it belongs to another sequence of that name; use the same "
+                      "FASTA file, or pass --continue-anyway to read on here all the same");
   fail<ConfigError>("saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '",
                     reached.record, "', this run begins at base ", place.next + 1, " of '", place.record,
                     "'; ask for --region '", reached.record, ':', reached.next + 1,
@@ -212,6 +217,7 @@ void save_stream(const Stream& stream, const Tensor& last_hidden, const StreamOr
                                               {"adapter", origin.adapter},
                                               {"record", place.record},
                                               {"next", std::to_string(place.next)},
+                                              {"before", place.before},
                                               {"position", std::to_string(stream.position())},
                                               {"bases", std::to_string(stream.bases())}};
   about.emplace(kDigest, formats::digest(views, about));

@@ -66,7 +66,8 @@ struct StreamOrigin {
 /// A place between two bases of a record, 0-based.
 struct StreamPlace {
   std::string record;
-  int64_t next = 0;  // the base behind the last one read, or the first one to be read
+  int64_t next = 0;    // the base behind the last one read, or the first one to be read
+  std::string before;  // some bases of the record that lie before it: another record of that name has others
 };
 
 /// One safetensors file, a saved state: the stream, the last base's final hidden state [1, 1, D] (a continued
