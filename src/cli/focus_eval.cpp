@@ -29,7 +29,8 @@ std::vector<NamedPath> inputs_of(const eval::FidelityConfig& config, const std::
   for (const NamedPath& file : data::fasta_files("fasta", config.fasta)) inputs.push_back(file);
   for (const std::string& region : config.regions) inputs.push_back({"regions", region});
   if (!config.adapter.empty()) inputs.push_back({"adapter", compress::adapter_file(config.adapter)});
-  for (const auto& [label, path] : config.adapters) inputs.push_back({"adapters." + label, compress::adapter_file(path)});
+  for (const auto& [label, path] : config.adapters)
+    inputs.push_back({"adapters." + label, compress::adapter_file(path)});
   return inputs;
 }
 
@@ -51,7 +52,6 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   apply_rank(environment, config.threads, config.device, common);
   apply_common_options(common, config.threads);
   config.validate();
-  require_separate({{"--output", c.output}}, inputs_of(config, c.common.config));
   const std::string device = model::resolve_devices(config.device);
   const auto dtype = model::parse_dtype(config.dtype);
   const auto ranks =
@@ -59,7 +59,10 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
                               {.answer_seconds = config.rank_timeout_seconds, .advice = "No report was written; start all ranks again"});
   // After the ranks have met: where rank 0 cannot write, the others learn of it at once.
   std::optional<report::ReportFolder> folder;
-  if (ranks->is_first()) folder.emplace(c.output, c.force);
+  if (ranks->is_first()) {
+    folder.emplace(c.output, c.force);
+    require_separate({{"--output", c.output}}, inputs_of(config, c.common.config));
+  }
   report::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
   if (!folder) return;
   result.provenance["command_line"] = command_line;

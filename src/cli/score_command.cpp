@@ -1,3 +1,4 @@
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <memory>
@@ -97,8 +98,16 @@ void check(const ScoreCommand& c) {
   check(c.memory);
   if ((!c.save_state.empty() || !c.load_state.empty()) && (c.fasta == "-" || c.regions.size() + (c.bed.empty() ? 0 : 2) > 1))
     fail<ConfigError>("--save-state and --load-state are for one sequence: a FASTA file with one record, or one --region");
-  if (c.continue_anyway && c.load_state.empty()) fail<ConfigError>("--continue-anyway has no effect without --load-state");
+  if (c.continue_anyway && c.load_state.empty())
+    fail<ConfigError>("--continue-anyway has no effect without --load-state");
   if (c.logits == "-") fail<ConfigError>("--logits needs a file name");
+}
+
+infer::StreamPlace place_at(const data::SequenceFile& fasta, const std::string& record, int64_t next) {
+  constexpr int64_t kBefore = 256;
+  std::string before = fasta.fetch(record, std::max<int64_t>(0, next - kBefore), next);
+  for (char& letter : before) letter = static_cast<char>(std::toupper(static_cast<unsigned char>(letter)));
+  return {record, next, before};
 }
 
 std::vector<NamedPath> inputs_of(const ScoreCommand& c) {
@@ -113,7 +122,8 @@ std::vector<NamedPath> inputs_of(const ScoreCommand& c) {
 void run(const ScoreCommand& c, const std::string& command_line) {
   apply_common_options(c.common, 0);
   check(c);
-  require_separate({{"--output", c.output}, {"--logits", c.logits}, {"--save-state", c.save_state}}, inputs_of(c));
+  require_separate({{"--output", c.output}, {"--logits", c.logits}, {"--save-state", c.save_state}},
+                   inputs_of(c));
   const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
   const std::string device = model::resolve_devices(c.common.device);
 
@@ -171,20 +181,22 @@ void run(const ScoreCommand& c, const std::string& command_line) {
   const auto planned = plan(longest);
   if (c.choose_chunk) options.chunk = planned.chunk;
   const infer::Scorer scorer(*loaded.model, memory.begin_stream, options);
-  const infer::StreamOrigin origin{loaded.model->shape().name, loaded.digest, loaded.precision, memory.adapter};
+  const infer::StreamOrigin origin{loaded.model->shape().name, loaded.digest, loaded.precision,
+                                   memory.adapter};
   std::vector<at::Tensor> kept;
   const auto score_one = [&](const Region& region, const std::string& sequence) {
     const auto letters = data::clean(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
     auto state = memory.begin_stream(static_cast<int64_t>(letters.size()));
     at::Tensor last_hidden;
     if (!c.load_state.empty()) {
-      const infer::StreamPlace begin{region.name, region.begin};
-      last_hidden = infer::load_stream(*state, origin, c.continue_anyway ? std::nullopt : std::optional(begin), loaded.model->device(),
-                                       c.load_state);
+      std::optional<infer::StreamPlace> begin;
+      if (!c.continue_anyway) begin = place_at(*fasta, region.name, region.begin);
+      last_hidden = infer::load_stream(*state, origin, begin, loaded.model->device(), c.load_state);
     }
     const auto score = scorer.score(letters, data::loss_weights(sequence, 1.0F, c.ambiguous), region.name, state, last_hidden);
     if (options.logits) kept.push_back(score.logits);
-    if (!c.save_state.empty()) infer::save_stream(*state, last_hidden, origin, {region.name, region.end}, c.save_state);
+    if (!c.save_state.empty())
+      infer::save_stream(*state, last_hidden, origin, place_at(*fasta, region.name, region.end), c.save_state);
     table.write(row(region, score, data::count_letters(sequence)));
   };
   if (fasta) {
@@ -250,7 +262,8 @@ void add_score(CLI::App& app, const std::string& command_line) {
   sub->add_option("--save-state", c.save_state, "write what the stream carries after the sequence, to go on from later (safetensors)");
   sub->add_option("--load-state", c.load_state, "go on from a saved stream: the sequence is the continuation of the one it has read");
   sub->add_flag("--continue-anyway", c.continue_anyway,
-                "--load-state: also where the sequence is another record, or does not begin where the saved stream has ended");
+                "--load-state: also where the sequence is another record, or does not begin where the saved "
+                "stream has ended");
   add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
              "models with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
   c.common.device = "auto";

@@ -15,7 +15,8 @@ std::string utc_now() {
   if (const char* fixed = std::getenv("SOURCE_DATE_EPOCH")) {
     const char* const end = fixed + std::strlen(fixed);
     const auto [stop, error] = std::from_chars(fixed, end, now);
-    if (error != std::errc() || stop != end) fail<ConfigError>("SOURCE_DATE_EPOCH: expected seconds since 1970, got '", fixed, "'");
+    if (error != std::errc() || stop != end)
+      fail<ConfigError>("SOURCE_DATE_EPOCH: expected seconds since 1970, got '", fixed, "'");
   }
   std::tm parts{};
   ::gmtime_r(&now, &parts);

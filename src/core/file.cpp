@@ -21,7 +21,8 @@ constexpr std::size_t kProgressBytes = std::size_t{8} << 20;
 
 /// A stream that is open already; what is behind it may be a regular file that others write to as well.
 bool is_open_stream(const std::string& path) {
-  return path == "/dev/stdout" || path == "/dev/stderr" || path.starts_with("/dev/fd/") || path.starts_with("/proc/self/fd/");
+  return path == "/dev/stdout" || path == "/dev/stderr" || path.starts_with("/dev/fd/") ||
+         path.starts_with("/proc/self/fd/");
 }
 }  // namespace
 
@@ -29,12 +30,14 @@ AtomicFile::AtomicFile(std::filesystem::path path, WriteProgress progress) : pat
   std::error_code ignored;
   const std::filesystem::file_status status = std::filesystem::status(path_, ignored);
   if (std::filesystem::is_directory(status)) fail<DataError>("cannot write '", path_.string(), "': it is a folder; name a file");
-  direct_ = std::filesystem::exists(status) && (!std::filesystem::is_regular_file(status) || is_open_stream(path_.string()));
+  direct_ = std::filesystem::exists(status) &&
+            (!std::filesystem::is_regular_file(status) || is_open_stream(path_.string()));
   // A link stays, and what it points to is replaced.
   if (!direct_ && std::filesystem::is_symlink(path_, ignored)) path_ = std::filesystem::weakly_canonical(path_);
   temporary_ = path_;
   if (!direct_) temporary_ += concat(".tmp-", ::getpid());
-  fd_ = ::open(temporary_.c_str(), direct_ ? O_WRONLY | O_APPEND | O_CLOEXEC : O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  fd_ = ::open(temporary_.c_str(),
+               direct_ ? O_WRONLY | O_APPEND | O_CLOEXEC : O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail<DataError>("cannot create '", temporary_.string(), "': ", reason(), "; check that the folder exists and is writable");
 }
 

@@ -22,7 +22,8 @@ namespace fs = std::filesystem;
 std::string this_process() {
   std::array<char, 256> host{};
   if (::gethostname(host.data(), host.size() - 1) != 0) host[0] = '?';
-  return concat(::program_invocation_short_name, ", process ", ::getpid(), " on ", host.data(), ", since ", utc_now());
+  return concat(::program_invocation_short_name, ", process ", ::getpid(), " on ", host.data(), ", since ",
+                utc_now());
 }
 
 /// The first line of what the holder wrote; it may not have come to that yet.
@@ -35,13 +36,17 @@ std::string holder(int fd) {
 
 /// Whether `fd` is what `path` names: between opening and locking, the last holder may have removed the file.
 bool is_file(int fd, const fs::path& path) {
-  struct stat open {}, named {};
-  return ::fstat(fd, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev && open.st_ino == named.st_ino;
+  struct stat open {
+  }, named{};
+  return ::fstat(fd, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev &&
+         open.st_ino == named.st_ino;
 }
 
 }  // namespace
 
-FolderLock::FolderLock(fs::path folder) : folder_(std::move(folder)), file_(folder_ / kFile) {
+FolderLock::FolderLock(fs::path folder) : folder_(std::move(folder)) {
+  if (!folder_.has_filename()) folder_ = folder_.parent_path();  // what is made is told by the name alone
+  file_ = folder_ / kFile;
   std::error_code error;
   if (fs::exists(folder_, error) && !fs::is_directory(folder_, error))
     fail<ConfigError>("output '", folder_.string(), "' is a file; pass a folder with --output");
@@ -53,7 +58,8 @@ FolderLock::FolderLock(fs::path folder) : folder_(std::move(folder)), file_(fold
 void FolderLock::take() {
   for (;;) {
     fd_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (fd_ < 0) fail<DataError>("cannot write in the folder '", folder_.string(), "': ", std::strerror(errno));
+    if (fd_ < 0)
+      fail<DataError>("cannot write in the folder '", folder_.string(), "': ", std::strerror(errno));
     if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) {
       if (is_file(fd_, file_)) break;
       ::close(fd_);

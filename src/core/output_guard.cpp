@@ -28,7 +28,8 @@ fs::path real_path(fs::path path) {
   constexpr int kMostLinks = 40;  // as the kernel has it
   std::error_code error;
   path = fs::absolute(path, error);
-  for (int i = 0; i < kMostLinks && fs::is_symlink(path, error); ++i) path = path.parent_path() / fs::read_symlink(path, error);
+  for (int i = 0; i < kMostLinks && fs::is_symlink(path, error); ++i)
+    path = path.parent_path() / fs::read_symlink(path, error);
   const fs::path whole = fs::weakly_canonical(path, error);
   path = error ? path.lexically_normal() : whole;
   return path.has_filename() ? path : path.parent_path();
@@ -53,7 +54,9 @@ std::vector<Place> places_of(const std::vector<NamedPath>& all, const char* stre
   return out;
 }
 
-bool same(const Place& a, const Place& b) { return (a.identity && a.identity == b.identity) || a.path == b.path; }
+bool same(const Place& a, const Place& b) {
+  return (a.identity && a.identity == b.identity) || a.path == b.path;
+}
 
 bool lies_in(const Place& inner, const Place& folder) {
   if (!folder.identity) return false;
@@ -65,23 +68,28 @@ bool lies_in(const Place& inner, const Place& folder) {
 }
 
 std::string shown(const Place& place) {
-  return place.named->path == "-" ? concat(place.named->what, " -") : concat(place.named->what, " '", place.named->path.string(), "'");
+  return place.named->path == "-" ? concat(place.named->what, " -")
+                                  : concat(place.named->what, " '", place.named->path.string(), "'");
 }
 
 }  // namespace
 
 void require_separate(const std::vector<NamedPath>& outputs, const std::vector<NamedPath>& inputs) {
-  const std::vector<Place> written = places_of(outputs, "/dev/stdout"), read = places_of(inputs, "/dev/stdin");
+  const std::vector<Place> written = places_of(outputs, "/dev/stdout"),
+                           read = places_of(inputs, "/dev/stdin");
   for (const Place& output : written) {
     for (const Place& input : read) {
       if (same(output, input))
-        fail<ConfigError>(shown(output), " is the input ", shown(input), ", which would be destroyed; name another output");
+        fail<ConfigError>(shown(output), " is the input ", shown(input),
+                          ", which would be destroyed; name another output");
       if (lies_in(input, output))
-        fail<ConfigError>(shown(output), " holds the input ", shown(input), ", which would be destroyed; name another output");
+        fail<ConfigError>(shown(output), " holds the input ", shown(input),
+                          ", which would be destroyed; name another output");
     }
     for (const Place& other : written) {
       if (&other != &output && same(output, other))
-        fail<ConfigError>(shown(output), " and ", shown(other), " are one file; give each output a name of its own");
+        fail<ConfigError>(shown(output), " and ", shown(other),
+                          " are one file; give each output a name of its own");
     }
   }
 }

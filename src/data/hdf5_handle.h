@@ -53,7 +53,8 @@ class Hdf5Section {
   void* data_ = nullptr;
 };
 
-/// Why the call that has just failed could not lock its file, and what to do; empty where that was not the reason.
+/// Why the call that has just failed could not lock its file, and what to do; empty where that was not the
+/// reason.
 inline std::string hdf5_lock_refused() {
   std::string told;
   const auto look = [](unsigned, const H5E_error2_t* entry, void* out) -> herr_t {
@@ -65,8 +66,10 @@ inline std::string hdf5_lock_refused() {
   if (told.empty()) return {};
   // HDF5 quotes errno's text: a lock that another process holds is the only one to wait for.
   if (told.find("Resource temporarily unavailable") != std::string::npos)
-    return "another process holds its HDF5 lock; wait until that has ended, or set HDF5_USE_FILE_LOCKING=FALSE where nothing writes to it";
-  return "its file system refuses the lock that HDF5 asks for; set the environment variable HDF5_USE_FILE_LOCKING=FALSE, and let one "
+    return "another process holds its HDF5 lock; wait until that has ended, or set "
+           "HDF5_USE_FILE_LOCKING=FALSE where nothing writes to it";
+  return "its file system refuses the lock that HDF5 asks for; set the environment variable "
+         "HDF5_USE_FILE_LOCKING=FALSE, and let one "
          "process at a time write there";
 }
 

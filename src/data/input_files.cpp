@@ -6,13 +6,15 @@ namespace focus::data {
 
 std::vector<NamedPath> fasta_files(const std::string& what, const std::string& path) {
   if (path.empty() || path == "-") return {{what, path}};
-  return {{what, path}, {concat("index of ", what), path + ".fai"}, {concat("index of ", what), path + ".gzi"}};
+  return {
+      {what, path}, {concat("index of ", what), path + ".fai"}, {concat("index of ", what), path + ".gzi"}};
 }
 
 std::vector<NamedPath> sampler_files(const std::string& setting, const SamplerConfig& config) {
   std::vector<NamedPath> out;
   const auto add_regions = [&](const std::string& what, const std::vector<std::string>& regions) {
-    for (const std::string& region : regions) out.push_back({what, region});  // no file has the name of a region that is none
+    for (const std::string& region : regions)
+      out.push_back({what, region});  // no file has the name of a region that is none
   };
   for (std::size_t i = 0; i < config.sources.size(); ++i) {
     const SourceConfig& source = config.sources[i];

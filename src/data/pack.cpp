@@ -125,14 +125,16 @@ class RecordTable final : public SequenceFile {
   }
 };
 
-void check_arguments(const std::vector<PackSource>& sources, const PackOptions& options, const fs::path& output) {
+void check_arguments(const std::vector<PackSource>& sources, const PackOptions& options,
+                     const fs::path& output) {
   if (sources.empty()) fail<ConfigError>("nothing to pack: name at least one source");
   std::vector<NamedPath> inputs;
   for (const PackSource& source : sources) {
     if (source.jsonl != sources.front().jsonl)
       fail<ConfigError>("'", sources.front().path, "' and '", source.path,
                         "' are of different kinds: windows are drawn from FASTA, documents from JSONL; pack them into two stores");
-    const auto files = source.jsonl ? std::vector<NamedPath>{{"source", source.path}} : fasta_files("source", source.path);
+    const auto files =
+        source.jsonl ? std::vector<NamedPath>{{"source", source.path}} : fasta_files("source", source.path);
     inputs.insert(inputs.end(), files.begin(), files.end());
   }
   for (const std::string& region : options.regions) inputs.push_back({"region", region});

@@ -19,7 +19,9 @@ using compress::MemoryConfig;
 bool has_word(const std::string& label, const std::string& word) {
   std::string lower;
   for (const char c : label) lower += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-  const auto letter = [&](std::size_t i) { return i < lower.size() && std::isalpha(static_cast<unsigned char>(lower[i])) != 0; };
+  const auto letter = [&](std::size_t i) {
+    return i < lower.size() && std::isalpha(static_cast<unsigned char>(lower[i])) != 0;
+  };
   for (std::size_t at = 0; (at = lower.find(word, at)) != std::string::npos; ++at) {
     if ((at == 0 || !letter(at - 1)) && !letter(at + word.size())) return true;
   }
@@ -73,13 +75,17 @@ Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model:
 
 /// A label is the user's own, but one that names a unit names what is measured under it.
 void require_unit_of_label(const std::string& label, const std::string& file, const MemoryConfig& memory) {
-  const bool focus = memory.uses(compress::MemoryKind::focus), paper = memory.focus.unit == compress::UnitKind::paper;
-  const std::pair<const char*, bool> units[] = {
-      {"paper", focus && paper}, {"fitted", focus && !paper}, {"tables", memory.uses(compress::MemoryKind::tables)}};
+  const bool focus = memory.uses(compress::MemoryKind::focus),
+             paper = memory.focus.unit == compress::UnitKind::paper;
+  const std::pair<const char*, bool> units[] = {{"paper", focus && paper},
+                                                {"fitted", focus && !paper},
+                                                {"tables", memory.uses(compress::MemoryKind::tables)}};
   for (const auto& [unit, is] : units) {
     if (is || !has_word(label, unit)) continue;
-    fail<ConfigError>("adapters.", label, ": '", file, "' is no adapter of the kind '", unit, "' but ", focus ? "has Focus entries of the " : "",
-                      focus ? (paper ? "paper's unit" : "fitted unit") : "is base memory (tables)", "; choose a label that does not say '", unit, "'");
+    fail<ConfigError>("adapters.", label, ": '", file, "' is no adapter of the kind '", unit, "' but ",
+                      focus ? "has Focus entries of the " : "",
+                      focus ? (paper ? "paper's unit" : "fitted unit") : "is base memory (tables)",
+                      "; choose a label that does not say '", unit, "'");
   }
 }
 

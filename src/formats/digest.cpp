@@ -83,7 +83,8 @@ std::vector<const Entry*> in_name_order(const std::vector<Entry>& entries) {
 
 std::string digest(const TensorFile& file) { return digest(file.tensors()); }
 
-std::string digest(const std::vector<TensorView>& tensors, const std::map<std::string, std::string>& metadata) {
+std::string digest(const std::vector<TensorView>& tensors,
+                   const std::map<std::string, std::string>& metadata) {
   EntryHash hash;
   for (const TensorView* tensor : in_name_order(tensors)) {
     hash.head(tensor->name, name_of(tensor->dtype), tensor->shape);

@@ -38,7 +38,8 @@ class TorchArchive final : public MappedTensorFile {
   }
 
   static bool is_usual(const PickleNode& key) {
-    return key.kind == Kind::text && std::find(kUsualKeys.begin(), kUsualKeys.end(), key.text) != kUsualKeys.end();
+    return key.kind == Kind::text &&
+           std::find(kUsualKeys.begin(), kUsualKeys.end(), key.text) != kUsualKeys.end();
   }
 
   /// The one dict to descend into, or nullptr when `dict` holds the tensors itself.

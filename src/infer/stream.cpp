@@ -111,7 +111,9 @@ class SavedState {
       file_ = formats::TensorFile::open(path);
     } catch (const WeightsError&) {
       // What the reader advises concerns checkpoints.
-      refuse("the file is damaged, cut short or of another kind; expected what --save-state writes. Save the state again");
+      refuse(
+          "the file is damaged, cut short or of another kind; expected what --save-state writes. Save the "
+          "state again");
     }
     const std::map<std::string, std::string>& about = file_->metadata();
     const auto format = about.find("format");
@@ -156,30 +158,38 @@ class SavedState {
 };
 
 std::string adapter_text(const std::string& digest) {
-  return digest.empty() ? "without an adapter" : concat("under the adapter of digest ", digest.substr(0, 16), "...");
+  return digest.empty() ? "without an adapter"
+                        : concat("under the adapter of digest ", digest.substr(0, 16), "...");
 }
 
 void require_same_origin(const SavedState& saved, const Stream& stream, const StreamOrigin& origin) {
   if (saved.text("model_digest") != origin.digest)
-    saved.refuse("it was saved with another model, '", saved.text("model"), "' of digest ", saved.text("model_digest").substr(0, 16),
-                 "..., this run has '", origin.model, "' of digest ", origin.digest.substr(0, 16), "...");
+    saved.refuse("it was saved with another model, '", saved.text("model"), "' of digest ",
+                 saved.text("model_digest").substr(0, 16), "..., this run has '", origin.model,
+                 "' of digest ", origin.digest.substr(0, 16), "...");
   if (saved.text("precision") != origin.precision)
     saved.refuse("it was saved in ", saved.text("precision"), ", this run is ", origin.precision,
                  "; give this run the same --dtype and --fp8");
   if (saved.text("memory") != stream.description())
-    saved.refuse("it was saved with memory '", saved.text("memory"), "', this run has '", stream.description(),
-                 "'; give this run the same --memory, --window and -k");
+    saved.refuse("it was saved with memory '", saved.text("memory"), "', this run has '",
+                 stream.description(), "'; give this run the same --memory, --window and -k");
   if (saved.text("adapter") != origin.adapter)
-    saved.refuse("it was saved ", adapter_text(saved.text("adapter")), ", this run goes on ", adapter_text(origin.adapter),
-                 "; give this run the adapter it was saved under");
+    saved.refuse("it was saved ", adapter_text(saved.text("adapter")), ", this run goes on ",
+                 adapter_text(origin.adapter), "; give this run the adapter it was saved under");
 }
 
 void require_place(const SavedState& saved, const StreamPlace& place, const std::filesystem::path& path) {
-  const StreamPlace reached = {saved.text("record"), saved.count("next")};
-  if (reached.record == place.record && reached.next == place.next) return;
-  fail<ConfigError>("saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '", reached.record,
-                    "', this run begins at base ", place.next + 1, " of '", place.record, "'; ask for --region '", reached.record, ':',
-                    reached.next + 1, "-END', or pass --continue-anyway to read on here all the same");
+  const StreamPlace reached = {saved.text("record"), saved.count("next"), saved.text("before")};
+  const bool same = reached.record == place.record && reached.next == place.next;
+  if (same && reached.before == place.before) return;
+  if (same)
+    fail<ConfigError>("saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '", reached.record,
+                      "', but the bases before it were others: it belongs to another sequence of that name; use the same "
+                      "FASTA file, or pass --continue-anyway to read on here all the same");
+  fail<ConfigError>("saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '",
+                    reached.record, "', this run begins at base ", place.next + 1, " of '", place.record,
+                    "'; ask for --region '", reached.record, ':', reached.next + 1,
+                    "-END', or pass --continue-anyway to read on here all the same");
 }
 
 }  // namespace
@@ -192,8 +202,8 @@ StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel>
   return [model, description](int64_t) { return std::make_unique<MemoryStream>(model, description, compress::CompressedStream{}); };
 }
 
-void save_stream(const Stream& stream, const Tensor& last_hidden, const StreamOrigin& origin, const StreamPlace& place,
-                 const std::filesystem::path& path) {
+void save_stream(const Stream& stream, const Tensor& last_hidden, const StreamOrigin& origin,
+                 const StreamPlace& place, const std::filesystem::path& path) {
   cache::TensorMap tensors = stream.save();
   tensors.emplace(kLastHidden, cache::saved_tensor(last_hidden));
   std::vector<formats::TensorView> views;
@@ -207,14 +217,15 @@ void save_stream(const Stream& stream, const Tensor& last_hidden, const StreamOr
                                               {"adapter", origin.adapter},
                                               {"record", place.record},
                                               {"next", std::to_string(place.next)},
+                                              {"before", place.before},
                                               {"position", std::to_string(stream.position())},
                                               {"bases", std::to_string(stream.bases())}};
   about.emplace(kDigest, formats::digest(views, about));
   formats::write_safetensors(path, views, about);
 }
 
-Tensor load_stream(Stream& stream, const StreamOrigin& origin, const std::optional<StreamPlace>& place, const at::Device& device,
-                   const std::filesystem::path& path) {
+Tensor load_stream(Stream& stream, const StreamOrigin& origin, const std::optional<StreamPlace>& place,
+                   const at::Device& device, const std::filesystem::path& path) {
   const SavedState saved(path);
   require_same_origin(saved, stream, origin);
   if (place) require_place(saved, *place, path);

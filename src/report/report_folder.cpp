@@ -38,7 +38,8 @@ const fs::path& checked(const fs::path& path, bool replace) {
 }  // namespace
 
 // Checked again under the lock: its last holder may have left a report.
-ReportFolder::ReportFolder(const fs::path& path, bool replace) : lock_(checked(path, replace)), staged_(checked(path, replace)) {}
+ReportFolder::ReportFolder(const fs::path& path, bool replace)
+    : lock_(checked(path, replace)), staged_(checked(path, replace)) {}
 
 void check_report_folder(const fs::path& path, bool replace) {
   if (path.empty()) fail<ConfigError>("--output is missing: name the report's folder");

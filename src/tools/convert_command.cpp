@@ -68,9 +68,12 @@ void strip(Contents& contents, std::string prefix, const std::string& input) {
   if (!prefix.ends_with('.')) prefix += '.';
   const auto shorten = [&](std::string& name) {
     if (!name.starts_with(prefix))
-      fail<ConfigError>("--strip-prefix '", prefix, "': entry '", visible(name), "' of '", input,
-                        "' does not begin with it; leave such entries out with --drop, or see focus-model inspect");
-    if (name.size() == prefix.size()) fail<ConfigError>("--strip-prefix '", prefix, "' would leave nothing of the name '", visible(name), "'");
+      fail<ConfigError>(
+          "--strip-prefix '", prefix, "': entry '", visible(name), "' of '", input,
+          "' does not begin with it; leave such entries out with --drop, or see focus-model inspect");
+    if (name.size() == prefix.size())
+      fail<ConfigError>("--strip-prefix '", prefix, "' would leave nothing of the name '", visible(name),
+                        "'");
     name.erase(0, prefix.size());
   };
   for (TensorView& tensor : contents.tensors) shorten(tensor.name);
@@ -158,7 +161,8 @@ void run(const ConvertCommand& c) {
   cli::apply_common_options(c.common, 0);
   // In place is what --force is for: the new file takes the name once it is read back and whole.
   std::error_code ignored;
-  if (!std::filesystem::equivalent(c.input, c.output, ignored)) require_separate({{"output", c.output}}, weights::model_files("", c.input));
+  if (!std::filesystem::equivalent(c.input, c.output, ignored))
+    require_separate({{"output", c.output}}, weights::model_files("", c.input));
   const Format format = check_model_output(c.output, c.force);
   if (c.max_shard_bytes != 0 && format != Format::shards)
     fail<ConfigError>("--max-shard-size has no effect on the single file '", c.output, "'; name a folder, or leave it out");
@@ -216,7 +220,8 @@ void add_convert(CLI::App& app) {
       ->allow_extra_args(false)
       ->take_all();
   sub->add_option("--strip-prefix", c.strip_prefix,
-                  "take this off every name: module, _orig_mod, model, state_dict, or several with dots between; after --drop");
+                  "take this off every name: module, _orig_mod, model, state_dict, or several with dots "
+                  "between; after --drop");
   sub->add_flag("--dry-run", c.dry_run, "check everything, say what would be written, write nothing");
   sub->add_flag("-f,--force", c.force, "replace an earlier output");
   cli::add_quiet(*sub, c.common);

@@ -34,7 +34,7 @@ struct InspectCommand {
 struct Inspection {
   std::filesystem::path path;
   const formats::TensorFile& file;
-  std::string prefix;  // that all names have in the file and is taken off here, as it is where a model is loaded
+  std::string prefix;  // of all names in the file; taken off in what follows
   ModelShape shape;
   std::vector<TensorRow> rows, other_rows;  // tensors; entries that are none
   std::string fingerprint;
@@ -101,20 +101,25 @@ std::string shown(const Json& parent, const char* key) {
 
 std::string training_lines(const Json& training) {
   if (training.is_null()) return "trained      not recorded\n";
-  const auto list = [&](const char* key) { return training.contains(key) && training[key].is_array() ? training[key] : Json::array(); };
-  std::string out = concat("trained      ", shown(training, "steps"), " steps, ", shown(training, "bases"), " bases; begun ",
-                           shown(training, "begun"), " by focus ", shown(training, "version"), " (", shown(training, "git_hash"),
-                           "); run ", shown(training, "run"), "\n");
+  const auto list = [&](const char* key) {
+    return training.contains(key) && training[key].is_array() ? training[key] : Json::array();
+  };
+  std::string out =
+      concat("trained      ", shown(training, "steps"), " steps, ", shown(training, "bases"),
+             " bases; begun ", shown(training, "begun"), " by focus ", shown(training, "version"), " (",
+             shown(training, "git_hash"), "); run ", shown(training, "run"), "\n");
   const Json config = training.value("config", Json::object());
   if (config.is_object() && config.contains("adapter") && config["adapter"] != "")
     out += concat("started from ", shown(config, "adapter"), "\n");
   for (const Json& input : list("inputs"))
-    out += concat("read         ", shown(input, "path"), " (", shown(input, "bytes"), " bytes, sha256:", shown(input, "sha256").substr(0, 16), "...)\n");
+    out += concat("read         ", shown(input, "path"), " (", shown(input, "bytes"),
+                  " bytes, sha256:", shown(input, "sha256").substr(0, 16), "...)\n");
   const Json validation = training.value("validation", Json());
   out += "validation   ";
   if (!validation.is_object()) return out + "none\n";
   std::string figures;
-  for (const auto& [name, value] : validation.items()) figures += concat(figures.empty() ? "" : ", ", visible(name), ' ', value.dump());
+  for (const auto& [name, value] : validation.items())
+    figures += concat(figures.empty() ? "" : ", ", visible(name), ' ', value.dump());
   return out + concat("at step ", shown(training, "steps"), ": ", figures, "\n");
 }
 
@@ -122,7 +127,8 @@ std::string model_lines(const Inspection& found) {
   const ModelShape& s = found.shape;
   if (s.kind == ModelKind::unknown) return "model        unknown: neither Evo-2's nor Llama's tensor names, and no FOCUS adapter\n";
   if (s.kind == ModelKind::focus_adapter)
-    return "model        FOCUS adapter; its settings are in the metadata\n" + training_lines(training_of(found.file));
+    return "model        FOCUS adapter; its settings are in the metadata\n" +
+           training_lines(training_of(found.file));
   std::string out =
       concat("model        ", s.kind == ModelKind::evo2 ? "StripedHyena 2 (Evo-2 family)" : "Transformer in Llama's names", ": ",
              s.num_layers, " layers, hidden size ", s.hidden_size, ", MLP ", s.inner_mlp_size, ", vocabulary ", s.vocab_size);
@@ -190,7 +196,8 @@ std::string text_report(const Inspection& found) {
     if (key != kTraining) out += concat("metadata     ", visible(key), ": ", visible(value), "\n");
   }
   if (!found.prefix.empty())
-    out += concat("names        all begin with '", visible(found.prefix), "', which is taken off here and when the model is loaded\n");
+    out += concat("names        all begin with '", visible(found.prefix),
+                  "', which is taken off here and when the model is loaded\n");
   out += model_lines(found) + config_lines(found) + "\n";
 
   std::vector<std::vector<std::string>> lines = {{"tensor", "dtype", "shape", "count", "bytes"}};
@@ -267,7 +274,8 @@ void run(const InspectCommand& c) {
   std::vector<NamedPath> inputs = weights::model_files("", c.file);
   if (!c.configs.empty()) {
     std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator(c.configs, ignored)) inputs.push_back({"--configs", entry.path()});
+    for (const auto& entry : std::filesystem::directory_iterator(c.configs, ignored))
+      inputs.push_back({"--configs", entry.path()});
   }
   require_separate({{"--output", c.output}}, inputs);
   auto file = formats::TensorFile::open(c.file);

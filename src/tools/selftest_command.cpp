@@ -88,7 +88,8 @@ Expectation read_expectation(const std::filesystem::path& path, const std::strin
 /// By default beside the model.
 std::filesystem::path expectations_file(const SelftestCommand& c) {
   if (!c.expectations.empty()) return c.expectations;
-  return std::filesystem::path(c.model_config.empty() ? c.checkpoint : c.model_config).parent_path() / "selftest.json";
+  return std::filesystem::path(c.model_config.empty() ? c.checkpoint : c.model_config).parent_path() /
+         "selftest.json";
 }
 
 std::optional<Expectation> expected(const SelftestCommand& c) {

@@ -12,18 +12,21 @@ namespace fs = std::filesystem;
 
 /// What is read of a Hugging Face folder; other files that lie there are nobody's input.
 bool is_read(const std::string& name, bool with_weights) {
-  for (const char* known : {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt"}) {
+  for (const char* known :
+       {"config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json", "vocab.txt"}) {
     if (name == known) return true;
   }
   return with_weights && (name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json"));
 }
 
-void add_folder(const std::string& what, const fs::path& folder, bool with_weights, std::vector<NamedPath>& out) {
+void add_folder(const std::string& what, const fs::path& folder, bool with_weights,
+                std::vector<NamedPath>& out) {
   std::vector<fs::path> found;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     std::error_code ignored;
-    if (is_read(entry->path().filename().string(), with_weights) && entry->is_regular_file(ignored)) found.push_back(entry->path());
+    if (is_read(entry->path().filename().string(), with_weights) && entry->is_regular_file(ignored))
+      found.push_back(entry->path());
   }
   std::sort(found.begin(), found.end());
   for (const fs::path& path : found) out.push_back({what, path});

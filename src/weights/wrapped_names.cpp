@@ -84,8 +84,9 @@ std::shared_ptr<TensorFile> open_model_file(const std::filesystem::path& path) {
       listed += concat(" and ", others.size() - kShown, " more");
       drop += " ...";
     }
-    fail<WeightsError>("'", path.string(), "': the model's names begin with '", prefix, "', but ", others.size(),
-                       " other entries do not: ", listed, "; take the model out with: focus-model convert '", path.string(),
+    fail<WeightsError>("'", path.string(), "': the model's names begin with '", prefix, "', but ",
+                       others.size(), " other entries do not: ", listed,
+                       "; take the model out with: focus-model convert '", path.string(),
                        "' NEW.safetensors --strip-prefix '", prefix, "'", drop);
   }
   log::info(concat("'", path.string(), "': all names begin with '", prefix, "', which is taken off"));

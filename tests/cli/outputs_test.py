@@ -254,6 +254,10 @@ class OutputsTest(ProgramTest):
             self.assert_clear(self.score(genome, "-r", region, "--load-state", state), USAGE, "base 101 of 'one'", begins, "--continue-anyway")
             self.assert_ok(self.score(genome, "-r", region, "--load-state", state, "--continue-anyway"))
         self.assert_clear(self.score(genome, "-r", "one:1-9", "--continue-anyway"), USAGE, "--load-state")
+        other = write(self.path("other.fa"), fasta([("one", bases(300, seed=7))]))
+        self.assert_clear(self.score(other, "-r", "one:101-200", "--load-state", state), USAGE, "another sequence of that name")
+        lower = write(self.path("lower.fa"), fasta([("one", bases(300).lower())], width=50))  # the same bases
+        self.assert_ok(self.score(lower, "-r", "one:101-200", "--load-state", state))
         on = self.score(genome, "-r", "one:101-300", "--load-state", state)
         whole = self.total(self.score(genome, "-r", "one:1-300"))
         self.assertAlmostEqual(self.total(self.score(genome, "-r", "one:1-100")) + self.total(on), whole, delta=1e-3)
@@ -382,6 +386,7 @@ class OutputsTest(ProgramTest):
         path = self.wrapped("mixed.safetensors", "state_dict.", step)
         done = self.score(genome, checkpoint=path)
         self.assert_clear(done, MODEL, "'state_dict.'", "'step'", "'ema.weight'", "--strip-prefix 'state_dict.'")
+        self.assertIn("the model's begin with 'state_dict.', 2 others do not", self.assert_ok(self.model("inspect", path)))
         self.assert_clear(self.model("convert", path, self.path("out.pt"), "--strip-prefix", "state_dict."), USAGE, "'step'", "--drop")
         arguments = re.search(r"--strip-prefix .*", done.stderr)[0].replace("'", "").split()
         self.assert_ok(self.model("convert", path, self.path("out.pt"), *arguments))

@@ -50,7 +50,8 @@ TEST_F(AdapterFileTest, TheDigestIsOfWhatItComputes) {
   EXPECT_EQ(digest(*adapter, R"({"steps": 3})"), one);
   EXPECT_NE(digest(*FocusAdapter(*backbone, config, 1).with(config), ""), one);
   config.focus.tail = 100;  // the same parameters
-  EXPECT_NE(digest(*std::make_shared<FocusAdapter>(*backbone, config, 1), ""), digest(FocusAdapter(*backbone, {}, 1), ""));
+  EXPECT_NE(digest(*std::make_shared<FocusAdapter>(*backbone, config, 1), ""),
+            digest(FocusAdapter(*backbone, {}, 1), ""));
 }
 
 TEST_F(AdapterFileTest, AnotherBackboneIsRefused) {

@@ -36,13 +36,15 @@ TEST_F(OutputGuardTest, EverySpellingOfAnInputIsRefused) {
   fs::create_symlink("link", folder_ / "link of link");
   fs::create_directory_symlink(folder_ / "in", folder_ / "in too");
   fs::create_hard_link(input_, folder_ / "hard");
-  for (const char* same : {"in/x.fa", "in/./x.fa", "in/deep/../x.fa", "none/../in/x.fa", "link", "link of link", "in too/x.fa", "hard"}) {
+  for (const char* same : {"in/x.fa", "in/./x.fa", "in/deep/../x.fa", "none/../in/x.fa", "link",
+                           "link of link", "in too/x.fa", "hard"}) {
     const std::string text = said(folder_ / same, input_);
     EXPECT_NE(text.find("is the input --fasta"), std::string::npos) << same << ": " << text;
     EXPECT_NE(text.find(same), std::string::npos) << text;
     EXPECT_NE(said(input_, folder_ / same), "") << same;
   }
-  for (const char* other : {"in/y.fa", "in/deep/x.fa", "x.fa", "none/x.fa"}) EXPECT_EQ(said(folder_ / other, input_), "") << other;
+  for (const char* other : {"in/y.fa", "in/deep/x.fa", "x.fa", "none/x.fa"})
+    EXPECT_EQ(said(folder_ / other, input_), "") << other;
 }
 
 TEST_F(OutputGuardTest, WhatIsNotThereYetIsComparedByName) {
@@ -55,14 +57,16 @@ TEST_F(OutputGuardTest, WhatIsNotThereYetIsComparedByName) {
 
 TEST_F(OutputGuardTest, AFolderThatHoldsAnInputIsRefused) {
   fs::create_directory_symlink(folder_ / "in", folder_ / "in too");
-  for (const char* holds : {"in", "in/", "in too", "."}) EXPECT_NE(said(folder_ / holds, input_).find("holds the input"), std::string::npos) << holds;
+  for (const char* holds : {"in", "in/", "in too", "."})
+    EXPECT_NE(said(folder_ / holds, input_).find("holds the input"), std::string::npos) << holds;
   EXPECT_EQ(said(folder_ / "in/deep", input_), "");
   EXPECT_EQ(said(folder_ / "i", input_), "");
 }
 
 TEST_F(OutputGuardTest, TwoOutputsNeedTwoFiles) {
   EXPECT_THROW(require_separate({{"-o", folder_ / "t"}, {"--logits", folder_ / "./t"}}, {}), ConfigError);
-  EXPECT_NO_THROW(require_separate({{"-o", folder_ / "t"}, {"--logits", ""}, {"--save-state", ""}}, {{"--bed", ""}}));
+  EXPECT_NO_THROW(
+      require_separate({{"-o", folder_ / "t"}, {"--logits", ""}, {"--save-state", ""}}, {{"--bed", ""}}));
 }
 
 TEST_F(OutputGuardTest, DevicesAndPipesAreNobodys) {

@@ -163,7 +163,10 @@ TEST_F(Store, RefusesWhatCannotBePacked) {
   EXPECT_MESSAGE(pack_fasta(path_, {"a"}, {"a"}), "cover all of it");
   EXPECT_THAT_CONTAINS(message_of<ConfigError>([&] { pack({}, {}, store_); }), "nothing to pack");
   EXPECT_THAT_CONTAINS(message_of<ConfigError>([&] { pack({{path_, false, {}}, {"x.jsonl", true, {}}}, {}, store_); }), "two stores");
-  EXPECT_THAT_CONTAINS(message_of<ConfigError>([&] { pack({{path_, false, {}}}, {}, path_); }), "is the input source");
+  EXPECT_THAT_CONTAINS(message_of<ConfigError>([&] {
+                         pack({{path_, false, {}}}, {}, path_);
+                       }),
+                       "is the input source");
   EXPECT_MESSAGE(pack({{path_, false, {}}}, {}, "/dev/null"), "device");
   EXPECT_MESSAGE(pack({{path_, false, {}}}, {}, folder_ / "no/x.h5"), "check that the folder exists");
   expect_nothing_left();

@@ -150,7 +150,8 @@ TEST(TorchArchiveTest, TheStateDictMayLieOneLevelDown) {
           ->find("w"),
       nullptr);
   // Beside other tensors they keep their key, so that nothing is lost without a word.
-  const auto beside = open_bytes(archive_of(pickle(dict(text("state_dict") + dict(weight) + weight)), {kSix}));
+  const auto beside =
+      open_bytes(archive_of(pickle(dict(text("state_dict") + dict(weight) + weight)), {kSix}));
   ASSERT_EQ(beside->tensors().size(), 2U);
   EXPECT_EQ(beside->tensors()[0].name, "state_dict." + beside->tensors()[1].name);
   EXPECT_MENTIONS(refusal_of(archive_of(pickle(dict(text("model") + dict(weight) + text("state_dict") + dict(weight))), {kSix})),

@@ -79,9 +79,9 @@ TEST_P(StreamKinds, SavedAndLoadedItGoesOnAsIfNothingHadHappened) {
   const Tensor first = random_bases(1, 77, 1), second = random_bases(1, 50, 2);
   auto stream = k.begin(0);
   const Tensor hidden = stream->forward(first);
-  save_stream(*stream, hidden.narrow(1, 76, 1), kOrigin, {"chr1", 177}, path(".safetensors"));
+  save_stream(*stream, hidden.narrow(1, 76, 1), kOrigin, {"chr1", 177, "ACGT"}, path(".safetensors"));
   auto loaded = k.begin(0);
-  const Tensor last = load_stream(*loaded, kOrigin, StreamPlace{"chr1", 177}, at::kCPU, path(".safetensors"));
+  const Tensor last = load_stream(*loaded, kOrigin, StreamPlace{"chr1", 177, "ACGT"}, at::kCPU, path(".safetensors"));
   EXPECT_TRUE(at::equal(last, hidden.narrow(1, 76, 1)));
   EXPECT_EQ(loaded->bases(), 77);
   EXPECT_EQ(loaded->memory().total_bytes() > 0, true);
@@ -120,7 +120,7 @@ TEST(StreamFileTest, AnotherMemoryIsRefused) {
   auto stream = plain_stream(*model)(0);
   const Tensor hidden = stream->forward(random_bases(1, 5, 1));
   const std::string path = ::testing::TempDir() + "/other.safetensors";
-  save_stream(*stream, hidden.narrow(1, 4, 1), kOrigin, {"chr1", 5}, path);
+  save_stream(*stream, hidden.narrow(1, 4, 1), kOrigin, {"chr1", 5, ""}, path);
   auto focus = compressed_stream(std::make_shared<compress::CompressedModel>(model, testing::perturbed_adapter(*model, memory_config())),
                                  "focus W=32 k=8")(0);
   try {
@@ -137,9 +137,10 @@ class SavedStateTest : public ::testing::Test {
   SavedStateTest() {
     auto stream = plain_stream(*model_)(0);
     const Tensor hidden = stream->forward(random_bases(1, 5, 1));
-    save_stream(*stream, hidden.narrow(1, 4, 1), kOrigin, {"chr1", 105}, path_);
+    save_stream(*stream, hidden.narrow(1, 4, 1), kOrigin, {"chr1", 105, "ACGT"}, path_);
   }
-  std::string said(const StreamOrigin& origin, const std::optional<StreamPlace>& place = StreamPlace{"chr1", 105}) const {
+  std::string said(const StreamOrigin& origin,
+                   const std::optional<StreamPlace>& place = StreamPlace{"chr1", 105, "ACGT"}) const {
     auto stream = plain_stream(*model_)(0);
     try {
       load_stream(*stream, origin, place, at::kCPU, path_);
@@ -156,11 +157,15 @@ class SavedStateTest : public ::testing::Test {
 TEST_F(SavedStateTest, GoesOnWhereItBelongsAlone) {
   EXPECT_EQ(said(kOrigin), "");
   EXPECT_EQ(said(kOrigin, std::nullopt), "");
-  const auto has = [](const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; };
-  for (const StreamPlace& place : {StreamPlace{"chr1", 104}, StreamPlace{"chr1", 0}, StreamPlace{"chr2", 105}}) {
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  for (const StreamPlace& place :
+       {StreamPlace{"chr1", 104, "ACGT"}, StreamPlace{"chr1", 0, ""}, StreamPlace{"chr2", 105, "ACGT"}}) {
     EXPECT_TRUE(has(said(kOrigin, place), "goes on at base 106 of 'chr1'")) << said(kOrigin, place);
     EXPECT_TRUE(has(said(kOrigin, place), "--continue-anyway"));
   }
+  EXPECT_TRUE(has(said(kOrigin, StreamPlace{"chr1", 105, "ACGA"}), "another sequence of that name"));
   StreamOrigin other = kOrigin;
   other.digest = "another";
   EXPECT_TRUE(has(said(other), "another model")) << said(other);
@@ -169,7 +174,9 @@ TEST_F(SavedStateTest, GoesOnWhereItBelongsAlone) {
   EXPECT_TRUE(has(said(other), "saved in fp32, this run is bf16")) << said(other);
   other = kOrigin;
   other.adapter = "0123456789abcdef0123";
-  EXPECT_TRUE(has(said(other), "without an adapter, this run goes on under the adapter of digest 0123456789abcdef...")) << said(other);
+  EXPECT_TRUE(has(said(other),
+                  "without an adapter, this run goes on under the adapter of digest 0123456789abcdef..."))
+      << said(other);
 }
 
 TEST_F(SavedStateTest, EveryChangedByteIsNoticed) {

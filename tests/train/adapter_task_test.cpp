@@ -91,7 +91,8 @@ TEST_F(AdapterTrainingTest, ATrainingStartsFromAnAdapter) {
 
   for (const auto& [change, said] : std::vector<std::pair<std::function<void(TrainConfig&)>, std::string>>{
            {[](TrainConfig& t) { t.memory.focus.rank = 3; }, "focus.rank: 4 -> 3"},
-           {[](TrainConfig& t) { t.memory.focus.unit = compress::UnitKind::paper; }, "focus.unit: \"fitted\" -> \"paper\""},
+           {[](TrainConfig& t) { t.memory.focus.unit = compress::UnitKind::paper; },
+            "focus.unit: \"fitted\" -> \"paper\""},
            {[](TrainConfig& t) { t.memory.focus.layers = {2}; }, "focus.layers"}}) {
     TrainConfig other = on;
     change(other);

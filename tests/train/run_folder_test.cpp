@@ -91,7 +91,8 @@ TEST_F(RunFolderTest, ResumeRefusesOtherSettings) {
   RunFolderOptions changed = options(R"({"steps": 20, "optim": {"lr": 0.2}, "layers": [1], "extra": true})");
   changed.resume = true;
   const std::string error = error_of(changed);
-  for (const char* part : {"steps: 10 -> 20", "optim.lr: 0.1 -> 0.2", "layers.1: 2 -> (absent)", "extra: (absent) -> true"})
+  for (const char* part :
+       {"steps: 10 -> 20", "optim.lr: 0.1 -> 0.2", "layers.1: 2 -> (absent)", "extra: (absent) -> true"})
     EXPECT_TRUE(has(error, part)) << error;
   changed.may_change = {"steps", "optim", "layers", "extra"};
   EXPECT_EQ(error_of(changed), "no error");
@@ -119,11 +120,14 @@ TEST_F(RunFolderTest, ResumeRefusesForeignFoldersAndChangedInputs) {
 }
 
 TEST_F(RunFolderTest, AChangedElementOfAListIsShownAlone) {
-  prepare_run_folder(options(R"({"stages": [{"length": 64, "steps": 10}, {"length": 128, "steps": 5}], "layers": [1, 2]})"));
-  RunFolderOptions changed = options(R"({"stages": [{"length": 64, "steps": 10}, {"length": 128, "steps": 6}], "layers": [1, 3, 4]})");
+  prepare_run_folder(
+      options(R"({"stages": [{"length": 64, "steps": 10}, {"length": 128, "steps": 5}], "layers": [1, 2]})"));
+  RunFolderOptions changed = options(
+      R"({"stages": [{"length": 64, "steps": 10}, {"length": 128, "steps": 6}], "layers": [1, 3, 4]})");
   changed.resume = true;
   const std::string error = error_of(changed);
-  for (const char* part : {"\n  stages.1.steps: 5 -> 6", "\n  layers.1: 2 -> 3", "\n  layers.2: (absent) -> 4"})
+  for (const char* part :
+       {"\n  stages.1.steps: 5 -> 6", "\n  layers.1: 2 -> 3", "\n  layers.2: (absent) -> 4"})
     EXPECT_TRUE(has(error, part)) << error;
   EXPECT_FALSE(has(error, "length")) << error;
 }
@@ -156,7 +160,8 @@ TEST_F(RunFolderTest, NoInputIsReplaced) {
   save_checkpoint(5);
   const fs::path run = folder_.path() / "run";
   write_file(run / "data.fa", "mine");
-  for (const char* input : {"config.json", "checkpoints/step-00000005/trainable.safetensors", "model.pt", "adapter.safetensors"}) {
+  for (const char* input : {"config.json", "checkpoints/step-00000005/trainable.safetensors", "model.pt",
+                            "adapter.safetensors"}) {
     RunFolderOptions force = options();
     force.force = true;
     force.reads = {{"model_checkpoint", run / input}};

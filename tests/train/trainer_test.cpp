@@ -262,7 +262,8 @@ TEST_F(TrainerTest, AResumeWithNothingLeftSaysSo) {
   const std::string before = result("run");
   ::testing::internal::CaptureStderr();
   const TrainResult again = run(config(), "run", 0, /*resume=*/true);
-  EXPECT_TRUE(has(::testing::internal::GetCapturedStderr(), "nothing to resume: all 20 steps were done before"));
+  EXPECT_TRUE(
+      has(::testing::internal::GetCapturedStderr(), "nothing to resume: all 20 steps were done before"));
   EXPECT_EQ(again.trained, 0);
   EXPECT_EQ(again.steps, 20);
   EXPECT_EQ(result("run"), before);

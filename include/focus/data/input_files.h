@@ -11,8 +11,8 @@ namespace focus::data {
 
 /// A FASTA file and the index files beside it, whether they are there or not.
 std::vector<NamedPath> fasta_files(const std::string& what, const std::string& path);
-/// Every source of a sampler with its indices, and the .bed files of its regions and exclusions. `setting`: the sampler's path in the
-/// configuration, "data".
+/// Every source of a sampler with its indices, and the .bed files of its regions and exclusions. `setting`:
+/// the sampler's path in the configuration, "data".
 std::vector<NamedPath> sampler_files(const std::string& setting, const SamplerConfig& config);
 
 }  // namespace focus::data

@@ -57,15 +57,16 @@ struct FilePart {
 class TensorFile {
  public:
   virtual ~TensorFile() = default;
-  /// Opens by content, not by name: zip magic = .pt, JSON = a safetensors index, else safetensors. A folder stands for the index in it
-  /// (*.safetensors.index.json) or its only *.safetensors. If `path` is missing and `path`.part0 exists, the parts are read as one file.
-  /// Throws WeightsError: missing, truncated, malformed, disallowed pickle global (named), unsupported dtype, sizes that do not fit.
-  /// A .pt may hold its tensors directly or one level down, under `state_dict`, `model`, `module` or a single key of any name; of both,
-  /// the names of those further down begin with that key and a dot. Shards
-  /// and index must name the same tensors exactly.
-  /// Tensors are views of the mapping, without a copy, save those with strides, those cut by a boundary between parts, and misaligned ones
-  /// of a single file. No checksum is verified here: torch.save can be told to write none. Use file_digest to compare a download with
-  /// its publisher's.
+  /// Opens by content, not by name: zip magic = .pt, JSON = a safetensors index, else safetensors. A folder
+  /// stands for the index in it
+  /// (*.safetensors.index.json) or its only *.safetensors. If `path` is missing and `path`.part0 exists, the
+  /// parts are read as one file. Throws WeightsError: missing, truncated, malformed, disallowed pickle global
+  /// (named), unsupported dtype, sizes that do not fit. A .pt may hold its tensors directly or one level
+  /// down, under `state_dict`, `model`, `module` or a single key of any name; of both, the names of those
+  /// further down begin with that key and a dot. Shards and index must name the same tensors exactly. Tensors
+  /// are views of the mapping, without a copy, save those with strides, those cut by a boundary between
+  /// parts, and misaligned ones of a single file. No checksum is verified here: torch.save can be told to
+  /// write none. Use file_digest to compare a download with its publisher's.
   static std::shared_ptr<TensorFile> open(const std::filesystem::path& path);
 
   /// In file order; shards in the order of their names.

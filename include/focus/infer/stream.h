@@ -66,16 +66,19 @@ struct StreamOrigin {
 /// A place between two bases of a record, 0-based.
 struct StreamPlace {
   std::string record;
-  int64_t next = 0;  // the base behind the last one read, or the first one to be read
+  int64_t next = 0;    // the base behind the last one read, or the first one to be read
+  std::string before;  // some bases of the record that lie before it: another record of that name has others
 };
 
-/// One safetensors file, a saved state: the stream, the last base's final hidden state [1, 1, D] (a continued record's first base is
-/// predicted from it), what computed it, the place it has come to, and a SHA-256 of all of this.
-void save_stream(const Stream& stream, const at::Tensor& last_hidden, const StreamOrigin& origin, const StreamPlace& place,
-                 const std::filesystem::path& path);
-/// Loads it onto a fresh stream and returns the last hidden state. CheckpointError: no saved state, a damaged one, another model,
-/// precision, memory or adapter. ConfigError: `place` is given and the state has come to another one.
-at::Tensor load_stream(Stream& stream, const StreamOrigin& origin, const std::optional<StreamPlace>& place, const at::Device& device,
-                       const std::filesystem::path& path);
+/// One safetensors file, a saved state: the stream, the last base's final hidden state [1, 1, D] (a continued
+/// record's first base is predicted from it), what computed it, the place it has come to, and a SHA-256 of
+/// all of this.
+void save_stream(const Stream& stream, const at::Tensor& last_hidden, const StreamOrigin& origin,
+                 const StreamPlace& place, const std::filesystem::path& path);
+/// Loads it onto a fresh stream and returns the last hidden state. CheckpointError: no saved state, a damaged
+/// one, another model, precision, memory or adapter. ConfigError: `place` is given and the state has come to
+/// another one.
+at::Tensor load_stream(Stream& stream, const StreamOrigin& origin, const std::optional<StreamPlace>& place,
+                       const at::Device& device, const std::filesystem::path& path);
 
 }  // namespace focus::infer

@@ -40,16 +40,18 @@ MemoryConfig config_of(const formats::TensorFile& file, const std::filesystem::p
   return config;
 }
 
-void require_backbone(const formats::TensorFile& file, const std::filesystem::path& path, const std::string& digest) {
+void require_backbone(const formats::TensorFile& file, const std::filesystem::path& path,
+                      const std::string& digest) {
   const std::string trained_on = metadata_of(file, kBackbone, path);
   if (trained_on == digest) return;
-  fail<CheckpointError>("'", path.string(), "' was trained on another backbone: digest ", trained_on.substr(0, 16), "..., this one is ",
-                        digest.substr(0, 16), "...");
+  fail<CheckpointError>("'", path.string(), "' was trained on another backbone: digest ",
+                        trained_on.substr(0, 16), "..., this one is ", digest.substr(0, 16), "...");
 }
 
 model::AdaptConfig adapt_of(const formats::TensorFile& file, const std::filesystem::path& path) {
   model::AdaptConfig adapt;
-  if (file.metadata().contains(kAdapt)) config::read_text(metadata_of(file, kAdapt, path), path.string(), {}, adapt);
+  if (file.metadata().contains(kAdapt))
+    config::read_text(metadata_of(file, kAdapt, path), path.string(), {}, adapt);
   return adapt;
 }
 
@@ -61,8 +63,9 @@ std::string joined(const std::vector<std::string>& parts) {
 
 }  // namespace
 
-void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted, const std::string& backbone_digest,
-                  const std::filesystem::path& path, const std::string& training) {
+void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted,
+                  const std::string& backbone_digest, const std::filesystem::path& path,
+                  const std::string& training) {
   std::vector<Tensor> alive;
   std::vector<formats::TensorView> views;
   for (const auto& [name, tensor] : trained_tensors(adapter, adapted)) {
@@ -116,8 +119,8 @@ LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_
   return out;
 }
 
-void start_from(const std::filesystem::path& path, const FocusAdapter& adapter, const model::AdaptedBackbone& adapted,
-                const std::string& backbone_digest) {
+void start_from(const std::filesystem::path& path, const FocusAdapter& adapter,
+                const model::AdaptedBackbone& adapted, const std::string& backbone_digest) {
   const auto file = formats::TensorFile::open(path);
   const MemoryConfig memory = config_of(*file, path);
   require_backbone(*file, path, backbone_digest);
@@ -128,21 +131,27 @@ void start_from(const std::filesystem::path& path, const FocusAdapter& adapter, 
     fail<ConfigError>("adapter '", path.string(), "' was trained with a changed backbone (", adapt.describe(),
                       "): give this run the same adapt, or start from another adapter");
   std::vector<std::pair<Tensor, Tensor>> pairs;
-  for (const auto& [name, tensor] : trained_tensors(adapter, adapt.active() ? adapted : model::AdaptedBackbone())) {
+  for (const auto& [name, tensor] :
+       trained_tensors(adapter, adapt.active() ? adapted : model::AdaptedBackbone())) {
     const auto* view = file->find(name);
     if (view == nullptr || at::IntArrayRef(view->shape) != tensor.sizes())
       fail<ConfigError>("adapter '", path.string(), "' does not fit this run (adapter -> run): ",
-                        changes.empty() ? concat("its tensor '", name, "' is missing or of another shape") : joined(changes),
+                        changes.empty() ? concat("its tensor '", name, "' is missing or of another shape")
+                                        : joined(changes),
                         "; give the run the adapter's settings, or leave adapter out");
     pairs.emplace_back(tensor, weights::as_tensor(*view));
   }
   if (pairs.size() != file->tensors().size())
-    fail<ConfigError>("adapter '", path.string(), "' holds ", file->tensors().size(), " tensors, this run trains ", pairs.size(),
-                      " of them (adapter -> run): ", joined(changes), "; give the run the adapter's settings, or leave adapter out");
+    fail<ConfigError>("adapter '", path.string(), "' holds ", file->tensors().size(),
+                      " tensors, this run trains ", pairs.size(),
+                      " of them (adapter -> run): ", joined(changes),
+                      "; give the run the adapter's settings, or leave adapter out");
   const at::NoGradGuard guard;
   for (const auto& [own, trained] : pairs) own.detach().copy_(trained);
   log::info(concat("starting from adapter '", path.string(), "'",
-                   changes.empty() ? "" : concat(", which was trained with other settings (adapter -> run): ", joined(changes))));
+                   changes.empty() ? ""
+                                   : concat(", which was trained with other settings (adapter -> run): ",
+                                            joined(changes))));
 }
 
 }  // namespace focus::compress

@@ -216,7 +216,8 @@ class Loop {
     at_ = apply_checkpoint(record_->load(step), model_.identity, optimizer_, path);
     record_->tidy(best_step());
     log::info(step < total_steps_ ? concat("resumed after step ", at_.step, " of ", total_steps_)
-                                  : concat("nothing to resume: all ", total_steps_, " steps were done before; only the result is written again"));
+                                  : concat("nothing to resume: all ", total_steps_,
+                                           " steps were done before; only the result is written again"));
   }
 
   void write_results() {

@@ -74,7 +74,8 @@ void require_same_run(const RunData& data, const std::string& identity, distribu
 std::vector<InputDigest> digest_inputs(const TrainConfig& config) {
   std::vector<InputDigest> out;
   std::vector<std::string> paths;
-  for (const NamedPath& file : weights::model_files(config.model_config, config.model_checkpoint)) paths.push_back(file.path.string());
+  for (const NamedPath& file : weights::model_files(config.model_config, config.model_checkpoint))
+    paths.push_back(file.path.string());
   if (!config.adapter.empty()) paths.push_back(compress::adapter_file(config.adapter).string());
   for (const auto* sampler : {&config.data, &config.validation.data}) {
     for (const auto& source : sampler->sources) {

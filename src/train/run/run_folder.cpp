@@ -22,7 +22,8 @@ using Json = nlohmann::ordered_json;
 
 constexpr char kConfig[] = "config.json", kProvenance[] = "provenance.json", kMetrics[] = "metrics.jsonl", kCheckpoints[] = "checkpoints";
 /// What a run writes into its folder, besides TensorBoard events.
-constexpr std::array kOwn = {kCheckpoints, kMetrics, kProvenance, kConfig, "best", "adapter.safetensors", "model.pt"};
+constexpr std::array kOwn = {kCheckpoints,          kMetrics,  kProvenance, kConfig, "best",
+                             "adapter.safetensors", "model.pt"};
 
 Json read_json(const fs::path& path) {
   try {
@@ -113,7 +114,8 @@ std::string identity_of(const RunFolderOptions& options) {
   std::string all = options.config_json;
   for (const InputDigest& input : options.inputs) all += input.sha256;
   std::array<char, 17> text{};
-  std::snprintf(text.data(), text.size(), "%016llx", static_cast<unsigned long long>(fnv1a(all.data(), all.size())));
+  std::snprintf(text.data(), text.size(), "%016llx",
+                static_cast<unsigned long long>(fnv1a(all.data(), all.size())));
   return text.data();
 }
 
@@ -176,7 +178,8 @@ RunFolder prepare_run_folder(const RunFolderOptions& options) {
   } catch (const fs::filesystem_error& error) {
     fail<DataError>("output folder '", options.output.string(), "': ", error.what());
   } catch (const Json::exception&) {
-    fail<DataError>("'", (options.output / kProvenance).string(), "' is not what a run wrote; pass another --output");
+    fail<DataError>("'", (options.output / kProvenance).string(),
+                    "' is not what a run wrote; pass another --output");
   }
 }
 

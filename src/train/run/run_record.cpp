@@ -24,7 +24,8 @@ constexpr char kValidation[] = "validation_", kRun[] = "run";
 std::vector<NamedPath> read_by(const TrainConfig& config, const TrainerOptions& options) {
   std::vector<NamedPath> files = weights::model_files(config.model_config, config.model_checkpoint);
   for (const NamedPath& file : data::sampler_files("data", config.data)) files.push_back(file);
-  for (const NamedPath& file : data::sampler_files("validation.data", config.validation.data)) files.push_back(file);
+  for (const NamedPath& file : data::sampler_files("validation.data", config.validation.data))
+    files.push_back(file);
   if (!config.adapter.empty()) files.push_back({"adapter", compress::adapter_file(config.adapter)});
   // A run may be continued by the configuration in its own folder, which is written again as it is.
   if (!options.resume) files.push_back({"--config", options.config_file});
@@ -70,8 +71,9 @@ Checkpoint RunRecord::load(int64_t step) const {
   Checkpoint checkpoint = store_.load(step);
   // Versions before this one did not name the run.
   if (checkpoint.state.extra.contains(kRun) && checkpoint.state.get<std::string>(kRun) != folder_.run)
-    fail<CheckpointError>("'", store_.path_of(step).string(), "' belongs to another run (", checkpoint.state.get<std::string>(kRun),
-                          ") than this folder (", folder_.run, "); remove it, or start anew with --force");
+    fail<CheckpointError>("'", store_.path_of(step).string(), "' belongs to another run (",
+                          checkpoint.state.get<std::string>(kRun), ") than this folder (", folder_.run,
+                          "); remove it, or start anew with --force");
   return checkpoint;
 }
 
@@ -89,14 +91,14 @@ std::string RunRecord::training(int64_t step, int64_t bases) const {
     }
   }
   return Json::object({{"version", version()},
-               {"git_hash", git_hash()},
-               {"run", folder_.run},
-               {"begun", folder_.begun},
-               {"steps", step},
-               {"bases", bases},
-               {"inputs", inputs},
-               {"validation", validation},
-               {"config", Json::parse(config_json_)}})
+                       {"git_hash", git_hash()},
+                       {"run", folder_.run},
+                       {"begun", folder_.begun},
+                       {"steps", step},
+                       {"bases", bases},
+                       {"inputs", inputs},
+                       {"validation", validation},
+                       {"config", Json::parse(config_json_)}})
       .dump();
 }
 

@@ -27,8 +27,9 @@ class RunRecord {
   const CheckpointStore& checkpoints() const { return store_; }
   /// CheckpointError: as load_checkpoint(), and a checkpoint of another run.
   Checkpoint load(int64_t step) const;
-  /// What the run's result says of its making, as JSON: version, begin, inputs and configuration of the run, the step and bases that its
-  /// parameters have seen, and the figures of the validation at that step, where there was one.
+  /// What the run's result says of its making, as JSON: version, begin, inputs and configuration of the run,
+  /// the step and bases that its parameters have seen, and the figures of the validation at that step, where
+  /// there was one.
   std::string training(int64_t step, int64_t bases) const;
 
   /// Completes the fields with speed, remaining time and peak memory, and returns the memory as text.

@@ -152,7 +152,8 @@ class AdapterTask final : public Task {
 
   const TrainedModel& model() const override { return trained_; }
 
-  /// Base tables start from the regression, or from a trained adapter; other units start where their construction left them.
+  /// Base tables start from the regression, or from a trained adapter; other units start where their
+  /// construction left them.
   void initialise(const data::SequenceSampler& training, distributed::Ranks& ranks) override {
     if (!config_.adapter.empty()) return;
     fit_tables(config_.memory.tables, training, *teacher_.model, *adapter_, ranks);

@@ -83,7 +83,8 @@ class Task {
   virtual std::unique_ptr<Objective> objective(int64_t step, const StageConfig& stage) = 0;
   /// Called without gradient, with one sequence.
   virtual Validation validate(const Batch& sequence) = 0;
-  /// Writes the result of the run into its folder. `training`: what is known of its making, see RunRecord::training().
+  /// Writes the result of the run into its folder. `training`: what is known of its making, see
+  /// RunRecord::training().
   virtual void write_result(const std::filesystem::path& folder, const std::string& training) const = 0;
 };
 

@@ -56,7 +56,7 @@ struct TrainConfig {
   std::string model_checkpoint;   // adapter: the frozen backbone; pretrain: where to start from, or empty
   model::InitConfig init;         // pretrain
   compress::MemoryConfig memory;  // adapter
-  std::string adapter;            // adapter: trained one to start from, its file or its run's folder; empty = none
+  std::string adapter;  // adapter: trained one to start from, its file or its run's folder; empty = none
   model::AdaptConfig adapt;       // adapter: what of the backbone is trained too
   data::SamplerConfig data;
   std::vector<StageConfig> stages = {StageConfig{}};
