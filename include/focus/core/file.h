@@ -13,9 +13,10 @@ namespace focus {
 /// Told how many bytes were written since the last call, every few MB; it may throw to give the file up.
 using WriteProgress = std::function<void(std::int64_t)>;
 
-/// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is removed.
-/// Every write is checked: a full disk or a missing folder throws DataError naming the path and the system's reason.
-/// A device or pipe (/dev/null, /dev/stdout, a FIFO) is written to directly, as it can be neither replaced nor taken back.
+/// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is
+/// removed. Every write is checked: a full disk or a missing folder throws DataError naming the path and the
+/// system's reason. A device or pipe (/dev/null) is written to directly, as it cannot be replaced.
+/// ConfigError: a name that promises packing (.gz, ...).
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path, WriteProgress progress = {});
