@@ -32,6 +32,13 @@ AtomicFile::AtomicFile(std::filesystem::path path, WriteProgress progress) : pat
   if (std::filesystem::is_directory(status)) fail<DataError>("cannot write '", path_.string(), "': it is a folder; name a file");
   direct_ = std::filesystem::exists(status) &&
             (!std::filesystem::is_regular_file(status) || is_open_stream(path_.string()));
+  // Nothing is packed here, and what reads such a name goes by it.
+  for (const char* ending : {".gz", ".bgz", ".bz2", ".xz", ".zst", ".zip"}) {
+    if (!direct_ && path_.extension() == ending)
+      fail<ConfigError>("'", path_.string(),
+                        "' promises a packed file, but it would be written as it is; leave off '", ending,
+                        "' and pack it afterwards");
+  }
   // A link stays, and what it points to is replaced.
   if (!direct_ && std::filesystem::is_symlink(path_, ignored)) path_ = std::filesystem::weakly_canonical(path_);
   temporary_ = path_;

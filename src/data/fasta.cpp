@@ -1,193 +1,171 @@
 #include "focus/data/fasta.h"
 
-#include <htslib/faidx.h>
-#include <htslib/hts_log.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cctype>
-#include <cstdlib>
-#include <fstream>
 #include <mutex>
-#include <sstream>
+#include <unordered_map>
 #include <utility>
+#include <vector>
 
-#include "fasta_check.h"
+#include "fasta_index.h"
+#include "fasta_parser.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"
+#include "held_fasta.h"
+#include "packed_file.h"
 
 namespace focus::data {
 namespace fs = std::filesystem;
 namespace {
 
-struct FaiClose {
-  void operator()(faidx_t* index) const { fai_destroy(index); }
-};
-using FaiHandle = std::unique_ptr<faidx_t, FaiClose>;
-
-// htslib writes its own messages to stderr; here every failure becomes a DataError instead.
-class QuietHtslib {
- public:
-  QuietHtslib() : level_(hts_get_log_level()) { hts_set_log_level(HTS_LOG_OFF); }
-  ~QuietHtslib() { hts_set_log_level(level_); }
-
- private:
-  htsLogLevel level_;
-};
-
-struct IndexEntry {
-  std::string name;
-  int64_t length = 0, offset = 0, line_bases = 0, line_bytes = 0;
-};
-
 constexpr int64_t kWorthSaying = int64_t{256} << 20;  // bytes that take a while to index
 
-class TemporaryFolder {
+class IndexedFasta final : public SequenceFile {
  public:
-  TemporaryFolder() {
-    std::string pattern = (fs::temp_directory_path() / "focus-index-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr)
-      fail<DataError>("cannot create a temporary folder for a FASTA index in '", fs::temp_directory_path().string(), "'");
-    path_ = pattern;
+  IndexedFasta(const fs::path& path, std::unique_ptr<RandomFile> file, std::vector<FastaEntry> entries)
+      : SequenceFile(path), file_(std::move(file)), entries_(std::move(entries)) {
+    for (std::size_t i = 0; i < entries_.size(); ++i) {
+      add_record(entries_[i].name, entries_[i].length);
+      index_.emplace(entries_[i].name, i);
+    }
   }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  const fs::path& path() const { return path_; }
 
  private:
-  fs::path path_;
+  std::string read(const std::string& name, int64_t begin, int64_t end) const override;
+
+  mutable std::mutex mutex_;  // the file keeps one position
+  std::unique_ptr<RandomFile> file_;
+  std::vector<FastaEntry> entries_;
+  std::unordered_map<std::string_view, std::size_t> index_;
 };
 
-bool build_index(const fs::path& path, const fs::path& fai, const fs::path& gzi) {
-  const QuietHtslib quiet;
-  return fai_build3(path.c_str(), fai.c_str(), gzi.c_str()) == 0;
-}
-
-bool can_create(const fs::path& file) {
-  std::error_code ignored;
-  const bool opened = std::ofstream(file).good();
-  fs::remove(file, ignored);
-  return opened;
-}
-
-std::vector<IndexEntry> read_index(const fs::path& fai) {
-  std::vector<IndexEntry> entries;
-  std::istringstream text(read_file(fai));
-  std::string line;
-  for (int64_t number = 1; std::getline(text, line); ++number) {
-    if (line.empty()) continue;
-    std::istringstream columns(line);
-    IndexEntry entry;
-    if (!std::getline(columns, entry.name, '\t') || !(columns >> entry.length >> entry.offset >> entry.line_bases >> entry.line_bytes) ||
-        entry.length < 0 || entry.offset < 0)
-      fail<DataError>("line ", number, " of the FASTA index '", fai.string(), "' is damaged; delete the index, it will be built again");
-    entries.push_back(std::move(entry));
+std::string IndexedFasta::read(const std::string& name, int64_t begin, int64_t end) const {
+  const FastaEntry& entry = entries_[index_.at(name)];
+  const auto place = [&](int64_t base) {
+    return entry.offset + base / entry.line_bases * entry.line_bytes + base % entry.line_bases;
+  };
+  const int64_t first = place(begin), count = place(end - 1) + 1 - first;
+  std::string bytes;
+  {
+    const std::lock_guard lock(mutex_);
+    bytes = file_->read(first, count);
   }
+  const auto changed = [&](int64_t base) {
+    fail<DataError>("cannot read base ", base + 1, " of record '", name, "' in '", path().string(),
+                    "': the file is damaged, or was changed after it was opened");
+  };
+  if (static_cast<int64_t>(bytes.size()) != count) changed(begin);
+  const std::string_view line_end = entry.line_bytes - entry.line_bases == 2 ? "\r\n" : "\n";
+  std::size_t from = 0, to = 0;
+  for (int64_t base = begin; base < end;) {
+    const int64_t in_line = std::min(entry.line_bases - base % entry.line_bases, end - base);
+    const char* const letters = bytes.data() + from;
+    const int64_t foreign = find_foreign({letters, static_cast<std::size_t>(in_line)});
+    if (foreign < in_line) {
+      const int64_t at = base + foreign;
+      const char byte = letters[foreign];
+      if (byte == '\n' || byte == '\r' || byte == ' ' || byte == '\t') changed(at);
+      refuse_base(concat("'", path().string(), "'"), name, at, entry.line + 1 + at / entry.line_bases,
+                  at % entry.line_bases + 1, static_cast<uint8_t>(byte));
+    }
+    std::copy(letters, letters + in_line, bytes.begin() + static_cast<std::ptrdiff_t>(to));
+    from += static_cast<std::size_t>(in_line);
+    to += static_cast<std::size_t>(in_line);
+    base += in_line;
+    if (base == end) break;
+    if (bytes.compare(from, line_end.size(), line_end) != 0) changed(base);
+    from += line_end.size();
+  }
+  bytes.resize(to);
+  return bytes;
+}
+
+void check_regular(const fs::path& path) {
+  std::error_code error;
+  if (!fs::exists(path, error)) fail<DataError>("FASTA file '", path.string(), "' does not exist");
+  if (fs::is_directory(path, error)) fail<DataError>("'", path.string(), "' is a folder, not a regular file");
+  if (!fs::is_regular_file(path, error))
+    fail<DataError>("'", path.string(),
+                    "' is a pipe or device, not a regular file, and can be read only once; write it to a "
+                    "file first, or let focus-infer score "
+                    "read it from standard input: ... | focus-infer score --fasta -");
+  if (fs::file_size(path, error) == 0) fail<DataError>("FASTA file '", path.string(), "' is empty");
+}
+
+bool is_older(const fs::path& index, const fs::path& file) {
+  std::error_code error;
+  const auto made = fs::last_write_time(index, error);
+  return !error && made < fs::last_write_time(file, error);
+}
+
+/// All of a file's records, or none and why not.
+std::vector<FastaEntry> walk(const fs::path& path, bool allow_truncated, std::string& why_not) {
+  if (const auto size = static_cast<int64_t>(fs::file_size(path)); size >= kWorthSaying)
+    log::info(concat("indexing '", path.string(), "' (", format_bytes(size), ")"));
+  FastaParser parser(path, allow_truncated);
+  std::vector<FastaEntry> entries;
+  for (FastaEntry entry; parser.next(entry, nullptr);) entries.push_back(std::move(entry));
+  why_not = parser.irregular();
   return entries;
 }
 
-// An index made from another version of the file would give wrong bases without a word: its last record must end where the file ends.
-void check_index_fits(const fs::path& path, const fs::path& fai, const fs::path& gzi, Packing packing,
-                      const std::vector<IndexEntry>& entries) {
-  const auto stale = [&] {
-    fail<DataError>("the index '", fai.string(), "' does not fit '", path.string(),
-                    "' (made from another version of it?); delete the index, it will be built again");
-  };
-  if (entries.empty()) stale();
-  const IndexEntry& last =
-      *std::max_element(entries.begin(), entries.end(), [](const IndexEntry& a, const IndexEntry& b) { return a.offset < b.offset; });
-  if (last.length == 0) return;  // reported as an empty record
-  if (last.line_bases <= 0) stale();
-  BgzfHandle file = open_bgzf(path);
-  if (packing == Packing::bgzf && bgzf_index_load(file.get(), gzi.c_str(), nullptr) != 0)
-    fail<DataError>("cannot read the BGZF index '", gzi.string(), "'; delete it, it will be built again");
-  const auto read_at = [&](int64_t offset, int64_t count) {
-    std::string bytes(static_cast<std::size_t>(count), '\0');
-    if (bgzf_useek(file.get(), offset, SEEK_SET) != 0) stale();
-    const ssize_t got = bgzf_read(file.get(), bytes.data(), bytes.size());
-    bytes.resize(got > 0 ? static_cast<std::size_t>(got) : 0);
-    return bytes;
-  };
-  const int64_t last_base = last.offset + (last.length - 1) / last.line_bases * last.line_bytes + (last.length - 1) % last.line_bases;
-  const std::string before = read_at(last.offset - 1, 1), tail = read_at(last_base, 64);
-  if (before != "\n" || tail.empty() || std::isalpha(static_cast<unsigned char>(tail[0])) == 0 ||
-      std::any_of(tail.begin() + 1, tail.end(), [](char c) { return std::isspace(static_cast<unsigned char>(c)) == 0; }))
-    stale();
+/// "" where it cannot be read.
+std::string content_of(const fs::path& path) {
+  try {
+    return read_file(path);
+  } catch (const DataError&) {
+    return {};
+  }
+}
+
+/// An index is a convenience: where it cannot be kept, the next program makes it again.
+void keep(const fs::path& path, const std::string& content) {
+  try {
+    write_file(path, content);
+  } catch (const DataError& e) {
+    log::debug(concat("the index is not kept: ", e.what()));
+  }
 }
 
 }  // namespace
 
-struct FastaFile::Impl {
-  FaiHandle index;
-  std::mutex mutex;  // faidx keeps one file position
-};
-
-FastaFile::FastaFile(const fs::path& path) : SequenceFile(path), impl_(std::make_unique<Impl>()) {
-  const Packing packing = check_kind(path);
+std::unique_ptr<SequenceFile> index_fasta(const fs::path& path, bool allow_truncated, std::string& why_not) {
+  check_regular(path);
+  const PackedFile opened(path, allow_truncated);
+  if (opened.packing() == Packing::gzip) {
+    why_not = "is plain gzip";
+    return nullptr;
+  }
   fs::path fai = path, gzi = path;
   fai += ".fai";
   gzi += ".gzi";
-  std::unique_ptr<TemporaryFolder> temporary;
-  std::error_code error;
-  const bool have_index = fs::exists(fai, error) && (packing == Packing::plain || fs::exists(gzi, error));
-  if (!have_index) {
-    if (const auto size = static_cast<int64_t>(fs::file_size(path)); size >= kWorthSaying)
-      log::info(concat("indexing '", path.string(), "' (", format_bytes(size), "), once"));
-    check_records(path);
-    // Built under names of this process and renamed, so that programs started together never read half an index.
-    const std::string suffix = concat(".tmp-", ::getpid());
-    fs::path built_fai = fai, built_gzi = gzi;
-    built_fai += suffix;
-    built_gzi += suffix;
-    bool in_place = can_create(built_fai);
-    if (in_place) {
-      in_place = build_index(path, built_fai, built_gzi);
-      if (in_place && packing == Packing::bgzf) fs::rename(built_gzi, gzi, error);
-      if (in_place && !error) fs::rename(built_fai, fai, error);
-      in_place = in_place && !error;
-      fs::remove(built_fai, error);
-      fs::remove(built_gzi, error);
-    }
-    if (!in_place) {
-      temporary = std::make_unique<TemporaryFolder>();
-      fai = temporary->path() / "index.fai";
-      gzi = temporary->path() / "index.gzi";
-      if (!build_index(path, fai, gzi))
-        fail<DataError>("cannot index '", path.string(),
-                        "': within a record all lines but the last must have the same length (rewrap it, e.g. with: seqtk seq -l 60)");
-    }
+  auto file = std::make_unique<RandomFile>(path, opened.packing(), gzi, !is_older(gzi, path));
+  std::error_code ignored;
+  const bool found = fs::exists(fai, ignored), older = is_older(fai, path);
+  std::vector<FastaEntry> entries;
+  std::string unfit = older ? "it is older than the file" : "";
+  const std::string before = found ? content_of(fai) : "";
+  if (found && !older)
+    unfit = read_fai(before, entries) ? check_fai(*file, entries) : "it is no list of records";
+  if (!found || !unfit.empty()) {
+    entries = walk(path, allow_truncated, why_not);
+    if (!why_not.empty()) return nullptr;
+    const std::string content = write_fai(entries);
+    const bool same = before == content;
+    if (found && !same)
+      log::warn(concat("the index '", fai.string(), "' does not fit '", path.string(), "' (", unfit,
+                       "); it is built again"));
+    if (!opened.is_truncated() && (!same || older)) keep(fai, content);
   }
-  const std::vector<IndexEntry> entries = read_index(fai);
-  check_index_fits(path, fai, gzi, packing, entries);
-  for (const IndexEntry& entry : entries) {
-    if (entry.length == 0) fail<DataError>("record '", entry.name, "' of '", path.string(), "' has no bases; remove it");
-    if (contains(entry.name))
-      fail<DataError>("the index '", fai.string(), "' lists record '", entry.name, "' twice; names must be unique, also in the FASTA file");
-    add_record(entry.name, entry.length);
-  }
-  const QuietHtslib quiet;
-  impl_->index.reset(fai_load3(path.c_str(), fai.c_str(), gzi.c_str(), 0));
-  if (!impl_->index)
-    fail<DataError>("cannot load the index '", fai.string(), "' of '", path.string(), "'; delete it, it will be built again");
+  if (file->gzi_is_new() && !opened.is_truncated()) keep(gzi, file->gzi());
+  return std::make_unique<IndexedFasta>(path, std::move(file), std::move(entries));
 }
 
-FastaFile::~FastaFile() = default;
-FastaFile::FastaFile(FastaFile&&) noexcept = default;
-FastaFile& FastaFile::operator=(FastaFile&&) noexcept = default;
-
-std::string FastaFile::read(const std::string& name, int64_t begin, int64_t end) const {
-  const std::lock_guard lock(impl_->mutex);
-  hts_pos_t count = 0;
-  const std::unique_ptr<char, decltype(&std::free)> bases(faidx_fetch_seq64(impl_->index.get(), name.c_str(), begin, end - 1, &count),
-                                                          &std::free);
-  if (!bases || count != end - begin)
-    fail<DataError>("cannot read bases ", begin, "..", end, " of record '", name, "' in '", path().string(),
-                    "': the file is damaged or was changed after it was opened");
-  return std::string(bases.get(), static_cast<std::size_t>(count));
+std::unique_ptr<SequenceFile> open_fasta(const fs::path& path, const FastaOptions& options) {
+  std::string why_not;
+  auto file = index_fasta(path, options.allow_truncated, why_not);
+  return file ? std::move(file) : hold_fasta(path, options, why_not);
 }
 
 }  // namespace focus::data

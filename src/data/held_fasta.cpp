@@ -1,9 +1,11 @@
+#include "held_fasta.h"
+
 #include <unordered_map>
+#include <utility>
 
 #include "focus/core/error.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"
-#include "focus/data/fasta.h"
 #include "focus/data/fasta_stream.h"
 
 namespace focus::data {
@@ -11,21 +13,24 @@ namespace {
 
 class HeldFasta final : public SequenceFile {
  public:
-  HeldFasta(const std::filesystem::path& path, int64_t limit_bytes, const std::string& advice)
+  HeldFasta(const std::filesystem::path& path, const FastaOptions& options, const std::string& why)
       : SequenceFile(path) {
-    FastaStream stream(path);
+    FastaStream stream(path, options.allow_truncated);
     for (FastaRecord record; stream.next(record);) {
       const auto length = static_cast<int64_t>(record.sequence.size());
-      if (total_length() + length > limit_bytes)
-        fail<DataError>("'", path.string(),
-                        "' is plain gzip, which must be held in memory to be read at random positions, and "
-                        "holds more than ",
-                        limit_bytes >> 20, " MiB of sequence; ", advice, "repack it with: gunzip -c '",
-                        path.string(), "' | bgzip > '", path.stem().string(), ".bgz'");
+      if (total_length() + length > options.held_bases)
+        fail<DataError>("'", path.string(), "' ", why,
+                        ": to be read at random positions it must be held in memory, but it has more than ",
+                        options.held_bases >> 20, " MiB of sequence; ", options.advice,
+                        "rewrap and repack it, e.g. with: seqtk seq -l 60 '", path.string(), "' | bgzip > '",
+                        path.stem().string(), ".bgz'");
       add_record(record.name, length);
       record.sequence.shrink_to_fit();
       sequences_.emplace(record.name, std::move(record.sequence));
     }
+    log::info(concat("'", path.string(), "' ", why, ": its ", format_count(total_length()),
+                     " bases are held in memory; of an indexed file (lines of equal length, plain or bgzip) "
+                     "only what is needed is read"));
   }
   bool in_memory() const override { return true; }
 
@@ -39,17 +44,9 @@ class HeldFasta final : public SequenceFile {
 
 }  // namespace
 
-std::unique_ptr<SequenceFile> hold_fasta(const std::filesystem::path& path, int64_t limit_bytes,
-                                         const std::string& advice) {
-  return std::make_unique<HeldFasta>(path, limit_bytes, advice);
-}
-
-std::unique_ptr<SequenceFile> open_fasta(const std::filesystem::path& path, int64_t limit_bytes) {
-  if (!is_plain_gzip(path)) return std::make_unique<FastaFile>(path);
-  auto held = hold_fasta(path, limit_bytes, "");
-  log::info(concat("'", path.string(), "' is plain gzip: its ", format_count(held->total_length()),
-                   " bases are held in memory; of a BGZF file (bgzip) only what is needed is read"));
-  return held;
+std::unique_ptr<SequenceFile> hold_fasta(const std::filesystem::path& path, const FastaOptions& options,
+                                         const std::string& why) {
+  return std::make_unique<HeldFasta>(path, options, why);
 }
 
 }  // namespace focus::data

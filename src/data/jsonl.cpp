@@ -9,8 +9,7 @@
 namespace focus::data {
 
 struct JsonlReader::Impl {
-  explicit Impl(const std::filesystem::path& p) : path(p), lines(p) {}
-  std::filesystem::path path;
+  explicit Impl(const std::filesystem::path& path) : lines(path) {}
   LineReader lines;
   std::string line;
 };
@@ -23,15 +22,16 @@ bool JsonlReader::next(JsonlRecord& record) {
     if (!impl_->lines.next(impl_->line)) return false;
   } while (impl_->line.find_first_not_of(" \t") == std::string::npos);
   record.line = impl_->lines.number();
-  const std::string where = concat("line ", record.line, " of '", impl_->path.string(), "': ");
+  const std::string where = concat(impl_->lines.where(), ": ");
   nlohmann::json value;
   try {
     value = nlohmann::json::parse(impl_->line);
   } catch (const nlohmann::json::exception& error) {
+    constexpr std::size_t kMostSaid = 200;  // the library shows all that it has read of a text
     // The library's own "[json.exception....] " in front says nothing to a user.
     const std::string_view what = error.what();
     const std::size_t prefix = what.find("] ");
-    fail<DataError>(where, "not JSON (", prefix == what.npos ? what : what.substr(prefix + 2),
+    fail<DataError>(where, "not JSON (", prefix == what.npos ? what : what.substr(prefix + 2, kMostSaid),
                     "); each line must be one object such as {\"text\": \"ACGT\"}");
   }
   if (!value.is_object()) fail<DataError>(where, "expected an object such as {\"text\": \"ACGT\"}, got ", value.type_name());

@@ -1,50 +1,38 @@
 #include "line_reader.h"
 
-#include <unistd.h>
-
-#include <array>
 #include <cstring>
 
 #include "focus/core/error.h"
 
 namespace focus::data {
 
-LineReader::LineReader(const std::filesystem::path& path) : path_(path) {
-  if (path == "-") {
-    path_ = "standard input";
-    // zlib closes what it is given, and standard input is not ours to close.
-    const int copy = ::dup(STDIN_FILENO);
-    file_ = copy >= 0 ? gzdopen(copy, "rb") : nullptr;
-    if (file_ == nullptr) fail<DataError>("cannot read standard input");
-    return;
-  }
-  std::error_code error;
-  if (std::filesystem::is_directory(path, error)) fail<DataError>("'", path.string(), "' is a folder, not a file");
-  file_ = gzopen(path.c_str(), "rb");
-  if (file_ == nullptr) fail<DataError>("cannot open '", path.string(), "': check that the file exists and is readable");
-  gzbuffer(file_, 1 << 17);
-}
+LineReader::LineReader(const std::filesystem::path& path) : file_(path), buffer_(1 << 17) {}
 
-LineReader::~LineReader() { gzclose(file_); }
+std::string LineReader::where() const { return concat("line ", number_, " of ", file_.source()); }
 
 bool LineReader::next(std::string& line) {
   line.clear();
-  std::array<char, 1 << 14> buffer;
-  bool any = false;
-  while (gzgets(file_, buffer.data(), static_cast<int>(buffer.size())) != nullptr) {
+  bool any = false, ended = false;
+  while (!ended) {
+    if (cursor_ == end_) {
+      cursor_ = 0;
+      end_ = file_.read(buffer_.data(), buffer_.size());
+      if (end_ == 0) break;
+    }
     any = true;
-    const std::size_t count = std::strlen(buffer.data());
-    line.append(buffer.data(), count);
-    if (count > 0 && buffer[count - 1] == '\n') break;
-    if (count + 1 < buffer.size() && !gzeof(file_))
-      fail<DataError>("line ", number_ + 1, " of '", path_.string(), "' holds a zero byte; this is no text file");
+    const char* const begin = buffer_.data() + cursor_;
+    const auto* const stop = static_cast<const char*>(std::memchr(begin, '\n', end_ - cursor_));
+    const auto count = stop == nullptr ? end_ - cursor_ : static_cast<std::size_t>(stop - begin);
+    if (std::memchr(begin, '\0', count) != nullptr)
+      fail<DataError>("line ", number_ + 1, " of ", file_.source(),
+                      " holds a zero byte; this is no text file");
+    line.append(begin, count);
+    ended = stop != nullptr;
+    cursor_ += count + (ended ? 1 : 0);
   }
-  int code = Z_OK;
-  const char* const message = gzerror(file_, &code);
-  if (code != Z_OK && code != Z_STREAM_END) fail<DataError>("cannot read '", path_.string(), "' after line ", number_, ": ", message);
   if (!any) return false;
-  ++number_;
-  while (!line.empty() && (line.back() == '\n' || line.back() == '\r')) line.pop_back();
+  if (++number_ == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
+  while (!line.empty() && line.back() == '\r') line.pop_back();
   return true;
 }
 

@@ -28,7 +28,7 @@ struct RecordLength {
 /// (gzip, JSONL), a few MB of an indexed FASTA file.
 class RecordReader {
  public:
-  static std::unique_ptr<RecordReader> open(const PackSource& source);
+  static std::unique_ptr<RecordReader> open(const PackSource& source, bool allow_truncated);
   virtual ~RecordReader() = default;
 
   /// `alive` is called now and then; it may throw.
@@ -43,35 +43,36 @@ constexpr int64_t kPiece = int64_t{4} << 20;
 
 class IndexedReader final : public RecordReader {
  public:
-  explicit IndexedReader(const std::string& path) : fasta_(path) {}
+  explicit IndexedReader(std::unique_ptr<SequenceFile> fasta) : fasta_(std::move(fasta)) {}
   std::vector<RecordLength> scan(const std::function<void()>& alive) override {
     alive();
     std::vector<RecordLength> records;
-    for (const std::string& name : fasta_.names()) records.push_back({name, fasta_.length(name)});
+    for (const std::string& name : fasta_->names()) records.push_back({name, fasta_->length(name)});
     return records;
   }
   void read(const std::vector<std::vector<Region>>& by_record, const std::function<void(const Region&, std::string_view)>& take) override {
     for (const auto& regions : by_record) {
       for (const Region& region : regions) {
         for (int64_t begin = region.begin; begin < region.end; begin += kPiece)
-          take(region, fasta_.fetch(region.name, begin, std::min(region.end, begin + kPiece)));
+          take(region, fasta_->fetch(region.name, begin, std::min(region.end, begin + kPiece)));
       }
     }
   }
 
  private:
-  FastaFile fasta_;
+  std::unique_ptr<SequenceFile> fasta_;
 };
 
 /// Stream is FastaStream or JsonlReader.
 template <class Stream, class Record, std::string Record::*letters>
 class StreamReader final : public RecordReader {
  public:
-  explicit StreamReader(std::string path) : path_(std::move(path)) {}
+  StreamReader(std::string path, std::function<std::unique_ptr<Stream>()> open)
+      : path_(std::move(path)), open_(std::move(open)) {}
   std::vector<RecordLength> scan(const std::function<void()>& alive) override {
-    Stream stream(path_);
+    const std::unique_ptr<Stream> stream = open_();
     std::vector<RecordLength> records;
-    for (Record record; stream.next(record);) {
+    for (Record record; stream->next(record);) {
       alive();
       records.push_back({record.name, static_cast<int64_t>((record.*letters).size())});
     }
@@ -80,9 +81,9 @@ class StreamReader final : public RecordReader {
     return records;
   }
   void read(const std::vector<std::vector<Region>>& by_record, const std::function<void(const Region&, std::string_view)>& take) override {
-    Stream stream(path_);
+    const std::unique_ptr<Stream> stream = open_();
     std::size_t i = 0;
-    for (Record record; stream.next(record); ++i) {
+    for (Record record; stream->next(record); ++i) {
       const std::string_view all = record.*letters;
       if (i >= lengths_.size() || record.name != lengths_[i].name || static_cast<int64_t>(all.size()) != lengths_[i].length) changed();
       for (const Region& region : by_record[i]) {
@@ -97,13 +98,20 @@ class StreamReader final : public RecordReader {
   [[noreturn]] void changed() const { fail<DataError>("'", path_, "' was changed while it was being packed; pack it again"); }
 
   std::string path_;
+  std::function<std::unique_ptr<Stream>()> open_;
   std::vector<RecordLength> lengths_;
 };
 
-std::unique_ptr<RecordReader> RecordReader::open(const PackSource& source) {
-  if (source.jsonl) return std::make_unique<StreamReader<JsonlReader, JsonlRecord, &JsonlRecord::text>>(source.path);
-  if (is_plain_gzip(source.path)) return std::make_unique<StreamReader<FastaStream, FastaRecord, &FastaRecord::sequence>>(source.path);
-  return std::make_unique<IndexedReader>(source.path);
+std::unique_ptr<RecordReader> RecordReader::open(const PackSource& source, bool allow_truncated) {
+  const std::string& path = source.path;
+  if (source.jsonl)
+    return std::make_unique<StreamReader<JsonlReader, JsonlRecord, &JsonlRecord::text>>(
+        path, [path] { return std::make_unique<JsonlReader>(path); });
+  std::string why_not;
+  if (auto indexed = index_fasta(path, allow_truncated, why_not))
+    return std::make_unique<IndexedReader>(std::move(indexed));
+  return std::make_unique<StreamReader<FastaStream, FastaRecord, &FastaRecord::sequence>>(
+      path, [path, allow_truncated] { return std::make_unique<FastaStream>(path, allow_truncated); });
 }
 
 /// The records of all sources, for regions to be checked against; their letters are read elsewhere.
@@ -169,7 +177,7 @@ PackResult pack(const std::vector<PackSource>& sources, const PackOptions& optio
   std::vector<std::map<std::string, std::string>> about;
   std::vector<std::size_t> first_record;
   for (const PackSource& source : sources) {
-    readers.push_back(RecordReader::open(source));
+    readers.push_back(RecordReader::open(source, options.allow_truncated));
     first_record.push_back(index.names.size());
     for (const RecordLength& record : readers.back()->scan([&] { tell(0, 0); })) {
       table.add(record, source);
@@ -205,20 +213,32 @@ PackResult pack(const std::vector<PackSource>& sources, const PackOptions& optio
       offset += index.end[place] - index.begin[place];
     }
   }
+  AmbiguityNote ambiguity;
   for (std::size_t s = 0; s < sources.size(); ++s) {
     const std::vector<std::vector<Region>> mine(by_record.begin() + static_cast<std::ptrdiff_t>(first_record[s]),
                                                 by_record.begin() + static_cast<std::ptrdiff_t>(first_record[s + 1]));
     const Region* current = nullptr;
     int64_t begin = 0;
+    SequenceCounts counts;  // of the stretch
+    const auto note = [&] {
+      if (current != nullptr) ambiguity.add(current->name, counts);
+      counts = {};
+    };
     readers[s]->read(mine, [&](const Region& region, std::string_view letters) {
-      begin = current == &region ? begin : region.begin;
+      if (current != &region) {
+        note();
+        begin = region.begin;
+      }
       current = &region;
       clean(letters, CasePolicy::keep, AmbiguousPolicy::mask, region.name, begin);
       begin += static_cast<int64_t>(letters.size());
+      counts += count_letters(letters);
       writer.append(letters);
       tell(writer.size(), total);
     });
+    note();
   }
+  ambiguity.warn();
   FOCUS_CHECK(writer.size() == total, "packed ", writer.size(), " of ", total, " bases");
   writer.finish(index, sources.front().jsonl ? Drawing::documents : Drawing::windows, options.about, about);
   return {static_cast<int64_t>(index.names.size()), static_cast<int64_t>(index.record.size()), total};

@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <charconv>
-#include <sstream>
 #include <unordered_map>
 
 #include "focus/core/error.h"
+#include "formats/printable.h"
 #include "line_reader.h"
 
 namespace focus::data {
 namespace {
+
+using formats::printable;
 
 // A 1-based position with optional thousands commas.
 int64_t parse_position(std::string_view digits, std::string_view text) {
@@ -18,9 +20,10 @@ int64_t parse_position(std::string_view digits, std::string_view text) {
   int64_t value = 0;
   const auto [stop, error] = std::from_chars(plain.data(), plain.data() + plain.size(), value);
   if (plain.empty() || error != std::errc() || stop != plain.data() + plain.size())
-    fail<DataError>("region '", text, "': '", digits,
-                    "' is not a position; write name:start-end with 1-based whole numbers, e.g. chr1:1,001-2,000");
-  if (value < 1) fail<DataError>("region '", text, "': positions are counted from 1, got ", value);
+    fail<DataError>(
+        "region ", printable(text), ": ", printable(digits),
+        " is not a position; write name:start-end with 1-based whole numbers, e.g. chr1:1,001-2,000");
+  if (value < 1) fail<DataError>("region ", printable(text), ": positions are counted from 1, got ", value);
   return value;
 }
 
@@ -30,34 +33,95 @@ Region with_range(const std::string& name, std::string_view range, std::string_v
   Region region{name, parse_position(range.substr(0, dash), text) - 1, length};
   if (dash != std::string_view::npos && dash + 1 < range.size()) region.end = parse_position(range.substr(dash + 1), text);
   if (region.end > length || region.begin >= length)
-    fail<DataError>("region '", text, "' reaches past the end of record '", name, "', which has ", length, " bases in '",
-                    file.path().string(), "'");
-  if (region.end <= region.begin) fail<DataError>("region '", text, "' ends before it starts");
+    fail<DataError>("region ", printable(text), " reaches past the end of record ", printable(name),
+                    ", which has ", length, " bases in '", file.path().string(), "'");
+  if (region.end <= region.begin) fail<DataError>("region ", printable(text), " ends before it starts");
   return region;
 }
 
-bool is_bed(std::string_view text) { return text.ends_with(".bed") || text.ends_with(".bed.gz"); }
+constexpr std::string_view kBlanks = " \t";
 
+/// The columns of a BED line: tabs separate where there is one, and a column may then hold blanks or nothing;
+/// else runs of blanks do.
+std::vector<std::string_view> bed_columns(std::string_view line) {
+  const bool tabs = line.find('\t') != line.npos;
+  std::vector<std::string_view> columns;
+  while (true) {
+    const std::size_t begin = std::min(line.find_first_not_of(' '), line.size());
+    line.remove_prefix(begin);
+    const std::size_t end = std::min(line.find(tabs ? '\t' : ' '), line.size());
+    std::string_view column = line.substr(0, end);
+    column = column.substr(0, column.find_last_not_of(' ') + 1);
+    if (tabs || !column.empty()) columns.push_back(column);
+    if (end == line.size()) return columns;
+    line.remove_prefix(end + 1);
+  }
+}
+
+std::errc read_whole(std::string_view text, int64_t& value) {
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  return error == std::errc() && stop != text.data() + text.size() ? std::errc::invalid_argument : error;
+}
+
+/// Lines that tell a genome browser how to show the regions. A record may be called like them: then a tab
+/// follows, or a number.
+bool is_browser_line(std::string_view line) {
+  const std::string_view word = line.substr(0, line.find_first_of(kBlanks));
+  if (word != "track" && word != "browser") return false;
+  if (word.size() < line.size() && line[word.size()] == '\t') return false;
+  const auto columns = bed_columns(line);
+  return columns.size() < 2 ||
+         std::string_view("+-.0123456789").find(columns[1][0]) == std::string_view::npos;
+}
+
+int64_t bed_position(const std::vector<std::string_view>& columns, std::size_t column, const char* what,
+                     const LineReader& reader) {
+  const std::string where = concat(reader.where(), ", column ", column + 1, " (", what, "): ");
+  if (column >= columns.size() || columns[column].empty())
+    fail<DataError>(
+        where, "missing; expected name, begin, end (BED, 0-based half-open), separated by tabs or by blanks");
+  int64_t value = 0;
+  const std::errc error = read_whole(columns[column], value);
+  if (error == std::errc::result_out_of_range)
+    fail<DataError>(where, printable(columns[column]), " is too large");
+  if (error != std::errc())
+    fail<DataError>(where, printable(columns[column]),
+                    " is not a whole number; write it in digits only, as in 1000000");
+  if (value < 0) fail<DataError>(where, value, " is negative; BED positions are counted from 0");
+  return value;
+}
+
+/// Calls check(region, place) for each row.
 template <class Check>
-std::vector<Region> read_bed_lines(const std::filesystem::path& path, Check&& check) {
+std::vector<BedRow> read_bed_lines(const std::filesystem::path& path, Check&& check) {
   LineReader reader(path);
-  std::vector<Region> regions;
+  std::vector<BedRow> rows;
   std::string line;
   while (reader.next(line)) {
-    if (line.empty() || line[0] == '#' || line.rfind("track", 0) == 0 || line.rfind("browser", 0) == 0) continue;
-    std::istringstream columns(line);
-    Region region;
-    // Columns are separated by tabs or spaces; record names hold neither.
-    if (!(columns >> region.name >> region.begin >> region.end))
-      fail<DataError>("line ", reader.number(), " of '", path.string(), "': expected name, begin, end (BED, 0-based half-open), got '",
-                      line.substr(0, 80), "'");
-    if (region.begin < 0 || region.end <= region.begin)
-      fail<DataError>("line ", reader.number(), " of '", path.string(), "': the range ", region.begin, "..", region.end,
+    if (line.find_first_not_of(kBlanks) == line.npos || line[0] == '#' || is_browser_line(line)) continue;
+    const auto columns = bed_columns(line);
+    BedRow row;
+    row.region.name = columns[0];
+    if (row.region.name.empty())
+      fail<DataError>(reader.where(), ", column 1 (name): missing; expected name, begin, end (BED)");
+    row.region.begin = bed_position(columns, 1, "begin", reader);
+    row.region.end = bed_position(columns, 2, "end", reader);
+    if (row.region.end <= row.region.begin)
+      fail<DataError>(reader.where(), ": the range ", row.region.begin, "..", row.region.end,
                       " is empty or negative");
-    check(region, reader.number());
-    regions.push_back(std::move(region));
+    if (columns.size() > 3) row.name = columns[3];
+    if (columns.size() > 5)
+      row.strand = columns[5] == "+" || columns[5] == "-" || columns[5] == "." ? columns[5][0] : '?';
+    check(row.region, reader.where());
+    rows.push_back(std::move(row));
   }
-  if (regions.empty()) fail<DataError>("'", path.string(), "' holds no region");
+  if (rows.empty()) fail<DataError>("'", path.string(), "' holds no region");
+  return rows;
+}
+
+std::vector<Region> regions_of(std::vector<BedRow> rows) {
+  std::vector<Region> regions;
+  for (BedRow& row : rows) regions.push_back(std::move(row.region));
   return regions;
 }
 
@@ -68,11 +132,11 @@ Region parse_region(std::string_view text, const SequenceFile& file) {
   if (file.contains(text)) return {std::string(text), 0, file.length(text)};
   if (text.front() == '{') {
     const std::size_t close = text.rfind('}');
-    if (close == std::string_view::npos) fail<DataError>("region '", text, "': '{' without '}'");
+    if (close == std::string_view::npos) fail<DataError>("region ", printable(text), ": '{' without '}'");
     const std::string name(text.substr(1, close - 1));
     const std::string_view rest = text.substr(close + 1);
     if (rest.empty()) return {name, 0, file.length(name)};
-    if (rest.front() != ':') fail<DataError>("region '", text, "': expected ':' after '}'");
+    if (rest.front() != ':') fail<DataError>("region ", printable(text), ": expected ':' after '}'");
     return with_range(name, rest.substr(1), text, file);
   }
   for (std::size_t colon = text.rfind(':'); colon != std::string_view::npos; colon = colon == 0 ? colon - 1 : text.rfind(':', colon - 1)) {
@@ -91,21 +155,32 @@ std::string format_region(const Region& region) {
   return concat(braces ? "{" : "", region.name, braces ? "}" : "", ":", region.begin + 1, "-", region.end);
 }
 
-std::vector<Region> read_bed(const std::filesystem::path& path, const SequenceFile& file) {
-  return read_bed_lines(path, [&](const Region& region, int64_t line) {
+bool is_bed(std::string_view text) {
+  for (const std::string_view packed : {".gz", ".bgz"}) {
+    if (text.ends_with(packed)) text.remove_suffix(packed.size());
+  }
+  return text.ends_with(".bed") || text.ends_with(".BED");
+}
+
+std::vector<BedRow> read_bed_rows(const std::filesystem::path& path, const SequenceFile& file) {
+  return read_bed_lines(path, [&](const Region& region, const std::string& where) {
     if (!file.contains(region.name)) {
       const std::string near = nearest_name(region.name, file.names());
-      fail<DataError>("line ", line, " of '", path.string(), "': no record '", region.name, "' in '", file.path().string(), "'",
+      fail<DataError>(where, ": no record ", printable(region.name), " in '", file.path().string(), "'",
                       near.empty() ? std::string() : concat("; did you mean '", near, "'?"));
     }
     if (region.end > file.length(region.name))
-      fail<DataError>("line ", line, " of '", path.string(), "': ", region.name, " has ", file.length(region.name),
+      fail<DataError>(where, ": ", region.name, " has ", file.length(region.name),
                       " bases, but the region ends at ", region.end);
   });
 }
 
+std::vector<Region> read_bed(const std::filesystem::path& path, const SequenceFile& file) {
+  return regions_of(read_bed_rows(path, file));
+}
+
 std::vector<Region> read_bed(const std::filesystem::path& path) {
-  return read_bed_lines(path, [](const Region&, int64_t) {});
+  return regions_of(read_bed_lines(path, [](const Region&, const std::string&) {}));
 }
 
 std::vector<Region> read_regions(const std::vector<std::string>& texts, const SequenceFile& file) {

@@ -3,10 +3,13 @@
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
+#include <set>
 #include <utility>
 
 #include "focus/core/error.h"
+#include "focus/core/log.h"
 #include "focus/core/random.h"
+#include "focus/core/units.h"
 #include "focus/data/letters.h"
 #include "source.h"
 
@@ -76,6 +79,8 @@ struct SequenceSampler::Impl {
   double weights = 0;
   mutable std::mutex mutex;
   mutable std::vector<std::shared_ptr<const DrawTable>> tables;  // of the lengths used last
+  mutable std::set<std::pair<std::string, int64_t>>
+      told;  // files and lengths whose short stretches were counted in the log
 
   Impl(SamplerConfig settings, uint64_t number, std::shared_ptr<const Sources> opened)
       : config(std::move(settings)), seed(number), sources(std::move(opened)) {
@@ -94,14 +99,22 @@ std::shared_ptr<const DrawTable> SequenceSampler::Impl::table(int64_t length) co
   made->length = length;
   for (const Source& source : sources->list) {
     std::vector<int64_t>& ends = made->ends.emplace_back();
-    int64_t total = 0, longest = 0;
+    int64_t total = 0, longest = 0, too_short = 0, lost = 0;
     for (const Stretch& stretch : source.stretches) {
-      ends.push_back(total += source.share(stretch, length));
+      const int64_t share = source.share(stretch, length);
+      ends.push_back(total += share);
       longest = std::max(longest, stretch.region.length());
+      too_short += share == 0 ? 1 : 0;
+      lost += share == 0 ? stretch.region.length() : 0;
     }
     if (total == 0)
       fail<DataError>("'", source.path, "' has no stretch of ", length, " bases to draw from (the longest has ", longest,
                       "); lower the training length, or widen its regions");
+    if (too_short > 0 && told.insert({source.path, length}).second)
+      log::info(concat("'", source.path, "': ", format_count(too_short), " of ",
+                       format_count(static_cast<int64_t>(ends.size())), " records or regions, ",
+                       format_count(lost), " bases, are shorter than ", format_count(length),
+                       " bases and are never drawn at that length"));
   }
   if (tables.size() == kKeptTables) tables.erase(tables.begin());
   tables.push_back(made);

@@ -4,7 +4,9 @@
 namespace focus::data {
 
 void SourceConfig::visit(config::Fields& f) {
-  f.text("fasta", fasta, "FASTA file, plain or BGZF, indexed on first use; plain gzip is held in memory");
+  f.text("fasta", fasta,
+         "FASTA file, plain or BGZF, indexed on first use; plain gzip, and lines of unequal length, are held "
+         "in memory");
   f.only(f.when(jsonl.empty(), "jsonl", "is empty"))
       .texts(
           "regions", regions,
@@ -29,6 +31,8 @@ void CopyConfig::visit(config::Fields& f) {
 void SamplerConfig::visit(config::Fields& f) {
   f.list("sources", sources, "files to draw from");
   f.texts("exclude", exclude, "regions or .bed files of fasta and hdf5 sources never to draw from");
+  f.boolean("allow_truncated", allow_truncated,
+            "read what there is of a BGZF FASTA file that was cut short between two blocks");
   f.number("max_n_fraction", max_n_fraction, {0.0, 1.0}, "largest share of letters other than A, C, G, T in a sequence");
   f.number("reverse_complement", reverse_complement, {0.0, 1.0}, "share of the sequences read on the opposite strand");
   f.number("lowercase_weight", lowercase_weight, {0.0, 1.0}, "loss weight of lowercase (soft-masked) bases");

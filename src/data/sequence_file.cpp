@@ -5,6 +5,7 @@
 
 #include "focus/core/error.h"
 #include "focus/core/text.h"
+#include "formats/printable.h"
 
 namespace focus::data {
 namespace {
@@ -37,11 +38,12 @@ int64_t SequenceFile::length(std::string_view name) const {
   const auto found = lengths_.find(std::string(name));
   if (found != lengths_.end()) return found->second;
   const std::string near = nearest_name(name, names_);
-  std::string hint = near.empty() ? concat("it holds ", names_.size(), " record(s), the first is '", names_.front(), "'")
+  std::string hint = near.empty() ? concat("it holds ", names_.size(), " record(s), the first is ",
+                                           formats::printable(names_.front()))
                                   : concat("did you mean '", near, "'?");
   if (!near.empty() && near != name && folded(near, true) == folded(name, true) && folded(near, false) != folded(name, false))
     hint += " (the file and the request differ in the 'chr' prefix)";
-  fail<DataError>("no record '", name, "' in '", path_.string(), "'; ", hint);
+  fail<DataError>("no record ", formats::printable(name), " in '", path_.string(), "'; ", hint);
 }
 
 std::string SequenceFile::fetch(std::string_view name, int64_t begin, int64_t end) const {

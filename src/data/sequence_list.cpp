@@ -1,13 +1,13 @@
 #include "focus/data/sequence_list.h"
 
+#include "fasta_parser.h"
 #include "focus/core/error.h"
 #include "focus/data/fasta_stream.h"
+#include "focus/data/letters.h"
 #include "line_reader.h"
 
 namespace focus::data {
 namespace {
-
-constexpr std::string_view kByteOrderMark = "\xEF\xBB\xBF";
 
 std::string name_of(const std::filesystem::path& path) { return path == "-" ? "standard input" : concat("'", path.string(), "'"); }
 
@@ -45,8 +45,7 @@ std::vector<NamedSequence> read_lines(const std::filesystem::path& path, bool cs
   LineReader lines(path);
   std::string line;
   for (bool header = csv; lines.next(line);) {
-    if (lines.number() == 1 && line.starts_with(kByteOrderMark)) line.erase(0, kByteOrderMark.size());
-    const std::string where = concat("line ", lines.number(), " of ", name_of(path));
+    const std::string where = lines.where();
     if (line.find_first_not_of(" \t") == std::string::npos) continue;
     if (header) {
       header = false;
@@ -57,6 +56,14 @@ std::vector<NamedSequence> read_lines(const std::filesystem::path& path, bool cs
       fail<DataError>(where, ": holds a comma, blank or quote; expected one sequence a line. If it is CSV, say so with the format");
     std::string sequence = csv ? first_cell(line, where) : line;
     if (sequence.empty()) fail<DataError>(where, ": its first column is empty; expected a sequence");
+    const auto foreign = static_cast<std::size_t>(find_foreign(sequence));
+    if (foreign < sequence.size()) {
+      const char byte = sequence[foreign];
+      const bool separator = csv && (byte == ';' || byte == '\t' || byte == '|' || byte == ' ');
+      fail<DataError>(where, ": letter ", foreign + 1, " of the sequence is ",
+                      foreign_byte(static_cast<uint8_t>(byte)),
+                      separator ? "; columns of CSV are separated by commas, not by that" : "");
+    }
     out.push_back({concat("line ", lines.number()), std::move(sequence)});
   }
   if (out.empty()) fail<DataError>(name_of(path), " holds no sequence", csv ? " after its header line" : "");

@@ -11,8 +11,6 @@
 namespace focus::data {
 namespace {
 
-bool is_bed(const std::string& text) { return text.ends_with(".bed") || text.ends_with(".bed.gz"); }
-
 // The excluded stretches of each source; a text that fits no source at all is an error, as a held-out set must not be lost to a typing
 // slip.
 std::vector<std::vector<Region>> resolve_exclusions(const std::vector<std::string>& texts, const std::vector<Source>& sources) {
@@ -73,7 +71,7 @@ void load_jsonl(Source& source, Memory& memory) {
   if (source.stretches.empty()) fail<DataError>("'", source.path, "' holds no sequence");
 }
 
-Source open_source(const SourceConfig& given, Memory& memory) {
+Source open_source(const SourceConfig& given, bool allow_truncated, Memory& memory) {
   Source source;
   source.path = !given.fasta.empty() ? given.fasta : !given.jsonl.empty() ? given.jsonl : given.hdf5;
   source.weight = given.weight;
@@ -83,13 +81,12 @@ Source open_source(const SourceConfig& given, Memory& memory) {
     auto store = std::make_unique<TokenStore>(given.hdf5);
     source.drawing = store->drawing();
     source.file = std::move(store);
-  } else if (is_plain_gzip(given.fasta)) {
+  } else {
     const std::string advice = concat("raise memory_mb, pack it with: focus-train pack --fasta '", given.fasta, "' -o '",
                                       std::filesystem::path(given.fasta).stem().string(), ".h5', or ");
-    source.file = hold_fasta(given.fasta, memory.left(), advice);
-    memory.used_bytes += source.file->total_length();
-  } else {
-    source.file = std::make_unique<FastaFile>(given.fasta);
+    source.file = open_fasta(
+        given.fasta, {.held_bases = memory.left(), .advice = advice, .allow_truncated = allow_truncated});
+    if (source.file->in_memory()) memory.used_bytes += source.file->total_length();
   }
   return source;
 }
@@ -122,7 +119,8 @@ std::string Source::letters(const Stretch& stretch, int64_t begin, int64_t lengt
 Sources open_sources(const SamplerConfig& config) {
   Memory memory{.limit_bytes = config.memory_mb << 20};
   Sources sources;
-  for (const SourceConfig& given : config.sources) sources.list.push_back(open_source(given, memory));
+  for (const SourceConfig& given : config.sources)
+    sources.list.push_back(open_source(given, config.allow_truncated, memory));
   const auto excluded = resolve_exclusions(config.exclude, sources.list);
   int64_t in_files = 0;
   for (std::size_t s = 0; s < sources.list.size(); ++s) {

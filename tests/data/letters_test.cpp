@@ -23,7 +23,25 @@ TEST(Letters, AmbiguousPolicies) {
     EXPECT_MESSAGE(clean("AC*", CasePolicy::upper, policy), "'*'");
     EXPECT_MESSAGE(clean("AC@", CasePolicy::upper, policy), "'@'");
     EXPECT_MESSAGE(clean("AC\xC3\xA9", CasePolicy::upper, policy), "byte 195");
+    for (const char* letter : {"E", "F", "I", "J", "L", "O", "P", "Q", "Z", "e", "z"})
+      EXPECT_MESSAGE(clean(concat("AC", letter, "GT"), CasePolicy::upper, policy, "p"),
+                     concat("position 3 of 'p' holds '", letter, "'"));
   }
+}
+
+TEST(Letters, WarnsOfManyAmbiguousOnes) {
+  const auto said = [](const std::vector<std::string>& records) {
+    AmbiguityNote note;
+    for (const std::string& record : records) note.add(record.substr(0, 4), count_letters(record));
+    ::testing::internal::CaptureStderr();
+    note.warn();
+    return ::testing::internal::GetCapturedStderr();
+  };
+  EXPECT_EQ(said({"ACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTR", "NNNNACGTACGT"}), "");
+  EXPECT_THAT_CONTAINS(said({"ACGT", "MKTAYVAKR", "ACGTACGTACGTACGTACR"}),
+                       "66.7 % of the letters of 'MKTA' are ambiguity codes");
+  EXPECT_THAT_CONTAINS(said({"ACGT", "MKTAYVAKR", "ACGTACGTACGTACGTACR"}), "many of 1 more");
+  EXPECT_THAT_CONTAINS(said({"ACGT", "NNNNNN"}), "60 % of all letters are not A, C, G or T");
 }
 
 TEST(Letters, LossWeights) {

@@ -9,8 +9,10 @@ namespace {
 class Regions : public ::testing::Test {
  protected:
   Folder folder_;
-  FastaFile fasta_{folder_.text("x.fa", fasta_record("chr1", letters(5000, 1)) + fasta_record("HLA:01", letters(300, 2)) +
-                                            fasta_record("HLA", letters(100, 3)) + fasta_record("20:1-40", letters(40, 4)))};
+  std::unique_ptr<SequenceFile> file_ = open_fasta(folder_.text(
+      "x.fa", fasta_record("chr1", letters(5000, 1)) + fasta_record("HLA:01", letters(300, 2)) +
+                  fasta_record("HLA", letters(100, 3)) + fasta_record("20:1-40", letters(40, 4))));
+  const SequenceFile& fasta_ = *file_;
 };
 
 TEST_F(Regions, ReadsEveryForm) {
@@ -63,6 +65,59 @@ TEST_F(Regions, ReadsBedFiles) {
   EXPECT_MESSAGE(read_bed(folder_.text("e.bed", "chr1\t5\t5001\n"), fasta_), "has 5000 bases");
   EXPECT_MESSAGE(read_bed(folder_.text("f.bed", "# nothing\n"), fasta_), "holds no region");
   EXPECT_MESSAGE(read_bed(folder_ / "none.bed", fasta_), "cannot open");
+}
+
+TEST_F(Regions, ReadsBedPositionsWhole) {
+  const auto said = [&](const std::string& line) {
+    return data::message_of([&] { read_bed(folder_.text("p.bed", "chr1\t0\t9\n" + line + "\n"), fasta_); });
+  };
+  for (const char* end : {"1e+03", "1E3", "1,000", "900bp", "1000.75", "1000.0", "0x3e8", "+100", "1_000",
+                          "ten", "1000\xC2\xA0"}) {
+    EXPECT_THAT_CONTAINS(said(concat("chr1\t0\t", end)), "line 2 of '");
+    EXPECT_THAT_CONTAINS(said(concat("chr1\t0\t", end)), "column 3 (end)");
+    EXPECT_THAT_CONTAINS(said(concat("chr1 ", end, " 2000")), "column 2 (begin)");
+  }
+  EXPECT_THAT_CONTAINS(said("chr1\t-5\t10"), "column 2 (begin): -5 is negative");
+  EXPECT_THAT_CONTAINS(said("chr1\t0\t99999999999999999999"),
+                       "column 3 (end): '99999999999999999999' is too large");
+  EXPECT_THAT_CONTAINS(said("chr1\t0"), "column 3 (end): missing");
+  EXPECT_THAT_CONTAINS(said("chr1"), "column 2 (begin): missing");
+  EXPECT_THAT_CONTAINS(said("chr1\t\t5\t10"), "column 2 (begin): missing");
+  EXPECT_THAT_CONTAINS(said("\t5\t10"), "column 1 (name): missing");
+  EXPECT_THAT_CONTAINS(said("chr1\t0\t9\rchr1\t0\t9\r"), "'9\\x0dchr1'");
+  EXPECT_THAT_CONTAINS(said("chrom\tstart\tend"), "'start' is not a whole number");
+}
+
+TEST(Bed, TellsRecordsFromLinesForABrowser) {
+  const Folder folder;
+  std::string content;
+  for (const char* name : {"track", "track1", "browser", "browser_9", "tracks.2"})
+    content += fasta_record(name, letters(50, 1));
+  const auto fasta = open_fasta(folder.text("x.fa", content));
+  const std::string bed =
+      "\xEF\xBB\xBF#chrom\nbrowser position track:1-9\nbrowser hide all\ntrack name=\"a b\" "
+      "useScore=1\ntrack\nbrowser\n \n"
+      "track1\t1\t2\r\nbrowser_9\t1\t2\ntracks.2 1 2\ntrack\t3\t4\nbrowser 5 6\n";
+  EXPECT_EQ(
+      read_bed(folder.text("x.bed", bed), *fasta),
+      (std::vector<Region>{
+          {"track1", 1, 2}, {"browser_9", 1, 2}, {"tracks.2", 1, 2}, {"track", 3, 4}, {"browser", 5, 6}}));
+  EXPECT_MESSAGE(read_bed(folder.text("y.bed", "track1\t1\t2\ntrack\t3\t1e+05\n")), "line 2 of");
+}
+
+TEST_F(Regions, ReadsNamesAndStrandsOfBedFiles) {
+  const std::string content =
+      "chr1\t0\t9\nchr1\t0\t9\tgene one\nchr1\t 0 \t9\t\t0\t-\nchr1 0 9 x 0 + "
+      "5\nchr1\t0\t9\t.\t.\t.\nchr1\t0\t9\ty\t0\tminus\n";
+  const auto rows = read_bed_rows(folder_.bgzip("a.bed.bgz", content), fasta_);
+  std::string names, strands;
+  for (const BedRow& row : rows) {
+    EXPECT_EQ(row.region, (Region{"chr1", 0, 9}));
+    names += row.name + "|";
+    strands += row.strand;
+  }
+  EXPECT_EQ(names, "|gene one||x|.|y|");
+  EXPECT_EQ(strands, "..-+.?");
 }
 
 TEST(SubtractRegions, LeavesTheRest) {

@@ -11,8 +11,9 @@ namespace {
 TEST(SampleSegments, DrawsWithoutOverlapFromEveryRegion) {
   const Folder folder;
   const std::string a = letters(20000, 1), b = letters(9000, 2);
-  const FastaFile fasta(folder.text("x.fa", fasta_record("a", a) + fasta_record("b", b) + fasta_record("small", "ACGT")));
-  const SegmentSample sample = sample_segments(fasta, {}, {.length = 500, .count = 18, .seed = 1});
+  const auto fasta = open_fasta(
+      folder.text("x.fa", fasta_record("a", a) + fasta_record("b", b) + fasta_record("small", "ACGT")));
+  const SegmentSample sample = sample_segments(*fasta, {}, {.length = 500, .count = 18, .seed = 1});
   EXPECT_EQ(sample.segments.size(), 36U);
   EXPECT_EQ(sample.skipped_regions, 1);
   EXPECT_EQ(sample.skipped_n_rich, 0);
@@ -24,8 +25,9 @@ TEST(SampleSegments, DrawsWithoutOverlapFromEveryRegion) {
     EXPECT_TRUE(!follows || segment.begin >= sample.segments[i - 1].begin + 500);
   }
   EXPECT_EQ(sample.segments[18].begin, 0);  // b has room for exactly 18
-  const SegmentSample only_a = sample_segments(fasta, {{"a", 0, 20000}}, {.length = 500, .count = 18, .seed = 1});
-  const SegmentSample other = sample_segments(fasta, {}, {.length = 500, .count = 18, .seed = 2});
+  const SegmentSample only_a =
+      sample_segments(*fasta, {{"a", 0, 20000}}, {.length = 500, .count = 18, .seed = 1});
+  const SegmentSample other = sample_segments(*fasta, {}, {.length = 500, .count = 18, .seed = 2});
   EXPECT_EQ(only_a.segments[3].begin, sample.segments[3].begin);
   EXPECT_NE(other.segments[3].begin, sample.segments[3].begin);
 }
@@ -33,22 +35,26 @@ TEST(SampleSegments, DrawsWithoutOverlapFromEveryRegion) {
 TEST(SampleSegments, SkipsAndCountsNRichCandidates) {
   const Folder folder;
   const std::string sequence = letters(4000, 1) + std::string(4000, 'N') + letters(4000, 2);
-  const FastaFile fasta(folder.text("x.fa", fasta_record("a", sequence) + fasta_record("gap", std::string(3000, 'n'))));
-  const SegmentSample sample = sample_segments(fasta, {{"a", 0, 12000}}, {.length = 200, .count = 20, .seed = 3});
+  const auto fasta = open_fasta(
+      folder.text("x.fa", fasta_record("a", sequence) + fasta_record("gap", std::string(3000, 'n'))));
+  const SegmentSample sample =
+      sample_segments(*fasta, {{"a", 0, 12000}}, {.length = 200, .count = 20, .seed = 3});
   EXPECT_EQ(sample.segments.size(), 20U);
   EXPECT_GT(sample.skipped_n_rich, 0);
   for (const SampledSegment& segment : sample.segments) EXPECT_LE(count_letters(segment.sequence).n, 20);
-  EXPECT_MESSAGE(sample_segments(fasta, {{"gap", 0, 3000}}, {.length = 100, .count = 2, .seed = 1}), "too many N");
-  EXPECT_MESSAGE(sample_segments(fasta, {{"a", 0, 100}}, {.length = 101, .count = 2, .seed = 1}), "1 of 1 region(s) are shorter");
+  EXPECT_MESSAGE(sample_segments(*fasta, {{"gap", 0, 3000}}, {.length = 100, .count = 2, .seed = 1}),
+                 "too many N");
+  EXPECT_MESSAGE(sample_segments(*fasta, {{"a", 0, 100}}, {.length = 101, .count = 2, .seed = 1}),
+                 "1 of 1 region(s) are shorter");
 }
 
 TEST(SampleSegments, OverlapsOnlyWhereThereIsNoRoom) {
   const Folder folder;
-  const FastaFile fasta(folder.text("x.fa", fasta_record("a", letters(1000, 1))));
-  const SegmentSample crowded = sample_segments(fasta, {}, {.length = 300, .count = 10, .seed = 1});
+  const auto fasta = open_fasta(folder.text("x.fa", fasta_record("a", letters(1000, 1))));
+  const SegmentSample crowded = sample_segments(*fasta, {}, {.length = 300, .count = 10, .seed = 1});
   EXPECT_EQ(crowded.segments.size(), 10U);
   EXPECT_GT(crowded.overlapping, 0);
-  const SegmentSample whole = sample_segments(fasta, {}, {.length = 1000, .count = 5, .seed = 1});
+  const SegmentSample whole = sample_segments(*fasta, {}, {.length = 1000, .count = 5, .seed = 1});
   EXPECT_EQ(whole.segments.size(), 1U);  // the same segment twice tells nothing
 }
 

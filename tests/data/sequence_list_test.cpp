@@ -17,8 +17,8 @@ TEST(SequenceList, ReadsTheFirstColumnOfCsv) {
   const Folder folder;
   const std::string content =
       "\xEF\xBB\xBF"
-      "Sequence,\"Target, and more\"\r\nACGTacgtN,AC\r\n\r\n\"GA\"\"TT\",1\nTT\n\"CC\"";
-  const std::string expected = "line 2=ACGTacgtN;line 4=GA\"TT;line 5=TT;line 6=CC;";
+      "Sequence,\"Target, and more\"\r\nACGTacgtN,AC\r\n\r\n\"GATT\",1\nTT\n\"CC\"";
+  const std::string expected = "line 2=ACGTacgtN;line 4=GATT;line 5=TT;line 6=CC;";
   EXPECT_EQ(all_of(read_sequences(folder.text("p.csv", content))), expected);
   EXPECT_EQ(all_of(read_sequences(folder.gzip("p.csv.gz", content))), expected);
   EXPECT_EQ(all_of(read_sequences(folder.text("p.txt", content), SequenceFormat::csv)), expected);
@@ -59,6 +59,19 @@ TEST(SequenceList, RefusesWhatHoldsNoSequences) {
   EXPECT_MESSAGE(read_sequences(folder.text("c.csv", "Sequence\nAC\n,1\n")), "line 3");
   EXPECT_MESSAGE(read_sequences(folder.text("d.csv", "Sequence\n\"AC\nGT\"\n")), "not closed");
   EXPECT_MESSAGE(read_sequences(folder.text("e.csv", "Sequence\n\"AC\"GT\n")), "closing quote");
+  EXPECT_MESSAGE(read_sequences(folder.text("e.csv", "Sequence\n\"AC\"\"GT\"\n")),
+                 "letter 3 of the sequence is '\"'");
+  for (const char* separator : {";", "\t", "|", " "}) {
+    const std::string said = data::message_of([&] {
+      read_sequences(folder.text("s.csv", concat("sequence", separator, "loss\nACGTAC", separator, "1\n")));
+    });
+    EXPECT_THAT_CONTAINS(said, "line 2 of '");
+    EXPECT_THAT_CONTAINS(said, "letter 7 of the sequence is ");
+    EXPECT_THAT_CONTAINS(said, "separated by commas");
+  }
+  EXPECT_MESSAGE(read_sequences(folder.text("i.csv", "id,sequence\nread1,ACGT\n")),
+                 "letter 2 of the sequence is 'e'");
+  EXPECT_MESSAGE(read_sequences(folder.text("p.txt", "MKTAYIAKQR\n")), "letter 6 of the sequence is 'I'");
   EXPECT_MESSAGE(read_sequences(folder.text("f.txt", "AC\nAC,GT\n")), "line 2");
   EXPECT_MESSAGE(read_sequences(folder.text("g.txt", "\n \n")), "holds no sequence");
   EXPECT_MESSAGE(read_sequences(folder.text("h.fa", ">a\n>b\nAC\n")), "'a'");

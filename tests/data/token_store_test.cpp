@@ -150,7 +150,7 @@ TEST_F(Store, RefusesWhatCannotBePacked) {
   const auto packing = [&](const std::string& path, bool jsonl = false) { pack({{path, jsonl, {}}}, {}, store_); };
   EXPECT_MESSAGE(packing(folder_ / "none.fa"), "none.fa' does not exist");
   EXPECT_MESSAGE(packing(folder_ / "none.jsonl", true), "none.jsonl");
-  EXPECT_MESSAGE(packing(folder_.text("star.fa", ">s\nACGT*CGT\n")), "position 5 of 's' holds '*'");
+  EXPECT_MESSAGE(packing(folder_.text("star.fa", ">s\nACGT*CGT\n")), "position 5 of record 's' holds '*'");
   EXPECT_MESSAGE(packing(folder_.gzip("rna.fa.gz", ">s\nACGT\n>t\nACGU\n")), "position 4 of 't' is 'U'");
   EXPECT_MESSAGE(packing(folder_.text("one.jsonl", "{\"text\": \"A\"}\n"), true), "one base");
   EXPECT_MESSAGE(packing(folder_.text("twice.jsonl", "{\"text\": \"AC\", \"id\": \"x\"}\n{\"text\": \"GT\", \"id\": \"x\"}\n"), true),

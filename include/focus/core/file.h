@@ -17,6 +17,7 @@ using WriteProgress = std::function<void(std::int64_t)>;
 /// removed. Every write is checked: a full disk or a missing folder throws DataError naming the path and the
 /// system's reason. A device or pipe (/dev/null, a FIFO) and an open stream (/dev/stdout, whatever it leads
 /// to) are written to directly, as they can be neither replaced nor taken back.
+/// ConfigError: a name that promises packing (.gz, ...).
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path, WriteProgress progress = {});

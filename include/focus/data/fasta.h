@@ -1,4 +1,10 @@
-// Indexed FASTA files: any slice of any record in one seek.
+// FASTA files: any slice of any record.
+//
+// What such a file may hold is the same however it is packed and read (FastaStream reads it once from front
+// to back): a record is a header line, '>' directly followed by a name, and lines of letters of the
+// nucleotide code (is_nucleotide). Lines end with LF or CR LF; blanks and tabs in sequence lines, blank
+// lines, and a byte order mark at the start are skipped. Anything else is a DataError that names the line; a
+// wrong byte also its column, its record and its position in it.
 #pragma once
 
 #include <cstdint>
@@ -10,41 +16,26 @@
 
 namespace focus::data {
 
-/// A plain or BGZF FASTA file with its index, read through htslib.
-///
-/// The index files beside the FASTA (.fai and, for BGZF, .gzi) are used when they are there. Missing ones are built and kept beside the
-/// file, or only in memory where the folder cannot be written. A file that is opened is sound: every record has a unique name and at
-/// least one base, and the index fits the file. fetch() may be called from several threads (calls take turns).
-///
-/// Throws DataError: file missing, empty, not FASTA, FASTQ, gzip that is not BGZF, duplicate names, empty records, lines of unequal
-/// length, an index that belongs to another file.
-class FastaFile final : public SequenceFile {
- public:
-  explicit FastaFile(const std::filesystem::path& path);
-  ~FastaFile() override;
-  FastaFile(FastaFile&&) noexcept;
-  FastaFile& operator=(FastaFile&&) noexcept;
-
- private:
-  std::string read(const std::string& name, int64_t begin, int64_t end) const override;
-
-  struct Impl;
-  std::unique_ptr<Impl> impl_;
+struct FastaOptions {
+  /// Most bases that a file may bring into memory where it cannot be indexed. The default is a large genome.
+  int64_t held_bases = int64_t{4} << 30;
+  std::string advice;            // what else to do where that is too little; begins the end of the message
+  bool allow_truncated = false;  // BGZF without its end-of-file marker is a warning, not an error
 };
 
-/// What plain gzip may hold for programs that have no setting for it: a large genome.
-inline constexpr int64_t kHeldFastaBytes = int64_t{4} << 30;
+/// A file whose records are found through its index, read through htslib. The index files beside the FASTA
+/// (.fai and, for BGZF, .gzi) are held against it; missing, older or wrong ones are built and kept beside the
+/// file, or only in memory where the folder cannot be written. fetch() may be called from several threads
+/// (calls take turns).
+///
+/// A null pointer where records cannot be found by arithmetic: plain gzip, lines of unequal length, blanks in
+/// lines. `why_not` then says so, to follow the file's name. Throws DataError: file missing, empty, no
+/// regular file, not FASTA, damaged or cut short, unsound.
+std::unique_ptr<SequenceFile> index_fasta(const std::filesystem::path& path, bool allow_truncated,
+                                          std::string& why_not);
 
-/// A FASTA file whatever its packing: plain and BGZF through the index, plain gzip unpacked into memory, which is said in the log.
-/// DataError: as FastaFile; plain gzip with more than `limit_bytes` of sequence.
-std::unique_ptr<SequenceFile> open_fasta(const std::filesystem::path& path, int64_t limit_bytes = kHeldFastaBytes);
-
-/// A FASTA file in plain gzip, unpacked into memory. DataError: more than `limit_bytes` of sequence (`advice` then begins
-/// what to do), and what FastaStream throws.
-std::unique_ptr<SequenceFile> hold_fasta(const std::filesystem::path& path, int64_t limit_bytes,
-                                         const std::string& advice);
-
-/// Whether a file is gzip, but not BGZF: such FASTA can only be read from front to back. DataError when it does not exist.
-bool is_plain_gzip(const std::filesystem::path& path);
+/// As index_fasta, and what cannot be indexed is read into memory, which is said in the log. DataError too:
+/// that is more than options.held_bases.
+std::unique_ptr<SequenceFile> open_fasta(const std::filesystem::path& path, const FastaOptions& options = {});
 
 }  // namespace focus::data

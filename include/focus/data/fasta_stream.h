@@ -1,4 +1,4 @@
-// FASTA read once from front to back: standard input, pipes, plain gzip.
+// FASTA read once from front to back: standard input, files of any packing.
 #pragma once
 
 #include <filesystem>
@@ -12,12 +12,12 @@ struct FastaRecord {
   std::string sequence;  // letters as in the file
 };
 
-/// Reads records in file order, plain or gzip; "-" is standard input. One record is held at a time. Regions need FastaFile.
-/// Throws DataError, naming the line: cannot be opened or damaged, not FASTA, FASTQ, no record, a record without name or bases, a repeated
-/// name.
+/// Reads records in file order; "-" is standard input. One record is held at a time. Regions need
+/// open_fasta(), which says what a file may hold. Throws DataError: cannot be opened, damaged or cut short
+/// (BGZF without its end-of-file marker: unless `allow_truncated`), unsound.
 class FastaStream {
  public:
-  explicit FastaStream(const std::filesystem::path& path);
+  explicit FastaStream(const std::filesystem::path& path, bool allow_truncated = false);
   ~FastaStream();
   /// False after the last record.
   bool next(FastaRecord& record);

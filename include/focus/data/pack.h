@@ -19,6 +19,7 @@ struct PackSource {
 struct PackOptions {
   std::vector<std::string> regions;                // regions or .bed files to pack; empty: every record
   std::vector<std::string> exclude;                // regions or .bed files to leave out
+  bool allow_truncated = false;                    // FastaOptions
   std::map<std::string, std::string> about;        // attributes of the file, e.g. the program's version
   std::function<void(int64_t, int64_t)> progress;  // told (done, all) bases every MB or so; may throw to give the store up
 };

@@ -13,7 +13,7 @@ namespace focus::data {
 
 /// One file to draw from; exactly one of fasta, jsonl and hdf5 is set.
 struct SourceConfig {
-  std::string fasta;                 // FASTA file; plain gzip is held in memory
+  std::string fasta;                 // FASTA file; one that cannot be indexed is held in memory
   std::vector<std::string> regions;  // regions or .bed files of fasta or hdf5 to draw from; empty: every record
   std::string jsonl;                 // JSONL file, held in memory
   std::string hdf5;                  // token store (TokenStore)
@@ -41,6 +41,7 @@ struct CopyConfig {
 struct SamplerConfig {
   std::vector<SourceConfig> sources;
   std::vector<std::string> exclude;  // regions or .bed files never drawn from (held-out data), looked up in all sources but jsonl
+  bool allow_truncated = false;      // FastaOptions
   double max_n_fraction = 0.05;
   double reverse_complement = 0.0;
   double lowercase_weight = 0.1;
