@@ -6,9 +6,11 @@
 
 #include <algorithm>
 #include <cctype>
+#include <cerrno>
 #include <cstdlib>
 #include <fstream>
 #include <mutex>
+#include <optional>
 #include <sstream>
 #include <utility>
 
@@ -16,6 +18,7 @@
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/log.h"
+#include "focus/core/temporary.h"
 #include "focus/core/units.h"
 
 namespace focus::data {
@@ -46,20 +49,28 @@ constexpr int64_t kWorthSaying = int64_t{256} << 20;  // bytes that take a while
 
 class TemporaryFolder {
  public:
-  TemporaryFolder() {
-    std::string pattern = (fs::temp_directory_path() / "focus-index-XXXXXX").string();
-    if (mkdtemp(pattern.data()) == nullptr)
-      fail<DataError>("cannot create a temporary folder for a FASTA index in '", fs::temp_directory_path().string(), "'");
-    path_ = pattern;
+  /// Of `indexed`, beside which no index can be written.
+  explicit TemporaryFolder(const fs::path& indexed) {
+    std::error_code error;
+    const fs::path where = fs::temp_directory_path(error);
+    std::string pattern = (where / "focus-index-XXXXXX").string();
+    if (!error && mkdtemp(pattern.data()) == nullptr) error = {errno, std::generic_category()};
+    if (error)
+      fail<DataError>("no index of '", indexed.string(), "' can be written beside it, nor in a temporary folder (", named(), "): ",
+                      error.message(), "; set TMPDIR to a folder that you may write to");
+    folder_.emplace(pattern);
   }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  const fs::path& path() const { return path_; }
+  const fs::path& path() const { return folder_->path(); }
 
  private:
-  fs::path path_;
+  static std::string named() {
+    for (const char* name : {"TMPDIR", "TMP", "TEMP", "TEMPDIR"}) {
+      if (const char* value = std::getenv(name)) return concat(name, "=", value);
+    }
+    return "/tmp";
+  }
+
+  std::optional<Temporary> folder_;
 };
 
 bool build_index(const fs::path& path, const fs::path& fai, const fs::path& gzi) {
@@ -140,20 +151,16 @@ FastaFile::FastaFile(const fs::path& path) : SequenceFile(path), impl_(std::make
     check_records(path);
     // Built under names of this process and renamed, so that programs started together never read half an index.
     const std::string suffix = concat(".tmp-", ::getpid());
-    fs::path built_fai = fai, built_gzi = gzi;
-    built_fai += suffix;
-    built_gzi += suffix;
-    bool in_place = can_create(built_fai);
+    const Temporary built_fai(fai.string() + suffix), built_gzi(gzi.string() + suffix);
+    bool in_place = can_create(built_fai.path());
     if (in_place) {
-      in_place = build_index(path, built_fai, built_gzi);
-      if (in_place && packing == Packing::bgzf) fs::rename(built_gzi, gzi, error);
-      if (in_place && !error) fs::rename(built_fai, fai, error);
+      in_place = build_index(path, built_fai.path(), built_gzi.path());
+      if (in_place && packing == Packing::bgzf) fs::rename(built_gzi.path(), gzi, error);
+      if (in_place && !error) fs::rename(built_fai.path(), fai, error);
       in_place = in_place && !error;
-      fs::remove(built_fai, error);
-      fs::remove(built_gzi, error);
     }
     if (!in_place) {
-      temporary = std::make_unique<TemporaryFolder>();
+      temporary = std::make_unique<TemporaryFolder>(path);
       fai = temporary->path() / "index.fai";
       gzi = temporary->path() / "index.gzi";
       if (!build_index(path, fai, gzi))

@@ -5,15 +5,18 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+
+#include "focus/core/temporary.h"
 
 namespace focus {
 
 /// Told how many bytes were written since the last call, every few MB; it may throw to give the file up.
 using WriteProgress = std::function<void(std::int64_t)>;
 
-/// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is removed.
+/// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is removed (core/temporary.h).
 /// Every write is checked: a full disk or a missing folder throws DataError naming the path and the system's reason.
 /// A device or pipe (/dev/null, /dev/stdout, a FIFO) is written to directly, as it can be neither replaced nor taken back.
 class AtomicFile {
@@ -28,18 +31,19 @@ class AtomicFile {
   /// Bytes written so far.
   std::int64_t size() const { return size_; }
   /// Path of the temporary file, for libraries that write by name (close() first).
-  const std::filesystem::path& temporary() const { return temporary_; }
+  const std::filesystem::path& temporary() const { return temporary_ ? temporary_->path() : path_; }
   /// Closes the stream but keeps the temporary file for another writer.
   void close();
   /// Flushes to disk, closes and renames onto the final path.
   void commit();
 
  private:
-  std::filesystem::path path_, temporary_;
+  std::filesystem::path path_;
+  std::optional<Temporary> temporary_;  // none where it is written directly
   WriteProgress progress_;
   int fd_ = -1;
   std::int64_t size_ = 0, told_ = 0;
-  bool committed_ = false, direct_ = false;
+  bool direct_ = false;
 };
 
 /// Whole file as a string; DataError when it is missing or unreadable.
