@@ -132,8 +132,8 @@ void apply_rank(const distributed::RankEnvironment& environment, int64_t& thread
   if (threads == 0) {
     const Processors processors = read_processors();
     // srun and mpirun give each rank cores of its own; torchrun's share those that it may use.
-    const bool own_cores = environment.launcher == "srun" || environment.launcher.starts_with("mpirun");
-    const int64_t cores = processors.shared() / (own_cores && processors.limited_by() == "affinity" ? 1 : environment.local_size);
+    const bool own_cores = environment.launcher != "torchrun" && processors.allowed.value_or(processors.machine) < processors.machine;
+    const int64_t cores = processors.shared() / (own_cores ? 1 : environment.local_size);
     threads = std::max<int64_t>(1, std::min(cores, processors.openmp.value_or(cores)));
   }
   device = model::resolve_devices(device);

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
+#include <system_error>
 #include <thread>
 
 #include "focus/core/error.h"
@@ -85,9 +86,12 @@ void install_interrupt_handlers() {
     sigset_t all, before;
     ::sigfillset(&all);
     ::pthread_sigmask(SIG_SETMASK, &all, &before);
-    std::thread(watch).detach();
+    try {
+      std::thread(watch).detach();
+      watched.store(::getpid());
+    } catch (const std::system_error&) {  // no more threads are allowed: a later signal then ends the process without tidying up
+    }
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    watched.store(::getpid());
   }
   struct sigaction action {};
   action.sa_handler = on_signal;
