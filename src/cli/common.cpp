@@ -6,15 +6,18 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <charconv>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <new>
-#include <thread>
 
+#include "focus/config/fields.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "focus/core/log.h"
+#include "focus/core/processors.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
 #include "focus/model/placement.h"
@@ -37,10 +40,30 @@ void add_machine_options(CLI::App& app, CommonOptions& options) {
   app.option_defaults()->group("Machine");
   app.add_option("--device", options.device, "auto, cpu or cuda:N")->capture_default_str();
   app.add_option("--dtype", options.dtype, "fp32 or bf16")->capture_default_str();
-  app.add_option("-t,--threads", options.threads, "CPU threads; 0 = all cores");
+  add_threads(app, options, "CPU threads");
   app.option_defaults()->group("Messages");
   app.add_flag("-v,--verbose", options.verbose, "more messages");
   add_quiet(app, options);
+}
+
+namespace {
+
+int64_t most_threads() { return 16 * read_processors().machine; }
+
+/// Why a text is no whole number from 0 to `most`; empty when it is one.
+std::string bound_error(const std::string& text, int64_t most, const char* of_what) {
+  int64_t value = -1;
+  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  const bool whole = error == std::errc() && stop == text.data() + text.size();
+  return whole && value >= 0 && value <= most ? "" : concat("'", text, "': expected a whole number from 0 to ", most, of_what);
+}
+
+}  // namespace
+
+void add_threads(CLI::App& app, CommonOptions& options, const std::string& what) {
+  const auto check = [](const std::string& text) { return bound_error(text, most_threads(), ", 16 for each processor of this machine"); };
+  app.add_option("-t,--threads", options.threads, what + "; 0 = as many as this process may use: the least of its cores, its cgroup's quota and OMP_NUM_THREADS")
+      ->check(CLI::Validator(check, "COUNT"));
 }
 
 void add_quiet(CLI::App& app, CommonOptions& options) {
@@ -54,7 +77,9 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
   app.add_option("--set", options.overrides, "override one setting: path.to.key=value; may be repeated")
       ->allow_extra_args(false)
       ->take_all();
-  app.add_option("--seed", options.seed, "random seed");
+  constexpr int64_t kMostSeed = int64_t{1} << 62;
+  app.add_option("--seed", options.seed, "random seed")
+      ->check(CLI::Validator([](const std::string& text) { return bound_error(text, kMostSeed, ""); }, "INT"));
   add_machine_options(app, options);
 }
 
@@ -99,10 +124,15 @@ CLI::Option* add_bytes(CLI::App& app, const std::string& name, int64_t& target, 
   return add_number(app, name, target, help, parse_bytes, 1, "BYTES");
 }
 
+void apply_verbosity(const CommonOptions& options) { log::set_verbosity(options.quiet ? 0 : options.verbose > 0 ? 2 : 1); }
+
 void apply_common_options(const CommonOptions& options, int64_t configured_threads) {
-  log::set_verbosity(options.quiet ? 0 : options.verbose > 0 ? 2 : 1);
-  const int64_t wanted = options.threads >= 0 ? options.threads : configured_threads;
-  at::set_num_threads(wanted > 0 ? static_cast<int>(wanted) : static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  apply_verbosity(options);
+  const int64_t wanted = options.threads.value_or(configured_threads);
+  if (wanted > most_threads())
+    fail<ConfigError>("threads: ", wanted, " are more than 16 for each of this machine's ", read_processors().machine,
+                      " processors; pass -t with fewer, 0 for as many as this process may use");
+  at::set_num_threads(static_cast<int>(wanted > 0 ? wanted : read_processors().usable()));
   install_interrupt_handlers();
 }
 
@@ -110,9 +140,15 @@ void apply_rank(const distributed::RankEnvironment& environment, int64_t& thread
   if (environment.size == 1) return;
   if (environment.rank > 0) common.quiet = true;
   log::set_label(concat("rank ", environment.rank, ": "));
-  if (threads == 0 && common.threads <= 0)
-    threads = std::max<int64_t>(1, static_cast<int64_t>(std::thread::hardware_concurrency()) / environment.local_size);
-  if (common.threads == 0) common.threads = -1;
+  threads = common.threads.value_or(threads);
+  common.threads.reset();
+  if (threads == 0) {
+    const Processors processors = read_processors();
+    // srun and mpirun give each rank cores of its own; torchrun's share those that it may use.
+    const bool own_cores = environment.launcher != "torchrun" && processors.allowed.value_or(processors.machine) < processors.machine;
+    const int64_t cores = processors.shared() / (own_cores ? 1 : environment.local_size);
+    threads = std::max<int64_t>(1, std::min(cores, processors.openmp.value_or(cores)));
+  }
   device = model::resolve_devices(device);
   // A launcher may show each rank one GPU only, which then is cuda:0 for all of them.
   const int64_t num_devices = at::detail::getCUDAHooks().deviceCount();
@@ -166,7 +202,7 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     if (status != 0) return code(ExitCode::usage);
     return std::cout.flush() ? code(ExitCode::ok) : code(ExitCode::data);
   } catch (const Error& e) {
-    log::error(e.what());
+    log::error(e.what() + config::tried_too(e.what()));
     return code(e.exit_code());
   } catch (const c10::OutOfMemoryError& e) {
     log::error(concat("out of device memory: ", e.what_without_backtrace(), "; use a shorter length, a smaller batch or --device cpu"));
@@ -179,6 +215,9 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     const bool memory = ops::is_out_of_memory(e);
     log::error(concat(memory ? "out of memory: " : "LibTorch failed: ", what));
     return code(memory ? ExitCode::resources : ExitCode::check_failed);
+  } catch (const std::filesystem::filesystem_error& e) {
+    log::error(concat("'", e.path1().string(), "': ", e.code().message(), "; check that it exists and that you may read or write it"));
+    return code(ExitCode::data);
   } catch (const std::exception& e) {
     log::error(concat("unexpected failure: ", e.what()));
     return code(ExitCode::check_failed);

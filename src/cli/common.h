@@ -17,14 +17,15 @@ struct CommonOptions {
   std::string config;
   std::vector<std::string> overrides;  // --set path=value
   std::string device, dtype;           // empty: as configured
-  int64_t threads = -1;
-  int64_t seed = -1;
+  std::optional<int64_t> threads, seed;
   int verbose = 0;
   bool quiet = false;
 };
 
 /// --device, --dtype, --threads, -q, -v: for programs and subcommands without a configuration file.
 void add_machine_options(CLI::App& app, CommonOptions& options);
+/// -t, for `what` on this machine: at most 16 for each of its processors.
+void add_threads(CLI::App& app, CommonOptions& options, const std::string& what);
 /// -q alone.
 void add_quiet(CLI::App& app, CommonOptions& options);
 /// All of these, and --config, --set, --seed.
@@ -54,15 +55,16 @@ void add_choice(CLI::App& app, const std::string& name, Enum& target,
       ->check(CLI::IsMember(names))
       ->default_str(names.front());
 }
-/// -q/-v, threads, interrupt handlers.
+/// -q/-v alone, for what is said before the rest can be applied.
+void apply_verbosity(const CommonOptions& options);
+/// -q/-v, threads, interrupt handlers. ConfigError: more threads than add_threads() takes.
 void apply_common_options(const CommonOptions& options, int64_t configured_threads);
 
 /// The command line as a shell would take it.
 std::string quoted_command(int argc, char** argv);
 
 /// Ranks of one machine share its cores and take a GPU each; only rank 0 reports progress. `threads` and
-/// `device` are those of the run's configuration; what the command line says of them has been applied to
-/// `device`, not yet to `threads`.
+/// `device` are those of the run's configuration; what the command line says of `device` has been applied.
 void apply_rank(const distributed::RankEnvironment& environment, int64_t& threads, std::string& device,
                 CommonOptions& common);
 

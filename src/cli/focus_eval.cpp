@@ -40,13 +40,14 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
     std::cout << config::describe(config);
     return;
   }
+  apply_verbosity(c.common);
   config::read_file(c.common.config, c.common.overrides, config);
   if (!c.adapter.empty()) config.adapter = c.adapter;
   if (!c.fasta.empty()) config.fasta = c.fasta;
   if (!c.common.device.empty()) config.device = c.common.device;
   if (!c.common.dtype.empty()) config.dtype = c.common.dtype;
-  if (c.common.seed >= 0) config.seed = c.common.seed;
-  if (c.common.threads >= 0) config.threads = c.common.threads;
+  config.seed = c.common.seed.value_or(config.seed);
+  config.threads = c.common.threads.value_or(config.threads);
   const auto environment = distributed::read_rank_environment();
   CommonOptions common = c.common;
   apply_rank(environment, config.threads, config.device, common);
@@ -56,7 +57,9 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   const auto dtype = model::parse_dtype(config.dtype);
   const auto ranks =
       distributed::join_ranks(environment, model::first_device(device),
-                              {.answer_seconds = config.rank_timeout_seconds, .advice = "No report was written; start all ranks again"});
+                              {.meet_seconds = config.rank_timeout_seconds,
+                               .answer_seconds = config.rank_timeout_seconds,
+                               .advice = "No report was written; start all ranks again"});
   // After the ranks have met: where rank 0 cannot write, the others learn of it at once.
   std::optional<report::ReportFolder> folder;
   if (ranks->is_first()) {

@@ -35,10 +35,11 @@ int main(int argc, char** argv) {
     }
     if (common.config.empty() && common.overrides.empty())
       fail<ConfigError>("--config is missing: name the run's JSON file (--help-config lists its settings)");
+    cli::apply_verbosity(common);
     config::read_file(common.config, common.overrides, config);
     if (!common.device.empty()) config.device = common.device;
     if (!common.dtype.empty()) config.dtype = common.dtype;
-    if (common.seed >= 0) config.seed = common.seed;
+    config.seed = common.seed.value_or(config.seed);
     const auto environment = distributed::read_rank_environment();
     cli::apply_rank(environment, config.threads, config.device, common);
     cli::apply_common_options(common, config.threads);

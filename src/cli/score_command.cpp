@@ -9,6 +9,7 @@
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/hash.h"
 #include "focus/core/log.h"
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
@@ -18,15 +19,14 @@
 #include "focus/data/input_files.h"
 #include "focus/data/letters.h"
 #include "focus/data/region.h"
-#include "focus/formats/safetensors_writer.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/infer/score.h"
 #include "focus/model/placement.h"
 #include "focus/weights/load_model.h"
 #include "focus/weights/model_files.h"
-#include "focus/weights/tensor_view.h"
+#include "logits_file.h"
 #include "memory_option.h"
-#include "table.h"
+#include "score_table.h"
 
 namespace focus::cli {
 namespace {
@@ -38,6 +38,7 @@ struct ScoreCommand {
   std::string model_config, checkpoint, fasta, bed, logits, save_state, load_state, output = "-";
   std::vector<std::string> regions;
   bool continue_anyway = false;
+  bool resume = false;
   infer::ScoreOptions options;
   bool choose_chunk = true;  // --chunk auto
   MemoryOption memory;
@@ -76,10 +77,30 @@ std::string number(double value) {
   return std::isnan(value) ? "NA" : text;
 }
 
+/// What a row begins with, and tells it from others.
+std::string key_of(const Region& region) {
+  return concat(region.name, '\t', region.begin + 1, '\t', region.end, '\t', region.length(), '\t');
+}
+
 std::string row(const Region& region, const infer::RecordScore& score, const data::SequenceCounts& counts) {
-  return concat(region.name, '\t', region.begin + 1, '\t', region.end, '\t', score.length, '\t', score.scored, '\t',
+  return concat(key_of(region), score.scored, '\t',
                 number(score.sum_log_likelihood), '\t', number(score.mean_log_likelihood()), '\t', counts.n, '\t', counts.lowercase, '\t',
                 score.memory.entries, '\t', score.memory.kept_bytes, '\t', score.memory.total_bytes(), '\n');
+}
+
+/// Settings that change figures and are told nowhere else in the table; --chunk does not.
+std::string describe(const ScoreCommand& c) {
+  std::string out = concat("norm ", c.options.norm == infer::Norm::vocab ? "vocab" : "acgt", ", case ",
+                           c.case_policy == data::CasePolicy::upper ? "upper" : "keep", ", ambiguous ",
+                           c.ambiguous == data::AmbiguousPolicy::mask    ? "mask"
+                           : c.ambiguous == data::AmbiguousPolicy::error ? "error"
+                                                                         : "keep",
+                           ", fp8 ", c.fp8 == weights::Fp8::emulate ? "emulate" : "off");
+  if (!c.memory.adapter.empty()) {
+    const MappedFile adapter(compress::adapter_file(c.memory.adapter));
+    out += concat(", adapter ", std::hex, fnv1a(adapter.data(), static_cast<std::size_t>(adapter.size())));
+  }
+  return out;
 }
 
 const char* const kColumns =
@@ -101,6 +122,9 @@ void check(const ScoreCommand& c) {
   if (c.continue_anyway && c.load_state.empty())
     fail<ConfigError>("--continue-anyway has no effect without --load-state");
   if (c.logits == "-") fail<ConfigError>("--logits needs a file name");
+  if (c.resume && !(c.logits.empty() && c.save_state.empty() && c.load_state.empty()))
+    fail<ConfigError>("--resume keeps rows of a table and scores the other records only: it cannot be used with --logits, --save-state or ",
+                      "--load-state");
 }
 
 infer::StreamPlace place_at(const data::SequenceFile& fasta, const std::string& record, int64_t next) {
@@ -148,7 +172,7 @@ void run(const ScoreCommand& c, const std::string& command_line) {
     fail<ConfigError>("--save-state and --load-state are for one sequence, '", c.fasta, "' has ", regions.size(),
                       "; name one with --region");
   if (!c.save_state.empty()) const AtomicFile can_be_written(c.save_state);
-  Table table(c.output);
+  ScoreTable table(c.output, c.resume);
   if (!c.logits.empty()) const AtomicFile can_be_written(c.logits);
   const weights::LoadedModel loaded = weights::load_model(c.model_config, c.checkpoint, dtype, device, c.fp8);
   const ChosenMemory memory = choose_memory(c.memory, loaded);
@@ -157,11 +181,23 @@ void run(const ScoreCommand& c, const std::string& command_line) {
       {"command", command_line},
       {"model", concat(loaded.model->shape().name, " fingerprint:", loaded.digest, "; ", loaded.precision, "; ", device)},
       {"memory", memory.description}};
-  for (const char* key : {"focus_version", "command", "model", "memory"}) table.write(concat("##", key, "=", about.at(key), "\n"));
-  table.write(kColumns);
+  std::vector<std::string> head;
+  for (const char* key : {"focus_version", "command", "model", "memory"}) head.push_back(concat("##", key, "=", about.at(key), "\n"));
+  head.push_back(concat("##options=", describe(c), "\n"));
+  head.emplace_back(kColumns);
+  table.begin(head);
 
   infer::ScoreOptions options = c.options;
-  options.logits = !c.logits.empty();
+  std::optional<LogitsFile> logits;
+  if (!c.logits.empty()) {
+    std::optional<std::vector<LogitsFile::Record>> records;
+    if (fasta) {
+      records.emplace();
+      for (std::size_t i = 0; i < regions.size(); ++i) records->push_back({names[i], regions[i].length()});
+    }
+    logits.emplace(c.logits, about, loaded.model->shape().vocab_size, records);
+    options.on_logits = [&](const at::Tensor& rows) { logits->write(rows); };
+  }
   Progress progress({.label = "score", .unit = "bases", .total = total});
   options.on_progress = [&](int64_t bases) { progress.advance(bases); };
   const auto plan = [&](int64_t length) {
@@ -183,8 +219,8 @@ void run(const ScoreCommand& c, const std::string& command_line) {
   const infer::Scorer scorer(*loaded.model, memory.begin_stream, options);
   const infer::StreamOrigin origin{loaded.model->shape().name, loaded.digest, loaded.precision,
                                    memory.adapter};
-  std::vector<at::Tensor> kept;
   const auto score_one = [&](const Region& region, const std::string& sequence) {
+    if (logits) logits->begin({region.name, region.length()});
     const auto letters = data::clean(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
     auto state = memory.begin_stream(static_cast<int64_t>(letters.size()));
     at::Tensor last_hidden;
@@ -194,25 +230,26 @@ void run(const ScoreCommand& c, const std::string& command_line) {
       last_hidden = infer::load_stream(*state, origin, begin, loaded.model->device(), c.load_state);
     }
     const auto score = scorer.score(letters, data::loss_weights(sequence, 1.0F, c.ambiguous), region.name, state, last_hidden);
-    if (options.logits) kept.push_back(score.logits);
     if (!c.save_state.empty())
       infer::save_stream(*state, last_hidden, origin, place_at(*fasta, region.name, region.end), c.save_state);
     table.write(row(region, score, data::count_letters(sequence)));
   };
   if (fasta) {
-    for (const Region& region : regions) score_one(region, fasta->fetch(region.name, region.begin, region.end));
+    for (const Region& region : regions) {
+      if (table.has(key_of(region))) {
+        progress.advance(region.length());
+      } else {
+        score_one(region, fasta->fetch(region.name, region.begin, region.end));
+      }
+    }
   } else {
     for (data::FastaRecord record; stream->next(record);) {
-      names.push_back(record.name);
-      score_one({record.name, 0, static_cast<int64_t>(record.sequence.size())}, record.sequence);
+      const Region region{record.name, 0, static_cast<int64_t>(record.sequence.size())};
+      if (!table.has(key_of(region))) score_one(region, record.sequence);
     }
   }
   progress.finish();
-  if (options.logits) {
-    std::vector<formats::TensorView> views;
-    for (std::size_t i = 0; i < kept.size(); ++i) views.push_back(weights::as_view(names[i], kept[i]));
-    formats::write_safetensors(c.logits, views, about);
-  }
+  if (logits) logits->commit();
   table.commit();
 }
 
@@ -255,7 +292,9 @@ void add_score(CLI::App& app, const std::string& command_line) {
              {{"mask", data::AmbiguousPolicy::mask}, {"error", data::AmbiguousPolicy::error}, {"keep", data::AmbiguousPolicy::keep}},
              "letters other than A, C, G, T are read but not scored, refused, or scored");
   sub->option_defaults()->group("Output");
-  sub->add_option("-o,--output", c.output, "table (TSV); - = standard output")->capture_default_str();
+  sub->add_option("-o,--output", c.output, "table (TSV); - = standard output. Rows appear in FILE.part as they are done, which becomes FILE at the end")
+      ->capture_default_str();
+  sub->add_flag("--resume", c.resume, "keep the rows that an earlier run left in --output, and score the other records; starts afresh when there are none");
   sub->add_option("--logits", c.logits,
                   "also write all logits: a safetensors file with one float32 tensor [length, vocabulary] per record or region");
   sub->option_defaults()->group("Advanced");

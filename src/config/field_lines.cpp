@@ -42,7 +42,7 @@ class Describer final : public Fields {
   void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) override {
     add(name, "texts", concat("[", quoted_list(value), "]"), "", doc);
   }
-  void named_texts(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) override {
+  void named_files(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) override {
     std::string list;
     for (const auto& [key, text] : value) list += concat(list.empty() ? "" : ", ", '"', key, "\": \"", text, '"');
     add(name, "named texts", concat("{", list, "}"), "", doc);

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -8,6 +9,8 @@
 #include "focus/config/fields.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/json_depth.h"
+#include "focus/core/log.h"
 #include "focus/core/text.h"
 #include "ranges.h"
 
@@ -24,10 +27,20 @@ struct Override {
 /// Where each setting that was written stands: the file, or the last override.
 using Written = std::map<std::string, std::string>;
 
+/// A path of a configuration file that is missing in both places: as it was written, and beside the file.
+struct Missing {
+  std::string written, beside;
+};
+std::vector<Missing>& all_missing() {
+  static std::vector<Missing> all;
+  return all;
+}
+
 struct Context {
   std::string source;
   const Visit& visit;
   Written& written;
+  std::filesystem::path folder = {};  // of the configuration file; empty for other text
   const Override* set = nullptr;
 };
 
@@ -64,6 +77,9 @@ class Reader final : public Fields {
   void text(std::string_view name, std::string& value, std::string_view) override {
     if (const Json* node = take(name)) value = as_text(name, *node);
   }
+  void file(std::string_view name, std::string& value, std::string_view) override {
+    if (const Json* node = take(name)) value = found(name, as_text(name, *node));
+  }
   void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range, std::string_view) override {
     read_list(name, value, "a list of integers",
               [&](const std::string& where, const Json& node) { return as_integer(where, node, range); });
@@ -72,13 +88,23 @@ class Reader final : public Fields {
     read_list(name, value, "a list of texts", [&](const std::string& where, const Json& node) { return as_text(where, node); });
   }
 
-  void named_texts(std::string_view name, std::map<std::string, std::string>& value, std::string_view) override {
+  void regions(std::string_view name, std::vector<std::string>& value, std::string_view) override {
+    read_list(name, value, "a list of texts", [&](const std::string& where, const Json& node) {
+      const std::string text = as_text(where, node);
+      return text.find(".bed") == std::string::npos ? text : found(where, text);
+    });
+  }
+
+  void named_files(std::string_view name, std::map<std::string, std::string>& value, std::string_view) override {
     const Json* node = take(name);
     if (node == nullptr) return;
     if (!node->is_object()) wrong(name, "an object of texts", *node);
     // A file's object replaces the default; an override adds to it or changes one element.
     if (context_.set == nullptr) value.clear();
-    for (const auto& [key, text] : node->items()) value[key] = as_text(concat(name, ".", key), text);
+    for (const auto& [key, text] : node->items()) {
+      const std::string where = concat(name, ".", key);
+      value[key] = found(where, as_text(where, text));
+    }
   }
 
   /// Call after the struct's visit: every key of the object must have been asked for.
@@ -175,6 +201,21 @@ class Reader final : public Fields {
     wrong(name, "a text in double quotes", node);
   }
 
+  /// A path of a configuration file counts from the working folder. Where nothing is there, from the file's own.
+  std::string found(std::string_view name, const std::string& text) const {
+    namespace fs = std::filesystem;
+    if (context_.set != nullptr || context_.folder.empty() || text.empty() || fs::path(text).is_absolute()) return text;
+    std::error_code ignored;
+    if (fs::exists(text, ignored)) return text;
+    const std::string beside = (context_.folder / text).lexically_normal().string();
+    if (!fs::exists(beside, ignored)) {
+      if (beside != fs::path(text).lexically_normal()) all_missing().push_back({text, beside});
+      return text;
+    }
+    log::info(concat(path(name), ": '", beside, "', as the working folder has no '", text, "'"));
+    return beside;
+  }
+
   template <class T, class Convert>
   void read_list(std::string_view name, std::vector<T>& value, const char* expected, const Convert& convert) {
     const Json* node = take(name);
@@ -225,60 +266,35 @@ class Reader final : public Fields {
   bool inside_list_ = false;
 };
 
-/// Watches the parser's events for a key that stands twice in one object, which the JSON library would silently merge.
-class DuplicateKeyWatch {
+/// Builds the document from the parser's events and refuses what the JSON library would take in silence: a key that stands twice in one
+/// object, a number so small that it becomes 0, and nesting without end.
+class Document final : public nlohmann::json_sax<Json> {
  public:
-  explicit DuplicateKeyWatch(std::string source) : source_(std::move(source)) {}
+  explicit Document(std::string source) : source_(std::move(source)) {}
+  Json take() { return std::move(root_); }
 
-  bool operator()(int, Json::parse_event_t event, const Json& parsed) {
-    switch (event) {
-      case Json::parse_event_t::key: {
-        Frame& frame = frames_.back();
-        frame.key = parsed.get<std::string>();
-        if (!frame.keys.insert(frame.key).second) fail<ConfigError>(source_, ": ", path(), ": the key stands twice; keep one of them");
-        break;
-      }
-      case Json::parse_event_t::object_start:
-      case Json::parse_event_t::array_start:
-        count();
-        frames_.push_back({event == Json::parse_event_t::array_start, {}, "", -1});
-        break;
-      case Json::parse_event_t::object_end:
-      case Json::parse_event_t::array_end:
-        frames_.pop_back();
-        break;
-      case Json::parse_event_t::value:
-        count();
-        break;
-    }
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t& text) override {
+    const std::string digits = text.substr(0, text.find_first_of("eE"));
+    if (value == 0 && digits.find_first_of("123456789") != std::string::npos)
+      fail<ConfigError>(where(), text, " is too small for a number here and would become 0; write 0 where that is meant");
+    return add(value);
+  }
+  bool string(string_t& value) override { return add(std::move(value)); }
+  bool binary(binary_t&) override { return false; }
+  bool start_object(std::size_t) override { return open(Json::object()); }
+  bool start_array(std::size_t) override { return open(Json::array()); }
+  bool end_object() override { return close(); }
+  bool end_array() override { return close(); }
+  bool key(string_t& key) override {
+    key_ = key;
+    if (open_.back()->contains(key)) fail<ConfigError>(where(), "the key stands twice; keep one of them");
     return true;
   }
-
- private:
-  struct Frame {
-    bool is_array;
-    std::set<std::string> keys;
-    std::string key;
-    int64_t index;
-  };
-  void count() {
-    if (!frames_.empty() && frames_.back().is_array) ++frames_.back().index;
-  }
-  std::string path() const {
-    std::string out;
-    for (const Frame& frame : frames_) out += (out.empty() ? "" : ".") + (frame.is_array ? std::to_string(frame.index) : frame.key);
-    return out;
-  }
-
-  std::string source_;
-  std::vector<Frame> frames_;
-};
-
-Json parse(std::string_view text, const std::string& source) {
-  DuplicateKeyWatch watch(source);
-  try {
-    return Json::parse(text, std::ref(watch), true, true);
-  } catch (const Json::exception& error) {
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override {
     // "[json.exception.parse_error.101] parse error at line 3, column 5: syntax error while ..." -> from "line 3" on.
     std::string what = error.what();
     if (const std::size_t at = what.find("line "); at != std::string::npos) {
@@ -286,8 +302,55 @@ Json parse(std::string_view text, const std::string& source) {
     } else if (const std::size_t bracket = what.find("] "); bracket != std::string::npos) {
       what = what.substr(bracket + 2);
     }
-    fail<ConfigError>(source, ": ", what);
+    fail<ConfigError>(source_, ": ", what);
   }
+
+ private:
+  bool add(Json value) {
+    place(std::move(value));
+    return true;
+  }
+  bool open(Json value) {
+    refuse_deeper<ConfigError>(open_.size(), source_);
+    if (!open_.empty()) names_.push_back(name());
+    open_.push_back(place(std::move(value)));
+    return true;
+  }
+  bool close() {
+    open_.pop_back();
+    if (!names_.empty()) names_.pop_back();
+    return true;
+  }
+  /// The last element of what is open; it stays where it is until that is closed.
+  Json* place(Json value) {
+    if (open_.empty()) {
+      root_ = std::move(value);
+      return &root_;
+    }
+    Json& parent = *open_.back();
+    if (parent.is_object()) return &(parent[key_] = std::move(value));
+    parent.push_back(std::move(value));
+    return &parent.back();
+  }
+  /// Of the value that comes next.
+  std::string name() const { return open_.back()->is_object() ? key_ : std::to_string(open_.back()->size()); }
+  /// "FILE: path.to.value: "
+  std::string where() const {
+    std::string path;
+    for (const std::string& outer : names_) path += outer + ".";
+    return concat(source_, ": ", path, open_.empty() ? "" : name() + ": ");
+  }
+
+  std::string source_, key_;
+  Json root_;
+  std::vector<Json*> open_;         // objects and lists that have begun, the innermost last
+  std::vector<std::string> names_;  // of all of these but the first
+};
+
+Json parse(std::string_view text, const std::string& source) {
+  Document document(source);
+  Json::sax_parse(text, &document, Json::input_format_t::json, true, true);
+  return document.take();
 }
 
 void apply_override(const std::string& text, const Visit& visit, Written& written) {
@@ -298,6 +361,7 @@ void apply_override(const std::string& text, const Visit& visit, Written& writte
   const Override set{text.substr(equals + 1)};
 
   Json node;
+  // Text that is no JSON stands for itself.
   if (Json::accept(set.raw)) {
     node = parse(set.raw, source);
   } else {
@@ -306,6 +370,7 @@ void apply_override(const std::string& text, const Visit& visit, Written& writte
   std::vector<std::string> steps;
   for (std::size_t begin = 0; begin <= path.size();) {
     const std::size_t end = std::min(path.find('.', begin), path.size());
+    refuse_deeper<ConfigError>(steps.size(), source);
     steps.push_back(path.substr(begin, end - begin));
     if (steps.back().empty()) fail<ConfigError>(source, ": the path '", path, "' has an empty part");
     begin = end + 1;
@@ -315,7 +380,7 @@ void apply_override(const std::string& text, const Visit& visit, Written& writte
     parent[*step] = std::move(node);
     node = std::move(parent);
   }
-  const Context context{source, visit, written, &set};
+  const Context context{source, visit, written, {}, &set};
   Reader reader(node, "", context);
   visit(reader);
   reader.reject_unknown();
@@ -324,11 +389,11 @@ void apply_override(const std::string& text, const Visit& visit, Written& writte
 }  // namespace
 
 void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides, const Visit& visit,
-               const Visit& fresh) {
+               const Visit& fresh, const std::filesystem::path& folder) {
   const Json root = parse(json, source);
   if (!root.is_object()) fail<ConfigError>(source, ": expected an object { ... } at the top, got ", shown(root));
   Written written;
-  const Context context{source, visit, written};
+  const Context context{source, visit, written, folder};
   Reader reader(root, "", context);
   visit(reader);
   reader.reject_unknown();
@@ -336,6 +401,14 @@ void read_text(std::string_view json, const std::string& source, const std::vect
   for (const FieldLine& line : idle_lines(visit, fresh)) {
     if (const auto found = written.find(line.path); found != written.end()) fail<ConfigError>(found->second, ": ", idle_text(line));
   }
+}
+
+std::string tried_too(std::string_view message) {
+  for (const Missing& missing : all_missing()) {
+    if (message.find(concat("'", missing.written, "'")) != std::string_view::npos)
+      return concat("; there is no '", missing.beside, "' beside the configuration file either");
+  }
+  return "";
 }
 
 std::string file_text(const std::string& path) {

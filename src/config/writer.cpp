@@ -23,7 +23,7 @@ class Writer final : public Fields {
   void text(std::string_view name, std::string& value, std::string_view) override { put(name, value); }
   void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange, std::string_view) override { put(name, value); }
   void texts(std::string_view name, std::vector<std::string>& value, std::string_view) override { put(name, value); }
-  void named_texts(std::string_view name, std::map<std::string, std::string>& value, std::string_view) override {
+  void named_files(std::string_view name, std::map<std::string, std::string>& value, std::string_view) override {
     Json child = Json::object();
     for (const auto& [key, text] : value) child[key] = text;
     put(name, std::move(child));

@@ -41,19 +41,14 @@ AtomicFile::AtomicFile(std::filesystem::path path, WriteProgress progress) : pat
   }
   // A link stays, and what it points to is replaced.
   if (!direct_ && std::filesystem::is_symlink(path_, ignored)) path_ = std::filesystem::weakly_canonical(path_);
-  temporary_ = path_;
-  if (!direct_) temporary_ += concat(".tmp-", ::getpid());
-  fd_ = ::open(temporary_.c_str(),
+  if (!direct_) temporary_.emplace(concat(path_.string(), ".tmp-", ::getpid()));
+  fd_ = ::open(temporary().c_str(),
                direct_ ? O_WRONLY | O_APPEND | O_CLOEXEC : O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail<DataError>("cannot create '", temporary_.string(), "': ", reason(), "; check that the folder exists and is writable");
+  if (fd_ < 0) fail<DataError>("cannot create '", temporary().string(), "': ", reason(), "; check that the folder exists and is writable");
 }
 
 AtomicFile::~AtomicFile() {
   if (fd_ >= 0) ::close(fd_);
-  if (!committed_ && !direct_) {
-    std::error_code ignored;
-    std::filesystem::remove(temporary_, ignored);
-  }
 }
 
 void AtomicFile::write(const void* bytes, std::size_t num_bytes) {
@@ -82,18 +77,18 @@ void AtomicFile::close() {
     told_ = size_;
   }
   const int fd = std::exchange(fd_, -1);
-  if (::close(fd) != 0) fail<DataError>("cannot close '", temporary_.string(), "': ", reason());
+  if (::close(fd) != 0) fail<DataError>("cannot close '", temporary().string(), "': ", reason());
 }
 
 void AtomicFile::commit() {
   if (direct_) return close();
-  if (fd_ < 0) fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CLOEXEC);
-  if (fd_ < 0 || ::fsync(fd_) != 0) fail<DataError>("cannot flush '", temporary_.string(), "': ", reason());
+  if (fd_ < 0) fd_ = ::open(temporary().c_str(), O_WRONLY | O_CLOEXEC);
+  if (fd_ < 0 || ::fsync(fd_) != 0) fail<DataError>("cannot flush '", temporary().string(), "': ", reason());
   close();
   std::error_code error;
-  std::filesystem::rename(temporary_, path_, error);
-  if (error) fail<DataError>("cannot rename '", temporary_.string(), "' to '", path_.string(), "': ", error.message());
-  committed_ = true;
+  std::filesystem::rename(temporary(), path_, error);
+  if (error) fail<DataError>("cannot rename '", temporary().string(), "' to '", path_.string(), "': ", error.message());
+  temporary_.reset();
 }
 
 std::string read_file(const std::filesystem::path& path) {

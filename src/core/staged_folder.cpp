@@ -24,50 +24,44 @@ StagedFolder::StagedFolder(fs::path path) : path_(std::move(path)) {
     // The sibling and the rename concern the folder itself.
     path_ = fs::weakly_canonical(fs::absolute(path_));
     if (path_.filename().empty()) path_ = path_.parent_path();
-    temporary_ = path_;
-    temporary_ += concat(".tmp-", ::getpid());
+    temporary_.emplace(concat(path_.string(), ".tmp-", ::getpid()));
     fs::create_directories(path_.parent_path());
-    fs::remove_all(temporary_);
-    fs::create_directory(temporary_);
+    fs::remove_all(temporary());
+    fs::create_directory(temporary());
   } catch (const fs::filesystem_error& error) {
     failed(path_, error);
   }
 }
 
-StagedFolder::~StagedFolder() {
-  std::error_code ignored;
-  fs::remove_all(temporary_, ignored);
-}
-
 void StagedFolder::commit() {
-  sync_folder(temporary_);
-  take_place(temporary_);
+  sync_folder(temporary());
+  take_place(temporary());
 }
 
 void StagedFolder::commit(const std::string& name) {
-  const fs::path staged = temporary_ / name;
+  const fs::path staged = temporary() / name;
   if (fs::is_directory(staged)) sync_folder(staged);
   take_place(staged);
   std::error_code ignored;
-  fs::remove_all(temporary_, ignored);
+  fs::remove_all(temporary(), ignored);
 }
 
 void StagedFolder::take_place(const fs::path& from) {
-  fs::path old = temporary_;
-  old += "-old";
+  const auto held = hold_temporaries();
+  const Temporary old(concat(temporary().string(), "-old"));
   try {
-    fs::remove_all(old);
+    fs::remove_all(old.path());
     const bool replaces = fs::is_directory(path_);  // a file is replaced by the rename itself
-    if (replaces) fs::rename(path_, old);
+    if (replaces) fs::rename(path_, old.path());
     try {
       fs::rename(from, path_);
     } catch (const fs::filesystem_error&) {
       std::error_code ignored;
-      if (replaces) fs::rename(old, path_, ignored);
+      if (replaces) fs::rename(old.path(), path_, ignored);
       throw;
     }
     sync_folder(path_.parent_path());
-    if (replaces) fs::remove_all(old);
+    if (replaces) fs::remove_all(old.path());
   } catch (const fs::filesystem_error& error) {
     failed(path_, error);
   }

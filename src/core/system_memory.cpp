@@ -5,9 +5,8 @@
 #include <limits>
 #include <sstream>
 #include <string>
-#include <vector>
 
-#include "focus/core/error.h"
+#include "control_groups.h"
 
 namespace focus {
 namespace {
@@ -31,37 +30,12 @@ std::optional<int64_t> kilobytes_of(const fs::path& path, const std::string& key
   return value ? std::optional(*value * 1024) : std::nullopt;
 }
 
-std::optional<int64_t> number_in(const fs::path& path) {
-  std::ifstream file(path);
-  int64_t value = 0;
-  return file >> value ? std::optional(value) : std::nullopt;  // "max" is no number: no limit
-}
-
 /// Names of the files of a version of control groups; an empty controller is version 2.
 struct GroupFiles {
   const char *controller, *limit, *used, *idle_pages;
 };
 constexpr GroupFiles kVersions[] = {{"", "memory.max", "memory.current", "inactive_file"},
                                     {"memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}};
-
-/// Folders of this process's control group, from its own up to the root.
-std::vector<fs::path> group_folders(const fs::path& root, const std::string& controller) {
-  std::vector<fs::path> out;
-  std::ifstream file(root / "proc/self/cgroup");
-  for (std::string line; std::getline(file, line);) {  // NUMBER:CONTROLLERS:PATH
-    const std::size_t first = line.find(':'), second = line.find(':', first + 1);
-    if (second == std::string::npos) continue;
-    const std::string names = concat(',', line.substr(first + 1, second - first - 1), ',');
-    if (controller.empty() ? names != ",," : names.find(concat(',', controller, ',')) == std::string::npos) continue;
-    const fs::path top = controller.empty() ? root / "sys/fs/cgroup" : root / "sys/fs/cgroup" / controller;
-    // Inside a container the path may name folders that only the host sees; the root is then the container's own.
-    for (fs::path below = fs::path(line.substr(second + 1)).relative_path(); !below.empty(); below = below.parent_path())
-      out.push_back(top / below);
-    out.push_back(top);
-    if (controller.empty()) out.push_back(top / "unified");
-  }
-  return out;
-}
 
 void take_least(std::optional<int64_t>& least, int64_t value) { least = std::min(value, least.value_or(value)); }
 

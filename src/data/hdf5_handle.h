@@ -45,6 +45,9 @@ class Hdf5Section {
 
  private:
   static std::recursive_mutex& mutex() {
+    // At its end the library would close again what a full disk kept it from closing, and crash. All that is written is closed before.
+    static const herr_t without_end = H5dont_atexit();
+    (void)without_end;
     static std::recursive_mutex one;
     return one;
   }

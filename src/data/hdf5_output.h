@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "data/hdf5_handle.h"
@@ -25,7 +26,10 @@ class Hdf5Output {
     if (status < 0) failed(what);
   }
   [[noreturn]] void failed(const std::string& what) const {
-    fail<DataError>("cannot write ", what, " of '", path_, "'; is the disk full? Nothing was left under that name");
+    std::string reason;
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, find_reason, &reason);
+    fail<DataError>("cannot write ", what, " of '", path_, "'; is the disk full?", reason.empty() ? "" : " " + reason + ".",
+                    " Nothing was left under that name");
   }
 
   Hdf5Handle create_file(const std::string& temporary) const {
@@ -96,6 +100,18 @@ class Hdf5Output {
   }
 
  private:
+  /// The system's own words in an entry of the library's error stack: "..., errno = 28, error message = 'No space left on device', ...".
+  static herr_t find_reason(unsigned, const H5E_error2_t* entry, void* reason) {
+    constexpr std::string_view kMark = "error message = '";
+    const std::string_view text = entry->desc != nullptr ? entry->desc : "";
+    const std::size_t at = text.find(kMark);
+    auto& out = *static_cast<std::string*>(reason);
+    if (at == text.npos || !out.empty()) return 0;
+    const std::string_view rest = text.substr(at + kMark.size());
+    out = rest.substr(0, rest.find('\''));
+    return 0;
+  }
+
   const std::string& path_;
 };
 

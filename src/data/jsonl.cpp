@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "focus/core/error.h"
+#include "focus/core/json_depth.h"
 #include "line_reader.h"
 
 namespace focus::data {
@@ -22,10 +23,10 @@ bool JsonlReader::next(JsonlRecord& record) {
     if (!impl_->lines.next(impl_->line)) return false;
   } while (impl_->line.find_first_not_of(" \t") == std::string::npos);
   record.line = impl_->lines.number();
-  const std::string where = concat(impl_->lines.where(), ": ");
+  const std::string line = impl_->lines.where(), where = line + ": ";
   nlohmann::json value;
   try {
-    value = nlohmann::json::parse(impl_->line);
+    value = nlohmann::json::parse(impl_->line, DepthWatch<DataError>{line});
   } catch (const nlohmann::json::exception& error) {
     constexpr std::size_t kMostSaid = 200;  // the library shows all that it has read of a text
     // The library's own "[json.exception....] " in front says nothing to a user.

@@ -4,15 +4,15 @@
 namespace focus::data {
 
 void SourceConfig::visit(config::Fields& f) {
-  f.text("fasta", fasta,
+  f.file("fasta", fasta,
          "FASTA file, plain or BGZF, indexed on first use; plain gzip, and lines of unequal length, are held "
          "in memory");
   f.only(f.when(jsonl.empty(), "jsonl", "is empty"))
-      .texts(
+      .regions(
           "regions", regions,
           "regions (name, name:start-end, 1-based inclusive) or .bed files to draw from; empty: every record");
-  f.text("jsonl", jsonl, "JSONL file with \"text\" lines, plain or gzip, instead of fasta; held in memory");
-  f.text("hdf5", hdf5, "token store that focus-train pack wrote, instead of fasta");
+  f.file("jsonl", jsonl, "JSONL file with \"text\" lines, plain or gzip, instead of fasta; held in memory");
+  f.file("hdf5", hdf5, "token store that focus-train pack wrote, instead of fasta");
   f.number("weight", weight, {0.0, 1e9}, "share of the samples, relative to the other sources");
 }
 
@@ -30,7 +30,7 @@ void CopyConfig::visit(config::Fields& f) {
 
 void SamplerConfig::visit(config::Fields& f) {
   f.list("sources", sources, "files to draw from");
-  f.texts("exclude", exclude, "regions or .bed files of fasta and hdf5 sources never to draw from");
+  f.regions("exclude", exclude, "regions or .bed files of fasta and hdf5 sources never to draw from");
   f.boolean("allow_truncated", allow_truncated,
             "read what there is of a BGZF FASTA file that was cut short between two blocks");
   f.number("max_n_fraction", max_n_fraction, {0.0, 1.0}, "largest share of letters other than A, C, G, T in a sequence");

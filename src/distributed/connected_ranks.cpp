@@ -1,7 +1,12 @@
 #include "connected_ranks.h"
 
+#include <c10/util/Logging.h>
+
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <future>
+#include <thread>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #if defined(FOCUS_WITH_GLOO)
@@ -14,6 +19,7 @@
 #endif
 
 #include "focus/core/error.h"
+#include "focus/core/interrupt.h"
 #include "focus/core/log.h"
 
 namespace focus::distributed {
@@ -105,12 +111,17 @@ c10::intrusive_ptr<c10d::Store> open_store(const RankEnvironment& environment, M
   return store;
 }
 
-}  // namespace
+std::string shown_place(const RankEnvironment& environment) {
+  return concat("rank ", environment.rank, " of ", environment.size, ", rank 0 at ", environment.address, ":", environment.port);
+}
 
-std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const at::Device& device, const JoinOptions& join) {
+std::unique_ptr<Ranks> meet(const RankEnvironment& environment, const at::Device& device, const JoinOptions& join) {
   const Milliseconds timeout = std::chrono::seconds(join.answer_seconds);
   const int rank = static_cast<int>(environment.rank), size = static_cast<int>(environment.size);
-  const std::string shown = concat("rank ", rank, " of ", size, ", rank 0 at ", environment.address, ":", environment.port);
+  const std::string shown = shown_place(environment);
+  // What fails is said once, as an exception; LibTorch would log it with its call stack too.
+  constexpr int kErrors = 2;
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, kErrors);
   try {
     auto store = open_store(environment, std::chrono::seconds(join.meet_seconds));
 #if defined(FOCUS_WITH_NCCL)
@@ -146,6 +157,31 @@ std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const a
     fail<DeviceError>("cannot meet the other ranks (", shown, "): ", first_line(error), ". Check that all ", size,
                       " ranks were started and can reach that address, and that MASTER_PORT is free");
   }
+}
+
+}  // namespace
+
+// LibTorch waits without end for a listener that accepts and says nothing, and tries on after its own timeout. So the ranks meet on a
+// thread, which is left behind when the time is up.
+std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const at::Device& device, const JoinOptions& join) {
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(join.meet_seconds);
+  auto met = std::make_shared<std::promise<std::unique_ptr<Ranks>>>();
+  auto ranks = met->get_future();
+  std::thread([environment, device, join, met] {
+    try {
+      met->set_value(meet(environment, device, join));
+    } catch (...) {
+      met->set_exception(std::current_exception());
+    }
+  }).detach();
+  while (ranks.wait_for(Milliseconds(50)) != std::future_status::ready) {
+    if (interrupt_requested()) fail<Interrupted>("interrupted while waiting for the other ranks");
+    if (std::chrono::steady_clock::now() >= deadline)
+      fail<DeviceError>("cannot meet the other ranks (", shown_place(environment), "): waited ", join.meet_seconds,
+                        " s, and not all came, or another program answers there. Check that all ", environment.size,
+                        " ranks were started and can reach that address, and that MASTER_PORT is free");
+  }
+  return ranks.get();
 }
 
 }  // namespace focus::distributed

@@ -42,18 +42,18 @@ void OracleConfig::visit(config::Fields& f) {
 
 void FidelityConfig::visit(config::Fields& f) {
   const auto no_adapter = f.when(adapter.empty(), "adapter", "is empty");  // which brings its own memory
-  f.text("model_config", model_config,
+  f.file("model_config", model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
-  f.text("model_checkpoint", model_checkpoint, "checkpoint of the backbone, a file or a Hugging Face folder");
-  f.text("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
-  f.named_texts("adapters", adapters, "more trained adapters, each a method under its label: {\"label\": \"its file or its run's folder\"}");
+  f.file("model_checkpoint", model_checkpoint, "checkpoint of the backbone, a file or a Hugging Face folder");
+  f.file("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
+  f.named_files("adapters", adapters, "more trained adapters, each a method under its label: {\"label\": \"its file or its run's folder\"}");
   const auto window = [&](config::Fields& g) { memory.window.visit(g, &plan.window, no_adapter); };
   const auto focus = [&](config::Fields& g) { memory.focus.visit(g, &plan.k, no_adapter); };
   f.group("window", config::Visit(window), "the window plan");
   f.group("focus", config::Visit(focus), "Focus tokens");
   f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
-  f.text("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");
-  f.texts("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
+  f.file("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");
+  f.regions("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
   f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
   f.integer("length", length, {2, int64_t{1} << 40}, "bases per segment; a segment must be longer than a window to measure anything");
   f.number("max_n_fraction", max_n_fraction, {0, 1}, "a candidate segment with a larger share of N is not used");
@@ -70,7 +70,7 @@ void FidelityConfig::visit(config::Fields& f) {
   f.choice("fp8", fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
            "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
   f.text("device", device, "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
-  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores, shared out among the ranks of a machine");
+  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = as many as may be used, shared out among the ranks of a machine");
   f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24}, "several ranks: how long one that is done waits for the others");
 }
 

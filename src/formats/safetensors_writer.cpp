@@ -138,6 +138,25 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Tens
   file.commit();
 }
 
+SafetensorsStream::SafetensorsStream(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : file_(path) {
+  const std::string header = header_of(path, tensors, metadata);
+  size_ = num_bytes_of(tensors, {}) + static_cast<std::int64_t>(header.size());
+  check_room(path, size_);
+  file_.write(header);
+}
+
+void SafetensorsStream::write(const void* bytes, std::size_t num_bytes) {
+  FOCUS_CHECK(static_cast<std::int64_t>(num_bytes) <= size_ - file_.size(), "more bytes than the header announces");
+  file_.write(bytes, num_bytes);
+}
+
+void SafetensorsStream::commit() {
+  FOCUS_CHECK(file_.size() == size_, file_.size(), " of ", size_, " bytes written");
+  file_.commit();
+}
+
 void write_safetensors_shards(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
                               const std::map<std::string, std::string>& metadata, std::int64_t max_shard_bytes,
                               const std::vector<OpaqueEntry>& opaque, const WriteProgress& progress) {

@@ -43,7 +43,6 @@ RecordScore Scorer::score(std::span<const uint8_t> letters, std::span<const floa
   RecordScore out;
   out.length = static_cast<int64_t>(letters.size());
   const Tensor weight = at::from_blob(const_cast<float*>(weights.data()), {out.length}, at::kFloat);
-  if (options_.logits) out.logits = at::empty({out.length, model_.shape().vocab_size}, at::kFloat);
   // Hidden states of positions first, first + 1, ..., each of which predicts the next.
   const auto add = [&](const Tensor& hidden_LD, int64_t first) {
     // The record's last position predicts nothing.
@@ -98,7 +97,7 @@ void Scorer::add_hidden(const Tensor& hidden_LD, int64_t begin, const Tensor& ta
                         RecordScore& out) const {
   Tensor logits = model_.unembed(hidden_LD);
   if (logits.scalar_type() != at::kDouble) logits = logits.to(at::kFloat);
-  if (options_.logits && begin >= 0) out.logits.narrow(0, begin, logits.size(0)).copy_(logits);
+  if (options_.on_logits && begin >= 0) options_.on_logits(logits.to(at::kCPU, at::kFloat).contiguous());
   const Tensor scored = weights_L.ne(0);
   const int64_t count = scored.sum().item<int64_t>();
   if (count == 0) return;

@@ -7,6 +7,7 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/json_depth.h"
 
 namespace focus::model {
 namespace {
@@ -92,7 +93,8 @@ class Reader {
 Json parse_strictly(const std::string& text, const std::string& source) {
   std::vector<std::set<std::string>> open;
   std::string repeated;
-  const auto watch = [&](int, Json::parse_event_t event, Json& value) {
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& value) {
+    DepthWatch<ConfigError>{source}(depth, event, value);
     if (event == Json::parse_event_t::object_start) open.emplace_back();
     if (event == Json::parse_event_t::object_end) open.pop_back();
     if (event == Json::parse_event_t::key && !open.back().insert(value.get<std::string>()).second) repeated = value.get<std::string>();

@@ -9,6 +9,7 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/json_depth.h"
 
 namespace focus::model {
 namespace {
@@ -39,7 +40,7 @@ void add_token(Alphabet& alphabet, const std::string& text, int64_t id, const st
 
 Json parse(const fs::path& path) {
   try {
-    return Json::parse(read_file(path));
+    return Json::parse(read_file(path), DepthWatch<ConfigError>{path.string()});
   } catch (const Json::exception& e) {
     fail<ConfigError>("'", path.string(), "': not valid JSON: ", e.what());
   }

@@ -7,6 +7,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "focus/core/error.h"
@@ -24,7 +25,13 @@ class YamlReader {
     if (!has(key)) fail<ConfigError>(source_, ": required key '", key, "' is missing");
     used_.insert(key);
     try {
-      return root_[key].as<T>();
+      const T value = root_[key].as<T>();
+      if constexpr (std::is_same_v<T, double>) {
+        const std::string text = root_[key].Scalar(), digits = text.substr(0, text.find_first_of("eE"));
+        if (value == 0 && digits.find_first_of("123456789") != std::string::npos)
+          wrong(key, text, " is too small for a number here and would become 0");
+      }
+      return value;
     } catch (const YAML::Exception&) {
       wrong(key, "expected ", kind_of(T{}), ", got ", written(key));
     }

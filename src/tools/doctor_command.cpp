@@ -2,7 +2,6 @@
 #include <ATen/Parallel.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <dlfcn.h>
-#include <sched.h>
 #include <torch/version.h>
 
 #include <algorithm>
@@ -18,6 +17,7 @@
 #include "cli/table.h"
 #include "commands.h"
 #include "focus/core/error.h"
+#include "focus/core/processors.h"
 #include "focus/core/system_memory.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
@@ -87,16 +87,22 @@ Facts processor_facts() {
     if (flags.contains(flag)) sets += concat(sets.empty() ? "" : " ", flag);
   }
   Facts out = {{"model", value_of("/proc/cpuinfo", "model name")}, {"instruction_sets", sets}};
-  cpu_set_t allowed;
-  if (::sched_getaffinity(0, sizeof allowed, &allowed) == 0) out["cores_allowed"] = CPU_COUNT(&allowed);
+  const Processors processors = read_processors();
+  const auto count = [](std::optional<int64_t> value) { return value ? Facts(*value) : Facts(nullptr); };
+  out["cores_of_machine"] = processors.machine;
+  out["cores_allowed"] = count(processors.allowed);
+  out["cores_by_cgroup_quota"] = count(processors.quota);
   out["kernels_use"] = kernels::cpu_isa();
   out["bf16_products"] = kernels::cpu_multiplies_bf16();
   return out;
 }
 
 Facts thread_facts() {
-  Facts out = {{"torch_threads", at::get_num_threads()}};
-  for (const char* name : {"OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT",
+  const Processors processors = read_processors();
+  Facts out = {{"torch_threads", at::get_num_threads()},
+               {"default_threads", processors.usable()},
+               {"limited_by", processors.limited_by()}};
+  for (const char* name : {"OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT",
                            "OMP_PROC_BIND", "KMP_AFFINITY", "FOCUS_CPU_ISA"}) {
     if (const char* value = std::getenv(name)) out[name] = value;
   }
@@ -109,7 +115,8 @@ Facts memory_facts() {
   return {{"total_bytes", bytes(memory.total)},
           {"available_bytes", bytes(memory.available)},
           {"swap_bytes", bytes(memory.swap)},
-          {"cgroup_limit_bytes", bytes(memory.limit)}};
+          {"cgroup_limit_bytes", bytes(memory.limit)},
+          {"cgroup_left_bytes", bytes(memory.left)}};
 }
 
 /// What the driver shows needs no CUDA in this build; whether LibTorch can use it is another question.
@@ -247,7 +254,7 @@ void add_doctor(CLI::App& app) {
   sub->add_flag("--json", c.json, "machine-readable");
   sub->add_option("-o,--output", c.output, "report; - = standard output")->capture_default_str();
   sub->option_defaults()->group("Machine");
-  sub->add_option("-t,--threads", c.common.threads, "CPU threads of the checks; 0 = all cores");
+  cli::add_threads(*sub, c.common, "CPU threads of the checks");
   sub->callback([command] { run(*command); });
 }
 

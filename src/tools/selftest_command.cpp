@@ -12,6 +12,7 @@
 #include "commands.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/json_depth.h"
 #include "focus/core/log.h"
 #include "focus/core/progress.h"
 #include "focus/core/version.h"
@@ -51,7 +52,7 @@ Json read_json(const std::filesystem::path& path) {
   } catch (const DataError& e) {
     fail<ConfigError>("expectations: ", e.what(), "; name the file with --expectations, or give --loss and --tolerance");
   }
-  const Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false, /*ignore_comments=*/true);
+  const Json json = Json::parse(text, DepthWatch<ConfigError>{path.string()}, /*allow_exceptions=*/false, /*ignore_comments=*/true);
   if (!json.is_object()) fail<ConfigError>("'", path.string(), "': expected a JSON object of expectations by name");
   return json;
 }

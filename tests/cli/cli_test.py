@@ -442,7 +442,7 @@ class CliTest(ProgramTest):
         text = fasta([("one", bases(50)), ("two", "ACGU")])
         self.assert_clear(self.score("-", "-o", self.path("table.tsv"), input=text), DATA, "RNA", "two")
         self.assertEqual(read(self.path("table.tsv")), b"before")
-        self.assertEqual(os.listdir(self.folder), ["table.tsv"])
+        self.assertEqual(sorted(os.listdir(self.folder)), ["table.tsv", "table.tsv.part"])
 
     # Interrupts.
 
@@ -482,7 +482,7 @@ class CliTest(ProgramTest):
         genome = self.genome([("long", bases(20000))])
         process = self.start("focus-infer", "score", "--model-config", self.config, "--checkpoint", self.checkpoint, "--fasta", genome, "--chunk", "1", "-q", "-t", "1",
                              "-o", self.path("table.tsv"))
-        self.wait_until(process, lambda: any(name.startswith("table.tsv.tmp-") for name in os.listdir(self.folder)))
+        self.wait_until(process, lambda: os.path.exists(self.path("table.tsv.part")))
         self.assert_clear(self.interrupt(process, signal.SIGTERM), 143, "interrupted", "'long'")
         self.assertEqual(sorted(os.listdir(self.folder)), ["genome.fa", "genome.fa.fai"])
 

@@ -14,6 +14,7 @@
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "support/idle_settings.h"
+#include "support/temporary_folder.h"
 
 namespace focus::config {
 namespace {
@@ -155,6 +156,79 @@ TEST(ConfigRead, SyntaxErrorNamesLineAndColumn) {
   EXPECT_NE(error_of("{} {}").find("line 1"), std::string::npos);
 }
 
+std::string nested(const std::string& begin, const std::string& middle, const std::string& end, std::size_t times) {
+  std::string out;
+  for (std::size_t i = 0; i < times; ++i) out += begin;
+  out += middle;
+  for (std::size_t i = 0; i < times; ++i) out += end;
+  return out;
+}
+
+TEST(ConfigRead, NestingHasAnEnd) {
+  for (const std::size_t depth : {200U, 200'000U}) {
+    for (const std::string& text : {"{\"stages\": " + nested("[", "", "]", depth) + "}", nested("[", "", "]", depth), nested("{\"a\":", "1", "}", depth),
+                                    nested("[{\"a\":", "1", "}]", depth), nested("[", "", "", depth)})
+      EXPECT_EQ(error_of(text), "run.json: nested more than 100 levels deep; no JSON that is read here is");
+    EXPECT_NE(error_of("{}", {"stages=" + nested("[", "", "]", depth)}).find("nested more than 100 levels deep"), std::string::npos);
+  }
+  EXPECT_NE(error_of("{}", {nested("a.", "a", "", 200'000) + "=1"}).find("nested more than 100 levels deep"), std::string::npos);
+  // What is not too deep is judged as before.
+  EXPECT_NE(error_of("{\"stages\": " + nested("[", "", "]", 90) + "}").find("stages.0: expected an object, got the list [[["), std::string::npos);
+}
+
+TEST(ConfigRead, NumbersThatWouldBecomeZeroAreErrors) {
+  EXPECT_EQ(error_of(R"({"lr": 1e-400})"), "run.json: lr: 1e-400 is too small for a number here and would become 0; write 0 where that is meant");
+  EXPECT_EQ(error_of(R"({"stages": [{}, {"rate": 0.0001e-330}]})"),
+            "run.json: stages.1.rate: 0.0001e-330 is too small for a number here and would become 0; write 0 where that is meant");
+  EXPECT_NE(error_of("{}", {"lr=-5E-999"}).find("-5E-999 is too small"), std::string::npos);
+  EXPECT_EQ(read(R"({"lr": 1e-310})").lr, 1e-310);
+  EXPECT_EQ(read(R"({"lr": 0.0e-999})").lr, 0);
+  EXPECT_EQ(read(R"({"lr": 0})", {"name=\"1e-400\""}).name, "1e-400");
+  EXPECT_NE(error_of(R"({"lr": 1e400})").find("run.json"), std::string::npos);
+}
+
+/// Files as a configuration names them.
+struct Inputs {
+  std::string fasta;
+  std::vector<std::string> regions;
+  std::map<std::string, std::string> adapters;
+  void visit(Fields& f) {
+    f.file("fasta", fasta, "sequences");
+    f.regions("regions", regions, "regions or .bed files");
+    f.named_files("adapters", adapters, "files by label");
+  }
+};
+
+TEST(ConfigFile, PathsCountFromTheWorkingFolderThenFromTheFile) {
+  const testing::TemporaryFolder folder;
+  const std::filesystem::path before = std::filesystem::current_path();
+  std::filesystem::create_directories(folder / "here");
+  std::filesystem::create_directories(folder / "there/sub");
+  for (const char* name : {"here/both.fa", "there/both.fa", "there/sub/x.fa", "there/x.bed", "there/chr1", "there/a.safetensors"}) write_file(folder / name, "x");
+  std::filesystem::current_path(folder / "here");
+  const auto inputs = [](const std::string& text, const std::vector<std::string>& overrides = {}) {
+    write_file("../there/run.json", text);
+    Inputs out;
+    read_file("../there/run.json", overrides, out);
+    return out;
+  };
+  EXPECT_EQ(inputs(R"({"fasta": "both.fa"})").fasta, "both.fa");
+  EXPECT_EQ(inputs(R"({"fasta": "sub/x.fa"})").fasta, "../there/sub/x.fa");
+  EXPECT_EQ(inputs(R"({"fasta": "./sub/../sub/x.fa"})").fasta, "../there/sub/x.fa");
+  EXPECT_EQ(inputs(R"({"fasta": ""})").fasta, "");
+  EXPECT_EQ(inputs(R"({"fasta": "/no/such.fa"})").fasta, "/no/such.fa");
+  const Inputs several = inputs(R"({"regions": ["x.bed", "chr1", "chr1:1-5"], "adapters": {"mine": "a.safetensors"}})");
+  EXPECT_EQ(several.regions, (std::vector<std::string>{"../there/x.bed", "chr1", "chr1:1-5"}));
+  EXPECT_EQ(several.adapters.at("mine"), "../there/a.safetensors");
+  // The command line counts from the working folder alone.
+  EXPECT_EQ(inputs("{}", {"fasta=sub/x.fa"}).fasta, "sub/x.fa");
+  EXPECT_EQ(tried_too("cannot open 'sub/x.fa'"), "");
+  EXPECT_EQ(inputs(R"({"fasta": "lost.fa"})").fasta, "lost.fa");
+  EXPECT_EQ(tried_too("cannot open 'lost.fa': No such file"), "; there is no '../there/lost.fa' beside the configuration file either");
+  EXPECT_EQ(tried_too("cannot open 'other.fa'"), "");
+  std::filesystem::current_path(before);
+}
+
 TEST(ConfigOverride, SetsAnyField) {
   const Settings run = read(R"({"stages": [{}, {}], "window": {"size": 5}})",
                             {"seed=7", "lr=1e-3", "window.size=64", "window.unit=focus", "name=a b=c", "layers=[5]", "stages.1.rate=0.125",
@@ -174,7 +248,7 @@ TEST(ConfigOverride, SetsAnyField) {
 TEST(ConfigRead, NamesOfTheUsersOwn) {
   struct Named {
     std::map<std::string, std::string> files = {{"default", "d"}};
-    void visit(Fields& f) { f.named_texts("files", files, "files by label"); }
+    void visit(Fields& f) { f.named_files("files", files, "files by label"); }
   } value;
   read_text(R"({"files": {"a": "x", "b": "y"}})", "test", {"files.b=22", "files.c=z"}, value);
   EXPECT_EQ(value.files, (std::map<std::string, std::string>{{"a", "x"}, {"b", "22"}, {"c", "z"}}));

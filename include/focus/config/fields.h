@@ -16,6 +16,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <map>
@@ -60,8 +61,15 @@ class Fields {
   virtual void text(std::string_view name, std::string& value, std::string_view doc) = 0;
   virtual void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range, std::string_view doc) = 0;
   virtual void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) = 0;
-  /// An object whose keys are names of the user's own.
-  virtual void named_texts(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) = 0;
+  /// A file or folder that is read. Written in a configuration file, it counts from the working folder or, where nothing is
+  /// there, from the configuration file's; which is said.
+  virtual void file(std::string_view name, std::string& value, std::string_view doc) { text(name, value, doc); }
+  /// Regions by name, or BED files, which are found like file().
+  virtual void regions(std::string_view name, std::vector<std::string>& value, std::string_view doc) {
+    texts(name, value, doc);
+  }
+  /// An object of files, each found like file(), whose keys are names of the user's own.
+  virtual void named_files(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) = 0;
 
   /// "setting predicate" as a condition; `setting` is a path from the visited struct on. Conditions count
   /// when everything has been read, so they may ask for fields that stand later in the list.
@@ -146,7 +154,7 @@ Visit visiting(const T& value) {
 
 // What the functions of structs below stand on.
 void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides,
-               const Visit& visit, const Visit& fresh);
+               const Visit& visit, const Visit& fresh, const std::filesystem::path& folder);
 std::string file_text(const std::string& path);
 std::string to_json(const Visit& visit);
 std::string describe(const Visit& visit);
@@ -157,19 +165,23 @@ void refuse_idle(const Visit& visit, const Visit& fresh, const std::string& pref
 /// ConfigError, which leaves `value` as it was, names `source` or the override, the JSON path, what was expected
 /// and, for an unknown key, the nearest known one. A key that stands twice is an error too, and so is a setting
 /// without effect, unless it says what a fresh T has: resolved configurations name every field and stay readable.
+/// A number too small for a double is an error, as is nesting beyond kDeepestJson. `folder`: where files are looked for
+/// that the working folder does not have (Fields::file); empty = nowhere.
 template <class T>
 void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides,
-               T& value) {
+               T& value, const std::filesystem::path& folder = {}) {
   T read = value, fresh;
   read_text(
-      json, source, overrides, [&](Fields& f) { read.visit(f); }, [&](Fields& f) { fresh.visit(f); });
+      json, source, overrides, [&](Fields& f) { read.visit(f); }, [&](Fields& f) { fresh.visit(f); }, folder);
   value = std::move(read);
 }
 /// As read_text for a file ("" = no file, only overrides).
 template <class T>
 void read_file(const std::string& path, const std::vector<std::string>& overrides, T& value) {
-  read_text(file_text(path), path, overrides, value);
+  read_text(file_text(path), path, overrides, value, std::filesystem::path(path).parent_path());
 }
+/// What a message that a file is missing should add: that it was looked for beside the configuration file too. Often "".
+std::string tried_too(std::string_view message);
 /// All fields as pretty-printed JSON, in field order: what was resolved, and itself readable again.
 template <class T>
 std::string to_json(const T& value) {

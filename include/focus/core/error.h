@@ -8,7 +8,7 @@
 
 namespace focus {
 
-/// Exit codes of the command line programs; an interrupt ends with 130 (SIGINT) or 143 (SIGTERM).
+/// Exit codes of the command line programs; an interrupt ends with 128 + the signal's number, as 130 (SIGINT) and 143 (SIGTERM).
 enum class ExitCode : int { ok = 0, usage = 1, data = 2, model = 3, resources = 4, check_failed = 5, interrupted = 130, terminated = 143 };
 
 class Error : public std::runtime_error {

@@ -5,8 +5,11 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
+
+#include "focus/core/temporary.h"
 
 namespace focus {
 
@@ -14,7 +17,7 @@ namespace focus {
 using WriteProgress = std::function<void(std::int64_t)>;
 
 /// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is
-/// removed. Every write is checked: a full disk or a missing folder throws DataError naming the path and the
+/// removed (core/temporary.h). Every write is checked: a full disk or a missing folder throws DataError naming the path and the
 /// system's reason. A device or pipe (/dev/null, a FIFO) and an open stream (/dev/stdout, whatever it leads
 /// to) are written to directly, as they can be neither replaced nor taken back.
 /// ConfigError: a name that promises packing (.gz, ...).
@@ -30,18 +33,19 @@ class AtomicFile {
   /// Bytes written so far.
   std::int64_t size() const { return size_; }
   /// Path of the temporary file, for libraries that write by name (close() first).
-  const std::filesystem::path& temporary() const { return temporary_; }
+  const std::filesystem::path& temporary() const { return temporary_ ? temporary_->path() : path_; }
   /// Closes the stream but keeps the temporary file for another writer.
   void close();
   /// Flushes to disk, closes and renames onto the final path.
   void commit();
 
  private:
-  std::filesystem::path path_, temporary_;
+  std::filesystem::path path_;
+  std::optional<Temporary> temporary_;  // none where it is written directly
   WriteProgress progress_;
   int fd_ = -1;
   std::int64_t size_ = 0, told_ = 0;
-  bool committed_ = false, direct_ = false;
+  bool direct_ = false;
 };
 
 /// Whole file as a string; DataError when it is missing or unreadable.

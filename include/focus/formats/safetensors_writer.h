@@ -22,6 +22,23 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Tens
                        const std::map<std::string, std::string>& metadata = {}, const std::vector<OpaqueEntry>& opaque = {},
                        const WriteProgress& progress = {});
 
+/// A safetensors file whose tensors come piece by piece, in the given order, so that one larger than memory can be written. The file
+/// appears whole or not at all, with commit().
+class SafetensorsStream {
+ public:
+  /// The views' data may be null. DataError as write_safetensors().
+  SafetensorsStream(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+                    const std::map<std::string, std::string>& metadata);
+  /// The next bytes of the tensors. InternalError: more than they have.
+  void write(const void* bytes, std::size_t num_bytes);
+  /// InternalError unless all bytes have come.
+  void commit();
+
+ private:
+  AtomicFile file_;
+  std::int64_t size_ = 0;  // of the whole file
+};
+
 /// As write_safetensors, in shards. `path` is FOLDER/NAME.safetensors (or its index), or a folder, for which NAME is
 /// `model`; a missing folder is made. Writes NAME-00001-of-0000N.safetensors and so on, then
 /// NAME.safetensors.index.json. Shards are filled in the given order up to `max_shard_bytes` of tensor bytes; a larger

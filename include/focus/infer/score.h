@@ -21,7 +21,8 @@ struct ScoreOptions {
   int64_t chunk = 1024;  // bases per forward call; 0 = the whole record in one. Halved when memory runs out
   Norm norm = Norm::vocab;
   bool reference_figures = false;            // also what published tests of a model report
-  bool logits = false;                       // keep the logits of the whole record
+  // Called with the logits of the record's next positions, [L, V] fp32 on the CPU, from the first to the last; at most 1024 at a time.
+  std::function<void(const at::Tensor&)> on_logits;
   std::function<void(int64_t)> on_progress;  // called with the bases done since the last call
 };
 
@@ -33,7 +34,6 @@ struct RecordScore {
   // sum of log-likelihoods each rounded to bf16, as a loss computed in bf16 has them.
   int64_t top1 = 0;
   double sum_log_likelihood_bf16 = 0;
-  at::Tensor logits;    // [L, V] fp32 on the CPU, with ScoreOptions::logits; undefined otherwise
   int64_t chunk = 0;    // bases per call at the end
   StreamMemory memory;  // of the stream at the end
 
@@ -41,7 +41,7 @@ struct RecordScore {
   double mean_log_likelihood() const;
 };
 
-/// Scores records one after the other. Holds logits of at most 1024 positions at a time (unless ScoreOptions::logits); the softmax is fp32
+/// Scores records one after the other. Holds logits of at most 1024 positions at a time; the softmax is fp32
 /// or better. No gradient is recorded.
 class Scorer {
  public:

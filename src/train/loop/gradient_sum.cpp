@@ -1,7 +1,6 @@
 #include "loop/gradient_sum.h"
 
 #include <bit>
-#include <csignal>
 #include <cstdint>
 
 #include "focus/core/error.h"
@@ -34,10 +33,8 @@ void sum_gradients(distributed::Ranks& ranks, const std::vector<Parameter>& para
 }
 
 bool interrupted_anywhere(distributed::Ranks& ranks) {
-  const int own = interrupt_signal();
-  const std::vector<double> seen = ranks.sum({own == SIGINT ? 1.0 : 0.0, own == SIGTERM ? 1.0 : 0.0});
-  if (seen[1] > 0) request_interrupt(SIGTERM);
-  if (seen[0] > 0) request_interrupt(SIGINT);
+  const std::vector<double> seen = ranks.largest({static_cast<double>(interrupt_signal())});
+  if (seen[0] > 0) request_interrupt(static_cast<int>(seen[0]));
   return interrupt_requested();
 }
 

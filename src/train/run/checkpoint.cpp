@@ -10,6 +10,7 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/json_depth.h"
 #include "focus/core/staged_folder.h"
 #include "focus/formats/digest.h"
 #include "run/named_tensors.h"
@@ -47,7 +48,7 @@ Json state_to_json(const CheckpointState& state) {
 
 Json read_json(const fs::path& path) {
   try {
-    return Json::parse(read_file(path));
+    return Json::parse(read_file(path), DepthWatch<CheckpointError>{path.string()});
   } catch (const Json::exception& error) {
     fail<CheckpointError>("'", path.string(), "': malformed JSON: ", error.what());
   } catch (const DataError& error) {

@@ -45,9 +45,9 @@ void TrainConfig::visit(config::Fields& f) {
   const auto skips = f.when(non_finite == NonFinite::skip, "non_finite", "is 'skip'");
   f.choice("task", task, {{"adapter", TaskKind::adapter}, {"pretrain", TaskKind::pretrain}},
            "train a FOCUS adapter on a frozen backbone, or a backbone from scratch");
-  f.text("model_config", model_config,
+  f.file("model_config", model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
-  f.text("model_checkpoint", model_checkpoint,
+  f.file("model_checkpoint", model_checkpoint,
          "checkpoint of the backbone, a file or a Hugging Face folder; pretrain: where to start from, empty = from scratch");
   f.only(pretrain).group("init", init, "initial weights");
   memory.visit(f, trains_adapter);
@@ -88,7 +88,7 @@ void TrainConfig::visit(config::Fields& f) {
   f.choice("matmul", matmul, {{"exact", MatmulPrecision::exact}, {"bf16", MatmulPrecision::bf16}},
            "fp32 matrix products: exact, or with inputs rounded to bf16 where the hardware is faster that way");
   f.text("device", device, "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
-  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = all cores, shared out among the ranks of a machine");
+  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = as many as may be used, shared out among the ranks of a machine");
   f.choice("result", result, {{"auto", ResultKind::automatic}, {"last", ResultKind::last}, {"best", ResultKind::best}},
            "parameters of the run's result: of the last step, or of the best validation; auto = best where there is validation");
   f.only(steps).choice(

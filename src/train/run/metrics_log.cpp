@@ -4,6 +4,7 @@
 
 #include "focus/core/error.h"
 #include "focus/core/file.h"
+#include "focus/core/json_depth.h"
 #include "run/record_file.h"
 #include "run/record_json.h"
 
@@ -22,7 +23,7 @@ std::string lines_up_to(const std::filesystem::path& path, int64_t last_step) {
     const std::string line = text.substr(begin, newline + 1 - begin);
     begin = newline + 1;
     ++number;
-    const Json json = Json::parse(line, nullptr, false);
+    const Json json = Json::parse(line, DepthWatch<DataError>{path.string()}, false);
     if (!json.is_object() || !json.contains("step") || !json["step"].is_number_integer()) {
       if (begin == text.size()) break;
       fail<DataError>(

@@ -9,6 +9,7 @@
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/hash.h"
+#include "focus/core/json_depth.h"
 #include "focus/core/version.h"
 #include "focus/formats/digest.h"
 #include "focus/train/run/checkpoint.h"
@@ -27,7 +28,7 @@ constexpr std::array kOwn = {kCheckpoints,          kMetrics,  kProvenance, kCon
 
 Json read_json(const fs::path& path) {
   try {
-    return Json::parse(read_file(path));
+    return Json::parse(read_file(path), DepthWatch<DataError>{path.string()});
   } catch (const Json::exception& error) {
     fail<DataError>("'", path.string(), "': malformed JSON: ", error.what());
   }
