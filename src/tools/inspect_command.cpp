@@ -35,6 +35,7 @@ struct Inspection {
   std::filesystem::path path;
   const formats::TensorFile& file;
   std::string prefix;  // of all names in the file; taken off in what follows
+  std::string names;   // what there is to say of it, a line
   ModelShape shape;
   std::vector<TensorRow> rows, other_rows;  // tensors; entries that are none
   std::string fingerprint;
@@ -195,9 +196,7 @@ std::string text_report(const Inspection& found) {
   for (const auto& [key, value] : file.metadata()) {
     if (key != kTraining) out += concat("metadata     ", visible(key), ": ", visible(value), "\n");
   }
-  if (!found.prefix.empty())
-    out += concat("names        all begin with '", visible(found.prefix),
-                  "', which is taken off here and when the model is loaded\n");
+  out += found.names;
   out += model_lines(found) + config_lines(found) + "\n";
 
   std::vector<std::vector<std::string>> lines = {{"tensor", "dtype", "shape", "count", "bytes"}};
@@ -280,11 +279,20 @@ void run(const InspectCommand& c) {
   require_separate({{"--output", c.output}}, inputs);
   auto file = formats::TensorFile::open(c.file);
   std::string prefix = weights::name_prefix(*file);
-  if (!prefix.empty() && !weights::names_without_prefix(*file, prefix).empty()) prefix.clear();
-  if (!prefix.empty()) file = weights::without_prefix(file, prefix);
+  std::string names;
+  if (!prefix.empty()) {
+    const std::size_t others = weights::names_without_prefix(*file, prefix).size();
+    names = concat("names        ", others == 0 ? "all" : "the model's", " begin with '", visible(prefix), "', ",
+                   others == 0 ? std::string("which is taken off here and when the model is loaded")
+                               : concat(others, " others do not; take the model out with convert --strip-prefix"),
+                   "\n");
+    if (others == 0) file = weights::without_prefix(file, prefix);
+    if (others > 0) prefix.clear();
+  }
   Inspection found{.path = c.file,
                    .file = *file,
                    .prefix = prefix,
+                   .names = names,
                    .shape = weights::guess_shape(*file),
                    .rows = tensor_rows(*file, c.filter, !c.all && !c.json),
                    .other_rows = opaque_rows(*file, c.filter, !c.all && !c.json),
