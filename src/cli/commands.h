@@ -8,6 +8,9 @@
 
 namespace focus::cli {
 
+inline constexpr const char* kAllowTruncatedHelp =
+    "read what there is of a BGZF file that was cut short between two blocks, with a warning";
+
 /// focus-train pack. ConfigError too when options of training stand before it: they would have no effect.
 void add_pack(CLI::App& app, const std::string& command_line);
 /// focus-infer score.

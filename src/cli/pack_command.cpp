@@ -18,7 +18,7 @@ struct PackCommand {
   CommonOptions common;
   std::vector<std::string> fasta, jsonl, regions, exclude;
   std::string output;
-  bool force = false;
+  bool force = false, allow_truncated = false;
 };
 
 void run(const CLI::App& app, const PackCommand& c, const std::string& command_line) {
@@ -41,7 +41,11 @@ void run(const CLI::App& app, const PackCommand& c, const std::string& command_l
     source.about = {{"bytes", std::to_string(digest.bytes)}, {"sha256", digest.sha256}};
   }
   std::unique_ptr<Progress> progress;
-  data::PackOptions options{.regions = c.regions, .exclude = c.exclude, .about = {}, .progress = {}};
+  data::PackOptions options{.regions = c.regions,
+                            .exclude = c.exclude,
+                            .allow_truncated = c.allow_truncated,
+                            .about = {},
+                            .progress = {}};
   options.about = {{"focus_version", version_line()}, {"command", command_line}};
   options.progress = [&](int64_t done, int64_t all) {
     if (interrupt_requested()) fail<Interrupted>("interrupted while packing; nothing was written to '", c.output, "'");
@@ -70,6 +74,7 @@ void add_pack(CLI::App& app, const std::string& command_line) {
   repeated("-r,--region", c.regions,
            "pack only this: name, name:start-end (1-based, both ends included) or a .bed file (0-based, half-open)");
   repeated("--exclude", c.exclude, "leave this out: a region or a .bed file");
+  sub->add_flag("--allow-truncated", c.allow_truncated, kAllowTruncatedHelp);
   sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the file to write");
   sub->add_flag("-f,--force", c.force, "replace an earlier output");

@@ -1,6 +1,7 @@
 #include <cctype>
 #include <cmath>
 #include <cstdio>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <set>
@@ -45,27 +46,57 @@ struct ScoreCommand {
   weights::Fp8 fp8 = weights::Fp8::emulate;
   data::CasePolicy case_policy = data::CasePolicy::upper;
   data::AmbiguousPolicy ambiguous = data::AmbiguousPolicy::mask;
+  std::optional<std::string> strand;  // --strand, if given
+  bool allow_truncated = false;
+
+  bool strand_of_bed() const { return strand == "bed"; }
 };
 
-std::vector<Region> wanted_regions(const ScoreCommand& command, const data::SequenceFile& fasta) {
-  std::vector<Region> out;
-  for (const std::string& text : command.regions) out.push_back(data::parse_region(text, fasta));
+/// What is scored in one go, and its row in the table.
+struct Target {
+  Region region;
+  std::string label;     // of its row in the BED file
+  bool reverse = false;  // its reverse complement is scored
+};
+
+/// The rows of the BED file, on the strand that --strand asks for.
+std::vector<Target> bed_targets(const ScoreCommand& command, const data::SequenceFile& fasta) {
+  std::vector<Target> out;
+  int64_t reverse = 0;
+  for (data::BedRow& row : data::read_bed_rows(command.bed, fasta)) {
+    if (command.strand_of_bed() && row.strand == '?')
+      fail<DataError>("'", command.bed, "': the strand (column 6) of ", data::format_region(row.region),
+                      " is none of +, - and .");
+    reverse += row.strand == '-' ? 1 : 0;
+    out.push_back({std::move(row.region), std::move(row.name), command.strand_of_bed() && row.strand == '-'});
+  }
+  if (reverse > 0 && !command.strand)
+    log::warn(concat(reverse, " of ", out.size(), " regions of '", command.bed,
+                     "' are on the reverse strand; they are scored as the forward strand reads. --strand bed "
+                     "scores the reverse complement, "
+                     "--strand forward says that this is meant"));
+  return out;
+}
+
+std::vector<Target> wanted_targets(const ScoreCommand& command, const data::SequenceFile& fasta) {
+  std::vector<Target> out;
+  for (const std::string& text : command.regions) out.push_back({data::parse_region(text, fasta), "", false});
   if (!command.bed.empty()) {
-    const auto bed = data::read_bed(command.bed, fasta);
-    out.insert(out.end(), bed.begin(), bed.end());
+    auto bed = bed_targets(command, fasta);
+    std::move(bed.begin(), bed.end(), std::back_inserter(out));
   }
   if (command.regions.empty() && command.bed.empty()) {
-    for (const std::string& name : fasta.names()) out.push_back({name, 0, fasta.length(name)});
+    for (const std::string& name : fasta.names()) out.push_back({{name, 0, fasta.length(name)}, "", false});
   }
   return out;
 }
 
 /// Tensors of one file need different names; said before the work, not after it.
-void check_names(const std::vector<Region>& regions, const std::vector<std::string>& names) {
+void check_names(const std::vector<Target>& targets, const std::vector<std::string>& names) {
   std::set<std::string> seen;
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (!seen.insert(names[i]).second)
-      fail<ConfigError>("region '", data::format_region(regions[i]),
+      fail<ConfigError>("region '", data::format_region(targets[i].region),
                         "' is asked for twice, but --logits needs one name per tensor; drop one of them");
     if (names[i] == "__metadata__") fail<DataError>("--logits cannot hold a record named '__metadata__': safetensors reserves that name");
   }
@@ -82,10 +113,21 @@ std::string key_of(const Region& region) {
   return concat(region.name, '\t', region.begin + 1, '\t', region.end, '\t', region.length(), '\t');
 }
 
+/// Columns that are there only where something is to be told.
+struct MoreColumns {
+  bool label = false, strand = false;
+
+  std::string names() const { return concat(label ? "\tbed_name" : "", strand ? "\tstrand" : "", '\n'); }
+  std::string of(const Target& target) const {
+    return concat(label ? concat('\t', target.label.empty() ? "." : target.label) : "",
+                  strand ? target.reverse ? "\t-" : "\t+" : "", '\n');
+  }
+};
+
 std::string row(const Region& region, const infer::RecordScore& score, const data::SequenceCounts& counts) {
-  return concat(key_of(region), score.scored, '\t',
-                number(score.sum_log_likelihood), '\t', number(score.mean_log_likelihood()), '\t', counts.n, '\t', counts.lowercase, '\t',
-                score.memory.entries, '\t', score.memory.kept_bytes, '\t', score.memory.total_bytes(), '\n');
+  return concat(key_of(region), score.scored, '\t', number(score.sum_log_likelihood), '\t',
+                number(score.mean_log_likelihood()), '\t', counts.n, '\t', counts.lowercase, '\t',
+                score.memory.entries, '\t', score.memory.kept_bytes, '\t', score.memory.total_bytes());
 }
 
 /// Settings that change figures and are told nowhere else in the table; --chunk does not.
@@ -104,8 +146,9 @@ std::string describe(const ScoreCommand& c) {
 }
 
 const char* const kColumns =
-    "#name\tstart\tend\tlength\tscored\tsum_log_likelihood_nats\tmean_log_likelihood_nats\tn_bases\tlowercase_bases\tkept_entries\t"
-    "kept_bytes\tstream_bytes\n";
+    "#name\tstart\tend\tlength\tscored\tsum_log_likelihood_nats\tmean_log_likelihood_nats\tn_"
+    "bases\tlowercase_bases\tkept_entries\t"
+    "kept_bytes\tstream_bytes";
 
 void check(const ScoreCommand& c) {
   if (c.fasta == "-" && (!c.regions.empty() || !c.bed.empty()))
@@ -116,6 +159,7 @@ void check(const ScoreCommand& c) {
   if (c.options.norm == infer::Norm::acgt && c.ambiguous == data::AmbiguousPolicy::keep)
     fail<ConfigError>(
         "--ambiguous keep contradicts --norm acgt: N has no probability among A, C, G and T; use --ambiguous mask or --norm vocab");
+  if (c.strand && c.bed.empty()) fail<ConfigError>("--strand has no effect without --bed");
   check(c.memory);
   if ((!c.save_state.empty() || !c.load_state.empty()) && (c.fasta == "-" || c.regions.size() + (c.bed.empty() ? 0 : 2) > 1))
     fail<ConfigError>("--save-state and --load-state are for one sequence: a FASTA file with one record, or one --region");
@@ -154,23 +198,30 @@ void run(const ScoreCommand& c, const std::string& command_line) {
   // Input and outputs first: that takes a moment, loading the model and scoring may take long.
   std::unique_ptr<data::SequenceFile> fasta;
   std::optional<data::FastaStream> stream;
-  std::vector<Region> regions;
+  std::vector<Target> targets;
   std::vector<std::string> names;
   int64_t total = 0;
+  MoreColumns more;
+  more.strand = c.strand_of_bed();
   if (c.fasta == "-") {
-    stream.emplace(c.fasta);
+    stream.emplace(c.fasta, c.allow_truncated);
   } else {
-    fasta = data::open_fasta(c.fasta);
-    regions = wanted_regions(c, *fasta);
-    for (const Region& region : regions) {
+    data::FastaOptions reading;
+    reading.allow_truncated = c.allow_truncated;
+    fasta = data::open_fasta(c.fasta, reading);
+    targets = wanted_targets(c, *fasta);
+    for (const Target& target : targets) {
+      const Region& region = target.region;
       total += region.length();
       names.push_back(region.length() == fasta->length(region.name) ? region.name : data::format_region(region));
+      if (target.reverse) names.back() += "(-)";
+      more.label = more.label || !target.label.empty();
     }
-    if (!c.logits.empty()) check_names(regions, names);
+    if (!c.logits.empty()) check_names(targets, names);
   }
-  if ((!c.save_state.empty() || !c.load_state.empty()) && regions.size() != 1)
-    fail<ConfigError>("--save-state and --load-state are for one sequence, '", c.fasta, "' has ", regions.size(),
-                      "; name one with --region");
+  if ((!c.save_state.empty() || !c.load_state.empty()) && targets.size() != 1)
+    fail<ConfigError>("--save-state and --load-state are for one sequence, '", c.fasta, "' has ",
+                      targets.size(), "; name one with --region");
   if (!c.save_state.empty()) const AtomicFile can_be_written(c.save_state);
   ScoreTable table(c.output, c.resume);
   if (!c.logits.empty()) const AtomicFile can_be_written(c.logits);
@@ -184,7 +235,7 @@ void run(const ScoreCommand& c, const std::string& command_line) {
   std::vector<std::string> head;
   for (const char* key : {"focus_version", "command", "model", "memory"}) head.push_back(concat("##", key, "=", about.at(key), "\n"));
   head.push_back(concat("##options=", describe(c), "\n"));
-  head.emplace_back(kColumns);
+  head.push_back(kColumns + more.names());
   table.begin(head);
 
   infer::ScoreOptions options = c.options;
@@ -193,7 +244,8 @@ void run(const ScoreCommand& c, const std::string& command_line) {
     std::optional<std::vector<LogitsFile::Record>> records;
     if (fasta) {
       records.emplace();
-      for (std::size_t i = 0; i < regions.size(); ++i) records->push_back({names[i], regions[i].length()});
+      for (std::size_t i = 0; i < targets.size(); ++i)
+        records->push_back({names[i], targets[i].region.length()});
     }
     logits.emplace(c.logits, about, loaded.model->shape().vocab_size, records);
     options.on_logits = [&](const at::Tensor& rows) { logits->write(rows); };
@@ -213,15 +265,21 @@ void run(const ScoreCommand& c, const std::string& command_line) {
   };
   // The longest sequence decides; a stream's lengths are not known before.
   int64_t longest = stream ? int64_t{1} << 20 : 0;
-  for (const Region& region : regions) longest = std::max(longest, region.length());
+  for (const Target& target : targets) longest = std::max(longest, target.region.length());
   const auto planned = plan(longest);
   if (c.choose_chunk) options.chunk = planned.chunk;
   const infer::Scorer scorer(*loaded.model, memory.begin_stream, options);
   const infer::StreamOrigin origin{loaded.model->shape().name, loaded.digest, loaded.precision,
                                    memory.adapter};
-  const auto score_one = [&](const Region& region, const std::string& sequence) {
+  data::AmbiguityNote ambiguity;
+  const auto score_one = [&](const Target& target, std::string sequence) {
+    const Region& region = target.region;
     if (logits) logits->begin({region.name, region.length()});
-    const auto letters = data::clean(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
+    auto letters = data::clean(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
+    if (target.reverse) {
+      sequence = data::reverse_complement(sequence);
+      letters = data::clean(sequence, c.case_policy, c.ambiguous, region.name, region.begin);
+    }
     auto state = memory.begin_stream(static_cast<int64_t>(letters.size()));
     at::Tensor last_hidden;
     if (!c.load_state.empty()) {
@@ -232,23 +290,27 @@ void run(const ScoreCommand& c, const std::string& command_line) {
     const auto score = scorer.score(letters, data::loss_weights(sequence, 1.0F, c.ambiguous), region.name, state, last_hidden);
     if (!c.save_state.empty())
       infer::save_stream(*state, last_hidden, origin, place_at(*fasta, region.name, region.end), c.save_state);
-    table.write(row(region, score, data::count_letters(sequence)));
+    const data::SequenceCounts counts = data::count_letters(sequence);
+    ambiguity.add(region.name, counts);
+    table.write(row(region, score, counts) + more.of(target));
   };
   if (fasta) {
-    for (const Region& region : regions) {
-      if (table.has(key_of(region))) {
+    for (const Target& target : targets) {
+      const Region& region = target.region;
+      if (table.has(key_of(region), more.of(target))) {
         progress.advance(region.length());
       } else {
-        score_one(region, fasta->fetch(region.name, region.begin, region.end));
+        score_one(target, fasta->fetch(region.name, region.begin, region.end));
       }
     }
   } else {
     for (data::FastaRecord record; stream->next(record);) {
-      const Region region{record.name, 0, static_cast<int64_t>(record.sequence.size())};
-      if (!table.has(key_of(region))) score_one(region, record.sequence);
+      const Target target{{record.name, 0, static_cast<int64_t>(record.sequence.size())}, "", false};
+      if (!table.has(key_of(target.region), more.of(target))) score_one(target, record.sequence);
     }
   }
   progress.finish();
+  ambiguity.warn();
   if (logits) logits->commit();
   table.commit();
 }
@@ -270,7 +332,16 @@ void add_score(CLI::App& app, const std::string& command_line) {
   sub->add_option("-r,--region", c.regions, "only this region: name or name:start-end, 1-based, both ends included; may be repeated")
       ->allow_extra_args(false)
       ->take_all();
-  sub->add_option("-R,--bed", c.bed, "only the regions of this BED file (0-based, half-open)");
+  sub->add_option("-R,--bed", c.bed,
+                  "only the regions of this BED file (0-based, half-open); their names (column 4) are shown "
+                  "in the table");
+  sub->add_option(
+         "--strand", c.strand,
+         "with --bed: forward = score all regions as the forward strand reads; bed = score the reverse "
+         "complement of regions whose strand (column 6) is -")
+      ->check(CLI::IsMember({"forward", "bed"}))
+      ->default_str("forward");
+  sub->add_flag("--allow-truncated", c.allow_truncated, kAllowTruncatedHelp);
   sub->option_defaults()->group("Machine");
   const auto take_chunk = [&c](const std::string& text) {
     c.choose_chunk = text == "auto";

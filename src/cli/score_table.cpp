@@ -39,6 +39,7 @@ ScoreTable::ScoreTable(const std::string& path, bool resume) : path_(path) {
     direct_.emplace(path);
     return;
   }
+  refuse_packed_name(path_);
   if (fs::is_symlink(path_)) path_ = fs::weakly_canonical(path_);  // a link stays, and what it points to is replaced
   part_ = path_;
   part_ += ".part";
@@ -109,12 +110,12 @@ void ScoreTable::begin(const std::vector<std::string>& head) {
   append(text);
 }
 
-bool ScoreTable::has(const std::string& key) {
+bool ScoreTable::has(const std::string& key, const std::string& end) {
   if (next_ == rows_.size()) return false;
   const std::string& row = rows_[next_++];
-  if (!row.starts_with(key))
+  if (!row.starts_with(key) || !row.ends_with(end))
     fail<ConfigError>("--resume: row ", next_, " of the table is of another sequence: '", row.substr(0, row.find('\t')), "' ...; this run has '",
-                      key.substr(0, key.find('\t')), "' there, or another stretch of it; start with the same sequences in the same order, ",
+                      key.substr(0, key.find('\t')), "' there, or another stretch or strand of it; start with the same sequences in the same order, ",
                       "or without --resume for a new table");
   return true;
 }

@@ -25,8 +25,8 @@ class ScoreTable {
   /// The lines above the rows, each "##key=value" or the names of the columns. ConfigError: the rows to be kept stand below other ones,
   /// "##command" apart.
   void begin(const std::vector<std::string>& head);
-  /// Whether the next row is there already; it begins with `key`. ConfigError: it is another.
-  bool has(const std::string& key);
+  /// Whether the next row is there already; it begins with `key` and ends with `end`. ConfigError: it is another.
+  bool has(const std::string& key, const std::string& end);
   void write(const std::string& row);
   /// ConfigError: rows are left that has() was not asked for.
   void commit();

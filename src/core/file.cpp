@@ -26,19 +26,21 @@ bool is_open_stream(const std::string& path) {
 }
 }  // namespace
 
+void refuse_packed_name(const std::filesystem::path& path) {
+  for (const char* ending : {".gz", ".bgz", ".bz2", ".xz", ".zst", ".zip"}) {
+    if (path.extension() == ending)
+      fail<ConfigError>("'", path.string(), "' promises a packed file, but it would be written as it is; leave off '",
+                        ending, "' and pack it afterwards");
+  }
+}
+
 AtomicFile::AtomicFile(std::filesystem::path path, WriteProgress progress) : path_(std::move(path)), progress_(std::move(progress)) {
   std::error_code ignored;
   const std::filesystem::file_status status = std::filesystem::status(path_, ignored);
   if (std::filesystem::is_directory(status)) fail<DataError>("cannot write '", path_.string(), "': it is a folder; name a file");
   direct_ = std::filesystem::exists(status) &&
             (!std::filesystem::is_regular_file(status) || is_open_stream(path_.string()));
-  // Nothing is packed here, and what reads such a name goes by it.
-  for (const char* ending : {".gz", ".bgz", ".bz2", ".xz", ".zst", ".zip"}) {
-    if (!direct_ && path_.extension() == ending)
-      fail<ConfigError>("'", path_.string(),
-                        "' promises a packed file, but it would be written as it is; leave off '", ending,
-                        "' and pack it afterwards");
-  }
+  if (!direct_) refuse_packed_name(path_);
   // A link stays, and what it points to is replaced.
   if (!direct_ && std::filesystem::is_symlink(path_, ignored)) path_ = std::filesystem::weakly_canonical(path_);
   if (!direct_) temporary_.emplace(concat(path_.string(), ".tmp-", ::getpid()));

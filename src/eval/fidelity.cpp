@@ -35,12 +35,18 @@ using at::Tensor;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 data::SegmentSample draw(const FidelityConfig& config) {
-  const auto fasta = data::open_fasta(config.fasta);
+  data::FastaOptions reading;
+  reading.allow_truncated = config.allow_truncated;
+  const auto fasta = data::open_fasta(config.fasta, reading);
   const auto sample = data::sample_segments(*fasta, data::read_regions(config.regions, *fasta),
                                             {.length = config.length,
                                              .count = config.segments,
                                              .seed = static_cast<uint64_t>(config.seed),
                                              .max_n_fraction = config.max_n_fraction});
+  data::AmbiguityNote ambiguity;
+  for (const auto& segment : sample.segments)
+    ambiguity.add(segment.name, data::count_letters(segment.sequence));
+  ambiguity.warn();
   if (sample.skipped_regions > 0)
     log::warn(concat(sample.skipped_regions, " region(s) are shorter than a segment of ", format_count(config.length),
                      " bases and were left out"));

@@ -53,6 +53,8 @@ void FidelityConfig::visit(config::Fields& f) {
   f.group("focus", config::Visit(focus), "Focus tokens");
   f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
   f.file("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");
+  f.boolean("allow_truncated", allow_truncated,
+            "read what there is of a BGZF file that was cut short between two blocks");
   f.regions("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
   f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
   f.integer("length", length, {2, int64_t{1} << 40}, "bases per segment; a segment must be longer than a window to measure anything");

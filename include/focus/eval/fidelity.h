@@ -34,6 +34,7 @@ struct FidelityConfig {
   compress::MemoryConfig memory;  // without an adapter
   compress::PlanOverride plan;    // of the adapter or of `memory`, for all methods
   std::string fasta;
+  bool allow_truncated = false;      // data::FastaOptions
   std::vector<std::string> regions;  // as data::read_regions; empty = every record
   int64_t segments = 8;              // per region
   int64_t length = 8192;             // bases per segment
