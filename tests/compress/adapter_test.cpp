@@ -4,7 +4,9 @@
 
 #include "focus/compress/compressed_model.h"
 #include "focus/compress/focus/adapter_file.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
+#include "focus/formats/safetensors_writer.h"
 #include "support/small_model.h"
 
 namespace focus::compress {
@@ -59,6 +61,30 @@ TEST_F(AdapterFileTest, AnotherBackboneIsRefused) {
   save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), {backbone, {}, {}}, "one backbone's digest",
                folder_ / "a.safetensors");
   EXPECT_THROW(load_adapter(folder_ / "a.safetensors", backbone, "another backbone's digest"), CheckpointError);
+}
+
+TEST_F(AdapterFileTest, AFileOfBeforeTheCheckedFitRunsAsItWasTrained) {
+  const auto read = [&](const std::string& memory) {
+    formats::write_safetensors(folder_ / "old.safetensors", {}, {{"format", "focus-adapter-1"}, {"memory", memory}});
+    return read_adapter_config(folder_ / "old.safetensors");
+  };
+  const FittedUnitConfig old = read(R"({"focus": {"k": 50, "fitted": {"ridge": 3, "corrections": true}}})").focus.fitted;
+  EXPECT_EQ(old.leave_out, 0);
+  EXPECT_FALSE(old.check);
+  const FittedUnitConfig named = read(R"({"focus": {"fitted": {"leave_out": 5, "check": true}}})").focus.fitted;
+  EXPECT_EQ(named.leave_out, 5);
+  EXPECT_TRUE(named.check);
+  // Where the settings mean nothing they keep their defaults, and the configuration stays valid.
+  for (const char* memory : {R"({"focus": {"unit": "paper"}})", R"({"memory": {"kind": "tables"}})"}) {
+    const MemoryConfig other = read(memory);
+    EXPECT_TRUE(other.focus.fitted.check);
+    EXPECT_NO_THROW(other.validate());
+    EXPECT_NO_THROW(closed_form(other));
+  }
+  // What is trained today says so in its file.
+  const auto backbone = testing::small_model(at::kFloat);
+  save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), {backbone, {}, {}}, "digest", folder_ / "new.safetensors");
+  EXPECT_TRUE(read_adapter_config(folder_ / "new.safetensors").focus.fitted.check);
 }
 
 TEST_F(AdapterFileTest, OneUnitMayServeAllLayers) {

@@ -130,7 +130,7 @@ TEST(MemoryConfigTest, SenselessCombinationsAreRefused) {
   refused([](MemoryConfig& c) { c.focus.paper.update = Update::replace; });
   refused([](MemoryConfig& c) {
     c.focus.unit = UnitKind::paper;
-    c.focus.fitted.ridge = 1.0;
+    c.focus.fitted.ridge = 2.0;
   });
   refused([](MemoryConfig& c) { c.focus.bias = false; });
   refused([](MemoryConfig& c) {

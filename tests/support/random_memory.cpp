@@ -42,6 +42,8 @@ MemoryConfig draw(Random& random) {
     if (chance(0.3)) f.entries_per_kmer = 2 + below(3);
     f.fitted.ridge = 0.5 + 5 * random.uniform();
     f.fitted.reference_stride = 1 + below(4);
+    f.fitted.leave_out = below(4);
+    f.fitted.check = chance(0.7);
   } else {
     f.paper = {static_cast<FocusSees>(below(2)), static_cast<Update>(below(2)), static_cast<EntrySource>(below(2))};
     f.bias = chance(0.7);

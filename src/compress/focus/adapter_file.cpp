@@ -37,7 +37,12 @@ MemoryConfig config_of(const formats::TensorFile& file, const std::filesystem::p
     fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
   MemoryConfig config;
   config::read_text(metadata_of(file, kMemory, path), path.string(), {}, config);
-  return config;
+  if (!config.uses(MemoryKind::focus) || config.focus.unit != UnitKind::fitted) return config;
+  // A file that does not name leave_out and check is older than they are, and runs as it was trained.
+  MemoryConfig fitted;
+  fitted.focus.fitted = FittedUnitConfig::plain();
+  config::read_text(metadata_of(file, kMemory, path), path.string(), {}, fitted);
+  return fitted;
 }
 
 void require_backbone(const formats::TensorFile& file, const std::filesystem::path& path,

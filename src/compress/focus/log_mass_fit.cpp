@@ -13,6 +13,7 @@ using at::Tensor;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kBetaRidge = 1e-3;
+constexpr double kLeftOut = -1e4;  // score of a base that a reference leaves out: finite in every sum
 constexpr double kFaintest = -40.0;  // log of the share of the mass that a group without items is given: a fit needs a number
 
 }  // namespace
@@ -36,14 +37,22 @@ Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const
   const int64_t dim = q.size(3);
   const Tensor k = items.k.to(q.scalar_type()), v = items.v.to(q.scalar_type());
   Tensor scores = scores_of(q, k);  // [B, G, R, n]
+  const Tensor plain = scores;
+  if (items.near.defined()) scores = scores.masked_fill(items.near, kLeftOut);
   if (items.log_mass.defined()) scores = scores + items.log_mass.to(q.scalar_type()).unsqueeze(2);
   const Tensor log_total = at::logsumexp(scores, -1, /*keepdim=*/true);
   const Tensor log_share = at::logsumexp(scores - log_total, 2);  // [B, G, n]: of all references together
 
+  // Which items are there at all, [B, G, 1, n].
+  const Tensor there = items.log_mass.defined() ? items.log_mass.ne(-kInfinity).unsqueeze(2)
+                                                : at::ones({1, 1, 1, k.size(2)}, k.options().dtype(at::kBool));
+
   std::vector<Tensor> masses, means, values;
   for (const Span& group : groups) {
     const auto part = [&](const Tensor& t, int64_t axis) { return t.narrow(axis, group.begin, group.size()); };
-    masses.push_back(at::logsumexp(part(scores, 3), -1, true));
+    masses.push_back(
+        items.near.defined() ? log_mass_of(part(plain, 3), part(there, 3), part(items.near, 1)).unsqueeze(-1)
+                             : at::logsumexp(part(scores, 3), -1, true));
     const Tensor shares = part(log_share, 2);
     // Nothing is left of the group in some head: any mean will do.
     const Tensor none = shares.eq(-kInfinity).all(-1, true);

@@ -25,6 +25,7 @@ FittedKeys regress_keys(const at::Tensor& references_BGRE, const at::Tensor& mea
 struct FitItems {
   at::Tensor k, v;      // [B, G, n, E]
   at::Tensor log_mass;  // [B, G, n] added to the scores; -inf leaves an item out in that head; undefined = 0
+  at::Tensor near;      // [R, n] bool: raw bases that a reference leaves out (near_own); undefined = none
 };
 
 enum class FittedKey {

@@ -18,8 +18,21 @@ void PaperUnitConfig::visit(config::Fields& f) {
 void FittedUnitConfig::visit(config::Fields& f) {
   f.number("ridge", ridge, {1e-9, 1e9}, "ridge penalty on the fitted key");
   f.integer("reference_stride", reference_stride, {1, 1 << 20}, "every n-th query of the span is a reference of the fit");
+  f.integer("leave_out", leave_out, {0, 1 << 20},
+            "bases nearer than this to a reference query's own are left out of what it measures, since it finds itself there; "
+            "0 = none");
+  f.boolean("check", check,
+            "switch the entries of a head and window off where queries held out of the fit are better served by none");
   f.boolean("corrections", corrections, "trained corrections on top of the fit");
   f.boolean("gradient", gradient, "let gradient pass through the fit");
+}
+
+FittedUnitConfig FittedUnitConfig::plain() {
+  FittedUnitConfig out;
+  out.ridge = 3.0;
+  out.leave_out = 0;
+  out.check = false;
+  return out;
 }
 
 namespace {

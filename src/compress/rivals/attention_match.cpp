@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "focus/core/error.h"
+#include "held_out_check.h"
 #include "span_entries.h"
 
 namespace focus::compress {
@@ -106,6 +107,7 @@ Entries attention_match(const ClosedSpan& span, int64_t room) {
   out.v =
       (own + at::linalg_solve(gram, at::matmul(mixing.transpose(-1, -2), missing))).to(span.v.scalar_type());
   out.beta = beta.to(at::kFloat);
+  check_entries(span, {}, subset.index, FittedUnitConfig{}, out);
   return out;
 }
 

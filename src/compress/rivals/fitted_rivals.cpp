@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "focus/core/error.h"
+#include "held_out_check.h"
 #include "key_selection.h"
 #include "log_mass_fit.h"
 #include "span_entries.h"
@@ -16,6 +17,17 @@ namespace {
 using at::Tensor;
 
 constexpr double kEven = 0.5;  // share of the surprise that is spread evenly
+const FittedUnitConfig kFit{};  // the fitted unit's defaults
+
+References references(const ClosedSpan& span) { return references(span, every_base(span, kFit.reference_stride)); }
+
+Tensor near_own(const References& own, const ClosedSpan& span) {
+  return near_own(own, span.num_bases(), kFit.leave_out);
+}
+
+void check(const ClosedSpan& span, Entries& fits, const Tensor& stands_for = {}, const Tensor& made_of = {}) {
+  if (kFit.check) check_entries(span, stands_for, made_of, kFit, fits);
+}
 
 /// `count` groups of whole k-mers, as even as they can be; together they cover the span, bases without a
 /// k-mer included.
@@ -68,7 +80,7 @@ void merge_neighbours(const Tensor& references, const Tensor& like, int64_t end,
   const Tensor index = at::tensor(merged, at::kLong).to(like.device());
   const auto pick = [&](const Tensor& t) { return t.index_select(2, index); };
   Entries coarse =
-      fit_log_mass(references, {pick(all.k), pick(all.v), pick(all.beta)}, groups, FittedKey::free);
+      fit_log_mass(references, {pick(all.k), pick(all.v), pick(all.beta), {}}, groups, FittedKey::free);
   coarse.origin = std::move(origins);
   retained.select(rest);
   retained.append(coarse);
@@ -99,7 +111,9 @@ std::vector<Span> equal_shares(const std::vector<double>& weights, int64_t count
 
 Entries window_mass(const ClosedSpan& span, int64_t) {
   const std::vector<Span> whole = {{0, span.num_bases()}};
-  Entries out = fit_log_mass(future_queries(span), {span.k, span.v, {}}, whole, FittedKey::zero);
+  const References own = references(span);
+  Entries out = fit_log_mass(own.q, {span.k, span.v, {}, near_own(own, span)}, whole, FittedKey::zero);
+  check(span, out);
   out.origin = window_origins(span, 1);
   return out;
 }
@@ -110,46 +124,54 @@ Entries heavy_fitted(const ClosedSpan& span, int64_t room) {
   const auto kmers = static_cast<int64_t>(span.kmers.size());
   const int64_t fitted = std::min({(kmers + kKmersPerEntry - 1) / kKmersPerEntry, kmers, room});
   const int64_t exact = room - fitted;
-  const Tensor references = future_queries(span);
-  FitItems items{span.k, span.v, {}};
+  const References own = references(span);
+  FitItems items{span.k, span.v, {}, near_own(own, span)};
   Entries out;
+  Tensor heaviest;
   if (exact > 0) {
-    const Tensor heaviest = top_bases(at::softmax(scores_of(references, span.k), -1).sum(2), exact);
+    heaviest = top_bases(at::softmax(scores_of(own.q, span.k), -1).sum(2), exact);
     out = raw_entries_per_head(span, heaviest);
     out.beta = at::zeros({span.k.size(0), span.k.size(1), exact}, span.k.options().dtype(at::kFloat));
-    items.log_mass = at::zeros({span.k.size(0), span.k.size(1), bases}, references.options())
+    items.log_mass = at::zeros({span.k.size(0), span.k.size(1), bases}, own.q.options())
                          .scatter(2, heaviest, -std::numeric_limits<double>::infinity());
   }
-  Entries rest = fit_log_mass(references, items, groups_of_kmers(span, fitted), FittedKey::free);
+  Entries rest = fit_log_mass(own.q, items, groups_of_kmers(span, fitted), FittedKey::free);
+  check(span, rest, items.log_mass.defined() ? items.log_mass.eq(0) : Tensor());
   rest.origin = window_origins(span, fitted);
   out.append(rest);
+  if (exact > 0) {
+    const Tensor fits = at::full({heaviest.size(0), heaviest.size(1), fitted}, -1, heaviest.options());
+    check(span, out, {}, at::cat({heaviest, fits}, 2));
+  }
   return out;
 }
 
 Entries adaptive(const ClosedSpan& span, int64_t room) {
-  const Tensor references = future_queries(span);
-  return fit_equal_shares(span, references, at::softmax(scores_of(references, span.k), -1).sum({1, 2}), room);
+  return fit_equal_shares(span, at::softmax(scores_of(future_queries(span), span.k), -1).sum({1, 2}), room);
 }
 
-Entries fit_equal_shares(const ClosedSpan& span, const Tensor& references, const Tensor& surprise,
-                         int64_t room) {
+Entries fit_equal_shares(const ClosedSpan& span, const Tensor& surprise, int64_t room) {
+  const References own = references(span);
+  const Tensor near = near_own(own, span);
   const Tensor wide = surprise.to(at::kCPU, at::kDouble).contiguous();
   const double even = kEven / static_cast<double>(span.num_bases());
   std::vector<Tensor> k, v, beta;
   // The boundaries are each sequence's own.
   for (int64_t b = 0; b < span.k.size(0); ++b) {
-    const double* own = wide[b].const_data_ptr<double>();
-    std::vector<double> weights(own, own + span.num_bases());
+    const double* of_bases = wide[b].const_data_ptr<double>();
+    std::vector<double> weights(of_bases, of_bases + span.num_bases());
     const double total = std::accumulate(weights.begin(), weights.end(), 0.0);
     for (double& w : weights) w = (total > 0 ? (1 - kEven) * w / total : 0.0) + even;
     const auto of_b = [&](const Tensor& t) { return t.narrow(0, b, 1); };
-    const FitItems items{of_b(span.k), of_b(span.v), {}};
-    const Entries one = fit_log_mass(of_b(references), items, equal_shares(weights, room), FittedKey::free);
+    const FitItems items{of_b(span.k), of_b(span.v), {}, near};
+    const Entries one = fit_log_mass(of_b(own.q), items, equal_shares(weights, room), FittedKey::free);
     k.push_back(one.k);
     v.push_back(one.v);
     beta.push_back(one.beta);
   }
-  return {at::cat(k, 0), at::cat(v, 0), at::cat(beta, 0), window_origins(span, room)};
+  Entries out{at::cat(k, 0), at::cat(v, 0), at::cat(beta, 0), window_origins(span, room)};
+  check(span, out);
+  return out;
 }
 
 void multires(const ClosedSpan& span, const Budget& budget, EntryStore& retained) {
@@ -159,7 +181,9 @@ void multires(const ClosedSpan& span, const Budget& budget, EntryStore& retained
     const std::vector<double> even(static_cast<std::size_t>(bases), 1.0);
     const auto kmers = static_cast<int64_t>(span.kmers.size());
     const std::vector<Span> fine = equal_shares(even, std::min(kFiner * kmers, bases));
-    Entries newest = fit_log_mass(references, {span.k, span.v, {}}, fine, FittedKey::free);
+    // Nothing is left out: of so few bases that costs more than it gains (R on chr22: 23.4 % against 24.2 %).
+    Entries newest = fit_log_mass(references, {span.k, span.v, {}, {}}, fine, FittedKey::free);
+    check(span, newest);
     for (const Span& group : fine) newest.origin.push_back({span.window, span.first_base + group.begin});
     retained.append(newest);
   }

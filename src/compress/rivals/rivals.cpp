@@ -104,7 +104,7 @@ RetentionPolicy adaptive_by(const Tensor& surprise_BL) {
     FOCUS_CHECK(surprise_BL.size(0) == span.k.size(0) && surprise_BL.size(1) >= end, "surprise of ",
                 surprise_BL.sizes(), " for bases up to ", end);
     const Tensor surprise = surprise_BL.narrow(1, span.first_base, span.num_bases());
-    return fit_equal_shares(span, future_queries(span), surprise, room);
+    return fit_equal_shares(span, surprise, room);
   };
   return {"adaptive_entropy", by_surprise("the entropy of each base under state_only memory (a second pass)"),
           fill(kBeta, make), kQueries};

@@ -1,6 +1,8 @@
 #include "span_entries.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace focus::compress {
 
@@ -46,12 +48,43 @@ int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore&
   return std::max<int64_t>(held_by(span, budget, retained, with_beta) - retained.size(), 0);
 }
 
+References references(const ClosedSpan& span, const Tensor& bases) {
+  const Tensor queries = span.q.index_select(2, bases).to(compute_options(span.q));
+  const Tensor shift = at::full({bases.size(0)}, span.extent, bases.options());
+  const int64_t kv_heads = span.k.size(1);
+  return {span.attention.rotate(queries, shift).unflatten(1, {kv_heads, -1}).flatten(2, 3),
+          bases.repeat({span.q.size(1) / kv_heads})};
+}
+
+Tensor own_queries(const ClosedSpan& span, const Tensor& bases) {
+  const Tensor queries = span.q.index_select(2, bases).to(compute_options(span.q));
+  return queries.unflatten(1, {span.k.size(1), -1}).flatten(2, 3);
+}
+
+Tensor every_base(const ClosedSpan& span, int64_t stride) {
+  return at::arange(0, span.num_bases(), stride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
+}
+
 Tensor future_queries(const ClosedSpan& span, int64_t stride) {
-  const Tensor taken =
-      at::arange(0, span.num_bases(), stride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
-  const Tensor queries = span.q.index_select(2, taken).to(compute_options(span.q));
-  const Tensor shift = at::full({queries.size(2)}, span.extent, taken.options());
-  return span.attention.rotate(queries, shift).unflatten(1, {span.k.size(1), -1}).flatten(2, 3);
+  return references(span, every_base(span, stride)).q;
+}
+
+Tensor near_own(const References& references, int64_t num_bases, int64_t leave_out) {
+  const Tensor base = at::arange(num_bases, references.own.options());
+  return (base - references.own.unsqueeze(1)).abs().lt(std::min(leave_out, num_bases / 2));
+}
+
+Tensor measured(const Tensor& part, const Tensor& near) {
+  const Tensor rest = part.logical_and(near.logical_not());
+  return at::where(rest.any(-1, /*keepdim=*/true), rest, part);
+}
+
+Tensor log_mass_of(const Tensor& scores, const Tensor& part, const Tensor& near) {
+  const Tensor used = measured(part, near);
+  const auto size = [&](const Tensor& bases) { return bases.sum(-1).clamp_min(1).to(scores.scalar_type()); };
+  const Tensor sum =
+      at::logsumexp(scores.masked_fill(used.logical_not(), -std::numeric_limits<double>::infinity()), -1);
+  return sum + (size(part) / size(used)).log();
 }
 
 Tensor scores_of(const Tensor& queries_BGRE, const Tensor& k_BGNE) {

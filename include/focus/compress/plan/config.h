@@ -34,11 +34,15 @@ struct PaperUnitConfig {
 
 /// The fitted unit: ridge regression of each k-mer's log-mass on the window's own queries, rotated one span ahead.
 struct FittedUnitConfig {
-  double ridge = 3.0;
+  double ridge = 1.0;
   int64_t reference_stride = 4;  // every n-th query is a reference
+  int64_t leave_out = 2;         // bases nearer than this to a reference's own are no part of what it measures; 0 = none left out
+  bool check = true;             // switch entries off where queries held out of the fit are better served by none
   bool corrections = true;       // trained low-rank corrections of key, value and beta on top of the fit
   bool gradient = true;          // let gradient pass through the fit (from an entry to the states it was fitted to)
   void visit(config::Fields& f);
+  /// As the unit was before `leave_out` and `check` existed: what files mean that name neither.
+  static FittedUnitConfig plain();
 };
 
 /// What a layer keeps of closed windows: Focus entries, letters from which base tables predict keys and values, or everything.
