@@ -39,7 +39,9 @@ RunFolder prepare(const RunData& data, const std::string& config_json, const std
   folder.resume = options.resume;
   folder.force = options.force;
   folder.config_json = config_json;
-  folder.default_config_json = config::to_json(TrainConfig());
+  TrainConfig earlier;  // settings that an older run's file lacks, as they were before they had a name
+  earlier.memory.focus.fitted = compress::FittedUnitConfig::plain();
+  folder.default_config_json = config::to_json(earlier);
   folder.may_change = {"checkpoint_every",
                        "keep_last",
                        "device",
