@@ -39,7 +39,7 @@ ScoreTable::ScoreTable(const std::string& path, bool resume) : path_(path) {
     direct_.emplace(path);
     return;
   }
-  refuse_packed_name(path_);
+  const AtomicFile can_be_written(path);  // by the rules of every output
   if (fs::is_symlink(path_)) path_ = fs::weakly_canonical(path_);  // a link stays, and what it points to is replaced
   part_ = path_;
   part_ += ".part";

@@ -24,8 +24,8 @@ bool is_open_stream(const std::string& path) {
   return path == "/dev/stdout" || path == "/dev/stderr" || path.starts_with("/dev/fd/") ||
          path.starts_with("/proc/self/fd/");
 }
-}  // namespace
 
+/// Nothing is packed on writing, and what reads such a name goes by it.
 void refuse_packed_name(const std::filesystem::path& path) {
   for (const char* ending : {".gz", ".bgz", ".bz2", ".xz", ".zst", ".zip"}) {
     if (path.extension() == ending)
@@ -33,6 +33,7 @@ void refuse_packed_name(const std::filesystem::path& path) {
                         ending, "' and pack it afterwards");
   }
 }
+}  // namespace
 
 AtomicFile::AtomicFile(std::filesystem::path path, WriteProgress progress) : path_(std::move(path)), progress_(std::move(progress)) {
   std::error_code ignored;

@@ -120,8 +120,8 @@ std::unique_ptr<Ranks> meet(const RankEnvironment& environment, const at::Device
   const int rank = static_cast<int>(environment.rank), size = static_cast<int>(environment.size);
   const std::string shown = shown_place(environment);
   // What fails is said once, as an exception; LibTorch would log it with its call stack too.
-  constexpr int kErrors = 2;
-  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, kErrors);
+  constexpr int kFatal = 3;
+  if (std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr) FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, kFatal);
   try {
     auto store = open_store(environment, std::chrono::seconds(join.meet_seconds));
 #if defined(FOCUS_WITH_NCCL)

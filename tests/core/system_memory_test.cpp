@@ -75,6 +75,12 @@ TEST_F(SystemMemoryTest, VersionOneIsReadByItsController) {
   EXPECT_EQ(read().usable(), 206 * kMiB);
 }
 
+TEST_F(SystemMemoryTest, BesideVersionOneVersionTwoLiesDeeper) {
+  write("proc/self/cgroup", "0::/user.slice/job\n4:memory:/\n");
+  group("unified/user.slice/", std::to_string(200 * kMiB), 150 * kMiB, 0);
+  EXPECT_EQ(read().usable(), 50 * kMiB);
+}
+
 TEST_F(SystemMemoryTest, InsideAContainerTheRootIsTheGroup) {
   write("proc/self/cgroup", "0::/docker/0123abcd\n");  // a folder that only the host sees
   group("", std::to_string(128 * kMiB), 28 * kMiB, 0);

@@ -158,6 +158,8 @@ TEST(JsonlReader, NamesFileAndLineOfBadInput) {
   };
   EXPECT_MESSAGE(read_all(folder / "none.jsonl"), "cannot open");
   EXPECT_MESSAGE(read_all(folder.text("a.jsonl", "{\"text\": \"A\"}\n{\"text\": \n")), "line 2 of");
+  for (const std::string& deep : {std::string(200'000, '['), "{\"text\": \"A\", \"name\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}"})
+    EXPECT_MESSAGE(read_all(folder.text("deep.jsonl", "{\"text\": \"A\"}\n" + deep + "\n")), "nested more than 100 levels");
   EXPECT_MESSAGE(read_all(folder.text("b.jsonl", "[1]\n")), "expected an object");
   EXPECT_MESSAGE(read_all(folder.text("c.jsonl", "{\"sequence\": \"A\"}\n")), "no \"text\"");
   EXPECT_MESSAGE(read_all(folder.text("d.jsonl", "{\"text\": 3}\n")), "must be a string");

@@ -6,11 +6,14 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <exception>
 #include <functional>
 #include <limits>
 #include <stdexcept>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "focus/core/error.h"
 
@@ -96,6 +99,63 @@ TEST(Join, AMissingRankIsAnErrorWithinTheTimeout) {
   alone.address = "127.0.0.1";
   alone.port = 1;  // nobody listens there
   EXPECT_THROW(join_ranks(alone, at::kCPU, {.meet_seconds = 1, .answer_seconds = 1, .advice = {}}), DeviceError);
+}
+
+/// A listener on a free port of this machine, which does not speak the ranks' language.
+class Stranger {
+ public:
+  explicit Stranger(const std::string& greeting) : socket_(::socket(AF_INET, SOCK_STREAM, 0)), port_(free_port()) {
+    sockaddr_in address{};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(static_cast<uint16_t>(port_));
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (::bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || ::listen(socket_, 8) != 0)
+      throw std::runtime_error("cannot listen");
+    if (greeting.empty()) return;  // connections wait in the queue, unanswered
+    answer_ = std::thread([this, greeting] {
+      for (int peer = ::accept(socket_, nullptr, nullptr); peer >= 0; peer = ::accept(socket_, nullptr, nullptr)) {
+        [[maybe_unused]] const auto sent = ::send(peer, greeting.data(), greeting.size(), MSG_NOSIGNAL);
+        peers_.push_back(peer);
+      }
+    });
+  }
+  ~Stranger() {
+    ::shutdown(socket_, SHUT_RDWR);
+    if (answer_.joinable()) answer_.join();
+    for (const int peer : peers_) ::close(peer);
+    ::close(socket_);
+  }
+  Stranger(const Stranger&) = delete;
+  Stranger& operator=(const Stranger&) = delete;
+  int64_t port() const { return port_; }
+
+ private:
+  int socket_;
+  int64_t port_;
+  std::vector<int> peers_;
+  std::thread answer_;
+};
+
+TEST_F(SeveralRanks, NoOtherProgramOnThePortKeepsThemWaiting) {
+  for (const std::string& greeting : {std::string(), std::string("x"), std::string("SSH-2.0-OpenSSH_9.2\r\n")}) {
+    const Stranger stranger(greeting);
+    for (const int64_t rank : {0, 1}) {
+      RankEnvironment environment;
+      environment.rank = rank;
+      environment.size = 2;
+      environment.address = "127.0.0.1";
+      environment.port = stranger.port();
+      const auto began = std::chrono::steady_clock::now();
+      std::string message;
+      try {
+        join_ranks(environment, at::kCPU, {.meet_seconds = 2, .answer_seconds = 2, .advice = {}});
+      } catch (const DeviceError& error) {
+        message = error.what();
+      }
+      EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(4)) << greeting;
+      EXPECT_NE(message.find(concat("rank ", rank, " of 2, rank 0 at 127.0.0.1:", stranger.port())), std::string::npos) << message;
+    }
+  }
 }
 
 TEST_F(SeveralRanks, SumsLargestAndFirst) {

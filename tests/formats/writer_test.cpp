@@ -29,6 +29,31 @@ TEST(WriterTest, GoldenCheckpointSurvivesEveryRoundTrip) {
   EXPECT_EQ(digest(*TensorFile::open(folder / "back.pt")), digest(*golden));
 }
 
+TEST(WriterTest, PieceByPieceMakesTheSameFile) {
+  const TemporaryFolder folder;
+  std::vector<float> numbers(1000);
+  for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i);
+  const auto* bytes = reinterpret_cast<const std::byte*>(numbers.data());
+  const std::vector<TensorView> whole = {{"b", DType::float32, {10, 60}, bytes}, {"a", DType::float32, {400}, bytes + 2400}};
+  write_safetensors(folder / "whole.safetensors", whole, {{"key", "value"}});
+  std::vector<TensorView> announced = whole;
+  for (TensorView& tensor : announced) tensor.data = nullptr;
+  {
+    SafetensorsStream stream(folder / "pieces.safetensors", announced, {{"key", "value"}});
+    for (std::size_t at = 0; at < 4000; at += 160) stream.write(bytes + at, 160);
+    EXPECT_FALSE(std::filesystem::exists(folder / "pieces.safetensors"));
+    EXPECT_THROW(stream.write(bytes, 1), InternalError);
+    stream.commit();
+  }
+  EXPECT_EQ(read_bytes(folder / "pieces.safetensors"), read_bytes(folder / "whole.safetensors"));
+  {
+    SafetensorsStream half(folder / "half.safetensors", announced, {});
+    half.write(bytes, 2000);
+    EXPECT_THROW(half.commit(), InternalError);
+  }
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder.path()), {}), 2);
+}
+
 TEST(WriterTest, EveryTypeAndOddShapeSurvives) {
   const TemporaryFolder folder;
   std::vector<std::byte> memory(4096);

@@ -37,6 +37,20 @@ RecordScore score(model::Backbone& model, const std::vector<uint8_t>& tokens, co
   return Scorer(model, plain_stream(model), options).score(tokens, weights, "record");
 }
 
+/// The logits of the whole record, [L, V].
+Tensor logits_of(model::Backbone& model, const std::vector<uint8_t>& tokens, ScoreOptions options, std::vector<float> weights = {},
+                 RecordScore* figures = nullptr) {
+  std::vector<Tensor> rows;
+  options.on_logits = [&](const Tensor& piece) {
+    EXPECT_LE(piece.size(0), 1024);
+    EXPECT_TRUE(piece.is_contiguous());
+    rows.push_back(piece.clone());
+  };
+  const RecordScore got = score(model, tokens, options, std::move(weights));
+  if (figures != nullptr) *figures = got;
+  return at::cat(rows);
+}
+
 /// A model gone wrong.
 class NotFinite final : public Stream {
  public:
@@ -80,7 +94,6 @@ TEST(ScoreTest, EqualsTheRecordedLogitsWhateverTheChunk) {
         const RecordScore got = score(*model, tokens, options);
         EXPECT_EQ(got.length, length);
         EXPECT_EQ(got.scored, length - 1);
-        EXPECT_FALSE(got.logits.defined());
         EXPECT_NEAR(got.sum_log_likelihood, expected, 2e-6 * std::abs(expected)) << name << " chunk " << chunk;
         EXPECT_DOUBLE_EQ(got.mean_log_likelihood(), got.sum_log_likelihood / static_cast<double>(length - 1));
       }
@@ -93,16 +106,15 @@ TEST(ScoreTest, LogitsAreTheSameForEveryChunk) {
   const Golden golden("tiny7b.logits.fp32");
   const auto tokens = bytes_of(golden["tokens.len2500"]);
   ScoreOptions options;
-  options.logits = true;
   options.chunk = 0;
-  const Tensor whole = score(*model, tokens, options).logits;
+  const Tensor whole = logits_of(*model, tokens, options);
   EXPECT_EQ(whole.sizes(), (at::IntArrayRef{2500, 512}));
   EXPECT_EQ(whole.scalar_type(), at::kFloat);
   EXPECT_LT(max_difference(whole.index_select(0, golden["pos.len2500"]), golden["logits_at.len2500"][0]), 5e-4);
   for (const int64_t chunk : {1, 7, 1024, 4096}) {
     const int64_t length = chunk == 1 ? 600 : 2500;
     options.chunk = chunk;
-    const Tensor chunked = score(*model, {tokens.begin(), tokens.begin() + length}, options).logits;
+    const Tensor chunked = logits_of(*model, {tokens.begin(), tokens.begin() + length}, options);
     EXPECT_LT(max_difference(chunked, whole.narrow(0, 0, length)), 1e-4) << "chunk " << chunk;
   }
 }
@@ -119,8 +131,7 @@ TEST(ScoreTest, MaskedLettersAreReadButNotScored) {
     const RecordScore masked = score(*model, tokens, options, weights);
     EXPECT_EQ(masked.scored, 197);
     // The same positions, one by one, from the logits of the sequence with its N.
-    options.logits = true;
-    const Tensor logits = score(*model, tokens, options, weights).logits.to(at::kDouble);
+    const Tensor logits = logits_of(*model, tokens, options, weights).to(at::kDouble);
     double expected = 0;
     for (int64_t t = 0; t < 199; ++t) {
       if (t + 1 == 50 || t + 1 == 51) continue;
@@ -142,10 +153,11 @@ TEST(ScoreTest, ReferenceFiguresAreThoseOfTheLogits) {
   std::vector<float> weights(200, 1.0F);
   for (std::size_t i = 0; i < 200; i += 3) weights[i] = 0;
   ScoreOptions options;
-  options.logits = options.reference_figures = true;
+  options.reference_figures = true;
   for (int round = 0; round < 2; ++round) {
-    const RecordScore got = score(*model, tokens, options, weights);
-    const Tensor log_p = at::log_softmax(got.logits, -1), best = got.logits.argmax(-1);
+    RecordScore got;
+    const Tensor logits = logits_of(*model, tokens, options, weights, &got);
+    const Tensor log_p = at::log_softmax(logits, -1), best = logits.argmax(-1);
     int64_t hits = 0;
     double sum = 0;
     for (int64_t t = 0; t + 1 < 200; ++t) {
@@ -215,11 +227,10 @@ TEST(ScoreTest, RefusesWhatCannotBeScored) {
 TEST(ScoreTest, Bf16StaysNearFp32) {
   const auto exact = golden_model("tiny7b", at::kFloat), rounded = golden_model("tiny7b", at::kBFloat16);
   const auto tokens = random_bases(300);
-  ScoreOptions options;
-  options.logits = true;
-  const RecordScore a = score(*exact, tokens, options), b = score(*rounded, tokens, options);
+  RecordScore a, b;
+  const Tensor logits_a = logits_of(*exact, tokens, {}, {}, &a), logits_b = logits_of(*rounded, tokens, {}, {}, &b);
   // A log-probability moves by at most twice what a logit of its position does; how far bf16 moves those, the golden tests say.
-  const double moved = (a.logits - b.logits).abs().amax(1).sum().item<double>();
+  const double moved = (logits_a - logits_b).abs().amax(1).sum().item<double>();
   EXPECT_LE(std::abs(a.sum_log_likelihood - b.sum_log_likelihood), 2 * moved);
   EXPECT_NE(a.sum_log_likelihood, b.sum_log_likelihood);
 }

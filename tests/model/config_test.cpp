@@ -40,6 +40,19 @@ void expect_refused(const std::string& key, const std::string& value, const std:
   EXPECT_NE(message.find(why), std::string::npos) << key << ": " << value << " -> " << message;
 }
 
+TEST(ModelConfigTest, CraftedFilesAreRefusedInPlainWords) {
+  EXPECT_NE(message_of(with("hidden_size", std::string(200'000, '['))).find("test.yml"), std::string::npos);
+  EXPECT_NE(message_of(with("hidden_size", std::string(200'000, '{'))).find("test.yml"), std::string::npos);
+  std::string bomb = "&a0 [1, 1, 1, 1, 1, 1, 1, 1]";
+  for (int i = 1; i < 30; ++i) {
+    bomb += concat("\nx", i, ": &a", i, " [");
+    for (int j = 0; j < 8; ++j) bomb += concat("*a", i - 1, j < 7 ? ", " : "]");
+  }
+  EXPECT_NE(message_of(with("attn_layer_idxs", bomb)).find("test.yml"), std::string::npos);
+  EXPECT_NE(message_of(with("attn_layer_idxs", "&a [*a, *a]")).find("test.yml"), std::string::npos);
+  expect_refused("rotary_emb_base", "1e-400", "1e-400 is too small");
+}
+
 TEST(ModelConfigTest, UnknownMissingAndRepeatedKeysAreErrorsWithTheirLine) {
   const std::string text = tiny();
   const int64_t lines = std::count(text.begin(), text.end(), '\n');

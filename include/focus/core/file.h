@@ -16,14 +16,11 @@ namespace focus {
 /// Told how many bytes were written since the last call, every few MB; it may throw to give the file up.
 using WriteProgress = std::function<void(std::int64_t)>;
 
-/// ConfigError: a name that promises packing (.gz, ...). Nothing is packed on writing, and what reads such a name goes by it.
-void refuse_packed_name(const std::filesystem::path& path);
-
 /// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is
 /// removed (core/temporary.h). Every write is checked: a full disk or a missing folder throws DataError naming the path and the
 /// system's reason. A device or pipe (/dev/null, a FIFO) and an open stream (/dev/stdout, whatever it leads
 /// to) are written to directly, as they can be neither replaced nor taken back.
-/// ConfigError: as refuse_packed_name.
+/// ConfigError: a name that promises packing (.gz, ...): nothing is packed on writing.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path, WriteProgress progress = {});
