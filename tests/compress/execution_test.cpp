@@ -276,10 +276,14 @@ TEST_P(ExecutionTest, EveryFocusParameterHasAGradientThroughRetainedEntries) {
   }
   at::manual_seed(8);
   (logits * at::randn(logits.sizes(), logits.options())).sum().backward();
+  // Far above what rounding in sums of the largest gradient could leave where there is none.
+  double largest = 0;
   for (const auto& item : adapter->named_parameters()) {
     ASSERT_TRUE(item.value().grad().defined()) << item.key();
-    EXPECT_GT(item.value().grad().abs().max().item<double>(), 1e-12) << item.key();
+    largest = std::max(largest, item.value().grad().abs().max().item<double>());
   }
+  for (const auto& item : adapter->named_parameters())
+    EXPECT_GT(item.value().grad().abs().max().item<double>(), 1e-10 * largest) << item.key();
 }
 
 INSTANTIATE_TEST_SUITE_P(Modes, ExecutionTest, ::testing::ValuesIn(all_modes()), [](const auto& mode) { return name_of(mode.param); });
