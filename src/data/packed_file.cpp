@@ -37,7 +37,7 @@ BgzfHandle open_bgzf(const fs::path& path) {
   return file;
 }
 
-PackedFile::PackedFile(const fs::path& path, bool allow_truncated)
+PackedFile::PackedFile(const fs::path& path, std::optional<bool> allow_truncated)
     : file_(open_bgzf(path)),
       source_(path == "-" ? "standard input" : concat("'", path.string(), "'")),
       allow_truncated_(allow_truncated) {
@@ -55,10 +55,11 @@ void PackedFile::missing_end_marker() {
   static std::set<std::string> told;
   const std::string what = concat(
       source_, " is BGZF without its end-of-file marker: it was cut short, as by a broken download or copy");
-  if (!allow_truncated_)
-    fail<DataError>(what,
-                    "; get it again, or accept what is there with --allow-truncated (allow_truncated in a "
-                    "configuration)");
+  if (!allow_truncated_.value_or(false))
+    fail<DataError>(what, "; get it again",
+                    allow_truncated_ ? ", or accept what is there with --allow-truncated (allow_truncated in "
+                                       "a configuration)"
+                                     : "");
   const std::lock_guard lock(mutex);  // said once, however often the file is opened
   if (told.insert(source_).second) log::warn(concat(what, "; what is there is read, as asked"));
 }

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 
@@ -28,9 +29,9 @@ BgzfHandle open_bgzf(const std::filesystem::path& path);
 /// A plain, gzip or BGZF file, or standard input, read once from front to back.
 class PackedFile {
  public:
-  /// "-" is standard input. DataError: as open_bgzf; BGZF without its end-of-file marker, unless
-  /// `allow_truncated`, which makes it a warning.
-  explicit PackedFile(const std::filesystem::path& path, bool allow_truncated = false);
+  /// "-" is standard input. DataError: as open_bgzf; BGZF without its end-of-file marker, unless it is
+  /// allowed, which makes it a warning. No value: this is no file for which the user could allow it.
+  explicit PackedFile(const std::filesystem::path& path, std::optional<bool> allow_truncated = std::nullopt);
 
   Packing packing() const { return packing_; }
   /// Whether the end-of-file marker is missing, as far as was read.
@@ -47,7 +48,8 @@ class PackedFile {
   BgzfHandle file_;
   std::string source_;
   Packing packing_ = Packing::plain;
-  bool allow_truncated_ = false, truncated_ = false;
+  std::optional<bool> allow_truncated_;
+  bool truncated_ = false;
 };
 
 }  // namespace focus::data

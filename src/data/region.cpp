@@ -13,9 +13,17 @@ namespace {
 
 using formats::printable;
 
+/// Commas may stand before each three last digits, and nowhere else: 1,5 is no 15.
+bool commas_fit(std::string_view digits) {
+  for (std::size_t comma = digits.find(','); comma != digits.npos; comma = digits.find(',', comma + 1)) {
+    if (comma == 0 || (digits.size() - comma) % 4 != 0) return false;
+  }
+  return digits.find(',') == digits.npos || digits.find(',') <= 3;
+}
+
 // A 1-based position with optional thousands commas.
 int64_t parse_position(std::string_view digits, std::string_view text) {
-  std::string plain(digits);
+  std::string plain(commas_fit(digits) ? digits : "");
   plain.erase(std::remove(plain.begin(), plain.end(), ','), plain.end());
   int64_t value = 0;
   const auto [stop, error] = std::from_chars(plain.data(), plain.data() + plain.size(), value);

@@ -161,6 +161,8 @@ SequenceSampler::SequenceSampler(const SequenceSampler& opened, SamplerConfig co
   const SamplerConfig& from = opened.impl_->config;
   FOCUS_CHECK(config.sources == from.sources && config.exclude == from.exclude, "the settings name other data than the opened sampler's");
   impl_ = std::make_unique<Impl>(std::move(config), seed, opened.impl_->sources);
+  const std::lock_guard lock(opened.impl_->mutex);
+  impl_->told = opened.impl_->told;
 }
 
 SequenceSampler::~SequenceSampler() = default;

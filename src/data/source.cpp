@@ -7,6 +7,7 @@
 #include "focus/data/jsonl.h"
 #include "focus/data/letters.h"
 #include "focus/data/region.h"
+#include "formats/printable.h"
 
 namespace focus::data {
 namespace {
@@ -39,8 +40,10 @@ std::vector<std::vector<Region>> resolve_exclusions(const std::vector<std::strin
     }
     const auto unused = std::find(used.begin(), used.end(), false);
     if (unused == used.end()) continue;
-    if (bed.empty()) fail<DataError>("excluded region '", text, "' fits no source: ", reason);
-    fail<DataError>("excluded region ", format_region(bed[static_cast<std::size_t>(unused - used.begin())]), " of '", text,
+    if (bed.empty())
+      fail<DataError>("excluded region ", formats::printable(text), " fits no source: ", reason);
+    const Region& region = bed[static_cast<std::size_t>(unused - used.begin())];
+    fail<DataError>("excluded region ", formats::printable(format_region(region)), " of '", text,
                     "': no source holds that record");
   }
   return result;

@@ -140,8 +140,8 @@ class FilesTest(ProgramTest):
             train = self.train_config(data={"sources": [{"fasta": path}]}, stages=[{"length": 64, "steps": 1}])
             eval_config = self.fidelity_config(fasta=path, length=50, segments=1)
             for done in (self.score(path), self.score(path, "-r", "a:1-50"), self.score("-", input=packed, text=False),
-                         self.train("pack", "--fasta", path, "-o", self.path("x.h5")), self.train("-c", train, "-o", self.path("run")),
-                         self.fidelity("-c", eval_config, "-o", self.path("report"))):
+                         self.train("pack", "--fasta", path, "-o", self.path("x.h5"), "-f"), self.train("-c", train, "-o", self.path("run")),
+                         self.fidelity("-c", eval_config, "-o", self.path("report"), "-f")):
                 if isinstance(done.stderr, bytes):
                     done.stdout, done.stderr = done.stdout.decode(), done.stderr.decode()
                 self.assert_clear(done, DATA, "end-of-file marker", "cut short", "--allow-truncated")

@@ -470,11 +470,12 @@ TEST_F(OddFiles, FastaAndBedAgreeWithSamtoolsAndBedtools) {
           stranded += concat(name, ":", begin, "-", end, "(", strand, ")\t",
                              strand == "-" ? reverse_complement(sequence) : sequence, "\n");
         }
-        EXPECT_EQ(
-            run(concat("samtools faidx -n 100000 -r '", folder_.text("r.txt", regions), "' '", path, "'"))
-                .second,
-            wanted)
-            << drawn.text;
+        const auto [status, theirs_read] =
+            run(concat("samtools faidx -n 100000 -r '", folder_.text("r.txt", regions), "' '", path, "'"));
+        // It indexes a blank line before a record of one line, and cannot read that.
+        if (status == 0) {
+          EXPECT_EQ(theirs_read, wanted) << drawn.text;
+        }
         // bedtools 2.30 leaves the CR of CR LF out of its count.
         if (!packed && drawn.text.find('\r') == drawn.text.npos) {
           EXPECT_EQ(run(concat("bedtools getfasta -s -tab -fi '", path, "' -bed '",
@@ -484,7 +485,7 @@ TEST_F(OddFiles, FastaAndBedAgreeWithSamtoolsAndBedtools) {
               << drawn.text;
           ++seen["compared with bedtools"];
         }
-        ++seen["compared with samtools"];
+        ++seen[status == 0 ? "compared with samtools" : "indexed by samtools, which cannot read them"];
       }
       remove_index(path);
     }

@@ -49,6 +49,10 @@ TEST_F(Regions, ExplainsWhatIsWrong) {
   EXPECT_MESSAGE(parse_region("chr1:4,990-5,001", fasta_), "which has 5000 bases");
   EXPECT_MESSAGE(parse_region("chr1:5001", fasta_), "which has 5000 bases");
   EXPECT_MESSAGE(parse_region("chr1:ten-20", fasta_), "'ten' is not a position");
+  for (const char* position :
+       {"1,5", "1,00", "1,0000", "1001,000", ",100", "1,,000", "1,000,", "1e3", "1.5", "+7"})
+    EXPECT_MESSAGE(parse_region(concat("chr1:", position), fasta_),
+                   concat("'", position, "' is not a position"));
   EXPECT_MESSAGE(parse_region("chr1:99999999999999999999-", fasta_), "is not a position");
   EXPECT_MESSAGE(parse_region("{chr1:3-4", fasta_), "'{' without '}'");
 }
