@@ -309,7 +309,7 @@ class OutputsTest(ProgramTest):
         folder = self.adapter("run", validation=validation, result="last")
         shown = self.assert_ok(self.model("inspect", folder))
         self.assertRegex(shown, r"(?m)^trained      2 steps, 200 bases; begun \d{4}-\d\d-\d\d by focus \d+\.\d+\.\d+ \(")
-        self.assertRegex(shown, r"(?m)^read         .*train\.fa \(20339 bytes, sha256:[0-9a-f]{16}\.\.\.\)$")
+        self.assertRegex(shown, r"(?m)^read         .*train\.fa \(20340 bytes, sha256:[0-9a-f]{16}\.\.\.\)$")
         self.assertRegex(shown, r"(?m)^read         .*held_out\.fa ")
         self.assertRegex(shown, r"(?m)^validation   at step 2: kl [-\d.e]+, ce ")
         facts = json.loads(self.assert_ok(self.model("inspect", folder, "--json")))["training"]
