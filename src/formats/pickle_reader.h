@@ -70,7 +70,7 @@ struct Pickle {
 };
 
 /// strict: files of tensors, where a global outside the list is an error. passive: any global and any call of one is accepted and becomes
-/// an `object`, of which nothing is known and nothing happens, for files whose other content is of no interest.
+/// an `object`: nothing is known of it and nothing happens, for files whose other content is of no interest.
 enum class PickleMode { strict, passive };
 
 /// What a node is, for messages: "dict", "int", ...

@@ -116,7 +116,7 @@ class TorchArchive final : public MappedTensorFile {
     add_copied(std::move(placed.view), OpaqueEntry::Kind::byte_tensor);
   }
 
-  /// The bytes of a BytesIO. The pickle spells them as text in which every byte is a character, so those beyond ASCII take two.
+  /// The bytes of a BytesIO. The pickle spells them as text, one character for each byte, so those beyond ASCII take two.
   std::span<const std::byte> content_of(const PickleNode& bytes, const std::string& name) {
     const std::span<const std::byte> raw(reinterpret_cast<const std::byte*>(bytes.text.data()), bytes.text.size());
     const auto is_wide = [](char c) { return static_cast<unsigned char>(c) >= 0x80; };

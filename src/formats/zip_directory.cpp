@@ -66,7 +66,7 @@ class Parser {
   std::uint32_t u32(std::size_t at) const { return load_little<std::uint32_t>(directory_.data() + at); }
   std::uint64_t u64(std::size_t at) const { return load_little<std::uint64_t>(directory_.data() + at); }
 
-  /// Offset of the end record, which is followed by nothing but its own comment.
+  /// Offset of the end record. Only its own comment follows it.
   std::uint64_t find_end() {
     if (file_.size() < kEndBytes) broken("only ", file_.size(), " bytes, too short for a zip");
     const std::uint64_t last = file_.size() - kEndBytes;
