@@ -12,7 +12,7 @@ namespace {
 
 constexpr uint64_t kGolden = 0x9e3779b97f4a7c15ULL;
 
-/// The finaliser of splitmix64: a bijection in which every input bit reaches every output bit.
+/// The finaliser of splitmix64: a bijection; every input bit reaches every output bit.
 uint64_t mix(uint64_t z) {
   z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ULL;
   z = (z ^ (z >> 27)) * 0x94d049bb133111ebULL;

@@ -43,7 +43,7 @@ RecordScore Scorer::score(std::span<const uint8_t> letters, std::span<const floa
   RecordScore out;
   out.length = static_cast<int64_t>(letters.size());
   const Tensor weight = at::from_blob(const_cast<float*>(weights.data()), {out.length}, at::kFloat);
-  // Hidden states of positions first, first + 1, ..., each of which predicts the next.
+  // Hidden states of positions first, first + 1, ...; each predicts the next position.
   const auto add = [&](const Tensor& hidden_LD, int64_t first) {
     // The record's last position predicts nothing.
     const int64_t targets = std::min(hidden_LD.size(0), out.length - 1 - first);

@@ -26,7 +26,7 @@ std::filesystem::path shipped_configs();
 /// One entry for each *.yml of the folder, those that fit first, then by the number of mismatches. DataError when it cannot be read.
 std::vector<ConfigFit> fit_configs(const formats::TensorFile& file, const std::filesystem::path& folder);
 
-/// Keys of `settings` in which the fitting entries differ.
+/// Keys of `settings` whose values differ between the fitting entries.
 std::vector<std::string> differing_settings(const std::vector<ConfigFit>& fits);
 
 }  // namespace focus::tools

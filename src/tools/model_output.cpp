@@ -28,7 +28,7 @@ Format format_of(const fs::path& path) {
   fail<ConfigError>("output '", path.string(), "': expected NAME.pt, NAME.safetensors, or a folder (ending with '/') for shards");
 }
 
-/// Replacing a folder removes it, so it must hold nothing but what is written here.
+/// Replacing a folder removes it, so it may hold only what is written here.
 void check_folder(const fs::path& folder, bool force) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();

@@ -58,7 +58,7 @@ TEST_F(TablesTrainingTest, NoStageGivesTheClosedForm) {
   run(other, "other");
   EXPECT_NE(adapter("fit"), adapter("other"));
   TrainConfig stiff = c;
-  stiff.memory.tables.ridge = 1e9;  // nothing but the mean key
+  stiff.memory.tables.ridge = 1e9;  // only the mean key is left
   run(stiff, "stiff");
   EXPECT_LT(divergence(c, "fit"), divergence(c, "stiff"));
 }

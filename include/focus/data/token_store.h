@@ -15,7 +15,7 @@ enum class Drawing { windows, documents };
 
 /// A file that pack() wrote; also read by any HDF5 program:
 ///   bases                    uint8[total]: the letters as in the source, case kept, in compressed chunks
-///   records/name, length     of the source's records, also of those of which nothing was packed
+///   records/name, length     of the source's records, also where nothing was packed
 ///   stretches/record, begin, end, offset
 ///                            bases [begin, end) of a record are bases[offset : offset + end - begin]
 ///   sources/<i>              attributes: where the records came from

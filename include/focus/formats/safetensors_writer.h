@@ -39,7 +39,7 @@ class SafetensorsStream {
   std::int64_t size_ = 0;  // of the whole file
 };
 
-/// As write_safetensors, in shards. `path` is FOLDER/NAME.safetensors (or its index), or a folder, for which NAME is
+/// As write_safetensors, in shards. `path` is FOLDER/NAME.safetensors (or its index), or a folder; NAME is then
 /// `model`; a missing folder is made. Writes NAME-00001-of-0000N.safetensors and so on, then
 /// NAME.safetensors.index.json. Shards are filled in the given order up to `max_shard_bytes` of tensor bytes; a larger
 /// tensor gets a shard of its own. An index that is already there is never replaced (DataError).

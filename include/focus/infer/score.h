@@ -49,7 +49,7 @@ class Scorer {
   Scorer(model::Backbone& model, StreamFactory begin_stream, ScoreOptions options);
 
   /// `letters` is the record; a position with weight 0 is read but not scored. `name` serves messages. Throws DataError: an empty record, a
-  /// letter for which the model has no token, a scored one other than A, C, G, T under Norm::acgt. CheckFailed: logits that are not finite.
+  /// letter without a token in the model, a scored one other than A, C, G, T under Norm::acgt. CheckFailed: logits that are not finite.
   /// Interrupted: after Ctrl-C, between chunks. MemoryError: no memory for 16 bases at a time.
   RecordScore score(std::span<const uint8_t> letters, std::span<const float> weights, const std::string& name) const;
   /// The same on a stream that may have read an earlier part of the sequence already, whose last hidden state [1, 1, D] then predicts the

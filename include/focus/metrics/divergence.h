@@ -15,7 +15,7 @@ inline constexpr double kClip = 1e-12;
 /// one side is kept, so a baseline row is prepared once and compared with any number of others. Reusing an object costs no allocation.
 class Distribution {
  public:
-  /// Over all entries. CheckFailed when the row holds NaN, +infinity or nothing but -infinity.
+  /// Over all entries. CheckFailed when the row holds NaN or +infinity, or when all of it is -infinity.
   void assign(std::span<const float> logits);
   /// Over the entries listed in `subset` only, renormalised among them (e.g. the tokens of A, C, G, T).
   void assign(std::span<const float> logits, std::span<const int32_t> subset);

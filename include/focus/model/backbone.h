@@ -100,7 +100,7 @@ class Backbone : public torch::nn::Module {
   /// blocks with a state, or under a hook that is not repeatable, are not run again.
   void set_recompute(bool recompute) { recompute_ = recompute; }
   bool recomputes() const { return recompute_; }
-  /// The dtype in which a parameter is held when the model computes in `compute`: its own for those that must keep their digits.
+  /// The dtype of a parameter when the model computes in `compute`: its own for parameters that must keep their digits.
   virtual at::ScalarType dtype_of_parameter(const std::string& name, at::ScalarType compute) const;
   /// Rounds the parameters to what dtype_of_parameter() says.
   void cast(at::ScalarType compute);

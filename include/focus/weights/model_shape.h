@@ -28,7 +28,7 @@ struct ModelShape {
 };
 ModelShape guess_shape(const formats::TensorFile& file);
 
-/// One line for each tensor by which the file differs from what the configuration asks for: missing, unexpected, of another shape, or
+/// One line for each tensor that differs from what the configuration asks for: missing, unexpected, of another shape, or
 /// rotary frequencies of another base. Empty where it fits. Entries that compute nothing may be there or not.
 std::vector<std::string> mismatches(const formats::TensorFile& file, const model::ModelConfig& config);
 

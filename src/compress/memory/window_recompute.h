@@ -1,4 +1,4 @@
-// Attention and fit of one window. With `recompute` nothing but their inputs is kept for the gradient, and they run again for it.
+// Attention and fit of one window. With `recompute` only their inputs are kept for the gradient, and they run again for it.
 #pragma once
 
 #include <ATen/ATen.h>

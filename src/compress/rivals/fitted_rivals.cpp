@@ -44,7 +44,7 @@ std::vector<Span> groups_of_kmers(const ClosedSpan& span, int64_t count) {
   return out;
 }
 
-/// Merges up to `count` pairs of neighbours, none of which share an entry, where it costs least: by a pair's
+/// Merges up to `count` pairs of neighbours, no two pairs with an entry in common, where it costs least: by a pair's
 /// extent against its distance from base `end`.
 void merge_neighbours(const Tensor& references, const Tensor& like, int64_t end, int64_t count,
                       EntryStore& retained) {

@@ -1,4 +1,4 @@
-// Rivals that need nothing but positions: which bases are kept, or averaged, does not depend on what they
+// Rivals that need only positions: which bases are kept, or averaged, does not depend on what they
 // are.
 #pragma once
 

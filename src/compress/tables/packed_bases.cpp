@@ -6,7 +6,7 @@ namespace {
 
 using at::Tensor;
 
-constexpr int64_t kStep = 4096;  // bytes by which packed letters grow
+constexpr int64_t kStep = 4096;  // packed letters grow by this many bytes
 
 }  // namespace
 

@@ -11,7 +11,7 @@
 
 namespace focus::compress {
 
-/// Entries of one layer in the order in which they were made, and where those of each span are among them, by the span's first k-mer.
+/// Entries of one layer in the order they were made, and where those of each span are among them, by the span's first k-mer.
 struct SequenceEntries {
   Entries all;
   std::map<int64_t, Span> of_span;

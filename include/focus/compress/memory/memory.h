@@ -40,7 +40,7 @@ class MemoryState : public cache::LayerState {
   }
 };
 
-/// Focus states of the spans that close during one pass, in the order in which they close: [B, m, D] each. They go from layer to layer
+/// Focus states of the spans that close during one pass, in the order they close: [B, m, D] each. They go from layer to layer
 /// beside the bases, and every layer that reads them closes the same spans. Empty before the first such layer.
 using SideStates = std::vector<at::Tensor>;
 

@@ -1,4 +1,4 @@
-// How retained entries are held between calls: in which precision and where. A matter of its own beside the policies, which decide what is
+// How retained entries are held between calls: their precision and their place. Apart from the policies, which decide what is
 // retained. Legend: B batch, G key/value heads, S entries, E head dimension.
 #pragma once
 

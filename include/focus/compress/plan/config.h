@@ -1,4 +1,4 @@
-// What is retained of closed windows, and by which Focus unit: the configuration of compressed memory.
+// What is retained of closed windows, and the Focus unit that makes it: the configuration of compressed memory.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,6 @@
 // What one compressed attention layer keeps and shows, as pure integer functions of its settings. Both executions ask this one value, so
 // that they cannot disagree. Every rule of visibility comes out as two intervals: raw bases [raw_begin, t] and retained entries
-// [entry_begin, entry_end), in the order in which entries are made: raw sinks first, then each k-mer's entries.
+// [entry_begin, entry_end), in the order entries are made: raw sinks first, then each k-mer's entries.
 #pragma once
 
 #include <cstdint>
@@ -20,7 +20,7 @@ class LayerRules {
   };
   /// What base t sees besides the bases from raw_begin up to itself.
   Visible visible(int64_t t) const;
-  /// The first base after t for which visible() may differ.
+  /// The first base after t where visible() may differ.
   int64_t next_change(int64_t t) const;
 
   /// Entries of the whole sequence before those of this k-mer (index over the whole sequence).

@@ -1,4 +1,4 @@
-// Base memory: of a closed window nothing but its letters is kept, half a byte each, and keys and values of past bases are predicted from
+// Base memory: of a closed window only the letters are kept, half a byte each, and keys and values of past bases are predicted from
 // the letters before them by tables. The keys of early attention layers are little more than a hash of the last bases, so a few tables
 // indexed by short words, added up, come close; what is learned once for a model serves every sequence.
 // Legend: B batch, N letters, n bases, G key/value heads, E head dimension, F features, w words of a prediction.

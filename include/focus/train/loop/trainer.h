@@ -1,5 +1,5 @@
 // The training loop: fetch all micro-batches of a step, forward and backward each, clip, check, step, log, validate, save. What is trained
-// and with which loss is a Task's business.
+// and which loss it takes is a Task's business.
 #pragma once
 
 #include <cstdint>

@@ -82,7 +82,7 @@ struct TrainConfig {
   ResultKind result = ResultKind::automatic;
   NonFinite non_finite = NonFinite::stop;
   int64_t max_skips = 10;              // non_finite skip: in the whole run
-  int64_t rank_timeout_seconds = 600;  // several ranks: also covers the time in which rank 0 alone writes a checkpoint
+  int64_t rank_timeout_seconds = 600;  // several ranks: also covers the time that rank 0 needs to write a checkpoint alone
   void visit(config::Fields& f);
   /// Settings that contradict each other, are missing or have no effect; ConfigError.
   void validate() const;
