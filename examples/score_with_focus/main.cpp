@@ -1,4 +1,5 @@
-// How likely a model finds each sequence of a FASTA file, read as a stream of which only summaries of closed windows are kept.
+// How likely a model finds each sequence of a FASTA file, read as a stream of which only summaries of closed
+// windows are kept.
 //   score_with_focus MODEL.yml WEIGHTS.pt SEQUENCES.fa
 #include <focus/compress/memory/memory_factory.h>
 #include <focus/core/error.h>
@@ -26,9 +27,10 @@ int main(int argc, char** argv) {
     const auto fasta = data::open_fasta(argv[3]);
     for (const std::string& name : fasta->names()) {
       const std::string bases = fasta->fetch(name);
-      const infer::RecordScore score = scorer.score(data::clean(bases), data::loss_weights(bases, 1.0F), name);
-      std::cout << name << '\t' << score.mean_log_likelihood() << " nats per base\t" << score.memory.kept_bytes << " bytes kept for "
-                << score.length << " bases\n";
+      const infer::RecordScore score =
+          scorer.score(data::clean(bases), data::loss_weights(bases, 1.0F), name);
+      std::cout << name << '\t' << score.mean_log_likelihood() << " nats per base\t"
+                << score.memory.kept_bytes << " bytes kept for " << score.length << " bases\n";
     }
   } catch (const Error& error) {
     std::cerr << "error: " << error.what() << '\n';

@@ -1,4 +1,5 @@
-// FIR and modal scan against what LibTorch offers: conv1d and FFT convolution. Reports billions of multiply-adds and bytes per second.
+// FIR and modal scan against what LibTorch offers: conv1d and FFT convolution. Reports billions of
+// multiply-adds and bytes per second.
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
@@ -13,7 +14,8 @@ using at::Tensor;
 
 void check(const Tensor& got, const Tensor& expected, double tolerance) {
   const double difference = (got - expected).abs().max().item<double>();
-  if (!(difference < tolerance)) focus::fail<focus::CheckFailed>("kernel differs from its reference by ", difference);
+  if (!(difference < tolerance))
+    focus::fail<focus::CheckFailed>("kernel differs from its reference by ", difference);
 }
 
 Tensor fft_convolution(const Tensor& p_BLD, const Tensor& h_DL) {
@@ -23,8 +25,8 @@ Tensor fft_convolution(const Tensor& p_BLD, const Tensor& h_DL) {
 }
 
 void set_rates(benchmark::State& state, double multiply_adds, double bytes) {
-  state.counters["GMAC/s"] =
-      benchmark::Counter(multiply_adds, benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::OneK::kIs1000);
+  state.counters["GMAC/s"] = benchmark::Counter(multiply_adds, benchmark::Counter::kIsIterationInvariantRate,
+                                                benchmark::Counter::OneK::kIs1000);
   state.SetBytesProcessed(static_cast<int64_t>(bytes) * state.iterations());
 }
 
@@ -34,26 +36,46 @@ void fir(benchmark::State& state, bool kernel) {
   const Tensor x = at::randn({1, length + taps - 1, channels}), w = at::randn({taps, channels});
   check(focus::ops::causal_fir(x, w), focus::ops::causal_fir_reference(x, w), 1e-3);
   for (auto _ : state)
-    benchmark::DoNotOptimize((kernel ? focus::ops::causal_fir(x, w) : focus::ops::causal_fir_reference(x, w)).data_ptr());
-  set_rates(state, static_cast<double>(length * channels * taps), static_cast<double>(2 * length * channels * 4));
+    benchmark::DoNotOptimize(
+        (kernel ? focus::ops::causal_fir(x, w) : focus::ops::causal_fir_reference(x, w)).data_ptr());
+  set_rates(state, static_cast<double>(length * channels * taps),
+            static_cast<double>(2 * length * channels * 4));
 }
 
 void scan(benchmark::State& state, bool kernel) {
   const int64_t length = state.range(1), channels = state.range(0), modes = 16;
   at::manual_seed(1);
-  const Tensor p = at::randn({1, length, channels}), poles = -at::rand({channels, modes}) - 1e-3, residues = at::randn({channels, modes});
-  const Tensor h = (residues.unsqueeze(-1) * (poles.unsqueeze(-1) * at::arange(length, at::kFloat)).exp()).sum(1);
+  const Tensor p = at::randn({1, length, channels}), poles = -at::rand({channels, modes}) - 1e-3,
+               residues = at::randn({channels, modes});
+  const Tensor h =
+      (residues.unsqueeze(-1) * (poles.unsqueeze(-1) * at::arange(length, at::kFloat)).exp()).sum(1);
   check(focus::ops::modal_scan(p, poles, residues, {}).first, fft_convolution(p, h), 5e-2);
   for (auto _ : state)
-    benchmark::DoNotOptimize((kernel ? focus::ops::modal_scan(p, poles, residues, {}).first : fft_convolution(p, h)).data_ptr());
-  set_rates(state, static_cast<double>(length * channels * modes * 2), static_cast<double>(2 * length * channels * 4));
+    benchmark::DoNotOptimize(
+        (kernel ? focus::ops::modal_scan(p, poles, residues, {}).first : fft_convolution(p, h)).data_ptr());
+  set_rates(state, static_cast<double>(length * channels * modes * 2),
+            static_cast<double>(2 * length * channels * 4));
 }
 
 }  // namespace
 
-BENCHMARK_CAPTURE(fir, kernel, true)->Args({384, 3})->Args({128, 7})->Args({128, 128})->Args({1024, 128})->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(fir, conv1d, false)->Args({384, 3})->Args({128, 7})->Args({128, 128})->Args({1024, 128})->Unit(benchmark::kMillisecond);
-BENCHMARK_CAPTURE(scan, kernel, true)->Args({128, 4096})->Args({128, 16384})->Args({1024, 4096})->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(fir, kernel, true)
+    ->Args({384, 3})
+    ->Args({128, 7})
+    ->Args({128, 128})
+    ->Args({1024, 128})
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(fir, conv1d, false)
+    ->Args({384, 3})
+    ->Args({128, 7})
+    ->Args({128, 128})
+    ->Args({1024, 128})
+    ->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(scan, kernel, true)
+    ->Args({128, 4096})
+    ->Args({128, 16384})
+    ->Args({1024, 4096})
+    ->Unit(benchmark::kMillisecond);
 BENCHMARK_CAPTURE(scan, fft_with_filter_ready, false)
     ->Args({128, 4096})
     ->Args({128, 16384})

@@ -56,9 +56,11 @@ inline float largest_lane(Floats v) {
   return out;
 }
 
-/// scores[m][n] = <q[m], k[first + n]> for n < count, rounded up to whole registers (what lies beyond is finite and meaningless).
+/// scores[m][n] = <q[m], k[first + n]> for n < count, rounded up to whole registers (what lies beyond is
+/// finite and meaningless).
 template <class T, int M>
-void score_rows(const AttentionPart<T>& part, int64_t dim, int64_t first, int64_t count, const float* q, float* scores) {
+void score_rows(const AttentionPart<T>& part, int64_t dim, int64_t first, int64_t count, const float* q,
+                float* scores) {
   const float* x[M];
   for (int m = 0; m < M; ++m) x[m] = q + m * linear_padded(dim);
   for (int64_t n = 0; n < count; n += kFloats) {
@@ -86,7 +88,8 @@ void score_rows(const AttentionPart<T>& part, int64_t dim, int64_t first, int64_
 
 /// sums[m][packed e] += sum_n weights[m][n] v[n][e] for the S steps of e that begin at `at`.
 template <class T, int M, int S>
-inline void mix_steps(const T* v, int64_t stride, int64_t count, const float* weights, int64_t at, int64_t padded, float* sums) {
+inline void mix_steps(const T* v, int64_t stride, int64_t count, const float* weights, int64_t at,
+                      int64_t padded, float* sums) {
   constexpr int parts = Step<T>::parts;
   Floats acc[M][S * parts];
 #pragma GCC unroll 8
@@ -108,18 +111,22 @@ inline void mix_steps(const T* v, int64_t stride, int64_t count, const float* we
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 8
-    for (int s = 0; s < S * parts; ++s) __builtin_memcpy(sums + m * padded + at + s * kFloats, &acc[m][s], sizeof(Floats));
+    for (int s = 0; s < S * parts; ++s)
+      __builtin_memcpy(sums + m * padded + at + s * kFloats, &acc[m][s], sizeof(Floats));
   }
 }
 
 template <class T, int M>
-void mix_rows(const AttentionPart<T>& part, int64_t dim, int64_t first, int64_t count, const float* weights, float* sums) {
+void mix_rows(const AttentionPart<T>& part, int64_t dim, int64_t first, int64_t count, const float* weights,
+              float* sums) {
   constexpr int inputs = Step<T>::inputs, wide = kTileKeys / Step<T>::parts;
   const T* v = part.v + first * part.v_stride;
   const int64_t padded = linear_padded(dim);
   int64_t at = 0;
-  for (; at + wide * inputs <= dim; at += wide * inputs) mix_steps<T, M, wide>(v + at, part.v_stride, count, weights, at, padded, sums);
-  for (; at + inputs <= dim; at += inputs) mix_steps<T, M, 1>(v + at, part.v_stride, count, weights, at, padded, sums);
+  for (; at + wide * inputs <= dim; at += wide * inputs)
+    mix_steps<T, M, wide>(v + at, part.v_stride, count, weights, at, padded, sums);
+  for (; at + inputs <= dim; at += inputs)
+    mix_steps<T, M, 1>(v + at, part.v_stride, count, weights, at, padded, sums);
   if (at == dim) return;
   T tail[kAttentionKeys * inputs] = {};
   for (int64_t n = 0; n < count; ++n) {
@@ -134,8 +141,10 @@ struct RowState {
   int64_t visible;  // keys of the current part
 };
 
-/// Turns a row's scores into weights relative to its largest score so far, and rescales what it has gathered when that grew.
-inline void weigh(RowState& row, const float* beta, int64_t first, int64_t count, int64_t padded, float* scores, float* sums) {
+/// Turns a row's scores into weights relative to its largest score so far, and rescales what it has gathered
+/// when that grew.
+inline void weigh(RowState& row, const float* beta, int64_t first, int64_t count, int64_t padded,
+                  float* scores, float* sums) {
   const int64_t seen = row.visible - first < count ? row.visible - first : count;
   const int64_t end = (count + kFloats - 1) / kFloats * kFloats;
   for (int64_t n = seen > 0 ? seen : 0; n < end; ++n) scores[n] = kHidden;
@@ -199,18 +208,22 @@ void attention(const Attention<T>& a, int64_t begin, int64_t end) {
   }
   for (int64_t p = 0; p < a.num_parts; ++p) {
     const AttentionPart<T>& part = a.parts[p];
-    for (int64_t r = 0; r < rows; ++r) state[r].visible = part.causal ? part.keys - a.queries + 1 + (begin + r) / a.group : part.keys;
+    for (int64_t r = 0; r < rows; ++r)
+      state[r].visible = part.causal ? part.keys - a.queries + 1 + (begin + r) / a.group : part.keys;
     const int64_t last = state[rows - 1].visible;  // the latest query sees most
     for (int64_t first = 0; first < last; first += kAttentionKeys) {
       const int64_t count = last - first < kAttentionKeys ? last - first : kAttentionKeys;
-      for_row_tiles<T>(rows,
-                       [&]<int M>(int64_t r) { score_rows<T, M>(part, dim, first, count, q + r * padded, scores + r * kAttentionKeys); });
+      for_row_tiles<T>(rows, [&]<int M>(int64_t r) {
+        score_rows<T, M>(part, dim, first, count, q + r * padded, scores + r * kAttentionKeys);
+      });
       for (int64_t r = 0; r < rows; ++r) {
-        const float* beta = part.beta == nullptr ? nullptr : part.beta + (begin + r) % a.group * part.beta_stride;
+        const float* beta =
+            part.beta == nullptr ? nullptr : part.beta + (begin + r) % a.group * part.beta_stride;
         weigh(state[r], beta, first, count, padded, scores + r * kAttentionKeys, sums + r * padded);
       }
-      for_row_tiles<T>(rows,
-                       [&]<int M>(int64_t r) { mix_rows<T, M>(part, dim, first, count, scores + r * kAttentionKeys, sums + r * padded); });
+      for_row_tiles<T>(rows, [&]<int M>(int64_t r) {
+        mix_rows<T, M>(part, dim, first, count, scores + r * kAttentionKeys, sums + r * padded);
+      });
     }
   }
   for (int64_t r = 0; r < rows; ++r) {

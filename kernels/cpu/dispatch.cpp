@@ -22,7 +22,8 @@ Chosen choose() {
   const char* wish = std::getenv("FOCUS_CPU_ISA");
   const std::string_view limit = wish == nullptr ? "" : wish;
   if (!limit.empty() && limit != "avx512" && limit != "avx2" && limit != "baseline")
-    fail<ConfigError>("FOCUS_CPU_ISA=", limit, ": unknown instruction set; use avx512, avx2 or baseline, or unset it for the best");
+    fail<ConfigError>("FOCUS_CPU_ISA=", limit,
+                      ": unknown instruction set; use avx512, avx2 or baseline, or unset it for the best");
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");

@@ -29,7 +29,8 @@ void fir_block(const FirForward<T>& a, int64_t c) {
   }
   for (; t < a.length; ++t) {
     V acc = zero<V>();
-    for (int64_t j = 0; j < a.num_taps; ++j) acc += load<V>(a.taps + j * stride + c) * load<V>(a.x + (t + j) * stride + c);
+    for (int64_t j = 0; j < a.num_taps; ++j)
+      acc += load<V>(a.taps + j * stride + c) * load<V>(a.x + (t + j) * stride + c);
     store(a.y + t * stride + c, acc);
   }
 }

@@ -1,4 +1,5 @@
-// Compiled once per instruction set, with FOCUS_ISA and FOCUS_TABLES naming the namespace and the table (kernels/CMakeLists.txt).
+// Compiled once per instruction set, with FOCUS_ISA and FOCUS_TABLES naming the namespace and the table
+// (kernels/CMakeLists.txt).
 #include "attention.h"
 #include "fir.h"
 #include "linear.h"
@@ -10,8 +11,10 @@ namespace focus::kernels {
 const Tables& FOCUS_TABLES() {
   namespace i = FOCUS_ISA;
   static constexpr Tables tables = {
-      {i::fir_forward<float>, i::fir_taps_gradient<float>, i::modal_scan<float>, i::modal_scan_gradient<float>},
-      {i::fir_forward<double>, i::fir_taps_gradient<double>, i::modal_scan<double>, i::modal_scan_gradient<double>},
+      {i::fir_forward<float>, i::fir_taps_gradient<float>, i::modal_scan<float>,
+       i::modal_scan_gradient<float>},
+      {i::fir_forward<double>, i::fir_taps_gradient<double>, i::modal_scan<double>,
+       i::modal_scan_gradient<double>},
       {i::linear_pack<float, float>, i::linear_pack<float, Bf16>, i::linear<float>},
       {i::linear_pack<Bf16, float>, i::linear_pack<Bf16, Bf16>, i::linear<Bf16>},
       i::attention<float>,

@@ -1,6 +1,6 @@
-// Channels side by side in a register, for kernels that stream. Like all bodies of CPU kernels it is compiled once per instruction set into
-// namespace FOCUS_ISA. Nothing from the standard library is used in them: an inline function compiled with wide instructions could
-// otherwise be picked by the linker for every caller.
+// Channels side by side in a register, for kernels that stream. Like all bodies of CPU kernels it is compiled
+// once per instruction set into namespace FOCUS_ISA. Nothing from the standard library is used in them: an
+// inline function compiled with wide instructions could otherwise be picked by the linker for every caller.
 #pragma once
 
 #include <cstdint>

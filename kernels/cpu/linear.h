@@ -19,7 +19,8 @@ void linear_pack(const X* x, int64_t inputs, float* packed) {
     }
   }
   for (; begin < padded; begin += S::inputs) {
-    for (int i = 0; i < S::inputs; ++i) packed[begin + packed_index<W>(i)] = begin + i < inputs ? widen_one(x[begin + i]) : 0.0f;
+    for (int i = 0; i < S::inputs; ++i)
+      packed[begin + packed_index<W>(i)] = begin + i < inputs ? widen_one(x[begin + i]) : 0.0f;
   }
 }
 

@@ -61,11 +61,13 @@ void modal_gradient_block(const ModalScanGradient<T>& a, int64_t c) {
     const int64_t t0 = block * kScanBlock;
     const int steps = static_cast<int>(a.length - t0 < kScanBlock ? a.length - t0 : kScanBlock);
     for (int n = 0; n < modes; ++n) history[n] = load<V>(a.saved + (block * modes + n) * stride + c);
-    // Without poles_rest: these states differ from the forward pass's by rounding, within a block of kScanBlock steps.
+    // Without poles_rest: these states differ from the forward pass's by rounding, within a block of
+    // kScanBlock steps.
     for (int i = 0; i < steps; ++i) {
       const V p = load<V>(a.p + (t0 + i) * stride + c);
       V* before = history + i * modes;
-      // The forward pass adds poles_rest too: these states differ from its by rounding, and so do the gradients.
+      // The forward pass adds poles_rest too: these states differ from its by rounding, and so do the
+      // gradients.
       for (int n = 0; n < modes; ++n) before[modes + n] = pole[n] * before[n] + p;
     }
     for (int i = steps - 1; i >= 0; --i) {
@@ -104,7 +106,8 @@ template <class T>
 void modal_scan_gradient(const ModalScanGradient<T>& args, int64_t begin, int64_t end) {
   int64_t c = begin;
   for (; c + Lanes<T>::count <= end; c += Lanes<T>::count) {
-    args.num_modes == 16 ? modal_gradient_block<T, Lanes<T>, 16>(args, c) : modal_gradient_block<T, Lanes<T>, 0>(args, c);
+    args.num_modes == 16 ? modal_gradient_block<T, Lanes<T>, 16>(args, c)
+                         : modal_gradient_block<T, Lanes<T>, 0>(args, c);
   }
   for (; c < end; ++c) modal_gradient_block<T, Single<T>, 0>(args, c);
 }

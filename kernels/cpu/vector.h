@@ -1,5 +1,6 @@
-// Register-wide arithmetic for kernels that hold a tile of sums (the kernels on lanes.h only stream, and take two or four registers at a
-// time). Compiled once per instruction set; lanes.h says why nothing from the standard library is used.
+// Register-wide arithmetic for kernels that hold a tile of sums (the kernels on lanes.h only stream, and take
+// two or four registers at a time). Compiled once per instruction set; lanes.h says why nothing from the
+// standard library is used.
 #pragma once
 
 #include "focus/kernels/linear.h"
@@ -7,7 +8,8 @@
 namespace focus::kernels::FOCUS_ISA {
 namespace {
 
-// A tile of kTileKeys x kTileRows sums, their operands included, must fit the registers of the instruction set.
+// A tile of kTileKeys x kTileRows sums, their operands included, must fit the registers of the instruction
+// set.
 #if defined(__AVX512F__)
 constexpr int kBytes = 64, kTileKeys = 4;
 #elif defined(__AVX__)
@@ -35,8 +37,9 @@ inline float widen_one(Bf16 value) {
 }
 inline float widen_one(float value) { return value; }
 
-// What one step of a loop reads: one register of fp32 values, or one register that holds the even and the odd bf16 values of its 32-bit
-// words. Shifting them apart is cheaper than interleaving them; whatever they are multiplied with is packed to match.
+// What one step of a loop reads: one register of fp32 values, or one register that holds the even and the odd
+// bf16 values of its 32-bit words. Shifting them apart is cheaper than interleaving them; whatever they are
+// multiplied with is packed to match.
 template <class T>
 struct Step;
 template <>
@@ -61,7 +64,8 @@ constexpr int packed_index(int i) {
 
 /// sums[o][m] += <w[o], x[m]> over one step.
 template <class W, int O, int M>
-inline void dot_step(const W* const (&w)[O], const float* const (&x)[M], int64_t w_at, int64_t x_at, Floats (&sums)[O][M]) {
+inline void dot_step(const W* const (&w)[O], const float* const (&x)[M], int64_t w_at, int64_t x_at,
+                     Floats (&sums)[O][M]) {
   using S = Step<W>;
   Floats weight[O][S::parts];
 #pragma GCC unroll 8
@@ -77,9 +81,11 @@ inline void dot_step(const W* const (&w)[O], const float* const (&x)[M], int64_t
   }
 }
 
-/// The lane-wise products of O rows of w and M packed rows of x, over `inputs` values: their sum over lanes is the product.
+/// The lane-wise products of O rows of w and M packed rows of x, over `inputs` values: their sum over lanes
+/// is the product.
 template <class W, int O, int M>
-inline void dot_tile(const W* const (&w)[O], const float* const (&x)[M], int64_t inputs, Floats (&sums)[O][M]) {
+inline void dot_tile(const W* const (&w)[O], const float* const (&x)[M], int64_t inputs,
+                     Floats (&sums)[O][M]) {
   using S = Step<W>;
   const int64_t whole = inputs / S::inputs * S::inputs;
 #pragma GCC unroll 8

@@ -1,5 +1,6 @@
-// Depthwise causal FIR, channels last: neighbouring threads take neighbouring channels, so that every load is coalesced; each thread makes
-// kRows consecutive outputs of one channel and so reads each tap once for all of them.
+// Depthwise causal FIR, channels last: neighbouring threads take neighbouring channels, so that every load is
+// coalesced; each thread makes kRows consecutive outputs of one channel and so reads each tap once for all of
+// them.
 #include <cuda_runtime.h>
 
 #include "focus/core/error.h"
@@ -11,8 +12,8 @@ namespace {
 constexpr int kRows = 8;
 constexpr int kThreads = 128;
 
-__global__ void fir_kernel(const float* __restrict__ x, const float* __restrict__ taps, float* __restrict__ y, int64_t length,
-                           int64_t num_taps, int64_t channels, int64_t row_blocks) {
+__global__ void fir_kernel(const float* __restrict__ x, const float* __restrict__ taps, float* __restrict__ y,
+                           int64_t length, int64_t num_taps, int64_t channels, int64_t row_blocks) {
   const int64_t c = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (c >= channels) return;
   const int64_t batch = blockIdx.z, inputs = length + num_taps - 1;
@@ -22,7 +23,8 @@ __global__ void fir_kernel(const float* __restrict__ x, const float* __restrict_
     const int64_t t0 = block * kRows;
     const int rows = static_cast<int>(min(static_cast<int64_t>(kRows), length - t0));
     float acc[kRows] = {};
-    // A window of inputs slides through registers: one new load per tap. In the last block it reaches past the inputs.
+    // A window of inputs slides through registers: one new load per tap. In the last block it reaches past
+    // the inputs.
     const auto load = [&](int64_t t) { return t < inputs ? input[t * channels] : 0.f; };
     float window[kRows];
     for (int i = 0; i < kRows; ++i) window[i] = load(t0 + i);
@@ -40,15 +42,18 @@ __global__ void fir_kernel(const float* __restrict__ x, const float* __restrict_
 
 }  // namespace
 
-void fir_forward(const float* x, const float* taps, float* y, int64_t batch, int64_t length, int64_t num_taps, int64_t channels,
-                 void* stream) {
+void fir_forward(const float* x, const float* taps, float* y, int64_t batch, int64_t length, int64_t num_taps,
+                 int64_t channels, void* stream) {
   if (batch == 0 || length == 0 || channels == 0) return;
   const int64_t row_blocks = (length + kRows - 1) / kRows;
   const dim3 grid(static_cast<unsigned>((channels + kThreads - 1) / kThreads),
-                  static_cast<unsigned>(row_blocks < 65535 ? row_blocks : 65535), static_cast<unsigned>(batch));
-  fir_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(x, taps, y, length, num_taps, channels, row_blocks);
+                  static_cast<unsigned>(row_blocks < 65535 ? row_blocks : 65535),
+                  static_cast<unsigned>(batch));
+  fir_kernel<<<grid, kThreads, 0, static_cast<cudaStream_t>(stream)>>>(x, taps, y, length, num_taps, channels,
+                                                                       row_blocks);
   const cudaError_t status = cudaGetLastError();
-  if (status != cudaSuccess) fail<InternalError>("fir_forward: CUDA launch failed: ", cudaGetErrorString(status));
+  if (status != cudaSuccess)
+    fail<InternalError>("fir_forward: CUDA launch failed: ", cudaGetErrorString(status));
 }
 
 }  // namespace focus::kernels::cuda

@@ -12,16 +12,21 @@ Tensor cut(const Tensor& tensor) { return tensor.defined() ? tensor.detach() : t
 
 }  // namespace
 
-Tensor saved_tensor(const Tensor& tensor) { return tensor.detach().to(at::kCPU).clone(at::MemoryFormat::Contiguous); }
+Tensor saved_tensor(const Tensor& tensor) {
+  return tensor.detach().to(at::kCPU).clone(at::MemoryFormat::Contiguous);
+}
 
 Tensor loaded_tensor(const TensorMap& tensors, const std::string& name, const at::Device& device) {
   const auto found = tensors.find(name);
   if (found == tensors.end())
-    fail<CheckpointError>("a saved stream state lacks '", name, "'; it belongs to another kind of layer or memory");
+    fail<CheckpointError>("a saved stream state lacks '", name,
+                          "'; it belongs to another kind of layer or memory");
   return found->second.to(device).clone();
 }
 
-int64_t storage_bytes(const Tensor& tensor) { return tensor.defined() ? static_cast<int64_t>(tensor.storage().nbytes()) : 0; }
+int64_t storage_bytes(const Tensor& tensor) {
+  return tensor.defined() ? static_cast<int64_t>(tensor.storage().nbytes()) : 0;
+}
 
 std::unique_ptr<LayerState> HyenaLayerState::clone() const {
   auto out = std::make_unique<HyenaLayerState>();
@@ -36,7 +41,9 @@ void HyenaLayerState::load(const TensorMap& saved, const at::Device& device) {
   if (saved.empty()) return;
   tensors = {loaded_tensor(saved, "fir", device), loaded_tensor(saved, "inner", device)};
 }
-int64_t HyenaLayerState::num_bytes() const { return storage_bytes(tensors.fir) + storage_bytes(tensors.inner); }
+int64_t HyenaLayerState::num_bytes() const {
+  return storage_bytes(tensors.fir) + storage_bytes(tensors.inner);
+}
 void HyenaLayerState::detach() { tensors = {cut(tensors.fir), cut(tensors.inner)}; }
 
 std::unique_ptr<LayerState> KeyValueState::clone() const {
@@ -64,15 +71,16 @@ void KeyValueState::detach() {
 
 void KeyValueState::append(const Tensor& k, const Tensor& v) {
   const int64_t added = k.size(2);
-  if (at::GradMode::is_enabled() &&
-      (k.requires_grad() || v.requires_grad() || (k_.defined() && (k_.requires_grad() || v_.requires_grad())))) {
+  if (at::GradMode::is_enabled() && (k.requires_grad() || v.requires_grad() ||
+                                     (k_.defined() && (k_.requires_grad() || v_.requires_grad())))) {
     k_ = k_.defined() ? at::cat({keys(), k}, 2) : k;
     v_ = v_.defined() ? at::cat({values(), v}, 2) : v;
     size_ += added;
     return;
   }
   if (!k_.defined() || size_ + added > k_.size(2) || !k_.is_contiguous()) {
-    const int64_t room = size_ == 0 ? std::max(added, capacity_) : std::max({size_ + added, size_ + size_ / 2, capacity_});
+    const int64_t room =
+        size_ == 0 ? std::max(added, capacity_) : std::max({size_ + added, size_ + size_ / 2, capacity_});
     const auto grow = [&](const Tensor& store, const Tensor& like) {
       Tensor bigger = at::empty({k.size(0), k.size(1), room, k.size(3)}, like.options());
       if (size_ > 0) bigger.narrow(2, 0, size_).copy_(store.narrow(2, 0, size_));

@@ -26,8 +26,9 @@
 namespace focus::cli {
 namespace {
 
-// Tensors of tens of MiB come and go in every block. By default the C library gives such memory back at once, and the kernel has to clear
-// it again for the next: twice the page faults of a training step. What is freed stays with the program instead, up to 1 GiB.
+// Tensors of tens of MiB come and go in every block. By default the C library gives such memory back at once,
+// and the kernel has to clear it again for the next: twice the page faults of a training step. What is freed
+// stays with the program instead, up to 1 GiB.
 void keep_freed_memory() {
   if (std::getenv("GLIBC_TUNABLES") != nullptr) return;  // the user's own choice
   mallopt(M_MMAP_THRESHOLD, 32 << 20);                   // the highest value that the C library takes
@@ -55,14 +56,21 @@ std::string bound_error(const std::string& text, int64_t most, const char* of_wh
   int64_t value = -1;
   const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
   const bool whole = error == std::errc() && stop == text.data() + text.size();
-  return whole && value >= 0 && value <= most ? "" : concat("'", text, "': expected a whole number from 0 to ", most, of_what);
+  return whole && value >= 0 && value <= most
+             ? ""
+             : concat("'", text, "': expected a whole number from 0 to ", most, of_what);
 }
 
 }  // namespace
 
 void add_threads(CLI::App& app, CommonOptions& options, const std::string& what) {
-  const auto check = [](const std::string& text) { return bound_error(text, most_threads(), ", 16 for each processor of this machine"); };
-  app.add_option("-t,--threads", options.threads, what + "; 0 = as many as this process may use: the least of its cores, its cgroup's quota and OMP_NUM_THREADS")
+  const auto check = [](const std::string& text) {
+    return bound_error(text, most_threads(), ", 16 for each processor of this machine");
+  };
+  app.add_option("-t,--threads", options.threads,
+                 what +
+                     "; 0 = as many as this process may use: the least of its cores, its cgroup's quota and "
+                     "OMP_NUM_THREADS")
       ->check(CLI::Validator(check, "COUNT"));
 }
 
@@ -79,7 +87,8 @@ void add_common_options(CLI::App& app, CommonOptions& options) {
       ->take_all();
   constexpr int64_t kMostSeed = int64_t{1} << 62;
   app.add_option("--seed", options.seed, "random seed")
-      ->check(CLI::Validator([](const std::string& text) { return bound_error(text, kMostSeed, ""); }, "INT"));
+      ->check(
+          CLI::Validator([](const std::string& text) { return bound_error(text, kMostSeed, ""); }, "INT"));
   add_machine_options(app, options);
 }
 
@@ -112,31 +121,38 @@ CLI::Option* add_count(CLI::App& app, const std::string& name, int64_t& target, 
   return add_number(app, name, target, help, parse_count, 0, "COUNT");
 }
 
-CLI::Option* add_count(CLI::App& app, const std::string& name, std::optional<int64_t>& target, const std::string& help) {
+CLI::Option* add_count(CLI::App& app, const std::string& name, std::optional<int64_t>& target,
+                       const std::string& help) {
   const auto take = [&target](const std::string& text) {
     const int64_t count = parse_count(text);
     target = count > 0 ? std::optional(count) : std::nullopt;
   };
-  return app.add_option_function<std::string>(name, take, help)->check(CLI::Validator(count_error, "COUNT"))->default_str("0");
+  return app.add_option_function<std::string>(name, take, help)
+      ->check(CLI::Validator(count_error, "COUNT"))
+      ->default_str("0");
 }
 
 CLI::Option* add_bytes(CLI::App& app, const std::string& name, int64_t& target, const std::string& help) {
   return add_number(app, name, target, help, parse_bytes, 1, "BYTES");
 }
 
-void apply_verbosity(const CommonOptions& options) { log::set_verbosity(options.quiet ? 0 : options.verbose > 0 ? 2 : 1); }
+void apply_verbosity(const CommonOptions& options) {
+  log::set_verbosity(options.quiet ? 0 : options.verbose > 0 ? 2 : 1);
+}
 
 void apply_common_options(const CommonOptions& options, int64_t configured_threads) {
   apply_verbosity(options);
   const int64_t wanted = options.threads.value_or(configured_threads);
   if (wanted > most_threads())
-    fail<ConfigError>("threads: ", wanted, " are more than 16 for each of this machine's ", read_processors().machine,
+    fail<ConfigError>("threads: ", wanted, " are more than 16 for each of this machine's ",
+                      read_processors().machine,
                       " processors; pass -t with fewer, 0 for as many as this process may use");
   at::set_num_threads(static_cast<int>(wanted > 0 ? wanted : read_processors().usable()));
   install_interrupt_handlers();
 }
 
-void apply_rank(const distributed::RankEnvironment& environment, int64_t& threads, std::string& device, CommonOptions& common) {
+void apply_rank(const distributed::RankEnvironment& environment, int64_t& threads, std::string& device,
+                CommonOptions& common) {
   if (environment.size == 1) return;
   if (environment.rank > 0) common.quiet = true;
   log::set_label(concat("rank ", environment.rank, ": "));
@@ -145,7 +161,8 @@ void apply_rank(const distributed::RankEnvironment& environment, int64_t& thread
   if (threads == 0) {
     const Processors processors = read_processors();
     // srun and mpirun give each rank cores of its own; torchrun's share those that it may use.
-    const bool own_cores = environment.launcher != "torchrun" && processors.allowed.value_or(processors.machine) < processors.machine;
+    const bool own_cores = environment.launcher != "torchrun" &&
+                           processors.allowed.value_or(processors.machine) < processors.machine;
     const int64_t cores = processors.shared() / (own_cores ? 1 : environment.local_size);
     threads = std::max<int64_t>(1, std::min(cores, processors.openmp.value_or(cores)));
   }
@@ -161,7 +178,8 @@ std::string quoted_command(int argc, char** argv) {
     const std::string word = argv[i];
     const bool plain =
         !word.empty() &&
-        word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") == std::string::npos;
+        word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-+=./:,@%") ==
+            std::string::npos;
     out += i > 0 ? " " : "";
     if (plain) {
       out += word;
@@ -169,7 +187,8 @@ std::string quoted_command(int argc, char** argv) {
     }
     out += '\'';
     // A line break would end the comment line that the command is written into.
-    for (const char c : word) out += c == '\'' ? std::string("'\\''") : c == '\n' || c == '\r' ? std::string(" ") : std::string(1, c);
+    for (const char c : word)
+      out += c == '\'' ? std::string("'\\''") : c == '\n' || c == '\r' ? std::string(" ") : std::string(1, c);
     out += '\'';
   }
   return out;
@@ -185,7 +204,8 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     return code(ExitCode::usage);
   }
   const auto commands = app.get_subcommands([](const CLI::App*) { return true; });
-  const bool known = std::any_of(commands.begin(), commands.end(), [&](const CLI::App* command) { return command->check_name(argv[1]); });
+  const bool known = std::any_of(commands.begin(), commands.end(),
+                                 [&](const CLI::App* command) { return command->check_name(argv[1]); });
   if (!commands.empty() && argv[1][0] != '-' && !known) {
     std::cerr << "unknown subcommand '" << argv[1] << "'; known:";
     for (const CLI::App* command : commands) std::cerr << " " << command->get_name();
@@ -205,7 +225,8 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     log::error(e.what() + config::tried_too(e.what()));
     return code(e.exit_code());
   } catch (const c10::OutOfMemoryError& e) {
-    log::error(concat("out of device memory: ", e.what_without_backtrace(), "; use a shorter length, a smaller batch or --device cpu"));
+    log::error(concat("out of device memory: ", e.what_without_backtrace(),
+                      "; use a shorter length, a smaller batch or --device cpu"));
     return code(ExitCode::resources);
   } catch (const std::bad_alloc&) {
     log::error("out of memory; use a shorter length or a smaller batch");
@@ -216,7 +237,8 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     log::error(concat(memory ? "out of memory: " : "LibTorch failed: ", what));
     return code(memory ? ExitCode::resources : ExitCode::check_failed);
   } catch (const std::filesystem::filesystem_error& e) {
-    log::error(concat("'", e.path1().string(), "': ", e.code().message(), "; check that it exists and that you may read or write it"));
+    log::error(concat("'", e.path1().string(), "': ", e.code().message(),
+                      "; check that it exists and that you may read or write it"));
     return code(ExitCode::data);
   } catch (const std::exception& e) {
     log::error(concat("unexpected failure: ", e.what()));

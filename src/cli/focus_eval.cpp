@@ -55,11 +55,10 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   config.validate();
   const std::string device = model::resolve_devices(config.device);
   const auto dtype = model::parse_dtype(config.dtype);
-  const auto ranks =
-      distributed::join_ranks(environment, model::first_device(device),
-                              {.meet_seconds = config.rank_timeout_seconds,
-                               .answer_seconds = config.rank_timeout_seconds,
-                               .advice = "No report was written; start all ranks again"});
+  const auto ranks = distributed::join_ranks(environment, model::first_device(device),
+                                             {.meet_seconds = config.rank_timeout_seconds,
+                                              .answer_seconds = config.rank_timeout_seconds,
+                                              .advice = "No report was written; start all ranks again"});
   // After the ranks have met: where rank 0 cannot write, the others learn of it at once.
   std::optional<report::ReportFolder> folder;
   if (ranks->is_first()) {
@@ -71,12 +70,14 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   result.provenance["command_line"] = command_line;
   report::write_fidelity_report(result, folder->temporary());
   folder->commit();
-  std::cout << report::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string() << std::endl;
+  std::cout << report::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string()
+            << std::endl;
 }
 
 void add_fidelity(CLI::App& app, const std::string& command_line) {
-  CLI::App* sub = app.add_subcommand(
-      "fidelity", "Compares compressed memory with full memory, position by position, on random segments of real sequence.");
+  CLI::App* sub = app.add_subcommand("fidelity",
+                                     "Compares compressed memory with full memory, position by position, on "
+                                     "random segments of real sequence.");
   const auto command = std::make_shared<FidelityCommand>();
   FidelityCommand& c = *command;
   add_common_options(*sub, c.common);

@@ -11,8 +11,10 @@
 
 int main(int argc, char** argv) {
   using namespace focus;
-  CLI::App app("Trains a FOCUS adapter on a frozen backbone (task: adapter), or a small backbone from scratch (task: pretrain).",
-               "focus-train");
+  CLI::App app(
+      "Trains a FOCUS adapter on a frozen backbone (task: adapter), or a small backbone from scratch (task: "
+      "pretrain).",
+      "focus-train");
   cli::CommonOptions common;
   std::string output;
   bool resume = false, force = false, dry_run = false, help_config = false;
@@ -52,7 +54,8 @@ int main(int argc, char** argv) {
                                                 .advice = "Continue from the last checkpoint with --resume"});
     const auto task = train::make_task(config, device);
     if (dry_run) {
-      if (environment.rank == 0) std::cout << config::to_json(config) << "\n" << train::describe_run(config, *task, environment.size);
+      if (environment.rank == 0)
+        std::cout << config::to_json(config) << "\n" << train::describe_run(config, *task, environment.size);
       return;
     }
     train::TrainerOptions options;
@@ -64,7 +67,7 @@ int main(int argc, char** argv) {
     options.ranks = ranks.get();
     const auto result = train::train(config, *task, options);
     if (result.trained == 0 && result.steps > 0) return;  // said when the run was resumed
-    log::info(concat("done: ", result.steps, " steps in ", format_duration(result.seconds), ", last loss ", result.last_loss,
-                     result.skipped > 0 ? concat(", ", result.skipped, " skipped") : ""));
+    log::info(concat("done: ", result.steps, " steps in ", format_duration(result.seconds), ", last loss ",
+                     result.last_loss, result.skipped > 0 ? concat(", ", result.skipped, " skipped") : ""));
   });
 }

@@ -15,15 +15,16 @@
 
 namespace focus::cli {
 
-/// A safetensors file with one fp32 tensor [length, vocabulary] for each record. Memory does not grow with the records. The file appears
-/// whole or not at all, with commit(). DataError where it cannot be written.
+/// A safetensors file with one fp32 tensor [length, vocabulary] for each record. Memory does not grow with
+/// the records. The file appears whole or not at all, with commit(). DataError where it cannot be written.
 class LogitsFile {
  public:
   struct Record {
     std::string name;
     int64_t length = 0;
   };
-  /// `records`: all that will come, where that is known: they are written in place. Otherwise rows lie in a second file until commit().
+  /// `records`: all that will come, where that is known: they are written in place. Otherwise rows lie in a
+  /// second file until commit().
   LogitsFile(std::string path, std::map<std::string, std::string> about, int64_t vocabulary,
              const std::optional<std::vector<Record>>& records);
   /// The next record begins; its name is new.

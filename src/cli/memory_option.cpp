@@ -25,8 +25,10 @@ void add_memory_options(CLI::App& app, MemoryOption& option) {
   std::string names = "focus (needs --adapter)";
   for (const auto& name : compress::memory_names()) names += ", " + name;
   app.add_option("--memory", option.memory,
-                 "what is kept of keys and values when a window closes: " + names + "; default: full, or focus with --adapter");
-  app.add_option("--adapter", option.adapter, "trained Focus adapter: its file, or the run folder that holds it");
+                 "what is kept of keys and values when a window closes: " + names +
+                     "; default: full, or focus with --adapter");
+  app.add_option("--adapter", option.adapter,
+                 "trained Focus adapter: its file, or the run folder that holds it");
   add_count(app, "--window", option.plan.window, "bases per window; 0 = the adapter's, or 1024");
   add_count(app, "-k,--kmer", option.plan.k,
             "bases per Focus token, which also sets the rivals' byte budget; 0 = the adapter's, or 100");
@@ -40,7 +42,8 @@ void check(const MemoryOption& option) {
     for (const auto& name : names) known += ", " + name;
     fail<ConfigError>("--memory ", memory, ": unknown; known: ", known);
   }
-  if (memory == kFocus && option.adapter.empty()) fail<ConfigError>("--memory focus needs --adapter; without one use --memory fitted");
+  if (memory == kFocus && option.adapter.empty())
+    fail<ConfigError>("--memory focus needs --adapter; without one use --memory fitted");
   if (memory != kFocus && !option.adapter.empty())
     fail<ConfigError>("--adapter has no effect with --memory ", memory, "; drop one of them");
   if (memory == kFull && (option.plan.window || option.plan.k))
@@ -56,7 +59,8 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
   std::string adapted;  // how the adapter changes the backbone, if it does
   std::shared_ptr<compress::CompressedModel> compressed;
   if (memory == kFocus) {
-    const auto trained = compress::load_adapter(compress::adapter_file(option.adapter), loaded.model, loaded.digest);
+    const auto trained =
+        compress::load_adapter(compress::adapter_file(option.adapter), loaded.model, loaded.digest);
     config = option.plan.on(trained.adapter->config());
     digest = trained.digest;
     adapted = trained.adapted.config.describe();
@@ -67,7 +71,8 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
     config.validate();
     compressed = compress::make_memory(memory, loaded.model, config);
   }
-  const std::string description = concat(memory, " W=", config.window.size, " k=", config.focus.k, adapted.empty() ? "" : ", ", adapted);
+  const std::string description =
+      concat(memory, " W=", config.window.size, " k=", config.focus.k, adapted.empty() ? "" : ", ", adapted);
   return {infer::compressed_stream(compressed, description), compressed, description, digest};
 }
 

@@ -12,8 +12,8 @@
 namespace focus::cli {
 
 struct MemoryOption {
-  std::string memory;         // empty: focus with an adapter, else full
-  std::string adapter;        // adapter file, or the run folder that holds adapter.safetensors
+  std::string memory;           // empty: focus with an adapter, else full
+  std::string adapter;          // adapter file, or the run folder that holds adapter.safetensors
   compress::PlanOverride plan;  // of the adapter's memory, or of the default one
 };
 

@@ -98,7 +98,8 @@ void check_names(const std::vector<Target>& targets, const std::vector<std::stri
     if (!seen.insert(names[i]).second)
       fail<ConfigError>("region '", data::format_region(targets[i].region),
                         "' is asked for twice, but --logits needs one name per tensor; drop one of them");
-    if (names[i] == "__metadata__") fail<DataError>("--logits cannot hold a record named '__metadata__': safetensors reserves that name");
+    if (names[i] == "__metadata__")
+      fail<DataError>("--logits cannot hold a record named '__metadata__': safetensors reserves that name");
   }
 }
 
@@ -152,23 +153,30 @@ const char* const kColumns =
 
 void check(const ScoreCommand& c) {
   if (c.fasta == "-" && (!c.regions.empty() || !c.bed.empty()))
-    fail<ConfigError>("--region and --bed need a FASTA file on disk; standard input is read once, record by record");
+    fail<ConfigError>(
+        "--region and --bed need a FASTA file on disk; standard input is read once, record by record");
   if (c.options.norm == infer::Norm::acgt && c.case_policy == data::CasePolicy::keep)
     fail<ConfigError>(
-        "--case keep contradicts --norm acgt: a lowercase base has no probability among A, C, G and T; use --case upper or --norm vocab");
+        "--case keep contradicts --norm acgt: a lowercase base has no probability among A, C, G and T; use "
+        "--case upper or --norm vocab");
   if (c.options.norm == infer::Norm::acgt && c.ambiguous == data::AmbiguousPolicy::keep)
     fail<ConfigError>(
-        "--ambiguous keep contradicts --norm acgt: N has no probability among A, C, G and T; use --ambiguous mask or --norm vocab");
+        "--ambiguous keep contradicts --norm acgt: N has no probability among A, C, G and T; use --ambiguous "
+        "mask or --norm vocab");
   if (c.strand && c.bed.empty()) fail<ConfigError>("--strand has no effect without --bed");
   check(c.memory);
-  if ((!c.save_state.empty() || !c.load_state.empty()) && (c.fasta == "-" || c.regions.size() + (c.bed.empty() ? 0 : 2) > 1))
-    fail<ConfigError>("--save-state and --load-state are for one sequence: a FASTA file with one record, or one --region");
+  if ((!c.save_state.empty() || !c.load_state.empty()) &&
+      (c.fasta == "-" || c.regions.size() + (c.bed.empty() ? 0 : 2) > 1))
+    fail<ConfigError>(
+        "--save-state and --load-state are for one sequence: a FASTA file with one record, or one --region");
   if (c.continue_anyway && c.load_state.empty())
     fail<ConfigError>("--continue-anyway has no effect without --load-state");
   if (c.logits == "-") fail<ConfigError>("--logits needs a file name");
   if (c.resume && !(c.logits.empty() && c.save_state.empty() && c.load_state.empty()))
-    fail<ConfigError>("--resume keeps rows of a table and scores the other records only: it cannot be used with --logits, --save-state or ",
-                      "--load-state");
+    fail<ConfigError>(
+        "--resume keeps rows of a table and scores the other records only: it cannot be used with --logits, "
+        "--save-state or ",
+        "--load-state");
 }
 
 infer::StreamPlace place_at(const data::SequenceFile& fasta, const std::string& record, int64_t next) {
@@ -213,7 +221,8 @@ void run(const ScoreCommand& c, const std::string& command_line) {
     for (const Target& target : targets) {
       const Region& region = target.region;
       total += region.length();
-      names.push_back(region.length() == fasta->length(region.name) ? region.name : data::format_region(region));
+      names.push_back(region.length() == fasta->length(region.name) ? region.name
+                                                                    : data::format_region(region));
       if (target.reverse) names.back() += "(-)";
       more.label = more.label || !target.label.empty();
     }
@@ -230,10 +239,12 @@ void run(const ScoreCommand& c, const std::string& command_line) {
   const std::map<std::string, std::string> about = {
       {"focus_version", version_line()},
       {"command", command_line},
-      {"model", concat(loaded.model->shape().name, " fingerprint:", loaded.digest, "; ", loaded.precision, "; ", device)},
+      {"model", concat(loaded.model->shape().name, " fingerprint:", loaded.digest, "; ", loaded.precision,
+                       "; ", device)},
       {"memory", memory.description}};
   std::vector<std::string> head;
-  for (const char* key : {"focus_version", "command", "model", "memory"}) head.push_back(concat("##", key, "=", about.at(key), "\n"));
+  for (const char* key : {"focus_version", "command", "model", "memory"})
+    head.push_back(concat("##", key, "=", about.at(key), "\n"));
   head.push_back(concat("##options=", describe(c), "\n"));
   head.push_back(kColumns + more.names());
   table.begin(head);
@@ -260,7 +271,8 @@ void run(const ScoreCommand& c, const std::string& command_line) {
                                          infer::available_memory(loaded.model->device()));
     log::info(made.describe());
     if (made.needed_bytes() > made.available_bytes)
-      log::warn("the plan needs more memory than is free; expect smaller chunks or an end before the sequence's");
+      log::warn(
+          "the plan needs more memory than is free; expect smaller chunks or an end before the sequence's");
     return made;
   };
   // The longest sequence decides; a stream's lengths are not known before.
@@ -287,9 +299,11 @@ void run(const ScoreCommand& c, const std::string& command_line) {
       if (!c.continue_anyway) begin = place_at(*fasta, region.name, region.begin);
       last_hidden = infer::load_stream(*state, origin, begin, loaded.model->device(), c.load_state);
     }
-    const auto score = scorer.score(letters, data::loss_weights(sequence, 1.0F, c.ambiguous), region.name, state, last_hidden);
+    const auto score = scorer.score(letters, data::loss_weights(sequence, 1.0F, c.ambiguous), region.name,
+                                    state, last_hidden);
     if (!c.save_state.empty())
-      infer::save_stream(*state, last_hidden, origin, place_at(*fasta, region.name, region.end), c.save_state);
+      infer::save_stream(*state, last_hidden, origin, place_at(*fasta, region.name, region.end),
+                         c.save_state);
     const data::SequenceCounts counts = data::count_letters(sequence);
     ambiguity.add(region.name, counts);
     table.write(row(region, score, counts) + more.of(target));
@@ -318,18 +332,23 @@ void run(const ScoreCommand& c, const std::string& command_line) {
 }  // namespace
 
 void add_score(CLI::App& app, const std::string& command_line) {
-  CLI::App* sub =
-      app.add_subcommand("score", "Log-likelihood of records or regions: each base given the earlier ones, from the second base on.");
+  CLI::App* sub = app.add_subcommand(
+      "score",
+      "Log-likelihood of records or regions: each base given the earlier ones, from the second base on.");
   const auto command = std::make_shared<ScoreCommand>();
   ScoreCommand& c = *command;
   sub->option_defaults()->group("Input");
-  sub->add_option(
-      "--model-config", c.model_config,
-      "the model's shape: an Evo-2 YAML file or a Hugging Face config.json; may be left out where the checkpoint is a folder with one");
-  sub->add_option("--checkpoint", c.checkpoint, "the model's weights: .pt (whole or in parts), .safetensors, or a Hugging Face folder")
+  sub->add_option("--model-config", c.model_config,
+                  "the model's shape: an Evo-2 YAML file or a Hugging Face config.json; may be left out "
+                  "where the checkpoint is a folder with one");
+  sub->add_option("--checkpoint", c.checkpoint,
+                  "the model's weights: .pt (whole or in parts), .safetensors, or a Hugging Face folder")
       ->required();
-  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip; - = standard input, read as a stream")->required();
-  sub->add_option("-r,--region", c.regions, "only this region: name or name:start-end, 1-based, both ends included; may be repeated")
+  sub->add_option("--fasta", c.fasta,
+                  "sequences: FASTA, plain, BGZF or gzip; - = standard input, read as a stream")
+      ->required();
+  sub->add_option("-r,--region", c.regions,
+                  "only this region: name or name:start-end, 1-based, both ends included; may be repeated")
       ->allow_extra_args(false)
       ->take_all();
   sub->add_option("-R,--bed", c.bed,
@@ -347,35 +366,48 @@ void add_score(CLI::App& app, const std::string& command_line) {
     c.choose_chunk = text == "auto";
     if (!c.choose_chunk) c.options.chunk = parse_count(text);
   };
-  sub->add_option_function<std::string>(
-         "--chunk", take_chunk,
-         "bases per forward call: auto = by the free memory, 0 = the whole sequence; changes memory and speed, not the result. Halved when "
-         "memory runs out")
-      ->check(CLI::Validator([](const std::string& text) { return text == "auto" ? std::string() : count_error(text); }, "auto|COUNT"))
+  sub->add_option_function<std::string>("--chunk", take_chunk,
+                                        "bases per forward call: auto = by the free memory, 0 = the whole "
+                                        "sequence; changes memory and speed, not the result. Halved when "
+                                        "memory runs out")
+      ->check(CLI::Validator(
+          [](const std::string& text) { return text == "auto" ? std::string() : count_error(text); },
+          "auto|COUNT"))
       ->default_str("auto");
   add_memory_options(*sub, c.memory);
   sub->option_defaults()->group("Scoring");
   add_choice(*sub, "--norm", c.options.norm, {{"vocab", infer::Norm::vocab}, {"acgt", infer::Norm::acgt}},
              "probabilities over the whole vocabulary, or over A, C, G and T");
-  add_choice(*sub, "--case", c.case_policy, {{"upper", data::CasePolicy::upper}, {"keep", data::CasePolicy::keep}},
+  add_choice(*sub, "--case", c.case_policy,
+             {{"upper", data::CasePolicy::upper}, {"keep", data::CasePolicy::keep}},
              "lowercase letters are read as uppercase, or kept as they are");
   add_choice(*sub, "--ambiguous", c.ambiguous,
-             {{"mask", data::AmbiguousPolicy::mask}, {"error", data::AmbiguousPolicy::error}, {"keep", data::AmbiguousPolicy::keep}},
+             {{"mask", data::AmbiguousPolicy::mask},
+              {"error", data::AmbiguousPolicy::error},
+              {"keep", data::AmbiguousPolicy::keep}},
              "letters other than A, C, G, T are read but not scored, refused, or scored");
   sub->option_defaults()->group("Output");
-  sub->add_option("-o,--output", c.output, "table (TSV); - = standard output. Rows appear in FILE.part as they are done, which becomes FILE at the end")
+  sub->add_option("-o,--output", c.output,
+                  "table (TSV); - = standard output. Rows appear in FILE.part as they are done, which "
+                  "becomes FILE at the end")
       ->capture_default_str();
-  sub->add_flag("--resume", c.resume, "keep the rows that an earlier run left in --output, and score the other records; starts afresh when there are none");
+  sub->add_flag("--resume", c.resume,
+                "keep the rows that an earlier run left in --output, and score the other records; starts "
+                "afresh when there are none");
   sub->add_option("--logits", c.logits,
-                  "also write all logits: a safetensors file with one float32 tensor [length, vocabulary] per record or region");
+                  "also write all logits: a safetensors file with one float32 tensor [length, vocabulary] "
+                  "per record or region");
   sub->option_defaults()->group("Advanced");
-  sub->add_option("--save-state", c.save_state, "write what the stream carries after the sequence, to go on from later (safetensors)");
-  sub->add_option("--load-state", c.load_state, "go on from a saved stream: the sequence is the continuation of the one it has read");
+  sub->add_option("--save-state", c.save_state,
+                  "write what the stream carries after the sequence, to go on from later (safetensors)");
+  sub->add_option("--load-state", c.load_state,
+                  "go on from a saved stream: the sequence is the continuation of the one it has read");
   sub->add_flag("--continue-anyway", c.continue_anyway,
                 "--load-state: also where the sequence is another record, or does not begin where the saved "
                 "stream has ended");
   add_choice(*sub, "--fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
-             "models with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
+             "models with FP8 input projections: round as FP8 hardware does, or compute them like other "
+             "layers and get other numbers");
   c.common.device = "auto";
   c.common.dtype = "fp32";
   add_machine_options(*sub, c.common);

@@ -35,23 +35,29 @@ std::string text_of(const fs::path& path) {
 
 ScoreTable::ScoreTable(const std::string& path, bool resume) : path_(path) {
   if (is_direct(path)) {
-    if (resume) fail<ConfigError>("--resume keeps the rows of an earlier --output, which must be a file, not '", path, "'");
+    if (resume)
+      fail<ConfigError>("--resume keeps the rows of an earlier --output, which must be a file, not '", path,
+                        "'");
     direct_.emplace(path);
     return;
   }
   const AtomicFile can_be_written(path);  // by the rules of every output
-  if (fs::is_symlink(path_)) path_ = fs::weakly_canonical(path_);  // a link stays, and what it points to is replaced
+  if (fs::is_symlink(path_))
+    path_ = fs::weakly_canonical(path_);  // a link stays, and what it points to is replaced
   part_ = path_;
   part_ += ".part";
   fd_ = ::open(part_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
   if (fd_ < 0)
-    fail<DataError>("cannot create '", part_.string(), "': ", std::strerror(errno), "; check that the folder exists and is writable");
+    fail<DataError>("cannot create '", part_.string(), "': ", std::strerror(errno),
+                    "; check that the folder exists and is writable");
   if (::flock(fd_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
     ::close(fd_);
     fail<DataError>("another run is writing '", part_.string(), "'; wait for it, or pass another --output");
   }
   if (!resume) {
-    if (fs::file_size(part_) > 0) log::warn(concat("replacing '", part_.string(), "', the rows of an unfinished run; --resume keeps them"));
+    if (fs::file_size(part_) > 0)
+      log::warn(
+          concat("replacing '", part_.string(), "', the rows of an unfinished run; --resume keeps them"));
     return;
   }
   kept_ = text_of(part_);
@@ -66,7 +72,8 @@ ScoreTable::~ScoreTable() {
   if (written_ == 0 && !kept_in_part_) {
     fs::remove(part_, ignored);
   } else if (rows > 0) {
-    log::warn(concat(rows, rows == 1 ? " row is" : " rows are", " in '", part_.string(), "'; the same command with --resume goes on from there"));
+    log::warn(concat(rows, rows == 1 ? " row is" : " rows are", " in '", part_.string(),
+                     "'; the same command with --resume goes on from there"));
   }
   ::close(fd_);
 }
@@ -87,8 +94,9 @@ void ScoreTable::begin(const std::vector<std::string>& head) {
     if (!whole) break;
     const auto is_command = [](const std::string& text) { return text.starts_with("##command="); };
     if (*line != expected && !(is_command(*line) && is_command(expected)))
-      fail<ConfigError>("--resume: '", (kept_in_part_ ? part_ : path_).string(), "' has rows of another run: '",
-                        line->substr(0, line->size() - 1), "' where this run has '", expected.substr(0, expected.size() - 1),
+      fail<ConfigError>("--resume: '", (kept_in_part_ ? part_ : path_).string(),
+                        "' has rows of another run: '", line->substr(0, line->size() - 1),
+                        "' where this run has '", expected.substr(0, expected.size() - 1),
                         "'; start with the same settings, or without --resume for a new table");
   }
   if (whole) {
@@ -114,9 +122,11 @@ bool ScoreTable::has(const std::string& key, const std::string& end) {
   if (next_ == rows_.size()) return false;
   const std::string& row = rows_[next_++];
   if (!row.starts_with(key) || !row.ends_with(end))
-    fail<ConfigError>("--resume: row ", next_, " of the table is of another sequence: '", row.substr(0, row.find('\t')), "' ...; this run has '",
-                      key.substr(0, key.find('\t')), "' there, or another stretch or strand of it; start with the same sequences in the same order, ",
-                      "or without --resume for a new table");
+    fail<ConfigError>(
+        "--resume: row ", next_, " of the table is of another sequence: '", row.substr(0, row.find('\t')),
+        "' ...; this run has '", key.substr(0, key.find('\t')),
+        "' there, or another stretch or strand of it; start with the same sequences in the same order, ",
+        "or without --resume for a new table");
   return true;
 }
 
@@ -142,7 +152,8 @@ void ScoreTable::commit() {
   if (::fsync(fd_) != 0) fail<DataError>("cannot flush '", part_.string(), "': ", std::strerror(errno));
   std::error_code error;
   fs::rename(part_, path_, error);
-  if (error) fail<DataError>("cannot rename '", part_.string(), "' to '", path_.string(), "': ", error.message());
+  if (error)
+    fail<DataError>("cannot rename '", part_.string(), "' to '", path_.string(), "': ", error.message());
   ::close(std::exchange(fd_, -1));
   if (!rows_.empty() && written_ == 0) log::info("all rows were there; nothing was scored");
 }

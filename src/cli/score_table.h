@@ -11,9 +11,9 @@
 
 namespace focus::cli {
 
-/// Rows are written as they are done: to standard output, a device or a pipe, or to FILE.part, which takes the name FILE in commit(). Without
-/// commit() the part stays where it has rows, and the next run can go on from it. DataError where it cannot be written, or another run
-/// writes it now.
+/// Rows are written as they are done: to standard output, a device or a pipe, or to FILE.part, which takes
+/// the name FILE in commit(). Without commit() the part stays where it has rows, and the next run can go on
+/// from it. DataError where it cannot be written, or another run writes it now.
 class ScoreTable {
  public:
   /// `resume`: keep the rows of FILE.part, or else of FILE. ConfigError: there is no file to keep them in.
@@ -22,10 +22,12 @@ class ScoreTable {
   ScoreTable(const ScoreTable&) = delete;
   ScoreTable& operator=(const ScoreTable&) = delete;
 
-  /// The lines above the rows, each "##key=value" or the names of the columns. ConfigError: the rows to be kept stand below other ones,
+  /// The lines above the rows, each "##key=value" or the names of the columns. ConfigError: the rows to be
+  /// kept stand below other ones,
   /// "##command" apart.
   void begin(const std::vector<std::string>& head);
-  /// Whether the next row is there already; it begins with `key` and ends with `end`. ConfigError: it is another.
+  /// Whether the next row is there already; it begins with `key` and ends with `end`. ConfigError: it is
+  /// another.
   bool has(const std::string& key, const std::string& end);
   void write(const std::string& row);
   /// ConfigError: rows are left that has() was not asked for.

@@ -28,11 +28,13 @@ void check_storage(const model::Backbone& backbone, const StorageConfig& storage
              same = storage.dtype == StorageType::bf16 && backbone.dtype() == at::kBFloat16;
   if (wide || same) {
     fail<ConfigError>("storage.dtype '", wide ? "fp32" : "bf16", "' with a model in ", backbone.dtype(),
-                      ": entries come in the model's precision, so this holds nothing that 'model' would not; set 'model', ",
+                      ": entries come in the model's precision, so this holds nothing that 'model' would "
+                      "not; set 'model', ",
                       wide ? "'bf16' or 'int8'" : "or 'int8'");
   }
   if (storage.device == StorageDevice::host && backbone.device().is_cpu())
-    fail<ConfigError>("storage.device 'host' with a model on the CPU: entries are in host memory anyway; set 'model'");
+    fail<ConfigError>(
+        "storage.device 'host' with a model on the CPU: entries are in host memory anyway; set 'model'");
 }
 
 Memories memories_of(const model::Backbone& backbone, const FocusAdapter& adapter) {
@@ -48,7 +50,8 @@ Memories memories_of(const model::Backbone& backbone, const FocusAdapter& adapte
       out.emplace(block, std::make_shared<TablesMemory>(LayerRules(config.window, *layer), tables, backbone));
     } else {
       const bool inline_stream = config.focus.stream == Stream::inline_tokens;
-      out.emplace(block, std::make_shared<PolicyMemory>(backbone, config, budget, rival("full"), inline_stream));
+      out.emplace(block,
+                  std::make_shared<PolicyMemory>(backbone, config, budget, rival("full"), inline_stream));
     }
   }
   return out;
@@ -56,8 +59,8 @@ Memories memories_of(const model::Backbone& backbone, const FocusAdapter& adapte
 
 }  // namespace
 
-CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config, Memories memories,
-                                 Tensor focus_embedding)
+CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config,
+                                 Memories memories, Tensor focus_embedding)
     : backbone_(std::move(backbone)),
       config_(config),
       plan_(config.window, config.focus.k),
@@ -70,9 +73,11 @@ CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, cons
   }
 }
 
-CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, const std::shared_ptr<const FocusAdapter>& adapter)
-    : CompressedModel(backbone, adapter->config(), memories_of(*backbone, *adapter),
-                      adapter->config().focus.stream == Stream::inline_tokens ? adapter->embedding : Tensor()) {}
+CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone,
+                                 const std::shared_ptr<const FocusAdapter>& adapter)
+    : CompressedModel(
+          backbone, adapter->config(), memories_of(*backbone, *adapter),
+          adapter->config().focus.stream == Stream::inline_tokens ? adapter->embedding : Tensor()) {}
 
 CompressedModel::Expanded CompressedModel::expand(const Tensor& tokens_BL, int64_t first_base) const {
   Expanded out;
@@ -107,10 +112,12 @@ HiddenStates CompressedModel::collect(const Tensor& hidden, const Expanded& e) c
   const auto rows = [&](const std::vector<int64_t>& index) {
     return hidden.index_select(1, at::tensor(index, at::kLong).to(hidden.device()));
   };
-  return {rows(e.base_rows), e.focus_rows.empty() ? Tensor() : rows(e.focus_rows), at::tensor(e.next_base, at::kLong)};
+  return {rows(e.base_rows), e.focus_rows.empty() ? Tensor() : rows(e.focus_rows),
+          at::tensor(e.next_base, at::kLong)};
 }
 
-ModelCall CompressedModel::call_of(const Tensor& tokens_BL, const Expanded& expanded, int64_t first_base) const {
+ModelCall CompressedModel::call_of(const Tensor& tokens_BL, const Expanded& expanded,
+                                   int64_t first_base) const {
   return {.first_base = first_base,
           .is_focus = expanded.is_focus,
           .codes = reads_codes_ ? base_codes(tokens_BL, backbone_->vocabulary()) : Tensor(),
@@ -153,7 +160,8 @@ MemoryUse CompressedModel::planned_use(int64_t num_bases) const {
 std::vector<std::unique_ptr<cache::LayerState>> CompressedModel::new_layers() const {
   MemoryHook hook(memories_, {});
   std::vector<std::unique_ptr<cache::LayerState>> out;
-  for (int64_t i = 0; i < backbone_->num_blocks(); ++i) out.push_back(backbone_->block(i).make_state(&hook, 0));
+  for (int64_t i = 0; i < backbone_->num_blocks(); ++i)
+    out.push_back(backbone_->block(i).make_state(&hook, 0));
   return out;
 }
 

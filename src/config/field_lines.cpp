@@ -18,8 +18,13 @@ std::string joined(const std::vector<std::string>& parts, const char* separator)
 
 class Describer final : public Fields {
  public:
-  Describer(std::vector<FieldLine>& lines, bool by_element, std::string prefix, std::string pattern, std::string unmet)
-      : Fields(std::move(prefix)), lines_(lines), by_element_(by_element), pattern_(std::move(pattern)), unmet_(std::move(unmet)) {}
+  Describer(std::vector<FieldLine>& lines, bool by_element, std::string prefix, std::string pattern,
+            std::string unmet)
+      : Fields(std::move(prefix)),
+        lines_(lines),
+        by_element_(by_element),
+        pattern_(std::move(pattern)),
+        unmet_(std::move(unmet)) {}
 
   void boolean(std::string_view name, bool& value, std::string_view doc) override {
     add(name, "boolean", value ? "true" : "false", "", doc);
@@ -33,7 +38,8 @@ class Describer final : public Fields {
   void text(std::string_view name, std::string& value, std::string_view doc) override {
     add(name, "text", concat('"', value, '"'), "", doc);
   }
-  void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range, std::string_view doc) override {
+  void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range,
+                std::string_view doc) override {
     std::string list;
     for (const int64_t v : value) list += concat(list.empty() ? "" : ", ", v);
     const std::string allowed = range_text(range);
@@ -42,15 +48,18 @@ class Describer final : public Fields {
   void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) override {
     add(name, "texts", concat("[", quoted_list(value), "]"), "", doc);
   }
-  void named_files(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) override {
+  void named_files(std::string_view name, std::map<std::string, std::string>& value,
+                   std::string_view doc) override {
     std::string list;
-    for (const auto& [key, text] : value) list += concat(list.empty() ? "" : ", ", '"', key, "\": \"", text, '"');
+    for (const auto& [key, text] : value)
+      list += concat(list.empty() ? "" : ", ", '"', key, "\": \"", text, '"');
     add(name, "named texts", concat("{", list, "}"), "", doc);
   }
 
  protected:
   void restrict_next(const Condition& condition) override { next_ = condition; }
-  void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names, std::string_view doc) override {
+  void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names,
+              std::string_view doc) override {
     FOCUS_CHECK(index >= 0, "the value of '", path(name), "' is none of its choices");
     add(name, "choice", concat('"', names[static_cast<std::size_t>(index)], '"'), joined(names, "|"), doc);
   }
@@ -61,22 +70,24 @@ class Describer final : public Fields {
   }
   void each(std::string_view name, int64_t size, const std::function<void(int64_t)>& resize,
             const std::function<void(int64_t, Fields&)>& visit, std::string_view doc) override {
-    const std::string unmet = add(name, "list", concat(size, size == 1 ? " element" : " elements"), "", doc, true);
+    const std::string unmet =
+        add(name, "list", concat(size, size == 1 ? " element" : " elements"), "", doc, true);
     if (!by_element_) resize(1);
     for (int64_t i = 0; i < (by_element_ ? size : 1); ++i) {
       const std::string pattern = concat(pattern_, name, ".N.");
-      Describer inner(lines_, by_element_, by_element_ ? concat(path(name), ".", i, ".") : pattern, pattern, unmet);
+      Describer inner(lines_, by_element_, by_element_ ? concat(path(name), ".", i, ".") : pattern, pattern,
+                      unmet);
       visit(i, inner);
     }
   }
 
  private:
   /// The first clause that does not hold for the field.
-  std::string add(std::string_view name, std::string type, std::string initial, std::string allowed, std::string_view doc,
-                  bool is_group = false) {
+  std::string add(std::string_view name, std::string type, std::string initial, std::string allowed,
+                  std::string_view doc, bool is_group = false) {
     const Condition own = std::exchange(next_, {});
-    lines_.push_back({path(name), std::move(type), std::move(initial), std::move(allowed), std::string(doc), own.clauses,
-                      unmet_.empty() ? own.unmet : unmet_, concat(pattern_, name), is_group});
+    lines_.push_back({path(name), std::move(type), std::move(initial), std::move(allowed), std::string(doc),
+                      own.clauses, unmet_.empty() ? own.unmet : unmet_, concat(pattern_, name), is_group});
     return lines_.back().unmet;
   }
 
@@ -99,11 +110,15 @@ std::vector<FieldLine> idle_lines(const Visit& visit, const Visit& fresh, const 
   std::map<std::string, std::string> initial;
   for (const FieldLine& line : field_lines(fresh, false, prefix)) initial[line.pattern] = line.initial;
   std::vector<FieldLine> idle = field_lines(visit, true, prefix);
-  std::erase_if(idle, [&](const FieldLine& line) { return line.unmet.empty() || line.initial == initial.at(line.pattern); });
+  std::erase_if(idle, [&](const FieldLine& line) {
+    return line.unmet.empty() || line.initial == initial.at(line.pattern);
+  });
   return idle;
 }
 
-std::string idle_text(const FieldLine& line) { return concat(line.path, " has no effect unless ", line.unmet, "; remove it"); }
+std::string idle_text(const FieldLine& line) {
+  return concat(line.path, " has no effect unless ", line.unmet, "; remove it");
+}
 
 void refuse_idle(const Visit& visit, const Visit& fresh, const std::string& prefix) {
   const std::vector<FieldLine> idle = idle_lines(visit, fresh, prefix);
@@ -119,8 +134,8 @@ std::string describe(const Visit& visit) {
   }
   std::string out;
   for (const FieldLine& line : lines) {
-    std::string text =
-        line.path + std::string(path_width + 2 - line.path.size(), ' ') + line.type + std::string(type_width + 2 - line.type.size(), ' ');
+    std::string text = line.path + std::string(path_width + 2 - line.path.size(), ' ') + line.type +
+                       std::string(type_width + 2 - line.type.size(), ' ');
     if (!line.is_group) text += "default " + line.initial;
     if (!line.allowed.empty()) text += "  " + line.allowed;
     if (!line.doc.empty()) text += (line.is_group ? "" : "  ") + line.doc;

@@ -19,7 +19,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-/// What an override's sparse tree ("a.0.c=v" -> {"a": {"0": {"c": v}}}) needs beside the JSON value; nullptr when reading a file.
+/// What an override's sparse tree ("a.0.c=v" -> {"a": {"0": {"c": v}}}) needs beside the JSON value; nullptr
+/// when reading a file.
 struct Override {
   std::string raw;  // the text after '=', which a text field takes as it stands
 };
@@ -54,7 +55,8 @@ std::string shown(const Json& node) {
 
 class Reader final : public Fields {
  public:
-  Reader(const Json& node, std::string prefix, const Context& context) : Fields(std::move(prefix)), node_(node), context_(context) {}
+  Reader(const Json& node, std::string prefix, const Context& context)
+      : Fields(std::move(prefix)), node_(node), context_(context) {}
 
   void boolean(std::string_view name, bool& value, std::string_view) override {
     if (const Json* node = take(name)) {
@@ -80,12 +82,14 @@ class Reader final : public Fields {
   void file(std::string_view name, std::string& value, std::string_view) override {
     if (const Json* node = take(name)) value = found(name, as_text(name, *node));
   }
-  void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range, std::string_view) override {
+  void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range,
+                std::string_view) override {
     read_list(name, value, "a list of integers",
               [&](const std::string& where, const Json& node) { return as_integer(where, node, range); });
   }
   void texts(std::string_view name, std::vector<std::string>& value, std::string_view) override {
-    read_list(name, value, "a list of texts", [&](const std::string& where, const Json& node) { return as_text(where, node); });
+    read_list(name, value, "a list of texts",
+              [&](const std::string& where, const Json& node) { return as_text(where, node); });
   }
 
   void regions(std::string_view name, std::vector<std::string>& value, std::string_view) override {
@@ -95,7 +99,8 @@ class Reader final : public Fields {
     });
   }
 
-  void named_files(std::string_view name, std::map<std::string, std::string>& value, std::string_view) override {
+  void named_files(std::string_view name, std::map<std::string, std::string>& value,
+                   std::string_view) override {
     const Json* node = take(name);
     if (node == nullptr) return;
     if (!node->is_object()) wrong(name, "an object of texts", *node);
@@ -115,9 +120,12 @@ class Reader final : public Fields {
   }
 
  protected:
-  void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names, std::string_view) override {
+  void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names,
+              std::string_view) override {
     if (const Json* node = take(name)) {
-      const std::string text = node->is_string() ? node->get<std::string>() : context_.set != nullptr ? context_.set->raw : "";
+      const std::string text = node->is_string()         ? node->get<std::string>()
+                               : context_.set != nullptr ? context_.set->raw
+                                                         : "";
       for (std::size_t i = 0; i < names.size(); ++i) {
         if (names[i] == text && (node->is_string() || context_.set != nullptr)) {
           index = static_cast<int64_t>(i);
@@ -125,7 +133,8 @@ class Reader final : public Fields {
         }
       }
       const std::string meant = nearest(text, names);
-      wrong(name, concat("one of ", quoted_list(names)), *node, meant.empty() ? "" : concat("; did you mean \"", meant, "\"?"));
+      wrong(name, concat("one of ", quoted_list(names)), *node,
+            meant.empty() ? "" : concat("; did you mean \"", meant, "\"?"));
     }
     FOCUS_CHECK(index >= 0, "the value of '", path(name), "' is none of its choices");
   }
@@ -168,10 +177,13 @@ class Reader final : public Fields {
   }
 
   static std::string expected_text(const std::string& type, const std::string& range) {
-    return range.empty() ? type : range.front() == '[' ? concat(type, " in ", range) : concat(type, " ", range);
+    return range.empty()          ? type
+           : range.front() == '[' ? concat(type, " in ", range)
+                                  : concat(type, " ", range);
   }
 
-  [[noreturn]] void wrong(std::string_view name, const std::string& expected, const Json& got, const std::string& hint = "") const {
+  [[noreturn]] void wrong(std::string_view name, const std::string& expected, const Json& got,
+                          const std::string& hint = "") const {
     fail<ConfigError>(context_.source, ": ", path(name), ": expected ", expected, ", got ", shown(got), hint);
   }
 
@@ -183,7 +195,8 @@ class Reader final : public Fields {
       const double real = node.get<double>();
       if (real != std::floor(real) || real < -0x1p63 || real >= 0x1p63) wrong(name, expected, node);
       value = static_cast<int64_t>(real);
-    } else if (node.is_number_unsigned() && node.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+    } else if (node.is_number_unsigned() &&
+               node.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
       wrong(name, expected, node);
     } else if (node.is_number_integer()) {
       value = node.get<int64_t>();
@@ -201,10 +214,12 @@ class Reader final : public Fields {
     wrong(name, "a text in double quotes", node);
   }
 
-  /// A path of a configuration file counts from the working folder. Where nothing is there, from the file's own.
+  /// A path of a configuration file counts from the working folder. Where nothing is there, from the file's
+  /// own.
   std::string found(std::string_view name, const std::string& text) const {
     namespace fs = std::filesystem;
-    if (context_.set != nullptr || context_.folder.empty() || text.empty() || fs::path(text).is_absolute()) return text;
+    if (context_.set != nullptr || context_.folder.empty() || text.empty() || fs::path(text).is_absolute())
+      return text;
     std::error_code ignored;
     if (fs::exists(text, ignored)) return text;
     const std::string beside = (context_.folder / text).lexically_normal().string();
@@ -223,7 +238,8 @@ class Reader final : public Fields {
     if (node->is_array()) {
       inside_list_ = true;
       std::vector<T> read;
-      for (std::size_t i = 0; i < node->size(); ++i) read.push_back(convert(concat(name, ".", i), (*node)[i]));
+      for (std::size_t i = 0; i < node->size(); ++i)
+        read.push_back(convert(concat(name, ".", i), (*node)[i]));
       value = std::move(read);
       inside_list_ = false;
     } else if (context_.set != nullptr && node->is_object() && node->size() == 1) {
@@ -235,10 +251,12 @@ class Reader final : public Fields {
   }
 
   int64_t element_index(std::string_view name, const std::string& key, int64_t size) const {
-    const bool digits = !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
+    const bool digits =
+        !key.empty() && key.size() < 10 && key.find_first_not_of("0123456789") == std::string::npos;
     const int64_t index = digits ? std::stoll(key) : -1;
     if (index < 0 || index >= size) {
-      fail<ConfigError>(context_.source, ": ", path(name), ".", key, ": the list has ", size, size == 1 ? " element" : " elements",
+      fail<ConfigError>(context_.source, ": ", path(name), ".", key, ": the list has ", size,
+                        size == 1 ? " element" : " elements",
                         "; expected an index below that, or the whole list as JSON");
     }
     return index;
@@ -257,7 +275,8 @@ class Reader final : public Fields {
       if (!meant.empty()) meant = path(meant);
     }
     fail<ConfigError>(context_.source, ": ", path(key), ": unknown key; ",
-                      meant.empty() ? concat("known here: ", quoted_list(siblings)) : concat("did you mean \"", meant, "\"?"));
+                      meant.empty() ? concat("known here: ", quoted_list(siblings))
+                                    : concat("did you mean \"", meant, "\"?"));
   }
 
   const Json& node_;
@@ -266,8 +285,8 @@ class Reader final : public Fields {
   bool inside_list_ = false;
 };
 
-/// Builds the document from the parser's events and refuses what the JSON library would take in silence: a key that stands twice in one
-/// object, a number so small that it becomes 0, and nesting without end.
+/// Builds the document from the parser's events and refuses what the JSON library would take in silence: a
+/// key that stands twice in one object, a number so small that it becomes 0, and nesting without end.
 class Document final : public nlohmann::json_sax<Json> {
  public:
   explicit Document(std::string source) : source_(std::move(source)) {}
@@ -280,7 +299,8 @@ class Document final : public nlohmann::json_sax<Json> {
   bool number_float(number_float_t value, const string_t& text) override {
     const std::string digits = text.substr(0, text.find_first_of("eE"));
     if (value == 0 && digits.find_first_of("123456789") != std::string::npos)
-      fail<ConfigError>(where(), text, " is too small for a number here and would become 0; write 0 where that is meant");
+      fail<ConfigError>(where(), text,
+                        " is too small for a number here and would become 0; write 0 where that is meant");
     return add(value);
   }
   bool string(string_t& value) override { return add(std::move(value)); }
@@ -295,7 +315,8 @@ class Document final : public nlohmann::json_sax<Json> {
     return true;
   }
   bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override {
-    // "[json.exception.parse_error.101] parse error at line 3, column 5: syntax error while ..." -> from "line 3" on.
+    // "[json.exception.parse_error.101] parse error at line 3, column 5: syntax error while ..." -> from
+    // "line 3" on.
     std::string what = error.what();
     if (const std::size_t at = what.find("line "); at != std::string::npos) {
       what = what.substr(at);
@@ -388,10 +409,11 @@ void apply_override(const std::string& text, const Visit& visit, Written& writte
 
 }  // namespace
 
-void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides, const Visit& visit,
-               const Visit& fresh, const std::filesystem::path& folder) {
+void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides,
+               const Visit& visit, const Visit& fresh, const std::filesystem::path& folder) {
   const Json root = parse(json, source);
-  if (!root.is_object()) fail<ConfigError>(source, ": expected an object { ... } at the top, got ", shown(root));
+  if (!root.is_object())
+    fail<ConfigError>(source, ": expected an object { ... } at the top, got ", shown(root));
   Written written;
   const Context context{source, visit, written, folder};
   Reader reader(root, "", context);
@@ -399,7 +421,8 @@ void read_text(std::string_view json, const std::string& source, const std::vect
   reader.reject_unknown();
   for (const std::string& text : overrides) apply_override(text, visit, written);
   for (const FieldLine& line : idle_lines(visit, fresh)) {
-    if (const auto found = written.find(line.path); found != written.end()) fail<ConfigError>(found->second, ": ", idle_text(line));
+    if (const auto found = written.find(line.path); found != written.end())
+      fail<ConfigError>(found->second, ": ", idle_text(line));
   }
 }
 

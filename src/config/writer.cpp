@@ -15,22 +15,30 @@ class Writer final : public Fields {
   Writer(Json& node, std::string prefix) : Fields(std::move(prefix)), node_(node) {}
 
   void boolean(std::string_view name, bool& value, std::string_view) override { put(name, value); }
-  void integer(std::string_view name, int64_t& value, IntegerRange, std::string_view) override { put(name, value); }
+  void integer(std::string_view name, int64_t& value, IntegerRange, std::string_view) override {
+    put(name, value);
+  }
   void number(std::string_view name, double& value, NumberRange, std::string_view) override {
     FOCUS_CHECK(std::isfinite(value), "'", path(name), "' is not finite, which JSON cannot hold");
     put(name, value);
   }
   void text(std::string_view name, std::string& value, std::string_view) override { put(name, value); }
-  void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange, std::string_view) override { put(name, value); }
-  void texts(std::string_view name, std::vector<std::string>& value, std::string_view) override { put(name, value); }
-  void named_files(std::string_view name, std::map<std::string, std::string>& value, std::string_view) override {
+  void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange, std::string_view) override {
+    put(name, value);
+  }
+  void texts(std::string_view name, std::vector<std::string>& value, std::string_view) override {
+    put(name, value);
+  }
+  void named_files(std::string_view name, std::map<std::string, std::string>& value,
+                   std::string_view) override {
     Json child = Json::object();
     for (const auto& [key, text] : value) child[key] = text;
     put(name, std::move(child));
   }
 
  protected:
-  void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names, std::string_view) override {
+  void choose(std::string_view name, int64_t& index, const std::vector<std::string>& names,
+              std::string_view) override {
     FOCUS_CHECK(index >= 0, "the value of '", path(name), "' is none of its choices");
     put(name, names[static_cast<std::size_t>(index)]);
   }
@@ -40,8 +48,8 @@ class Writer final : public Fields {
     visit(inner);
     put(name, std::move(child));
   }
-  void each(std::string_view name, int64_t size, const std::function<void(int64_t)>&, const std::function<void(int64_t, Fields&)>& visit,
-            std::string_view) override {
+  void each(std::string_view name, int64_t size, const std::function<void(int64_t)>&,
+            const std::function<void(int64_t, Fields&)>& visit, std::string_view) override {
     Json children = Json::array();
     for (int64_t i = 0; i < size; ++i) {
       Json child = Json::object();

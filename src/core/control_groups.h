@@ -14,6 +14,7 @@ std::optional<int64_t> number_in(const std::filesystem::path& path);
 
 /// Folders of this process's group, from its own up to the root: a limit may stand in each. `controller` of
 /// version 1, e.g. "memory"; empty: version 2. `root` stands for "/". Some may not exist.
-std::vector<std::filesystem::path> group_folders(const std::filesystem::path& root, const std::string& controller);
+std::vector<std::filesystem::path> group_folders(const std::filesystem::path& root,
+                                                 const std::string& controller);
 
 }  // namespace focus

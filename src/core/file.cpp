@@ -29,25 +29,31 @@ bool is_open_stream(const std::string& path) {
 void refuse_packed_name(const std::filesystem::path& path) {
   for (const char* ending : {".gz", ".bgz", ".bz2", ".xz", ".zst", ".zip"}) {
     if (path.extension() == ending)
-      fail<ConfigError>("'", path.string(), "' promises a packed file, but it would be written as it is; leave off '",
-                        ending, "' and pack it afterwards");
+      fail<ConfigError>("'", path.string(),
+                        "' promises a packed file, but it would be written as it is; leave off '", ending,
+                        "' and pack it afterwards");
   }
 }
 }  // namespace
 
-AtomicFile::AtomicFile(std::filesystem::path path, WriteProgress progress) : path_(std::move(path)), progress_(std::move(progress)) {
+AtomicFile::AtomicFile(std::filesystem::path path, WriteProgress progress)
+    : path_(std::move(path)), progress_(std::move(progress)) {
   std::error_code ignored;
   const std::filesystem::file_status status = std::filesystem::status(path_, ignored);
-  if (std::filesystem::is_directory(status)) fail<DataError>("cannot write '", path_.string(), "': it is a folder; name a file");
+  if (std::filesystem::is_directory(status))
+    fail<DataError>("cannot write '", path_.string(), "': it is a folder; name a file");
   direct_ = std::filesystem::exists(status) &&
             (!std::filesystem::is_regular_file(status) || is_open_stream(path_.string()));
   if (!direct_) refuse_packed_name(path_);
   // A link stays, and what it points to is replaced.
-  if (!direct_ && std::filesystem::is_symlink(path_, ignored)) path_ = std::filesystem::weakly_canonical(path_);
+  if (!direct_ && std::filesystem::is_symlink(path_, ignored))
+    path_ = std::filesystem::weakly_canonical(path_);
   if (!direct_) temporary_.emplace(concat(path_.string(), ".tmp-", ::getpid()));
   fd_ = ::open(temporary().c_str(),
                direct_ ? O_WRONLY | O_APPEND | O_CLOEXEC : O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-  if (fd_ < 0) fail<DataError>("cannot create '", temporary().string(), "': ", reason(), "; check that the folder exists and is writable");
+  if (fd_ < 0)
+    fail<DataError>("cannot create '", temporary().string(), "': ", reason(),
+                    "; check that the folder exists and is writable");
 }
 
 AtomicFile::~AtomicFile() {
@@ -61,7 +67,8 @@ void AtomicFile::write(const void* bytes, std::size_t num_bytes) {
     const ssize_t written = ::write(fd_, cursor, progress_ ? std::min(num_bytes, kProgressBytes) : num_bytes);
     if (written < 0) {
       if (errno == EINTR) continue;
-      fail<DataError>("cannot write '", path_.string(), "': ", reason(), direct_ ? "" : "; nothing was left under that name");
+      fail<DataError>("cannot write '", path_.string(), "': ", reason(),
+                      direct_ ? "" : "; nothing was left under that name");
     }
     cursor += written;
     num_bytes -= static_cast<std::size_t>(written);
@@ -90,7 +97,9 @@ void AtomicFile::commit() {
   close();
   std::error_code error;
   std::filesystem::rename(temporary(), path_, error);
-  if (error) fail<DataError>("cannot rename '", temporary().string(), "' to '", path_.string(), "': ", error.message());
+  if (error)
+    fail<DataError>("cannot rename '", temporary().string(), "' to '", path_.string(),
+                    "': ", error.message());
   temporary_.reset();
 }
 
@@ -108,7 +117,7 @@ void write_file(const std::filesystem::path& path, std::string_view text) {
 MappedFile::MappedFile(const std::filesystem::path& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) fail<DataError>("cannot open '", path.string(), "': ", reason());
-  struct stat info {};
+  struct stat info{};
   if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
     ::close(fd);
     fail<DataError>("cannot read '", path.string(), "': not a regular file");
@@ -126,7 +135,8 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
   ::close(fd);
 }
 
-MappedFile::MappedFile(MappedFile&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+MappedFile::MappedFile(MappedFile&& other) noexcept
+    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
 
 MappedFile::~MappedFile() {
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), static_cast<std::size_t>(size_));

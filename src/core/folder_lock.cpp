@@ -36,8 +36,7 @@ std::string holder(int fd) {
 
 /// Whether `fd` is what `path` names: between opening and locking, the last holder may have removed the file.
 bool is_file(int fd, const fs::path& path) {
-  struct stat open {
-  }, named{};
+  struct stat open{}, named{};
   return ::fstat(fd, &open) == 0 && ::stat(path.c_str(), &named) == 0 && open.st_dev == named.st_dev &&
          open.st_ino == named.st_ino;
 }

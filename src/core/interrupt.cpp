@@ -20,14 +20,15 @@ namespace {
 
 // A lock-free atomic may be touched inside a signal handler.
 std::atomic<int> first_signal{0};
-std::atomic<int64_t> request_ms{0};    // of the latest request
+std::atomic<int64_t> request_ms{0};  // of the latest request
 std::atomic<bool> ending{false};
 static_assert(std::atomic<int>::is_always_lock_free && std::atomic<int64_t>::is_always_lock_free);
 
 constexpr int64_t kSameRequestMs = 1000;
 constexpr int kStops[] = {SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGUSR1, SIGUSR2};
 
-// A handler may not remove files. It wakes a thread that does, through a pipe, which a forked process would share without the thread.
+// A handler may not remove files. It wakes a thread that does, through a pipe, which a forked process would
+// share without the thread.
 int wake[2] = {-1, -1};
 std::atomic<pid_t> watched{0};
 
@@ -39,7 +40,8 @@ int64_t monotonic_ms() {
 
 void end_at_once(int signal) {
   const auto number = static_cast<char>(signal);
-  if (watched.load() != ::getpid() || ending.exchange(true) || ::write(wake[1], &number, 1) != 1) ::_exit(128 + signal);
+  if (watched.load() != ::getpid() || ending.exchange(true) || ::write(wake[1], &number, 1) != 1)
+    ::_exit(128 + signal);
 }
 
 void watch() {
@@ -69,9 +71,11 @@ extern "C" void on_signal(int signal) {
   int none = 0;
   if (first_signal.compare_exchange_strong(none, signal)) {
     request_ms.store(monotonic_ms());
-    static constexpr char kMessage[] = "\ninterrupted: finishing the current step; press Ctrl-C again to stop at once\n";
+    static constexpr char kMessage[] =
+        "\ninterrupted: finishing the current step; press Ctrl-C again to stop at once\n";
     [[maybe_unused]] const auto ignored = ::write(STDERR_FILENO, kMessage, sizeof kMessage - 1);
-  } else if (signal != SIGXCPU && monotonic_ms() - request_ms.load() > kSameRequestMs) {  // SIGXCPU comes again every second
+  } else if (signal != SIGXCPU &&
+             monotonic_ms() - request_ms.load() > kSameRequestMs) {  // SIGXCPU comes again every second
     request_ms.store(monotonic_ms());
     end_at_once(signal);
   }
@@ -89,18 +93,20 @@ void install_interrupt_handlers() {
     try {
       std::thread(watch).detach();
       watched.store(::getpid());
-    } catch (const std::system_error&) {  // no more threads are allowed: a later signal then ends the process without tidying up
+    } catch (const std::system_error&) {  // no more threads are allowed: a later signal then ends the process
+                                          // without tidying up
     }
     ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = on_signal;
   ::sigemptyset(&action.sa_mask);
   // Restarting keeps library code, which may not expect EINTR, out of it.
   action.sa_flags = SA_RESTART;
   for (const int signal : kStops) {
-    struct sigaction inherited {};
-    if (signal == SIGHUP && ::sigaction(signal, nullptr, &inherited) == 0 && inherited.sa_handler == SIG_IGN) continue;  // nohup
+    struct sigaction inherited{};
+    if (signal == SIGHUP && ::sigaction(signal, nullptr, &inherited) == 0 && inherited.sa_handler == SIG_IGN)
+      continue;  // nohup
     ::sigaction(signal, &action, nullptr);
   }
   action.sa_handler = on_closed_pipe;

@@ -34,7 +34,9 @@ void write(spdlog::level::level_enum level, const std::string& message) {
 
 void set_verbosity(int level) {
   current_verbosity = level;
-  logger().set_level(level <= 0 ? spdlog::level::warn : level == 1 ? spdlog::level::info : spdlog::level::debug);
+  logger().set_level(level <= 0   ? spdlog::level::warn
+                     : level == 1 ? spdlog::level::info
+                                  : spdlog::level::debug);
 }
 int verbosity() { return current_verbosity; }
 void set_label(const std::string& label) { current_label = label; }

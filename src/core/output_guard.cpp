@@ -18,7 +18,7 @@ struct Identity {
 };
 
 std::optional<Identity> identity_of(const fs::path& path) {
-  struct stat info {};
+  struct stat info{};
   if (::stat(path.c_str(), &info) != 0) return std::nullopt;
   return Identity{info.st_dev, info.st_ino};
 }

@@ -15,14 +15,17 @@ namespace {
 
 namespace fs = std::filesystem;
 
-void take_least(std::optional<int64_t>& least, int64_t value) { least = std::min(value, least.value_or(value)); }
+void take_least(std::optional<int64_t>& least, int64_t value) {
+  least = std::min(value, least.value_or(value));
+}
 
 /// Processors' time per period as processors, rounded up; nothing where there is no quota.
 void take_quota(std::optional<int64_t>& least, std::optional<int64_t> quota, std::optional<int64_t> period) {
   if (quota && period && *quota > 0 && *period > 0) take_least(least, (*quota - 1) / *period + 1);
 }
 
-/// A positive number, the first of a list such as OMP_NUM_THREADS=4,2. OpenMP itself complains of others and ignores them.
+/// A positive number, the first of a list such as OMP_NUM_THREADS=4,2. OpenMP itself complains of others and
+/// ignores them.
 std::optional<int64_t> first_number(const std::optional<std::string>& text) {
   if (!text) return std::nullopt;
   const std::size_t begin = std::min(text->find_first_not_of(" \t"), text->size());
@@ -52,11 +55,14 @@ int64_t Processors::shared() const {
   return std::max<int64_t>(1, std::min({machine, allowed.value_or(machine), quota.value_or(machine)}));
 }
 
-int64_t Processors::usable() const { return std::max<int64_t>(1, std::min(shared(), openmp.value_or(shared()))); }
+int64_t Processors::usable() const {
+  return std::max<int64_t>(1, std::min(shared(), openmp.value_or(shared())));
+}
 
 std::string Processors::limited_by() const {
   if (openmp && *openmp < shared()) return "OMP_NUM_THREADS";
-  if (quota && *quota <= shared() && *quota < std::min(machine, allowed.value_or(machine))) return "cgroup quota";
+  if (quota && *quota <= shared() && *quota < std::min(machine, allowed.value_or(machine)))
+    return "cgroup quota";
   return allowed && *allowed < machine ? "affinity" : "machine";
 }
 

@@ -19,7 +19,9 @@ namespace {
 constexpr double kLineEverySeconds = 30, kRedrawEverySeconds = 0.1;
 constexpr int64_t kBarWidth = 24;
 
-double monotonic_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+double monotonic_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 void write_stderr(const std::string& text) {
   TerminalLine& line = TerminalLine::instance();
@@ -49,7 +51,9 @@ struct Progress::State {
   std::string note;
   bool silent = false, terminal = false, bar_open = false, finished = false;
 
-  double per_second(double now) const { return now > began ? static_cast<double>(done - options.start) / (now - began) : 0; }
+  double per_second(double now) const {
+    return now > began ? static_cast<double>(done - options.start) / (now - began) : 0;
+  }
   std::string counts() const {
     if (options.total <= 0) return concat(format_count(done), " ", options.unit);
     return concat(format_count(done), "/", format_count(options.total), " ", options.unit);
@@ -57,9 +61,11 @@ struct Progress::State {
   std::string status(double now) const {
     const double rate = per_second(now);
     std::string text = counts();
-    if (options.total > 0) text += concat(" (", std::clamp<int64_t>(done * 100 / options.total, 0, 100), "%)");
+    if (options.total > 0)
+      text += concat(" (", std::clamp<int64_t>(done * 100 / options.total, 0, 100), "%)");
     if (rate > 0) text += concat(", ", rate_text(rate, options.unit));
-    if (rate > 0 && options.total > done) text += concat(", ", format_duration(static_cast<double>(options.total - done) / rate), " left");
+    if (rate > 0 && options.total > done)
+      text += concat(", ", format_duration(static_cast<double>(options.total - done) / rate), " left");
     if (!note.empty()) text += concat(", ", note);
     return text;
   }
@@ -74,8 +80,8 @@ struct Progress::State {
     std::string bar;
     if (options.total > 0) {
       const int64_t filled = std::clamp<int64_t>(done * kBarWidth / options.total, 0, kBarWidth);
-      bar = concat("[", std::string(static_cast<std::size_t>(filled), '='), std::string(static_cast<std::size_t>(kBarWidth - filled), ' '),
-                   "] ");
+      bar = concat("[", std::string(static_cast<std::size_t>(filled), '='),
+                   std::string(static_cast<std::size_t>(kBarWidth - filled), ' '), "] ");
     }
     options.write_terminal(concat(kClearLine, options.label, " ", bar, status(now)));
     bar_open = true;

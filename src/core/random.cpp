@@ -1,4 +1,5 @@
-// Compiled without fused multiply-add (see CMakeLists.txt), and with a logarithm of its own: libm's last bit differs between platforms.
+// Compiled without fused multiply-add (see CMakeLists.txt), and with a logarithm of its own: libm's last bit
+// differs between platforms.
 #include "focus/core/random.h"
 
 #include <bit>
@@ -19,8 +20,8 @@ uint64_t mix(uint64_t z) {
   return z ^ (z >> 31);
 }
 
-/// Natural logarithm from IEEE basic operations only, so that every platform gives the same bits: x = m 2^e with m in [sqrt(1/2), sqrt(2)),
-/// log m = 2 artanh((m - 1) / (m + 1)). Relative error below 1e-15.
+/// Natural logarithm from IEEE basic operations only, so that every platform gives the same bits: x = m 2^e
+/// with m in [sqrt(1/2), sqrt(2)), log m = 2 artanh((m - 1) / (m + 1)). Relative error below 1e-15.
 double portable_log(double x) {
   int exponent = 0;
   double m = std::frexp(x, &exponent);
@@ -101,7 +102,8 @@ void Random::restore(std::string_view saved) {
   }
   // xoshiro never leaves the all-zero state.
   if (!good || words == std::array<uint64_t, 4>{}) {
-    fail<CheckpointError>("random generator state: expected 64 hexadecimal digits, not all zero, got '", saved.substr(0, 80), "'");
+    fail<CheckpointError>("random generator state: expected 64 hexadecimal digits, not all zero, got '",
+                          saved.substr(0, 80), "'");
   }
   state_ = words;
 }

@@ -14,7 +14,8 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void failed(const fs::path& path, const fs::filesystem_error& error) {
-  fail<DataError>("cannot write '", path.string(), "': ", error.code().message(), "; check that its folder is writable");
+  fail<DataError>("cannot write '", path.string(), "': ", error.code().message(),
+                  "; check that its folder is writable");
 }
 
 }  // namespace

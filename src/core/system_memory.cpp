@@ -34,16 +34,23 @@ std::optional<int64_t> kilobytes_of(const fs::path& path, const std::string& key
 struct GroupFiles {
   const char *controller, *limit, *used, *idle_pages;
 };
-constexpr GroupFiles kVersions[] = {{"", "memory.max", "memory.current", "inactive_file"},
-                                    {"memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}};
+constexpr GroupFiles kVersions[] = {
+    {"", "memory.max", "memory.current", "inactive_file"},
+    {"memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"}};
 
-void take_least(std::optional<int64_t>& least, int64_t value) { least = std::min(value, least.value_or(value)); }
+void take_least(std::optional<int64_t>& least, int64_t value) {
+  least = std::min(value, least.value_or(value));
+}
 
 }  // namespace
 
 SystemMemory read_system_memory(const fs::path& root) {
   const fs::path meminfo = root / "proc/meminfo";
-  SystemMemory out{kilobytes_of(meminfo, "MemTotal"), kilobytes_of(meminfo, "MemAvailable"), kilobytes_of(meminfo, "SwapTotal"), {}, {}};
+  SystemMemory out{kilobytes_of(meminfo, "MemTotal"),
+                   kilobytes_of(meminfo, "MemAvailable"),
+                   kilobytes_of(meminfo, "SwapTotal"),
+                   {},
+                   {}};
   for (const GroupFiles& files : kVersions) {
     for (const fs::path& folder : group_folders(root, files.controller)) {
       const auto limit = number_in(folder / files.limit);

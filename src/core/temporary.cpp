@@ -22,7 +22,8 @@ Registry& registry() {
 void clear(const fs::path& path) {
   std::error_code ignored;
   // What another thread makes in a folder meanwhile goes with the next try.
-  for (int tries = 0; tries < 10 && fs::exists(fs::symlink_status(path, ignored)); ++tries) fs::remove_all(path, ignored);
+  for (int tries = 0; tries < 10 && fs::exists(fs::symlink_status(path, ignored)); ++tries)
+    fs::remove_all(path, ignored);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The one line at the bottom of a terminal that a progress bar redraws, shared with the log so that messages do not land inside it.
+// The one line at the bottom of a terminal that a progress bar redraws, shared with the log so that messages
+// do not land inside it.
 #pragma once
 
 #include <mutex>

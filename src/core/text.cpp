@@ -19,7 +19,8 @@ int64_t edit_distance(std::string_view a, std::string_view b) {
         continue;
       }
       const int64_t replace = lower(a[i - 1]) == lower(b[j - 1]) ? 0 : 1;
-      here = std::min({cost[(i - 1) * width + j] + 1, cost[i * width + j - 1] + 1, cost[(i - 1) * width + j - 1] + replace});
+      here = std::min({cost[(i - 1) * width + j] + 1, cost[i * width + j - 1] + 1,
+                       cost[(i - 1) * width + j - 1] + replace});
       if (i > 1 && j > 1 && lower(a[i - 1]) == lower(b[j - 2]) && lower(a[i - 2]) == lower(b[j - 1])) {
         here = std::min(here, cost[(i - 2) * width + j - 2] + 1);
       }

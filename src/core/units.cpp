@@ -40,7 +40,8 @@ int64_t parse(std::string_view text, std::span<const Suffix> suffixes, const cha
       refuse();
     }
   }
-  const auto found = std::find_if(suffixes.begin(), suffixes.end(), [&](const Suffix& s) { return s.name == suffix; });
+  const auto found =
+      std::find_if(suffixes.begin(), suffixes.end(), [&](const Suffix& s) { return s.name == suffix; });
   if (found == suffixes.end() || digits.empty()) refuse();
 
   if (digits.find('.') == std::string::npos && found->factor == 1) {
@@ -97,10 +98,10 @@ std::string format_duration(double seconds) {
 }
 
 int64_t parse_bytes(std::string_view text) {
-  static constexpr Suffix kSuffixes[] = {
-      {"", 1},           {"b", 1},          {"k", 0x1p10},     {"m", 0x1p20},  {"g", 0x1p30},
-      {"t", 0x1p40},     {"kib", 0x1p10},   {"mib", 0x1p20},   {"gib", 0x1p30}, {"tib", 0x1p40},
-      {"kb", 1e3},       {"mb", 1e6},       {"gb", 1e9},       {"tb", 1e12}};
+  static constexpr Suffix kSuffixes[] = {{"", 1},         {"b", 1},        {"k", 0x1p10},   {"m", 0x1p20},
+                                         {"g", 0x1p30},   {"t", 0x1p40},   {"kib", 0x1p10}, {"mib", 0x1p20},
+                                         {"gib", 0x1p30}, {"tib", 0x1p40}, {"kb", 1e3},     {"mb", 1e6},
+                                         {"gb", 1e9},     {"tb", 1e12}};
   return parse(text, kSuffixes, "a size in bytes such as 4096, 512M or 20G", false);
 }
 

@@ -31,8 +31,8 @@ class Hdf5Handle {
   herr_t (*close_)(hid_t) = nullptr;
 };
 
-/// While it lives, no other thread is in the HDF5 library (Debian's is not built for threads), and the library prints no error stacks:
-/// failures become DataErrors.
+/// While it lives, no other thread is in the HDF5 library (Debian's is not built for threads), and the
+/// library prints no error stacks: failures become DataErrors.
 class Hdf5Section {
  public:
   Hdf5Section() : lock_(mutex()) {
@@ -45,7 +45,8 @@ class Hdf5Section {
 
  private:
   static std::recursive_mutex& mutex() {
-    // At its end the library would close again what a full disk kept it from closing, and crash. All that is written is closed before.
+    // At its end the library would close again what a full disk kept it from closing, and crash. All that is
+    // written is closed before.
     static const herr_t without_end = H5dont_atexit();
     (void)without_end;
     static std::recursive_mutex one;

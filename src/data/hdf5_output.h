@@ -28,8 +28,8 @@ class Hdf5Output {
   [[noreturn]] void failed(const std::string& what) const {
     std::string reason;
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, find_reason, &reason);
-    fail<DataError>("cannot write ", what, " of '", path_, "'; is the disk full?", reason.empty() ? "" : " " + reason + ".",
-                    " Nothing was left under that name");
+    fail<DataError>("cannot write ", what, " of '", path_, "'; is the disk full?",
+                    reason.empty() ? "" : " " + reason + ".", " Nothing was left under that name");
   }
 
   Hdf5Handle create_file(const std::string& temporary) const {
@@ -41,7 +41,8 @@ class Hdf5Output {
     return open(id, H5Fclose, "the file");
   }
   Hdf5Handle group(hid_t parent, const std::string& name) const {
-    return open(H5Gcreate2(parent, name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Gclose, "group " + name);
+    return open(H5Gcreate2(parent, name.c_str(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Gclose,
+                "group " + name);
   }
   /// UTF-8 of a fixed size in bytes, of at least one.
   Hdf5Handle text_type(std::size_t size) const {
@@ -52,9 +53,11 @@ class Hdf5Output {
     return type;
   }
 
-  void attribute(hid_t object, const std::string& name, hid_t file_type, hid_t memory_type, const void* value) const {
+  void attribute(hid_t object, const std::string& name, hid_t file_type, hid_t memory_type,
+                 const void* value) const {
     const Hdf5Handle space = open(H5Screate(H5S_SCALAR), H5Sclose, "a data space");
-    const Hdf5Handle id = open(H5Acreate2(object, name.c_str(), file_type, space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, "attribute " + name);
+    const Hdf5Handle id = open(H5Acreate2(object, name.c_str(), file_type, space, H5P_DEFAULT, H5P_DEFAULT),
+                               H5Aclose, "attribute " + name);
     check(H5Awrite(id, memory_type, value), "attribute " + name);
   }
   void attribute(hid_t object, const std::string& name, int64_t value) const {
@@ -70,10 +73,12 @@ class Hdf5Output {
     attribute(object, name, type, type, value.empty() ? "" : value.data());
   }
 
-  /// Chunked and deflated where `chunk` is given, shuffled too where the numbers are of several bytes; `growing` in its first dimension.
-  Hdf5Handle dataset(hid_t group, const std::string& name, hid_t type, const std::vector<hsize_t>& dims, const std::vector<hsize_t>& chunk,
-                     bool growing = false) const {
-    constexpr unsigned kDeflateLevel = 4;  // higher levels take several times as long on DNA for a few per cent
+  /// Chunked and deflated where `chunk` is given, shuffled too where the numbers are of several bytes;
+  /// `growing` in its first dimension.
+  Hdf5Handle dataset(hid_t group, const std::string& name, hid_t type, const std::vector<hsize_t>& dims,
+                     const std::vector<hsize_t>& chunk, bool growing = false) const {
+    constexpr unsigned kDeflateLevel =
+        4;  // higher levels take several times as long on DNA for a few per cent
     std::vector<hsize_t> most = dims;
     if (growing) most[0] = H5S_UNLIMITED;
     const int rank = static_cast<int>(dims.size());
@@ -84,13 +89,15 @@ class Hdf5Output {
       if (H5Tget_class(type) == H5T_FLOAT) check(H5Pset_shuffle(creation), "the shuffle filter");
       check(H5Pset_deflate(creation, kDeflateLevel), "the deflate filter");
     }
-    return open(H5Dcreate2(group, name.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT), H5Dclose, "dataset " + name);
+    return open(H5Dcreate2(group, name.c_str(), type, space, H5P_DEFAULT, creation, H5P_DEFAULT), H5Dclose,
+                "dataset " + name);
   }
   void write(hid_t dataset, const std::string& name, hid_t memory_type, const void* values) const {
     check(H5Dwrite(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values), "dataset " + name);
   }
   /// One-dimensional texts, all as wide as the longest.
-  void texts(hid_t group, const std::string& name, const std::vector<std::string>& values, const std::vector<hsize_t>& chunk) const {
+  void texts(hid_t group, const std::string& name, const std::vector<std::string>& values,
+             const std::vector<hsize_t>& chunk) const {
     std::size_t longest = 1;
     for (const std::string& value : values) longest = std::max(longest, value.size());
     std::string all(longest * values.size(), '\0');
@@ -100,7 +107,8 @@ class Hdf5Output {
   }
 
  private:
-  /// The system's own words in an entry of the library's error stack: "..., errno = 28, error message = 'No space left on device', ...".
+  /// The system's own words in an entry of the library's error stack: "..., errno = 28, error message = 'No
+  /// space left on device', ...".
   static herr_t find_reason(unsigned, const H5E_error2_t* entry, void* reason) {
     constexpr std::string_view kMark = "error message = '";
     const std::string_view text = entry->desc != nullptr ? entry->desc : "";

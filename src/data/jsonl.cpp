@@ -35,7 +35,8 @@ bool JsonlReader::next(JsonlRecord& record) {
     fail<DataError>(where, "not JSON (", prefix == what.npos ? what : what.substr(prefix + 2, kMostSaid),
                     "); each line must be one object such as {\"text\": \"ACGT\"}");
   }
-  if (!value.is_object()) fail<DataError>(where, "expected an object such as {\"text\": \"ACGT\"}, got ", value.type_name());
+  if (!value.is_object())
+    fail<DataError>(where, "expected an object such as {\"text\": \"ACGT\"}, got ", value.type_name());
   const auto text = value.find("text");
   if (text == value.end()) fail<DataError>(where, "the object has no \"text\"");
   if (!text->is_string()) fail<DataError>(where, "\"text\" must be a string, got ", text->type_name());

@@ -16,7 +16,8 @@ constexpr std::array<uint8_t, 256> make_complements() {
   std::array<uint8_t, 256> table{};
   for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<uint8_t>(i);
   constexpr std::string_view from = "ACGTURYKMBVDHacgturykmbvdh", to = "TGCAAYRMKVBHDtgcaayrmkvbhd";
-  for (std::size_t i = 0; i < from.size(); ++i) table[static_cast<uint8_t>(from[i])] = static_cast<uint8_t>(to[i]);
+  for (std::size_t i = 0; i < from.size(); ++i)
+    table[static_cast<uint8_t>(from[i])] = static_cast<uint8_t>(to[i]);
   return table;
 }
 constexpr std::array<uint8_t, 256> kComplements = make_complements();
@@ -25,7 +26,8 @@ constexpr std::array<uint8_t, 256> kComplements = make_complements();
   const std::string where = concat("position ", position, " of '", record, "'");
   if (!is_nucleotide(letter)) fail<DataError>(where, " holds ", foreign_byte(letter));
   if ((letter | 0x20) == 'u')
-    fail<DataError>(where, " is '", static_cast<char>(letter), "': is this RNA? Convert U to T, as the model was trained on DNA");
+    fail<DataError>(where, " is '", static_cast<char>(letter),
+                    "': is this RNA? Convert U to T, as the model was trained on DNA");
   fail<DataError>(where, " is '", static_cast<char>(letter),
                   "', not A, C, G or T; use the ambiguous policy 'mask' or 'keep' to accept such letters");
 }
@@ -51,8 +53,8 @@ std::string foreign_byte(uint8_t byte) {
   return concat("byte ", static_cast<int>(byte), "; only letters are nucleotides");
 }
 
-std::vector<uint8_t> clean(std::string_view sequence, CasePolicy case_policy, AmbiguousPolicy ambiguous, std::string_view record,
-                           int64_t offset) {
+std::vector<uint8_t> clean(std::string_view sequence, CasePolicy case_policy, AmbiguousPolicy ambiguous,
+                           std::string_view record, int64_t offset) {
   std::vector<uint8_t> letters(sequence.size());
   for (std::size_t i = 0; i < sequence.size(); ++i) {
     const auto letter = static_cast<uint8_t>(sequence[i]);
@@ -67,7 +69,8 @@ std::vector<uint8_t> clean(std::string_view sequence, CasePolicy case_policy, Am
   return letters;
 }
 
-std::vector<float> loss_weights(std::string_view sequence, float lowercase_weight, AmbiguousPolicy ambiguous) {
+std::vector<float> loss_weights(std::string_view sequence, float lowercase_weight,
+                                AmbiguousPolicy ambiguous) {
   std::vector<float> weights(sequence.size());
   for (std::size_t i = 0; i < sequence.size(); ++i) {
     const auto letter = static_cast<uint8_t>(sequence[i]);

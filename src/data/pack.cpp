@@ -24,8 +24,8 @@ struct RecordLength {
   int64_t length = 0;
 };
 
-/// A source that is read twice: for names and lengths, which regions are checked against, then for letters. Memory: one record of a stream
-/// (gzip, JSONL), a few MB of an indexed FASTA file.
+/// A source that is read twice: for names and lengths, which regions are checked against, then for letters.
+/// Memory: one record of a stream (gzip, JSONL), a few MB of an indexed FASTA file.
 class RecordReader {
  public:
   static std::unique_ptr<RecordReader> open(const PackSource& source, bool allow_truncated);
@@ -33,8 +33,8 @@ class RecordReader {
 
   /// `alive` is called now and then; it may throw.
   virtual std::vector<RecordLength> scan(const std::function<void()>& alive) = 0;
-  /// Calls `take` with consecutive pieces of each of the regions of the source's i-th record, for all i in turn. DataError when the source
-  /// is not what it was in scan().
+  /// Calls `take` with consecutive pieces of each of the regions of the source's i-th record, for all i in
+  /// turn. DataError when the source is not what it was in scan().
   virtual void read(const std::vector<std::vector<Region>>& by_record,
                     const std::function<void(const Region&, std::string_view)>& take) = 0;
 };
@@ -50,7 +50,8 @@ class IndexedReader final : public RecordReader {
     for (const std::string& name : fasta_->names()) records.push_back({name, fasta_->length(name)});
     return records;
   }
-  void read(const std::vector<std::vector<Region>>& by_record, const std::function<void(const Region&, std::string_view)>& take) override {
+  void read(const std::vector<std::vector<Region>>& by_record,
+            const std::function<void(const Region&, std::string_view)>& take) override {
     for (const auto& regions : by_record) {
       for (const Region& region : regions) {
         for (int64_t begin = region.begin; begin < region.end; begin += kPiece)
@@ -64,7 +65,7 @@ class IndexedReader final : public RecordReader {
 };
 
 /// Stream is FastaStream or JsonlReader.
-template <class Stream, class Record, std::string Record::*letters>
+template <class Stream, class Record, std::string Record::* letters>
 class StreamReader final : public RecordReader {
  public:
   StreamReader(std::string path, std::function<std::unique_ptr<Stream>()> open)
@@ -80,22 +81,28 @@ class StreamReader final : public RecordReader {
     lengths_ = records;
     return records;
   }
-  void read(const std::vector<std::vector<Region>>& by_record, const std::function<void(const Region&, std::string_view)>& take) override {
+  void read(const std::vector<std::vector<Region>>& by_record,
+            const std::function<void(const Region&, std::string_view)>& take) override {
     const std::unique_ptr<Stream> stream = open_();
     std::size_t i = 0;
     for (Record record; stream->next(record); ++i) {
       const std::string_view all = record.*letters;
-      if (i >= lengths_.size() || record.name != lengths_[i].name || static_cast<int64_t>(all.size()) != lengths_[i].length) changed();
+      if (i >= lengths_.size() || record.name != lengths_[i].name ||
+          static_cast<int64_t>(all.size()) != lengths_[i].length)
+        changed();
       for (const Region& region : by_record[i]) {
         for (int64_t begin = region.begin; begin < region.end; begin += kPiece)
-          take(region, all.substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(std::min(kPiece, region.end - begin))));
+          take(region, all.substr(static_cast<std::size_t>(begin),
+                                  static_cast<std::size_t>(std::min(kPiece, region.end - begin))));
       }
     }
     if (i != lengths_.size()) changed();
   }
 
  private:
-  [[noreturn]] void changed() const { fail<DataError>("'", path_, "' was changed while it was being packed; pack it again"); }
+  [[noreturn]] void changed() const {
+    fail<DataError>("'", path_, "' was changed while it was being packed; pack it again");
+  }
 
   std::string path_;
   std::function<std::unique_ptr<Stream>()> open_;
@@ -120,10 +127,12 @@ class RecordTable final : public SequenceFile {
   explicit RecordTable(const std::string& paths) : SequenceFile(paths) {}
   void add(const RecordLength& record, const PackSource& source) {
     if (contains(record.name))
-      fail<DataError>("record name '", record.name, "' of '", source.path, "' occurs twice in what is to be packed; names must be unique",
+      fail<DataError>("record name '", record.name, "' of '", source.path,
+                      "' occurs twice in what is to be packed; names must be unique",
                       source.jsonl ? " (lines without \"id\" and \"name\" are called line-N)" : "");
     if (source.jsonl && record.length < 2)
-      fail<DataError>("document '", record.name, "' of '", source.path, "' has one base; a training sequence needs two or more");
+      fail<DataError>("document '", record.name, "' of '", source.path,
+                      "' has one base; a training sequence needs two or more");
     add_record(record.name, record.length);
   }
 
@@ -140,7 +149,8 @@ void check_arguments(const std::vector<PackSource>& sources, const PackOptions& 
   for (const PackSource& source : sources) {
     if (source.jsonl != sources.front().jsonl)
       fail<ConfigError>("'", sources.front().path, "' and '", source.path,
-                        "' are of different kinds: windows are drawn from FASTA, documents from JSONL; pack them into two stores");
+                        "' are of different kinds: windows are drawn from FASTA, documents from JSONL; pack "
+                        "them into two stores");
     const auto files =
         source.jsonl ? std::vector<NamedPath>{{"source", source.path}} : fasta_files("source", source.path);
     inputs.insert(inputs.end(), files.begin(), files.end());
@@ -150,14 +160,18 @@ void check_arguments(const std::vector<PackSource>& sources, const PackOptions& 
   require_separate({{"output", output}}, inputs);
   std::error_code ignored;
   if (fs::exists(output, ignored) && !fs::is_regular_file(output, ignored))
-    fail<DataError>("cannot write '", output.string(), "': it is a folder, device or pipe; a token store must be a file on disk");
+    fail<DataError>("cannot write '", output.string(),
+                    "': it is a folder, device or pipe; a token store must be a file on disk");
 }
 
 std::vector<Region> wanted_stretches(const PackOptions& options, const RecordTable& table, bool documents) {
-  const std::vector<Region> asked = options.regions.empty() ? table.held() : read_regions(options.regions, table);
+  const std::vector<Region> asked =
+      options.regions.empty() ? table.held() : read_regions(options.regions, table);
   std::vector<Region> stretches = subtract_regions(asked, read_regions(options.exclude, table));
   if (documents) std::erase_if(stretches, [](const Region& stretch) { return stretch.length() < 2; });
-  if (stretches.empty()) fail<DataError>("nothing of ", table.path().string(), " is left to pack: the excluded regions cover all of it");
+  if (stretches.empty())
+    fail<DataError>("nothing of ", table.path().string(),
+                    " is left to pack: the excluded regions cover all of it");
   return stretches;
 }
 
@@ -190,7 +204,8 @@ PackResult pack(const std::vector<PackSource>& sources, const PackOptions& optio
   }
   first_record.push_back(index.names.size());
 
-  // The table of stretches keeps the order asked for, as a sampler's draws depend on it; the letters come in the order of the sources.
+  // The table of stretches keeps the order asked for, as a sampler's draws depend on it; the letters come in
+  // the order of the sources.
   std::unordered_map<std::string, std::size_t> record_of;
   for (std::size_t r = 0; r < index.names.size(); ++r) record_of[index.names[r]] = r;
   std::vector<std::vector<Region>> by_record(index.names.size());
@@ -215,8 +230,9 @@ PackResult pack(const std::vector<PackSource>& sources, const PackOptions& optio
   }
   AmbiguityNote ambiguity;
   for (std::size_t s = 0; s < sources.size(); ++s) {
-    const std::vector<std::vector<Region>> mine(by_record.begin() + static_cast<std::ptrdiff_t>(first_record[s]),
-                                                by_record.begin() + static_cast<std::ptrdiff_t>(first_record[s + 1]));
+    const std::vector<std::vector<Region>> mine(
+        by_record.begin() + static_cast<std::ptrdiff_t>(first_record[s]),
+        by_record.begin() + static_cast<std::ptrdiff_t>(first_record[s + 1]));
     const Region* current = nullptr;
     int64_t begin = 0;
     SequenceCounts counts;  // of the stretch

@@ -35,11 +35,13 @@ int64_t parse_position(std::string_view digits, std::string_view text) {
   return value;
 }
 
-Region with_range(const std::string& name, std::string_view range, std::string_view text, const SequenceFile& file) {
+Region with_range(const std::string& name, std::string_view range, std::string_view text,
+                  const SequenceFile& file) {
   const int64_t length = file.length(name);
   const std::size_t dash = range.find('-');
   Region region{name, parse_position(range.substr(0, dash), text) - 1, length};
-  if (dash != std::string_view::npos && dash + 1 < range.size()) region.end = parse_position(range.substr(dash + 1), text);
+  if (dash != std::string_view::npos && dash + 1 < range.size())
+    region.end = parse_position(range.substr(dash + 1), text);
   if (region.end > length || region.begin >= length)
     fail<DataError>("region ", printable(text), " reaches past the end of record ", printable(name),
                     ", which has ", length, " bases in '", file.path().string(), "'");
@@ -147,13 +149,16 @@ Region parse_region(std::string_view text, const SequenceFile& file) {
     if (rest.front() != ':') fail<DataError>("region ", printable(text), ": expected ':' after '}'");
     return with_range(name, rest.substr(1), text, file);
   }
-  for (std::size_t colon = text.rfind(':'); colon != std::string_view::npos; colon = colon == 0 ? colon - 1 : text.rfind(':', colon - 1)) {
+  for (std::size_t colon = text.rfind(':'); colon != std::string_view::npos;
+       colon = colon == 0 ? colon - 1 : text.rfind(':', colon - 1)) {
     const std::string name(text.substr(0, colon));
     if (file.contains(name)) return with_range(name, text.substr(colon + 1), text, file);
   }
-  // No record matches; length() reports the unknown name. A part behind the last ':' that looks like a range is not taken as name.
+  // No record matches; length() reports the unknown name. A part behind the last ':' that looks like a range
+  // is not taken as name.
   const std::size_t colon = text.rfind(':');
-  const bool has_range = colon != std::string_view::npos && text.find_first_not_of("0123456789,-", colon + 1) == std::string_view::npos;
+  const bool has_range = colon != std::string_view::npos &&
+                         text.find_first_not_of("0123456789,-", colon + 1) == std::string_view::npos;
   const std::string name(has_range ? text.substr(0, colon) : text);
   return {name, 0, file.length(name)};
 }
@@ -213,11 +218,13 @@ ByRecord sorted_by_record(const std::vector<Region>& regions) {
   ByRecord result;
   for (const Region& region : regions) result[region.name].push_back(region);
   for (auto& [name, list] : result)
-    std::stable_sort(list.begin(), list.end(), [](const Region& a, const Region& b) { return a.begin < b.begin; });
+    std::stable_sort(list.begin(), list.end(),
+                     [](const Region& a, const Region& b) { return a.begin < b.begin; });
   return result;
 }
 
-// Overlapping or touching regions made one: then the ends rise with the begins, and a search by end finds the first of interest.
+// Overlapping or touching regions made one: then the ends rise with the begins, and a search by end finds the
+// first of interest.
 ByRecord merged_by_record(const std::vector<Region>& regions) {
   ByRecord result = sorted_by_record(regions);
   for (auto& [name, list] : result) {
@@ -244,13 +251,15 @@ std::vector<Region> intersect_regions(const std::vector<Region>& regions, const 
     if (found == by_record.end()) continue;
     for (const Region& part : found->second) {
       if (part.begin >= region.end) break;
-      if (part.end > region.begin) result.push_back({region.name, std::max(region.begin, part.begin), std::min(region.end, part.end)});
+      if (part.end > region.begin)
+        result.push_back({region.name, std::max(region.begin, part.begin), std::min(region.end, part.end)});
     }
   }
   return result;
 }
 
-std::vector<Region> subtract_regions(const std::vector<Region>& regions, const std::vector<Region>& excluded) {
+std::vector<Region> subtract_regions(const std::vector<Region>& regions,
+                                     const std::vector<Region>& excluded) {
   const ByRecord holes = merged_by_record(excluded);
   std::vector<Region> result;
   for (const Region& region : regions) {
@@ -258,7 +267,8 @@ std::vector<Region> subtract_regions(const std::vector<Region>& regions, const s
     const auto found = holes.find(region.name);
     if (found != holes.end()) {
       const std::vector<Region>& list = found->second;
-      auto hole = std::upper_bound(list.begin(), list.end(), begin, [](int64_t at, const Region& r) { return at < r.end; });
+      auto hole = std::upper_bound(list.begin(), list.end(), begin,
+                                   [](int64_t at, const Region& r) { return at < r.end; });
       for (; hole != list.end() && hole->begin < region.end; ++hole) {
         if (hole->begin > begin) result.push_back({region.name, begin, hole->begin});
         begin = hole->end;

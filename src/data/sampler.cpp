@@ -19,18 +19,18 @@ namespace {
 constexpr int kMaxDraws = 1000;
 constexpr std::size_t kKeptTables = 4;
 
-/// For one length: of each source, the running sum of its stretches' shares, so that a place is found by bisection. Sources may have
-/// hundreds of thousands of stretches.
+/// For one length: of each source, the running sum of its stretches' shares, so that a place is found by
+/// bisection. Sources may have hundreds of thousands of stretches.
 struct DrawTable {
   int64_t length = 0;
   std::vector<std::vector<int64_t>> ends;
 };
 
-/// Writes the number of copies that `config` asks for over `sequence`; copies never overlap one another, nor the source of an earlier
-/// copy, so copy_source[t] always shows the letters that were copied. `offset` and `source` get the sequence's length, -1 outside copies.
-/// A copy that finds no place in 20 draws is left out.
-void plant_copies(const CopyConfig& config, Random& random, std::string& sequence, std::vector<int32_t>& offset,
-                  std::vector<int32_t>& source) {
+/// Writes the number of copies that `config` asks for over `sequence`; copies never overlap one another, nor
+/// the source of an earlier copy, so copy_source[t] always shows the letters that were copied. `offset` and
+/// `source` get the sequence's length, -1 outside copies. A copy that finds no place in 20 draws is left out.
+void plant_copies(const CopyConfig& config, Random& random, std::string& sequence,
+                  std::vector<int32_t>& offset, std::vector<int32_t>& source) {
   const auto length = static_cast<int64_t>(sequence.size());
   offset.assign(sequence.size(), -1);
   source.assign(sequence.size(), -1);
@@ -39,7 +39,8 @@ void plant_copies(const CopyConfig& config, Random& random, std::string& sequenc
   if (length < 4) return;
   std::vector<bool> taken(sequence.size(), false);  // written by a copy, or read by one
   const bool far = length >= 2 * config.min_far_distance && random.uniform() < config.far_fraction;
-  const int64_t count = random.uniform_integer(config.min_count, std::max(config.min_count, config.max_count));
+  const int64_t count =
+      random.uniform_integer(config.min_count, std::max(config.min_count, config.max_count));
   for (int64_t i = 0; i < count; ++i) {
     for (int attempt = 0; attempt < 20; ++attempt) {
       const int64_t size = random.uniform_integer(shortest, longest);
@@ -48,7 +49,8 @@ void plant_copies(const CopyConfig& config, Random& random, std::string& sequenc
       if (least > most) continue;
       const int64_t distance = random.uniform_integer(least, most);
       const int64_t from = random.uniform_integer(length - size - distance + 1), to = from + distance;
-      if (std::find(taken.begin() + to, taken.begin() + to + size, true) != taken.begin() + to + size) continue;
+      if (std::find(taken.begin() + to, taken.begin() + to + size, true) != taken.begin() + to + size)
+        continue;
       std::string segment = sequence.substr(static_cast<std::size_t>(from), static_cast<std::size_t>(size));
       const bool opposite = random.uniform() < config.reverse_complement_fraction;
       if (opposite) segment = reverse_complement(segment);
@@ -108,7 +110,8 @@ std::shared_ptr<const DrawTable> SequenceSampler::Impl::table(int64_t length) co
       lost += share == 0 ? stretch.region.length() : 0;
     }
     if (total == 0)
-      fail<DataError>("'", source.path, "' has no stretch of ", length, " bases to draw from (the longest has ", longest,
+      fail<DataError>("'", source.path, "' has no stretch of ", length,
+                      " bases to draw from (the longest has ", longest,
                       "); lower the training length, or widen its regions");
     if (too_short > 0 && told.insert({source.path, length}).second)
       log::info(concat("'", source.path, "': ", format_count(too_short), " of ",
@@ -121,12 +124,14 @@ std::shared_ptr<const DrawTable> SequenceSampler::Impl::table(int64_t length) co
   return made;
 }
 
-std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, int64_t length, Sample& sample) const {
+std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, int64_t length,
+                                               Sample& sample) const {
   const auto shares = table(length);
   for (int draw = 0; draw < kMaxDraws; ++draw) {
     double point = random.uniform() * weights;
     std::size_t s = 0;
-    while (s + 1 < sources->list.size() && point >= sources->list[s].weight) point -= sources->list[s++].weight;
+    while (s + 1 < sources->list.size() && point >= sources->list[s].weight)
+      point -= sources->list[s++].weight;
     const Source& source = sources->list[s];
     const std::vector<int64_t>& ends = shares->ends[s];
     int64_t place = random.uniform_integer(ends.back());
@@ -140,14 +145,18 @@ std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, i
     }
     std::string window = source.letters(stretch, stretch.region.begin + place, size);
     const SequenceCounts counts = count_letters(window);
-    if (static_cast<double>(counts.n + counts.ambiguous) > config.max_n_fraction * static_cast<double>(size)) continue;
+    if (static_cast<double>(counts.n + counts.ambiguous) > config.max_n_fraction * static_cast<double>(size))
+      continue;
     sample.name = stretch.region.name;
     sample.begin = stretch.region.begin + place;
-    clean(window, CasePolicy::upper, AmbiguousPolicy::mask, sample.name, sample.begin);  // refuses what is no nucleotide, naming the place
+    clean(window, CasePolicy::upper, AmbiguousPolicy::mask, sample.name,
+          sample.begin);  // refuses what is no nucleotide, naming the place
     return window;
   }
-  fail<DataError>("sample ", index, ": ", kMaxDraws, " windows of ", length, " bases in a row had more than ", config.max_n_fraction,
-                  " of letters other than A, C, G, T; raise max_n_fraction or choose regions without assembly gaps");
+  fail<DataError>(
+      "sample ", index, ": ", kMaxDraws, " windows of ", length, " bases in a row had more than ",
+      config.max_n_fraction,
+      " of letters other than A, C, G, T; raise max_n_fraction or choose regions without assembly gaps");
 }
 
 SequenceSampler::SequenceSampler(SamplerConfig config, uint64_t seed) {
@@ -159,7 +168,8 @@ SequenceSampler::SequenceSampler(SamplerConfig config, uint64_t seed) {
 SequenceSampler::SequenceSampler(const SequenceSampler& opened, SamplerConfig config, uint64_t seed) {
   config.validate();
   const SamplerConfig& from = opened.impl_->config;
-  FOCUS_CHECK(config.sources == from.sources && config.exclude == from.exclude, "the settings name other data than the opened sampler's");
+  FOCUS_CHECK(config.sources == from.sources && config.exclude == from.exclude,
+              "the settings name other data than the opened sampler's");
   impl_ = std::make_unique<Impl>(std::move(config), seed, opened.impl_->sources);
   const std::lock_guard lock(opened.impl_->mutex);
   impl_->told = opened.impl_->told;
@@ -196,11 +206,13 @@ Sample SequenceSampler::sample(uint64_t index, int64_t length) const {
   if (result.reverse) letters = reverse_complement(letters);
   result.copy_offset.assign(letters.size(), -1);
   result.copy_source.assign(letters.size(), -1);
-  if (random.uniform() < config.copies.probability) plant_copies(config.copies, random, letters, result.copy_offset, result.copy_source);
+  if (random.uniform() < config.copies.probability)
+    plant_copies(config.copies, random, letters, result.copy_offset, result.copy_source);
   result.letters = clean(letters);
   result.weights = loss_weights(letters, static_cast<float>(config.lowercase_weight));
   for (std::size_t t = 0; t < letters.size(); ++t) {
-    // In a copy the case of the source says nothing about how predictable the base is: only letters other than ACGT stay masked.
+    // In a copy the case of the source says nothing about how predictable the base is: only letters other
+    // than ACGT stay masked.
     const bool in_copy = result.copy_offset[t] >= config.copy_warmup && result.copy_offset[t] >= 0;
     if (!in_copy) {
       result.weights[t] *= static_cast<float>(config.natural_weight);

@@ -27,7 +27,8 @@ bool overlaps(const std::set<int64_t>& begins, int64_t begin, int64_t length) {
   return next != begins.begin() && *std::prev(next) + length > begin;
 }
 
-void sample_region(const SequenceFile& fasta, const Region& region, const SegmentOptions& options, SegmentSample& result) {
+void sample_region(const SequenceFile& fasta, const Region& region, const SegmentOptions& options,
+                   SegmentSample& result) {
   const int64_t length = options.length, places = region.length() - length + 1;
   Random random(options.seed, stream_of(region));
   std::set<int64_t> begins;
@@ -36,7 +37,8 @@ void sample_region(const SequenceFile& fasta, const Region& region, const Segmen
     const bool overlap = overlaps(begins, begin, length);
     if (overlap && !may_overlap) return false;
     std::string sequence = fasta.fetch(region.name, begin, begin + length);
-    if (static_cast<double>(count_letters(sequence).n) > options.max_n_fraction * static_cast<double>(length)) {
+    if (static_cast<double>(count_letters(sequence).n) >
+        options.max_n_fraction * static_cast<double>(length)) {
       ++result.skipped_n_rich;
       return false;
     }
@@ -48,11 +50,13 @@ void sample_region(const SequenceFile& fasta, const Region& region, const Segmen
   };
   const bool room = options.count * length <= region.length();
   if (room) {
-    // Uniform over all placements without overlap: sorted gaps in the bases left over, shifted by the segments before them.
+    // Uniform over all placements without overlap: sorted gaps in the bases left over, shifted by the
+    // segments before them.
     std::vector<int64_t> gaps(static_cast<std::size_t>(options.count));
     for (int64_t& gap : gaps) gap = random.uniform_integer(region.length() - options.count * length + 1);
     std::sort(gaps.begin(), gaps.end());
-    for (std::size_t i = 0; i < gaps.size(); ++i) accept(region.begin + gaps[i] + static_cast<int64_t>(i) * length, false);
+    for (std::size_t i = 0; i < gaps.size(); ++i)
+      accept(region.begin + gaps[i] + static_cast<int64_t>(i) * length, false);
   }
   // Replacements for N-rich candidates, first without overlap, then with.
   for (const bool may_overlap : {false, true}) {
@@ -60,14 +64,17 @@ void sample_region(const SequenceFile& fasta, const Region& region, const Segmen
       if (accept(region.begin + random.uniform_integer(places), may_overlap)) draw = -1;
     }
   }
-  std::sort(chosen.begin(), chosen.end(), [](const SampledSegment& a, const SampledSegment& b) { return a.begin < b.begin; });
+  std::sort(chosen.begin(), chosen.end(),
+            [](const SampledSegment& a, const SampledSegment& b) { return a.begin < b.begin; });
   std::move(chosen.begin(), chosen.end(), std::back_inserter(result.segments));
 }
 
 }  // namespace
 
-SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions, const SegmentOptions& options) {
-  FOCUS_CHECK(options.length >= 1 && options.count >= 1, "segments: length ", options.length, ", count ", options.count);
+SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions,
+                              const SegmentOptions& options) {
+  FOCUS_CHECK(options.length >= 1 && options.count >= 1, "segments: length ", options.length, ", count ",
+              options.count);
   std::vector<Region> wanted = regions;
   if (wanted.empty()) {
     for (const std::string& name : fasta.names()) wanted.push_back({name, 0, fasta.length(name)});
@@ -81,8 +88,9 @@ SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Regio
     }
   }
   if (result.segments.empty())
-    fail<DataError>("no segment of ", options.length, " bases could be drawn from '", fasta.path().string(), "': ", result.skipped_regions,
-                    " of ", wanted.size(), " region(s) are shorter, and ", result.skipped_n_rich, " candidate(s) had too many N");
+    fail<DataError>("no segment of ", options.length, " bases could be drawn from '", fasta.path().string(),
+                    "': ", result.skipped_regions, " of ", wanted.size(), " region(s) are shorter, and ",
+                    result.skipped_n_rich, " candidate(s) had too many N");
   return result;
 }
 

@@ -29,7 +29,8 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
 }
 
 void SequenceFile::add_record(const std::string& name, int64_t length) {
-  FOCUS_CHECK(length > 0 && lengths_.emplace(name, length).second, "record '", name, "' of ", length, " bases");
+  FOCUS_CHECK(length > 0 && lengths_.emplace(name, length).second, "record '", name, "' of ", length,
+              " bases");
   names_.push_back(name);
   total_length_ += length;
 }
@@ -41,7 +42,8 @@ int64_t SequenceFile::length(std::string_view name) const {
   std::string hint = near.empty() ? concat("it holds ", names_.size(), " record(s), the first is ",
                                            formats::printable(names_.front()))
                                   : concat("did you mean '", near, "'?");
-  if (!near.empty() && near != name && folded(near, true) == folded(name, true) && folded(near, false) != folded(name, false))
+  if (!near.empty() && near != name && folded(near, true) == folded(name, true) &&
+      folded(near, false) != folded(name, false))
     hint += " (the file and the request differ in the 'chr' prefix)";
   fail<DataError>("no record ", formats::printable(name), " in '", path_.string(), "'; ", hint);
 }
@@ -49,8 +51,8 @@ int64_t SequenceFile::length(std::string_view name) const {
 std::string SequenceFile::fetch(std::string_view name, int64_t begin, int64_t end) const {
   const int64_t bases = length(name);
   if (begin < 0 || end < begin || end > bases)
-    fail<DataError>("bases ", begin, "..", end, " (0-based, half-open) of record '", name, "' in '", path_.string(),
-                    "' do not exist: the record has ", bases, " bases");
+    fail<DataError>("bases ", begin, "..", end, " (0-based, half-open) of record '", name, "' in '",
+                    path_.string(), "' do not exist: the record has ", bases, " bases");
   return begin == end ? std::string() : read(std::string(name), begin, end);
 }
 

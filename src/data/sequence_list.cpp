@@ -9,7 +9,9 @@
 namespace focus::data {
 namespace {
 
-std::string name_of(const std::filesystem::path& path) { return path == "-" ? "standard input" : concat("'", path.string(), "'"); }
+std::string name_of(const std::filesystem::path& path) {
+  return path == "-" ? "standard input" : concat("'", path.string(), "'");
+}
 
 /// The first cell of a CSV line: quotes are taken off, doubled ones inside become one.
 std::string first_cell(const std::string& line, const std::string& where) {
@@ -23,10 +25,13 @@ std::string first_cell(const std::string& line, const std::string& where) {
     } else if (i + 1 == line.size() || line[i + 1] == ',') {
       return cell;
     } else {
-      fail<DataError>(where, ": text follows the closing quote of the first cell; expected a comma or the end of the line");
+      fail<DataError>(
+          where,
+          ": text follows the closing quote of the first cell; expected a comma or the end of the line");
     }
   }
-  fail<DataError>(where, ": the quote of the first cell is not closed on that line; a sequence must stand on one line");
+  fail<DataError>(
+      where, ": the quote of the first cell is not closed on that line; a sequence must stand on one line");
 }
 
 SequenceFormat format_of(const std::filesystem::path& path) {
@@ -51,9 +56,12 @@ std::vector<NamedSequence> read_lines(const std::filesystem::path& path, bool cs
       header = false;
       continue;
     }
-    if (!csv && line[0] == '>') fail<DataError>(where, ": begins with '>', as FASTA does; say so with the format");
+    if (!csv && line[0] == '>')
+      fail<DataError>(where, ": begins with '>', as FASTA does; say so with the format");
     if (!csv && line.find_first_of(", \t\"") != std::string::npos)
-      fail<DataError>(where, ": holds a comma, blank or quote; expected one sequence a line. If it is CSV, say so with the format");
+      fail<DataError>(where,
+                      ": holds a comma, blank or quote; expected one sequence a line. If it is CSV, say so "
+                      "with the format");
     std::string sequence = csv ? first_cell(line, where) : line;
     if (sequence.empty()) fail<DataError>(where, ": its first column is empty; expected a sequence");
     const auto foreign = static_cast<std::size_t>(find_foreign(sequence));

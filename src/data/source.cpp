@@ -12,9 +12,10 @@
 namespace focus::data {
 namespace {
 
-// The excluded stretches of each source; a text that fits no source at all is an error, as a held-out set must not be lost to a typing
-// slip.
-std::vector<std::vector<Region>> resolve_exclusions(const std::vector<std::string>& texts, const std::vector<Source>& sources) {
+// The excluded stretches of each source; a text that fits no source at all is an error, as a held-out set
+// must not be lost to a typing slip.
+std::vector<std::vector<Region>> resolve_exclusions(const std::vector<std::string>& texts,
+                                                    const std::vector<Source>& sources) {
   std::vector<std::vector<Region>> result(sources.size());
   for (const std::string& text : texts) {
     const std::vector<Region> bed = is_bed(text) ? read_bed(text) : std::vector<Region>{};
@@ -60,13 +61,17 @@ void load_jsonl(Source& source, Memory& memory) {
   source.drawing = Drawing::documents;
   for (JsonlRecord record; reader.next(record);) {
     const auto length = static_cast<int64_t>(record.text.size());
-    if (length < 2) fail<DataError>("line ", record.line, " of '", source.path, "' has one base; a training sequence needs two or more");
-    clean(record.text, CasePolicy::upper, AmbiguousPolicy::mask, concat(record.name, " (line ", record.line, " of ", source.path, ")"));
+    if (length < 2)
+      fail<DataError>("line ", record.line, " of '", source.path,
+                      "' has one base; a training sequence needs two or more");
+    clean(record.text, CasePolicy::upper, AmbiguousPolicy::mask,
+          concat(record.name, " (line ", record.line, " of ", source.path, ")"));
     memory.used_bytes += length;
     if (memory.left() < 0)
-      fail<DataError>("'", source.path, "' brings what must be held in memory to more than ", memory.limit_bytes >> 20,
-                      " MiB of sequence; raise memory_mb, or pack it with: focus-train pack --jsonl '", source.path, "' -o '",
-                      std::filesystem::path(source.path).stem().string(), ".h5', which is read piece by piece");
+      fail<DataError>(
+          "'", source.path, "' brings what must be held in memory to more than ", memory.limit_bytes >> 20,
+          " MiB of sequence; raise memory_mb, or pack it with: focus-train pack --jsonl '", source.path,
+          "' -o '", std::filesystem::path(source.path).stem().string(), ".h5', which is read piece by piece");
     Stretch& stretch = source.stretches.emplace_back();
     stretch.region = Region{record.name, 0, length};
     stretch.letters = record.text;
@@ -85,8 +90,9 @@ Source open_source(const SourceConfig& given, bool allow_truncated, Memory& memo
     source.drawing = store->drawing();
     source.file = std::move(store);
   } else {
-    const std::string advice = concat("raise memory_mb, pack it with: focus-train pack --fasta '", given.fasta, "' -o '",
-                                      std::filesystem::path(given.fasta).stem().string(), ".h5', or ");
+    const std::string advice =
+        concat("raise memory_mb, pack it with: focus-train pack --fasta '", given.fasta, "' -o '",
+               std::filesystem::path(given.fasta).stem().string(), ".h5', or ");
     source.file = open_fasta(
         given.fasta, {.held_bases = memory.left(), .advice = advice, .allow_truncated = allow_truncated});
     if (source.file->in_memory()) memory.used_bytes += source.file->total_length();
@@ -94,29 +100,34 @@ Source open_source(const SourceConfig& given, bool allow_truncated, Memory& memo
   return source;
 }
 
-void choose_stretches(Source& source, const std::vector<std::string>& texts, const std::vector<Region>& excluded) {
+void choose_stretches(Source& source, const std::vector<std::string>& texts,
+                      const std::vector<Region>& excluded) {
   const std::vector<Region> held = source.file->held();
   std::vector<Region> wanted = held;
   if (!texts.empty()) {
     wanted.clear();
     for (const Region& region : read_regions(texts, *source.file)) {
       const std::vector<Region> parts = intersect_regions({region}, held);
-      if (parts.empty()) fail<DataError>("region ", format_region(region), " was not packed into '", source.path, "'");
+      if (parts.empty())
+        fail<DataError>("region ", format_region(region), " was not packed into '", source.path, "'");
       wanted.insert(wanted.end(), parts.begin(), parts.end());
     }
   }
   for (Region& region : subtract_regions(wanted, excluded)) {
-    if (source.drawing == Drawing::windows || region.length() >= 2) source.stretches.push_back({std::move(region), {}});
+    if (source.drawing == Drawing::windows || region.length() >= 2)
+      source.stretches.push_back({std::move(region), {}});
   }
   if (source.stretches.empty())
-    fail<DataError>("nothing of '", source.path, "' is left to draw from: the excluded regions cover all of it");
+    fail<DataError>("nothing of '", source.path,
+                    "' is left to draw from: the excluded regions cover all of it");
 }
 
 }  // namespace
 
 std::string Source::letters(const Stretch& stretch, int64_t begin, int64_t length) const {
   if (stretch.letters.empty()) return file->fetch(stretch.region.name, begin, begin + length);
-  return stretch.letters.substr(static_cast<std::size_t>(begin - stretch.region.begin), static_cast<std::size_t>(length));
+  return stretch.letters.substr(static_cast<std::size_t>(begin - stretch.region.begin),
+                                static_cast<std::size_t>(length));
 }
 
 Sources open_sources(const SamplerConfig& config) {

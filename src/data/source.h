@@ -28,7 +28,8 @@ struct Source {
 
   /// Drawing weight of a stretch: windows of the length, or bases of a document.
   int64_t share(const Stretch& stretch, int64_t length) const {
-    return drawing == Drawing::windows ? std::max<int64_t>(0, stretch.region.length() - length + 1) : stretch.region.length();
+    return drawing == Drawing::windows ? std::max<int64_t>(0, stretch.region.length() - length + 1)
+                                       : stretch.region.length();
   }
   std::string letters(const Stretch& stretch, int64_t begin, int64_t length) const;
 };
@@ -39,7 +40,8 @@ struct Sources {
   bool in_memory = false;  // no draw reads a file
 };
 
-/// Opens every file, takes away what is excluded, and holds letters in memory as far as config.memory_mb allows.
+/// Opens every file, takes away what is excluded, and holds letters in memory as far as config.memory_mb
+/// allows.
 Sources open_sources(const SamplerConfig& config);
 
 }  // namespace focus::data

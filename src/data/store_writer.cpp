@@ -12,9 +12,11 @@ constexpr hsize_t kChunk = 1 << 16;
 constexpr std::size_t kWrite = std::size_t{16} << 16;
 
 /// A one-dimensional dataset of whole numbers.
-void write_column(const Hdf5Output& out, hid_t group, const std::string& name, const std::vector<int64_t>& values) {
+void write_column(const Hdf5Output& out, hid_t group, const std::string& name,
+                  const std::vector<int64_t>& values) {
   const hsize_t size = values.size();
-  out.write(out.dataset(group, name, H5T_STD_I64LE, {size}, {std::min(size, kChunk)}), name, H5T_NATIVE_INT64, values.data());
+  out.write(out.dataset(group, name, H5T_STD_I64LE, {size}, {std::min(size, kChunk)}), name, H5T_NATIVE_INT64,
+            values.data());
 }
 
 }  // namespace
@@ -56,7 +58,8 @@ void StoreWriter::flush(std::size_t count) {
   buffer_.clear();
 }
 
-void StoreWriter::finish(const StoreIndex& index, Drawing drawing, const std::map<std::string, std::string>& about,
+void StoreWriter::finish(const StoreIndex& index, Drawing drawing,
+                         const std::map<std::string, std::string>& about,
                          const std::vector<std::map<std::string, std::string>>& sources) {
   flush(buffer_.size());
   const Hdf5Section section;

@@ -22,7 +22,8 @@ struct StoreIndex {
   std::vector<int64_t> record, begin, end, offset;  // of each stretch; record is a place in names
 };
 
-/// Bases are appended first, then finish() adds the index and gives the file its name. Without finish() nothing is left.
+/// Bases are appended first, then finish() adds the index and gives the file its name. Without finish()
+/// nothing is left.
 class StoreWriter {
  public:
   explicit StoreWriter(const std::filesystem::path& path);

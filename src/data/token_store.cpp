@@ -27,7 +27,9 @@ class Input {
     const Hdf5Handle id(H5Aopen(object, name, H5P_DEFAULT), H5Aclose);
     if (!id.valid()) return {};
     const Hdf5Handle type(H5Aget_type(id), H5Tclose), space(H5Aget_space(id), H5Sclose);
-    if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 || H5Sget_simple_extent_npoints(space) != 1) return {};
+    if (H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) != 0 ||
+        H5Sget_simple_extent_npoints(space) != 1)
+      return {};
     std::string text(H5Tget_size(type), '\0');
     if (H5Aread(id, type, text.data()) < 0) damaged("attribute ", name, " cannot be read");
     text.resize(std::min(text.size(), text.find('\0')));
@@ -38,7 +40,8 @@ class Input {
     if (!id.valid()) damaged("it has no attribute ", name);
     const Hdf5Handle type(H5Aget_type(id), H5Tclose), space(H5Aget_space(id), H5Sclose);
     int64_t value = 0;
-    if (H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1 || H5Aread(id, H5T_NATIVE_INT64, &value) < 0)
+    if (H5Tget_class(type) != H5T_INTEGER || H5Sget_simple_extent_npoints(space) != 1 ||
+        H5Aread(id, H5T_NATIVE_INT64, &value) < 0)
       damaged("attribute ", name, " is no whole number");
     return value;
   }
@@ -47,7 +50,8 @@ class Input {
     if (!id.valid()) damaged("it has no dataset ", name);
     const Hdf5Handle type(H5Dget_type(id), H5Tclose), space(H5Dget_space(id), H5Sclose);
     hsize_t extent = 0;
-    if (H5Tget_class(type) != wanted || H5Sget_simple_extent_ndims(space) != 1 || H5Sget_simple_extent_dims(space, &extent, nullptr) != 1 ||
+    if (H5Tget_class(type) != wanted || H5Sget_simple_extent_ndims(space) != 1 ||
+        H5Sget_simple_extent_dims(space, &extent, nullptr) != 1 ||
         extent > static_cast<hsize_t>(INT64_MAX / 2))
       damaged("dataset ", name, " has another type or shape");
     size = static_cast<int64_t>(extent);
@@ -58,7 +62,8 @@ class Input {
     const Hdf5Handle id = dataset(file, name, H5T_INTEGER, size);
     check_size(id, name, size, sizeof(int64_t));
     std::vector<int64_t> values(static_cast<std::size_t>(size));
-    if (H5Dread(id, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0) damaged("dataset ", name, " cannot be read");
+    if (H5Dread(id, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()) < 0)
+      damaged("dataset ", name, " cannot be read");
     return values;
   }
   std::vector<std::string> texts(hid_t file, const char* name) const {
@@ -69,7 +74,8 @@ class Input {
     const std::size_t width = H5Tget_size(type);
     check_size(id, name, size, width);
     std::string all(static_cast<std::size_t>(size) * width, '\0');
-    if (H5Dread(id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, all.data()) < 0) damaged("dataset ", name, " cannot be read");
+    if (H5Dread(id, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, all.data()) < 0)
+      damaged("dataset ", name, " cannot be read");
     std::vector<std::string> result;
     for (std::size_t i = 0; i < static_cast<std::size_t>(size); ++i) {
       const std::string_view cell = std::string_view(all).substr(i * width, width);
@@ -79,7 +85,8 @@ class Input {
   }
 
  private:
-  /// A damaged size must not become an allocation: deflate packs no more than 1,032 to 1, so what is stored bounds what can come out.
+  /// A damaged size must not become an allocation: deflate packs no more than 1,032 to 1, so what is stored
+  /// bounds what can come out.
   void check_size(hid_t id, const char* name, int64_t size, std::size_t width) const {
     const auto stored = static_cast<double>(H5Dget_storage_size(id));
     if (width == 0 || static_cast<double>(size) * static_cast<double>(width) > stored * 1100 + (1 << 20))
@@ -109,11 +116,14 @@ TokenStore::TokenStore(const fs::path& path) : SequenceFile(path), impl_(std::ma
   const std::string name = path.string();
   std::error_code error;
   if (!fs::exists(path, error)) fail<DataError>("token store '", name, "' does not exist");
-  if (!fs::is_regular_file(path, error)) fail<DataError>("'", name, "' is not a regular file; a token store must be a file on disk");
+  if (!fs::is_regular_file(path, error))
+    fail<DataError>("'", name, "' is not a regular file; a token store must be a file on disk");
   const Hdf5Section section;
   const Input in(name);
   if (H5Fis_hdf5(path.c_str()) <= 0)
-    fail<DataError>("'", name, "' is not an HDF5 file; sources.N.hdf5 takes what focus-train pack writes (FASTA goes to sources.N.fasta)");
+    fail<DataError>("'", name,
+                    "' is not an HDF5 file; sources.N.hdf5 takes what focus-train pack writes (FASTA goes to "
+                    "sources.N.fasta)");
   impl_->file = Hdf5Handle(H5Fopen(path.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose);
   if (!impl_->file.valid()) {
     const std::string lock = hdf5_lock_refused();
@@ -123,41 +133,47 @@ TokenStore::TokenStore(const fs::path& path) : SequenceFile(path), impl_(std::ma
   const hid_t file = impl_->file;
   const std::string format = in.text_attribute(file, "format");
   if (format != kStoreFormat)
-    fail<DataError>("'", name, "' is an HDF5 file, but no token store: its attribute format is '", format, "', expected '", kStoreFormat,
-                    "'; make one with focus-train pack");
+    fail<DataError>("'", name, "' is an HDF5 file, but no token store: its attribute format is '", format,
+                    "', expected '", kStoreFormat, "'; make one with focus-train pack");
   const int64_t version = in.integer_attribute(file, "format_version");
   if (version != kStoreVersion)
-    fail<DataError>("'", name, "' is a token store of version ", version, ", but this program reads version ", kStoreVersion,
-                    "; pack it again");
+    fail<DataError>("'", name, "' is a token store of version ", version, ", but this program reads version ",
+                    kStoreVersion, "; pack it again");
   const std::string drawing = in.text_attribute(file, "drawing");
-  if (drawing != "windows" && drawing != "documents") in.damaged("attribute drawing is '", drawing, "', expected windows or documents");
+  if (drawing != "windows" && drawing != "documents")
+    in.damaged("attribute drawing is '", drawing, "', expected windows or documents");
   impl_->drawing = drawing == "documents" ? Drawing::documents : Drawing::windows;
 
   int64_t num_bases = 0;
   impl_->bases = in.dataset(file, "bases", H5T_INTEGER, num_bases);
   const std::vector<std::string> names = in.texts(file, "records/name");
   const std::vector<int64_t> lengths = in.column(file, "records/length");
-  if (names.empty() || names.size() != lengths.size()) in.damaged(names.size(), " record names, ", lengths.size(), " lengths");
+  if (names.empty() || names.size() != lengths.size())
+    in.damaged(names.size(), " record names, ", lengths.size(), " lengths");
   for (std::size_t i = 0; i < names.size(); ++i) {
     if (names[i].empty() || lengths[i] < 1 || contains(names[i]))
       in.damaged("record ", i, ", '", names[i], "', has ", lengths[i], " bases");
     add_record(names[i], lengths[i]);
   }
-  const std::vector<int64_t> record = in.column(file, "stretches/record"), begin = in.column(file, "stretches/begin"),
+  const std::vector<int64_t> record = in.column(file, "stretches/record"),
+                             begin = in.column(file, "stretches/begin"),
                              end = in.column(file, "stretches/end");
   impl_->offsets = in.column(file, "stretches/offset");
-  if (record.empty() || begin.size() != record.size() || end.size() != record.size() || impl_->offsets.size() != record.size())
+  if (record.empty() || begin.size() != record.size() || end.size() != record.size() ||
+      impl_->offsets.size() != record.size())
     in.damaged("its stretches are empty or of unequal number");
   for (std::size_t i = 0; i < record.size(); ++i) {
     const int64_t r = record[i], offset = impl_->offsets[i];
     if (r < 0 || r >= static_cast<int64_t>(names.size()) || begin[i] < 0 || end[i] <= begin[i] ||
-        end[i] > lengths[static_cast<std::size_t>(r)] || offset < 0 || offset > num_bases - (end[i] - begin[i]))
+        end[i] > lengths[static_cast<std::size_t>(r)] || offset < 0 ||
+        offset > num_bases - (end[i] - begin[i]))
       in.damaged("stretch ", i, " does not lie in its record or in the bases");
     impl_->stretches.push_back({names[static_cast<std::size_t>(r)], begin[i], end[i]});
     impl_->by_record[names[static_cast<std::size_t>(r)]].push_back(i);
   }
   for (auto& [key, places] : impl_->by_record)
-    std::stable_sort(places.begin(), places.end(), [&](std::size_t a, std::size_t b) { return begin[a] < begin[b]; });
+    std::stable_sort(places.begin(), places.end(),
+                     [&](std::size_t a, std::size_t b) { return begin[a] < begin[b]; });
 }
 
 TokenStore::~TokenStore() = default;
@@ -169,8 +185,8 @@ std::string TokenStore::read(const std::string& name, int64_t begin, int64_t end
   std::optional<std::size_t> place;
   if (const auto found = impl.by_record.find(name); found != impl.by_record.end()) {
     const std::vector<std::size_t>& places = found->second;
-    auto after =
-        std::upper_bound(places.begin(), places.end(), begin, [&](int64_t at, std::size_t i) { return at < impl.stretches[i].begin; });
+    auto after = std::upper_bound(places.begin(), places.end(), begin,
+                                  [&](int64_t at, std::size_t i) { return at < impl.stretches[i].begin; });
     while (after != places.begin() && !place) {
       if (impl.stretches[*--after].end >= end) place = *after;
     }
@@ -181,11 +197,13 @@ std::string TokenStore::read(const std::string& name, int64_t begin, int64_t end
   const Hdf5Section section;
   const auto first = static_cast<hsize_t>(impl.offsets[*place] + begin - impl.stretches[*place].begin),
              count = static_cast<hsize_t>(end - begin);
-  const Hdf5Handle space(H5Dget_space(impl.bases), H5Sclose), memory(H5Screate_simple(1, &count, nullptr), H5Sclose);
+  const Hdf5Handle space(H5Dget_space(impl.bases), H5Sclose),
+      memory(H5Screate_simple(1, &count, nullptr), H5Sclose);
   std::string letters(static_cast<std::size_t>(count), '\0');
   if (H5Sselect_hyperslab(space, H5S_SELECT_SET, &first, nullptr, &count, nullptr) < 0 ||
       H5Dread(impl.bases, H5T_NATIVE_UINT8, memory, space, H5P_DEFAULT, letters.data()) < 0)
-    fail<DataError>("cannot read bases ", format_region({name, begin, end}), " of the token store '", path().string(),
+    fail<DataError>("cannot read bases ", format_region({name, begin, end}), " of the token store '",
+                    path().string(),
                     "': the file is damaged or was changed after it was opened; pack it again");
   return letters;
 }

@@ -7,6 +7,7 @@
 
 namespace focus::distributed {
 
-std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const at::Device& device, const JoinOptions& join);
+std::unique_ptr<Ranks> connect_ranks(const RankEnvironment& environment, const at::Device& device,
+                                     const JoinOptions& join);
 
 }  // namespace focus::distributed

@@ -30,12 +30,13 @@ struct Launcher {
   const char* local_size;
 };
 
-// A batch script under Slurm sees SLURM_NTASKS and SLURM_PROCID without being one of several tasks: only srun sets the step's number of
-// tasks.
+// A batch script under Slurm sees SLURM_NTASKS and SLURM_PROCID without being one of several tasks: only srun
+// sets the step's number of tasks.
 constexpr std::array<Launcher, 4> kLaunchers = {{
     {"torchrun", "WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE"},
     {"srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"},
-    {"mpirun (Open MPI)", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"},
+    {"mpirun (Open MPI)", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK",
+     "OMPI_COMM_WORLD_LOCAL_SIZE"},
     {"mpirun (PMI)", "PMI_SIZE", "PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"},
 }};
 
@@ -51,15 +52,16 @@ std::string first_host(const std::string& list) {
 std::optional<int64_t> local_size_of(const Variables& variables, const Launcher& launcher) {
   const auto text = variables(launcher.local_size);
   if (!text) return std::nullopt;
-  return number([&](const std::string&) { return text->substr(0, text->find_first_of("(,")); }, launcher.local_size);
+  return number([&](const std::string&) { return text->substr(0, text->find_first_of("(,")); },
+                launcher.local_size);
 }
 
 std::string find_address(const Variables& variables, const RankEnvironment& found) {
   if (const auto named = variables("MASTER_ADDR")) return *named;
   if (found.size == found.local_size) return "127.0.0.1";
   if (const auto nodes = variables("SLURM_STEP_NODELIST")) return first_host(*nodes);
-  fail<ConfigError>("MASTER_ADDR is not set, and ", found.launcher, " does not tell where rank 0 of ", found.size,
-                    " runs; set MASTER_ADDR to its host name or address, the same for all ranks");
+  fail<ConfigError>("MASTER_ADDR is not set, and ", found.launcher, " does not tell where rank 0 of ",
+                    found.size, " runs; set MASTER_ADDR to its host name or address, the same for all ranks");
 }
 
 int64_t find_port(const Variables& variables) {
@@ -78,9 +80,12 @@ RankEnvironment read_rank_environment(const Variables& variables) {
       continue;
     }
     const auto rank = number(variables, launcher.rank);
-    if (!rank) fail<ConfigError>(launcher.size, " is ", *size, ", but ", launcher.rank, " is not set: which of the ranks is this?");
+    if (!rank)
+      fail<ConfigError>(launcher.size, " is ", *size, ", but ", launcher.rank,
+                        " is not set: which of the ranks is this?");
     if (*size < 1 || *rank >= *size)
-      fail<ConfigError>(launcher.rank, " is ", *rank, " and ", launcher.size, " is ", *size, ": ranks count from 0");
+      fail<ConfigError>(launcher.rank, " is ", *rank, " and ", launcher.size, " is ", *size,
+                        ": ranks count from 0");
     RankEnvironment found;
     found.launcher = launcher.name;
     found.rank = *rank;
@@ -89,10 +94,13 @@ RankEnvironment read_rank_environment(const Variables& variables) {
     found.local_size = std::max(local_size_of(variables, launcher).value_or(*size), found.local_rank + 1);
     found.address = find_address(variables, found);
     found.port = find_port(variables);
-    if (found.port < 1 || found.port > 65535) fail<ConfigError>("MASTER_PORT is ", found.port, "; a port is a number from 1 to 65535");
+    if (found.port < 1 || found.port > 65535)
+      fail<ConfigError>("MASTER_PORT is ", found.port, "; a port is a number from 1 to 65535");
     const auto agent = variables("TORCHELASTIC_USE_AGENT_STORE");
     found.store_is_running = agent && *agent == "True";
-    if (found.store_is_running) found.key_prefix = concat("/worker/attempt_", number(variables, "TORCHELASTIC_RESTART_COUNT").value_or(0));
+    if (found.store_is_running)
+      found.key_prefix =
+          concat("/worker/attempt_", number(variables, "TORCHELASTIC_RESTART_COUNT").value_or(0));
     return found;
   }
   return {};

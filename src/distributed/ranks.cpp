@@ -46,7 +46,8 @@ std::vector<double> Ranks::largest(const std::vector<double>& values) {
   std::copy(values.begin(), values.end(), all.begin() + static_cast<std::ptrdiff_t>(values.size()) * rank());
   all = sum(all);
   std::vector<double> out(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(values.size()));
-  for (std::size_t i = values.size(); i < all.size(); ++i) out[i % values.size()] = std::max(out[i % values.size()], all[i]);
+  for (std::size_t i = values.size(); i < all.size(); ++i)
+    out[i % values.size()] = std::max(out[i % values.size()], all[i]);
   return out;
 }
 
@@ -60,7 +61,8 @@ std::vector<double> Ranks::count_differing(const std::vector<int64_t>& values) {
 void require_agreement(Ranks& ranks, const std::vector<Shared>& shared) {
   if (ranks.size() == 1) return;
   std::vector<int64_t> own;
-  for (const Shared& part : shared) own.push_back(std::bit_cast<int64_t>(fnv1a(part.second.data(), part.second.size())));
+  for (const Shared& part : shared)
+    own.push_back(std::bit_cast<int64_t>(fnv1a(part.second.data(), part.second.size())));
   const std::vector<double> differs = ranks.count_differing(own);
   for (std::size_t i = 0; i < own.size(); ++i) {
     if (differs[i] > 0)
@@ -71,14 +73,16 @@ void require_agreement(Ranks& ranks, const std::vector<Shared>& shared) {
 
 std::unique_ptr<Ranks> one_rank() { return std::make_unique<OneRank>(); }
 
-std::unique_ptr<Ranks> join_ranks(const RankEnvironment& environment, const at::Device& device, const JoinOptions& options) {
+std::unique_ptr<Ranks> join_ranks(const RankEnvironment& environment, const at::Device& device,
+                                  const JoinOptions& options) {
   if (environment.size == 1) return one_rank();
 #if defined(FOCUS_WITH_GLOO) || defined(FOCUS_WITH_NCCL)
   return connect_ranks(environment, device, options);
 #else
   (void)device, (void)options;
   fail<DeviceError>(environment.launcher, " started ", environment.size,
-                    " ranks, but this build cannot connect them: install libgloo-dev, configure and build again, or start one process");
+                    " ranks, but this build cannot connect them: install libgloo-dev, configure and build "
+                    "again, or start one process");
 #endif
 }
 

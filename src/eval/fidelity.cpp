@@ -48,14 +48,16 @@ data::SegmentSample draw(const FidelityConfig& config) {
     ambiguity.add(segment.name, data::count_letters(segment.sequence));
   ambiguity.warn();
   if (sample.skipped_regions > 0)
-    log::warn(concat(sample.skipped_regions, " region(s) are shorter than a segment of ", format_count(config.length),
-                     " bases and were left out"));
+    log::warn(concat(sample.skipped_regions, " region(s) are shorter than a segment of ",
+                     format_count(config.length), " bases and were left out"));
   if (sample.overlapping > 0)
-    log::warn(concat(sample.overlapping, " segment(s) overlap others: the regions have no room for ", config.segments, " each"));
+    log::warn(concat(sample.overlapping, " segment(s) overlap others: the regions have no room for ",
+                     config.segments, " each"));
   return sample;
 }
 
-void add_provenance(const FidelityConfig& config, const weights::LoadedModel& loaded, const std::string& device, FidelityResult& out) {
+void add_provenance(const FidelityConfig& config, const weights::LoadedModel& loaded,
+                    const std::string& device, FidelityResult& out) {
   auto& p = out.provenance;
   p["version"] = version();
   p["git"] = git_hash();
@@ -67,15 +69,17 @@ void add_provenance(const FidelityConfig& config, const weights::LoadedModel& lo
   };
   file("fasta", config.fasta);
   if (!config.adapter.empty()) file("adapter", compress::adapter_file(config.adapter).string());
-  for (const auto& [label, path] : config.adapters) file("adapters." + label, compress::adapter_file(path).string());
+  for (const auto& [label, path] : config.adapters)
+    file("adapters." + label, compress::adapter_file(path).string());
   p["device"] = device;
   p["dtype"] = loaded.precision;
   p["seed"] = std::to_string(config.seed);
 }
 
 /// Everything but the values.
-FidelityResult describe_run(const FidelityConfig& config, const compress::MemoryConfig& memory, const compress::WindowPlan& plan,
-                            const data::SegmentSample& sample, const std::vector<Method>& methods) {
+FidelityResult describe_run(const FidelityConfig& config, const compress::MemoryConfig& memory,
+                            const compress::WindowPlan& plan, const data::SegmentSample& sample,
+                            const std::vector<Method>& methods) {
   FidelityResult out;
   out.window = plan.window_bases();
   out.kmer = plan.k();
@@ -90,7 +94,8 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Memory
     MethodResult& m = out.methods.emplace_back();
     m.name = method.name;
     m.description = method.description;
-    for (auto& values : m.values) values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
+    for (auto& values : m.values)
+      values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
   }
   FidelityConfig resolved = config;
   resolved.plan = {memory.window.size, memory.focus.k};
@@ -101,11 +106,13 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Memory
 }
 
 /// Streams one segment through every method and measures it.
-void measure_segment(const FidelityConfig& config, const model::Backbone& backbone, const std::vector<Method>& methods,
-                     const data::SampledSegment& segment, int64_t index, FidelityResult& out, const OnBases& on_progress) {
+void measure_segment(const FidelityConfig& config, const model::Backbone& backbone,
+                     const std::vector<Method>& methods, const data::SampledSegment& segment, int64_t index,
+                     FidelityResult& out, const OnBases& on_progress) {
   const model::Vocabulary& vocabulary = backbone.vocabulary();
   Input input;
-  input.letters = data::clean(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask, segment.name, segment.begin);
+  input.letters = data::clean(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask,
+                              segment.name, segment.begin);
   input.tokens = vocabulary.encode(input.letters, segment.name, segment.begin);
   input.bases = vocabulary.bases;
   const Tensor tokens_BL = at::tensor(input.tokens, at::kLong).unsqueeze(0).to(backbone.device());
@@ -124,7 +131,8 @@ void measure_segment(const FidelityConfig& config, const model::Backbone& backbo
     result.kept_bytes = std::max(result.kept_bytes, streamed.kept_bytes);
     result.open_bytes = std::max(result.open_bytes, streamed.open_bytes);
     if (m == 0) full = streamed.logits_LV;
-    measure(full, streamed.logits_LV, input, concat("method '", methods[m].name, "', segment ", where), result, index * out.positions);
+    measure(full, streamed.logits_LV, input, concat("method '", methods[m].name, "', segment ", where),
+            result, index * out.positions);
   }
 }
 
@@ -134,34 +142,39 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
   return run_fidelity(config, device, dtype, *distributed::one_rank());
 }
 
-FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype, distributed::Ranks& ranks) {
+FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype,
+                            distributed::Ranks& ranks) {
   config.validate();
   const at::NoGradGuard no_grad;
   const compress::MemoryConfig memory = resolve_memory(config);
   const compress::WindowPlan plan(memory.window, memory.focus.k);
   if (config.length - 1 <= plan.window(0).size()) {
-    log::warn(concat("NO BOUNDARY IS CROSSED: segments of ", format_count(config.length), " bases fit into one window of ",
-                     format_count(plan.window(0).size()),
-                     ", so nothing is compressed and the figures say nothing about compression; use a larger length"));
+    log::warn(concat(
+        "NO BOUNDARY IS CROSSED: segments of ", format_count(config.length), " bases fit into one window of ",
+        format_count(plan.window(0).size()),
+        ", so nothing is compressed and the figures say nothing about compression; use a larger length"));
   }
   if (plan.window(0).size() != plan.window_bases())
-    log::warn(concat("the first window has ", plan.window(0).size(), " bases, the others ", plan.window_bases(),
-                     ": the report places all boundaries at multiples of the latter"));
+    log::warn(concat("the first window has ", plan.window(0).size(), " bases, the others ",
+                     plan.window_bases(), ": the report places all boundaries at multiples of the latter"));
   bool keeps_all = !memory.focus.layers.empty();
   for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::MemoryKind::full;
   if (keeps_all)
     log::warn(
-        "focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so they hold fewer bytes than "
+        "focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so "
+        "they hold fewer bytes than "
         "Focus does");
   const data::SegmentSample sample = draw(config);
-  const weights::LoadedModel loaded = weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
+  const weights::LoadedModel loaded =
+      weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
   require_same_run(ranks, config, sample, loaded.digest);
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
   FidelityResult out = describe_run(config, memory, plan, sample, methods);
   add_provenance(config, loaded, device, out);
 
   const auto num_segments = sample.segments.size();
-  const int64_t num_ranks = ranks.size(), rounds = (static_cast<int64_t>(num_segments) + num_ranks - 1) / num_ranks;
+  const int64_t num_ranks = ranks.size(),
+                rounds = (static_cast<int64_t>(num_segments) + num_ranks - 1) / num_ranks;
   if (ranks.is_first() && num_ranks > static_cast<int64_t>(num_segments))
     log::warn(concat(num_ranks, " ranks share ", num_segments, " segment(s): the others only wait"));
   int64_t passes = 0;
@@ -171,7 +184,9 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
     if (is_own(ranks, s)) {
       const std::string note = concat("segment ", s + 1, " of ", num_segments);
       measure_segment(config, *loaded.model, methods, sample.segments[s], static_cast<int64_t>(s), out,
-                      [&](int64_t count, const std::string& method) { progress.advance(count, concat(method, ", ", note)); });
+                      [&](int64_t count, const std::string& method) {
+                        progress.advance(count, concat(method, ", ", note));
+                      });
     }
     // A rank that was lost is noticed here, not when all the work is done.
     if (static_cast<int64_t>(s + 1) % num_ranks == 0) ranks.barrier();

@@ -36,17 +36,22 @@ bool holds(const std::vector<std::string>& names, const std::string& name) {
 }  // namespace
 
 void OracleConfig::visit(config::Fields& f) {
-  f.integer("steps", steps, {1, 1 << 24}, "steps of Adam for each segment; each costs about three passes over it");
-  f.number("lr", lr, {1e-9, 10}, "first step size: of keys and values relative to their root mean square, of betas in nats");
+  f.integer("steps", steps, {1, 1 << 24},
+            "steps of Adam for each segment; each costs about three passes over it");
+  f.number("lr", lr, {1e-9, 10},
+           "first step size: of keys and values relative to their root mean square, of betas in nats");
 }
 
 void FidelityConfig::visit(config::Fields& f) {
   const auto no_adapter = f.when(adapter.empty(), "adapter", "is empty");  // which brings its own memory
   f.file("model_config", model_config,
-         "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
+         "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder "
+         "model_checkpoint");
   f.file("model_checkpoint", model_checkpoint, "checkpoint of the backbone, a file or a Hugging Face folder");
   f.file("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
-  f.named_files("adapters", adapters, "more trained adapters, each a method under its label: {\"label\": \"its file or its run's folder\"}");
+  f.named_files(
+      "adapters", adapters,
+      "more trained adapters, each a method under its label: {\"label\": \"its file or its run's folder\"}");
   const auto window = [&](config::Fields& g) { memory.window.visit(g, &plan.window, no_adapter); };
   const auto focus = [&](config::Fields& g) { memory.focus.visit(g, &plan.k, no_adapter); };
   f.group("window", config::Visit(window), "the window plan");
@@ -55,25 +60,35 @@ void FidelityConfig::visit(config::Fields& f) {
   f.file("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");
   f.boolean("allow_truncated", allow_truncated,
             "read what there is of a BGZF file that was cut short between two blocks");
-  f.regions("regions", regions, "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every record");
+  f.regions("regions", regions,
+            "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every "
+            "record");
   f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
-  f.integer("length", length, {2, int64_t{1} << 40}, "bases per segment; a segment must be longer than a window to measure anything");
-  f.number("max_n_fraction", max_n_fraction, {0, 1}, "a candidate segment with a larger share of N is not used");
+  f.integer("length", length, {2, int64_t{1} << 40},
+            "bases per segment; a segment must be longer than a window to measure anything");
+  f.number("max_n_fraction", max_n_fraction, {0, 1},
+           "a candidate segment with a larger share of N is not used");
   f.texts("methods", methods,
           "of " + joined(known_methods({})) +
-              ", labels of adapters; focus needs adapter; empty = all that apply but oracle; full is always measured");
+              ", labels of adapters; focus needs adapter; empty = all that apply but oracle; full is always "
+              "measured");
   f.only(f.when(holds(methods, "oracle"), "methods", "names 'oracle'"))
       .group("oracle", oracle,
              "entries optimised for the very segment that is measured, a bound and no method");
-  f.integer("chunk", chunk, {0, int64_t{1} << 40}, "bases per forward call: speed and working memory, not results; 0 = one window");
+  f.integer("chunk", chunk, {0, int64_t{1} << 40},
+            "bases per forward call: speed and working memory, not results; 0 = one window");
   f.integer("bootstrap_draws", bootstrap_draws, {1, 1 << 24}, "draws of the bootstrap intervals");
   f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of the segments and of the bootstrap");
   f.text("dtype", dtype, "fp32 or bf16: the backbone's weights and arithmetic");
   f.choice("fp8", fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
-           "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
-  f.text("device", device, "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
-  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = as many as may be used, shared out among the ranks of a machine");
-  f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24}, "several ranks: how long one that is done waits for the others");
+           "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other "
+           "layers and get other numbers");
+  f.text("device", device,
+         "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
+  f.integer("threads", threads, {0, 4096},
+            "CPU threads; 0 = as many as may be used, shared out among the ranks of a machine");
+  f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24},
+            "several ranks: how long one that is done waits for the others");
 }
 
 std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
@@ -81,7 +96,8 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   std::vector<std::string> out = {"full"};
   if (config.methods.empty()) {
     for (const std::string& name : known) {
-      if (config.memory.storage.dtype != compress::StorageType::model && compress::stores_itself(name)) continue;
+      if (config.memory.storage.dtype != compress::StorageType::model && compress::stores_itself(name))
+        continue;
       if (name == "oracle") continue;
       if (name != "full" && (name != "focus" || !config.adapter.empty())) out.push_back(name);
     }
@@ -91,17 +107,20 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   for (const std::string& name : config.methods) {
     if (!holds(known, name)) {
       const std::string near = data::nearest_name(name, known);
-      fail<ConfigError>("methods: unknown method '", name, "'", near.empty() ? "." : "; did you mean '" + near + "'?",
-                        " Known: ", joined(known));
+      fail<ConfigError>("methods: unknown method '", name, "'",
+                        near.empty() ? "." : "; did you mean '" + near + "'?", " Known: ", joined(known));
     }
     if (holds(seen, name)) fail<ConfigError>("methods names '", name, "' twice");
     seen.push_back(name);
     if (name != "full") out.push_back(name);
   }
   if (holds(out, "focus") && config.adapter.empty())
-    fail<ConfigError>("methods: 'focus' is a trained adapter; name its file as adapter, or take 'fitted', which needs no training");
+    fail<ConfigError>(
+        "methods: 'focus' is a trained adapter; name its file as adapter, or take 'fitted', which needs no "
+        "training");
   for (const auto& [label, file] : config.adapters) {
-    if (!holds(out, label)) fail<ConfigError>("adapters.", label, " has no effect: methods does not name '", label, "'; remove it");
+    if (!holds(out, label))
+      fail<ConfigError>("adapters.", label, " has no effect: methods does not name '", label, "'; remove it");
   }
   return out;
 }
@@ -110,13 +129,14 @@ void FidelityConfig::validate() const {
   if (model_config.empty() && !std::filesystem::is_directory(model_checkpoint))
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
   if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: the backbone's checkpoint is missing");
-  if (fasta.empty()) fail<ConfigError>("fasta: the sequences' file is missing; set it in the configuration or with --fasta");
+  if (fasta.empty())
+    fail<ConfigError>("fasta: the sequences' file is missing; set it in the configuration or with --fasta");
   const std::vector<std::string> taken = known_methods({});
   for (const auto& [label, file] : adapters) {
     const bool plain = !label.empty() && label.find_first_of(" \t\n,/\\") == std::string::npos;
     if (!plain || holds(taken, label))
-      fail<ConfigError>("adapters: '", label, "' cannot be a label: ", plain ? "it is the name of another method" : "use a short word",
-                        "; choose another");
+      fail<ConfigError>("adapters: '", label, "' cannot be a label: ",
+                        plain ? "it is the name of another method" : "use a short word", "; choose another");
   }
   fidelity_methods(*this);
   config::refuse_idle(*this);

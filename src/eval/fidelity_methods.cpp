@@ -30,7 +30,8 @@ bool has_word(const std::string& label, const std::string& word) {
 
 Tensor to_rows(const Tensor& logits_BLV) { return logits_BLV[0].to(at::kCPU, at::kFloat).contiguous(); }
 
-Method compressed(std::string name, std::string description, const std::shared_ptr<compress::CompressedModel>& model, int64_t chunk) {
+Method compressed(std::string name, std::string description,
+                  const std::shared_ptr<compress::CompressedModel>& model, int64_t chunk) {
   const auto stream = [model, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
     return stream_in_chunks(*model, chunk, tokens_BL, on_bases);
   };
@@ -55,19 +56,23 @@ Method plain(std::string name, std::string description, const std::shared_ptr<mo
   return {std::move(name), std::move(description), stream};
 }
 
-/// Two passes over each sequence: one with state_only memory for the entropy of each base's prediction, and one whose k-mers share it
-/// evenly.
-Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model::Backbone>& backbone, const MemoryConfig& memory,
-                           int64_t chunk) {
+/// Two passes over each sequence: one with state_only memory for the entropy of each base's prediction, and
+/// one whose k-mers share it evenly.
+Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model::Backbone>& backbone,
+                           const MemoryConfig& memory, int64_t chunk) {
   const auto by = [backbone, memory](const Tensor& surprise_BL) {
     return compress::make_memory(compress::adaptive_by(surprise_BL), backbone, memory);
   };
-  const Method first = compressed("state_only", "", compress::make_memory("state_only", backbone, memory), chunk);
+  const Method first =
+      compressed("state_only", "", compress::make_memory("state_only", backbone, memory), chunk);
   const auto stream = [first, by, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
-    const Tensor log_p = at::log_softmax(first.stream(tokens_BL, [&](int64_t, const std::string&) { on_bases(0, ""); }).logits_LV, -1);
+    const Tensor log_p = at::log_softmax(
+        first.stream(tokens_BL, [&](int64_t, const std::string&) { on_bases(0, ""); }).logits_LV, -1);
     const Tensor entropy = -(log_p.exp() * log_p).sum(-1);
     // Position p predicts base p + 1; nothing predicts the first.
-    const Tensor surprise = at::cat({entropy.narrow(0, 0, 1), entropy.narrow(0, 0, entropy.size(0) - 1)}).clamp_min(0.0).unsqueeze(0);
+    const Tensor surprise = at::cat({entropy.narrow(0, 0, 1), entropy.narrow(0, 0, entropy.size(0) - 1)})
+                                .clamp_min(0.0)
+                                .unsqueeze(0);
     return stream_in_chunks(*by(surprise), chunk, tokens_BL, on_bases);
   };
   return {name, by(at::zeros({1, 1}))->describe(), stream};
@@ -96,34 +101,41 @@ MemoryConfig with_plan(const MemoryConfig& own, const FidelityConfig& config) {
   return memory;
 }
 
-/// The trained adapter of a file under the run's window and k: the shapes of its parameters depend on neither.
-compress::LoadedAdapter trained_adapter(const std::string& path, const FidelityConfig& config, const MemoryConfig& run,
-                                        const std::shared_ptr<model::Backbone>& backbone, const std::string& backbone_digest) {
+/// The trained adapter of a file under the run's window and k: the shapes of its parameters depend on
+/// neither.
+compress::LoadedAdapter trained_adapter(const std::string& path, const FidelityConfig& config,
+                                        const MemoryConfig& run,
+                                        const std::shared_ptr<model::Backbone>& backbone,
+                                        const std::string& backbone_digest) {
   const std::string file = compress::adapter_file(path).string();
   auto trained = compress::load_adapter(file, backbone, backbone_digest);
   const compress::WindowConfig window = trained.adapter->config().window;
   const int64_t k = trained.adapter->config().focus.k;
   const MemoryConfig memory = with_plan(trained.adapter->config(), config);
-  if (memory.window.size != run.window.size || memory.window.unit != run.window.unit || memory.window.remainder != run.window.remainder ||
-      memory.focus.k != run.focus.k) {
+  if (memory.window.size != run.window.size || memory.window.unit != run.window.unit ||
+      memory.window.remainder != run.window.remainder || memory.focus.k != run.focus.k) {
     fail<ConfigError>("adapter '", file, "' was trained with window.size ", window.size, " and k ", k,
                       ", the other methods of this run have ", run.window.size, " and ", run.focus.k,
-                      " (or cut windows another way): all methods of a run share one window plan; set window.size and focus.k");
+                      " (or cut windows another way): all methods of a run share one window plan; set "
+                      "window.size and focus.k");
   }
   if (window.size == memory.window.size && k == memory.focus.k) {
     if (trained.adapter->config().storage != memory.storage) trained.adapter = trained.adapter->with(memory);
     return trained;
   }
-  const std::string message = concat("adapter '", file, "' was trained with window.size ", window.size, " and k ", k, " and is used with ",
-                                     memory.window.size, " and ", memory.focus.k);
-  memory.focus.unit == compress::UnitKind::paper ? log::warn(message + "; the paper's unit learns its k") : log::info(message);
+  const std::string message =
+      concat("adapter '", file, "' was trained with window.size ", window.size, " and k ", k,
+             " and is used with ", memory.window.size, " and ", memory.focus.k);
+  memory.focus.unit == compress::UnitKind::paper ? log::warn(message + "; the paper's unit learns its k")
+                                                 : log::info(message);
   trained.adapter = trained.adapter->with(memory);
   return trained;
 }
 
 }  // namespace
 
-Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const Tensor& tokens_BL, const OnBases& on_bases) {
+Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const Tensor& tokens_BL,
+                          const OnBases& on_bases) {
   Streamed out;
   compress::CompressedStream state;
   std::vector<Tensor> parts;
@@ -132,7 +144,8 @@ Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk,
   int64_t count = std::max<int64_t>(chunk - 1, 1);
   for (int64_t begin = 0; begin < length; begin += count, count = chunk) {
     count = std::min(count, length - begin);
-    parts.push_back(to_rows(model.backbone().unembed(model.forward(tokens_BL.narrow(1, begin, count), state).bases)));
+    parts.push_back(
+        to_rows(model.backbone().unembed(model.forward(tokens_BL.narrow(1, begin, count), state).bases)));
     out.open_bytes = std::max(out.open_bytes, model.memory_use(state).open_bytes);
     on_bases(count, "");
   }
@@ -144,8 +157,10 @@ Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk,
 }
 
 MemoryConfig resolve_memory(const FidelityConfig& config) {
-  const MemoryConfig memory =
-      with_plan(config.adapter.empty() ? config.memory : compress::read_adapter_config(compress::adapter_file(config.adapter)), config);
+  const MemoryConfig memory = with_plan(
+      config.adapter.empty() ? config.memory
+                             : compress::read_adapter_config(compress::adapter_file(config.adapter)),
+      config);
   for (const auto& [label, path] : config.adapters) {
     const auto file = compress::adapter_file(path);
     require_unit_of_label(label, file.string(), compress::read_adapter_config(file));
@@ -153,13 +168,16 @@ MemoryConfig resolve_memory(const FidelityConfig& config) {
   if (memory.storage.dtype == compress::StorageType::int8) {
     for (const std::string& name : config.methods) {
       if (name == "oracle")
-        fail<ConfigError>("methods: 'oracle' optimises entries, and storage.dtype 'int8' has no gradient; set 'model', 'bf16' or 'fp32'");
+        fail<ConfigError>(
+            "methods: 'oracle' optimises entries, and storage.dtype 'int8' has no gradient; set 'model', "
+            "'bf16' or 'fp32'");
     }
   }
   return memory;
 }
 
-std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfig& memory, const std::shared_ptr<model::Backbone>& backbone,
+std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfig& memory,
+                                 const std::shared_ptr<model::Backbone>& backbone,
                                  const std::string& backbone_digest) {
   const compress::WindowPlan plan(memory.window, memory.focus.k);
   const int64_t chunk = config.chunk > 0 ? config.chunk : plan.window_bases();
@@ -167,13 +185,16 @@ std::vector<Method> make_methods(const FidelityConfig& config, const MemoryConfi
     const auto loaded = trained_adapter(path, config, memory, backbone, backbone_digest);
     const auto model = std::make_shared<compress::CompressedModel>(loaded.adapted.backbone, loaded.adapter);
     std::string text = "trained: " + model->describe();
-    if (loaded.adapted.config.active()) text += "; on a changed backbone: " + loaded.adapted.config.describe();
+    if (loaded.adapted.config.active())
+      text += "; on a changed backbone: " + loaded.adapted.config.describe();
     return compressed(name, text, model, chunk);
   };
   std::vector<Method> out;
   for (const std::string& name : fidelity_methods(config)) {
     if (name == "noise_floor") {
-      out.push_back(plain(name, "every key and value is kept; the whole segment in one call of the plain backbone", backbone));
+      out.push_back(plain(name,
+                          "every key and value is kept; the whole segment in one call of the plain backbone",
+                          backbone));
     } else if (name == "oracle") {
       out.push_back(oracle_method(name, config.oracle, backbone, memory, chunk));
     } else if (name == "adaptive_entropy") {

@@ -1,4 +1,5 @@
-// The methods of a fidelity run, each a way to stream one sequence. Nothing behind their construction knows which is which.
+// The methods of a fidelity run, each a way to stream one sequence. Nothing behind their construction knows
+// which is which.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -32,13 +33,15 @@ struct Method {
 };
 
 /// Through any compressed model, in chunks.
-Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const at::Tensor& tokens_BL, const OnBases& on_bases);
+Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const at::Tensor& tokens_BL,
+                          const OnBases& on_bases);
 
 /// The adapter's configuration or `config.memory`, under `config.plan`; checked.
 compress::MemoryConfig resolve_memory(const FidelityConfig& config);
 
 /// One Method per name of fidelity_methods(config).
 std::vector<Method> make_methods(const FidelityConfig& config, const compress::MemoryConfig& memory,
-                                 const std::shared_ptr<model::Backbone>& backbone, const std::string& backbone_digest);
+                                 const std::shared_ptr<model::Backbone>& backbone,
+                                 const std::string& backbone_digest);
 
 }  // namespace focus::eval

@@ -10,10 +10,12 @@ namespace focus::eval {
 using report::FidelityResult;
 using report::MethodResult;
 
-bool is_own(const distributed::Ranks& ranks, std::size_t s) { return static_cast<int64_t>(s) % ranks.size() == ranks.rank(); }
+bool is_own(const distributed::Ranks& ranks, std::size_t s) {
+  return static_cast<int64_t>(s) % ranks.size() == ranks.rank();
+}
 
-void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config, const data::SegmentSample& sample,
-                      const std::string& backbone_digest) {
+void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config,
+                      const data::SegmentSample& sample, const std::string& backbone_digest) {
   if (ranks.size() == 1) return;
   FidelityConfig shared = config;  // what is each rank's own affair left out
   shared.device.clear();
@@ -21,7 +23,9 @@ void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config, c
   std::string letters;
   for (const auto& segment : sample.segments) letters += segment.sequence;
   std::string adapters;
-  const auto add = [&](const std::string& path) { adapters += formats::file_digest(compress::adapter_file(path)); };
+  const auto add = [&](const std::string& path) {
+    adapters += formats::file_digest(compress::adapter_file(path));
+  };
   if (!config.adapter.empty()) add(config.adapter);
   for (const auto& [label, path] : config.adapters) add(path);
   distributed::require_agreement(ranks, {{"settings", config::to_json(shared)},
@@ -38,12 +42,14 @@ void merge(distributed::Ranks& ranks, FidelityResult& out) {
     for (auto& values : method.values) {
       // In a sum, what another rank measures is 0 here.
       for (std::size_t s = 0; s < out.segments.size(); ++s) {
-        if (!is_own(ranks, s)) std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(s * positions), positions, 0.0F);
+        if (!is_own(ranks, s))
+          std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(s * positions), positions, 0.0F);
       }
       ranks.all_reduce_sum({at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kFloat)});
     }
-    largest.insert(largest.end(), {static_cast<double>(method.kept_entries), static_cast<double>(method.kept_bytes),
-                                   static_cast<double>(method.open_bytes)});
+    largest.insert(largest.end(),
+                   {static_cast<double>(method.kept_entries), static_cast<double>(method.kept_bytes),
+                    static_cast<double>(method.open_bytes)});
     seconds.push_back(method.seconds);
   }
   largest = ranks.largest(largest);

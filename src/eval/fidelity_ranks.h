@@ -14,10 +14,11 @@ namespace focus::eval {
 bool is_own(const distributed::Ranks& ranks, std::size_t s);
 
 /// ConfigError where ranks would measure different things. `backbone_digest` as in weights::LoadedModel.
-void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config, const data::SegmentSample& sample,
-                      const std::string& backbone_digest);
+void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config,
+                      const data::SegmentSample& sample, const std::string& backbone_digest);
 
-/// Every rank's values go into the result of all: values bit by bit, the largest kept entries and bytes, the sum of the times.
+/// Every rank's values go into the result of all: values bit by bit, the largest kept entries and bytes, the
+/// sum of the times.
 void merge(distributed::Ranks& ranks, report::FidelityResult& out);
 
 }  // namespace focus::eval

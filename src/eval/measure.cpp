@@ -24,8 +24,8 @@ struct Row {
 
 }  // namespace
 
-void measure(const at::Tensor& full_LV, const at::Tensor& logits_LV, const Input& input, const std::string& where, MethodResult& out,
-             int64_t offset) {
+void measure(const at::Tensor& full_LV, const at::Tensor& logits_LV, const Input& input,
+             const std::string& where, MethodResult& out, int64_t offset) {
   const auto vocabulary = static_cast<std::size_t>(full_LV.size(1));
   const auto positions = static_cast<int64_t>(input.tokens.size()) - 1;
   const float *full = full_LV.const_data_ptr<float>(), *own = logits_LV.const_data_ptr<float>();
@@ -33,7 +33,8 @@ void measure(const at::Tensor& full_LV, const at::Tensor& logits_LV, const Input
     Row p, q;
     for (int64_t i = begin; i < end; ++i) {
       const auto set = [&](Measure m, double value) {
-        out.values[static_cast<std::size_t>(m)][static_cast<std::size_t>(offset + i)] = static_cast<float>(value);
+        out.values[static_cast<std::size_t>(m)][static_cast<std::size_t>(offset + i)] =
+            static_cast<float>(value);
       };
       const auto next = static_cast<std::size_t>(i) + 1;
       if (!data::is_acgt(input.letters[next])) continue;
@@ -51,7 +52,8 @@ void measure(const at::Tensor& full_LV, const at::Tensor& logits_LV, const Input
       set(Measure::l2, all.l2);
       set(Measure::hellinger, all.hellinger);
       set(Measure::js, all.js);
-      set(Measure::cross_entropy, q.all.log_sum_exp() - static_cast<double>(row[static_cast<std::size_t>(input.tokens[next])]));
+      set(Measure::cross_entropy,
+          q.all.log_sum_exp() - static_cast<double>(row[static_cast<std::size_t>(input.tokens[next])]));
       set(Measure::kl_acgt, metrics::compare(p.acgt, q.acgt).kl);
       set(Measure::top1_agreement, p.all.top1() == q.all.top1() ? 1.0 : 0.0);
     }

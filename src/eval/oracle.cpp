@@ -8,8 +8,8 @@
 #include <limits>
 #include <numbers>
 
-#include "focus/compress/memory/memory_factory.h"
 #include "focus/compress/focus/stored_entries.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 
 namespace focus::eval {
@@ -31,8 +31,8 @@ std::string short_number(double value) {
 /// The entries of one sequence and what they cost.
 class Oracle {
  public:
-  Oracle(const OracleConfig& config, std::shared_ptr<model::Backbone> backbone, std::shared_ptr<compress::FocusAdapter> stored,
-         const Tensor& tokens_BL, Tensor full_LV)
+  Oracle(const OracleConfig& config, std::shared_ptr<model::Backbone> backbone,
+         std::shared_ptr<compress::FocusAdapter> stored, const Tensor& tokens_BL, Tensor full_LV)
       : config_(config),
         backbone_(std::move(backbone)),
         stored_(std::move(stored)),
@@ -40,16 +40,19 @@ class Oracle {
         tokens_BL_(tokens_BL),
         full_LV_(std::move(full_LV)) {
     const int64_t length = tokens_BL.size(1);
-    // Position p predicts base p + 1 with the memory of p: the first window's end is the first that sees an entry.
+    // Position p predicts base p + 1 with the memory of p: the first window's end is the first that sees an
+    // entry.
     first_ = std::min(model_.plan().window(0).end, length - 1);
     const auto& bases = backbone_->vocabulary().bases;
-    const Tensor letters = at::tensor(std::vector<int64_t>(bases.begin(), bases.end()), at::kLong).to(tokens_BL.device());
+    const Tensor letters =
+        at::tensor(std::vector<int64_t>(bases.begin(), bases.end()), at::kLong).to(tokens_BL.device());
     measured_ = at::isin(tokens_BL[0].narrow(0, first_ + 1, length - 1 - first_), letters).to(at::kFloat);
     count_ = measured_.sum().item<double>();
     for (const int64_t block : backbone_->attention_blocks()) {
       const auto unit = std::dynamic_pointer_cast<const compress::StoredUnit>(stored_->unit(block));
       if (unit == nullptr || !unit->key.defined()) continue;
-      for (const Tensor& t : {unit->key, unit->value}) parameters_.push_back({t, t.pow(2).mean().sqrt().item<double>()});
+      for (const Tensor& t : {unit->key, unit->value})
+        parameters_.push_back({t, t.pow(2).mean().sqrt().item<double>()});
       if (unit->beta.defined()) parameters_.push_back({unit->beta, 1.0});
     }
   }
@@ -63,7 +66,8 @@ class Oracle {
     std::vector<torch::optim::OptimizerParamGroup> groups;
     // The sum of divergences is minimised, whose gradients are far above this epsilon.
     for (Parameter& p : parameters_)
-      groups.emplace_back(std::vector<Tensor>{p.tensor.requires_grad_()}, std::make_unique<torch::optim::AdamOptions>(config_.lr));
+      groups.emplace_back(std::vector<Tensor>{p.tensor.requires_grad_()},
+                          std::make_unique<torch::optim::AdamOptions>(config_.lr));
     torch::optim::Adam adam(std::move(groups), torch::optim::AdamOptions(config_.lr));
     double start = 0, best = std::numeric_limits<double>::infinity();
     std::vector<Tensor> kept;
@@ -77,12 +81,14 @@ class Oracle {
         kept.clear();
         for (const Parameter& p : parameters_) kept.push_back(p.tensor.detach().clone());
       }
-      on_bases(length, concat("step ", step, " of ", config_.steps, ", KL ", short_number(kl), ", at the start ", short_number(start)));
+      on_bases(length, concat("step ", step, " of ", config_.steps, ", KL ", short_number(kl),
+                              ", at the start ", short_number(start)));
       if (last) break;
       const double share = static_cast<double>(step) / static_cast<double>(config_.steps);
       const double rate = config_.lr * (1 + std::cos(std::numbers::pi * share)) / 2;
       for (std::size_t i = 0; i < parameters_.size(); ++i)
-        static_cast<torch::optim::AdamOptions&>(adam.param_groups()[i].options()).lr(rate * parameters_[i].scale);
+        static_cast<torch::optim::AdamOptions&>(adam.param_groups()[i].options())
+            .lr(rate * parameters_[i].scale);
       adam.step();
     }
     const at::NoGradGuard guard;
@@ -111,16 +117,21 @@ class Oracle {
     for (int64_t begin = 0; begin < measured_.size(0); begin += kPositions) {
       const int64_t count = std::min(kPositions, measured_.size(0) - begin);
       const Tensor log_p = at::log_softmax(full_LV_.narrow(0, first_ + begin, count).to(states.device()), -1);
-      const Tensor log_q = at::log_softmax(backbone_->unembed(states.narrow(1, first_ + begin, count)), -1, at::kFloat)[0];
+      const Tensor log_q =
+          at::log_softmax(backbone_->unembed(states.narrow(1, first_ + begin, count)), -1, at::kFloat)[0];
       const Tensor sum = ((log_p.exp() * (log_p - log_q)).sum(-1) * measured_.narrow(0, begin, count)).sum();
       total += sum.item<double>();
       if (backward) sum.backward();
     }
-    if (!std::isfinite(total)) fail<CheckFailed>("oracle, step ", step, ": the divergence is ", total, "; set a smaller oracle.lr");
+    if (!std::isfinite(total))
+      fail<CheckFailed>("oracle, step ", step, ": the divergence is ", total, "; set a smaller oracle.lr");
     if (backward) {
       if (hidden.requires_grad()) hidden.backward(states.grad());
-      if (std::none_of(parameters_.begin(), parameters_.end(), [](const Parameter& p) { return p.tensor.grad().defined(); }))
-        fail<ConfigError>("methods: 'oracle' finds no entry that a base sees: focus.history, focus.layers or focus.schedule leave none");
+      if (std::none_of(parameters_.begin(), parameters_.end(),
+                       [](const Parameter& p) { return p.tensor.grad().defined(); }))
+        fail<ConfigError>(
+            "methods: 'oracle' finds no entry that a base sees: focus.history, focus.layers or "
+            "focus.schedule leave none");
     }
     return total / count_;
   }
@@ -138,8 +149,9 @@ class Oracle {
 
 }  // namespace
 
-Method oracle_method(const std::string& name, const OracleConfig& config, const std::shared_ptr<model::Backbone>& backbone,
-                     const compress::MemoryConfig& memory, int64_t chunk) {
+Method oracle_method(const std::string& name, const OracleConfig& config,
+                     const std::shared_ptr<model::Backbone>& backbone, const compress::MemoryConfig& memory,
+                     int64_t chunk) {
   const std::shared_ptr<model::Backbone> twin = backbone->twin();
   twin->set_recompute(true);
   const auto closed_form = std::make_shared<compress::FocusAdapter>(*twin, compress::closed_form(memory), 0);
@@ -153,9 +165,10 @@ Method oracle_method(const std::string& name, const OracleConfig& config, const 
     oracle.optimise(on_bases);
     return stream_in_chunks(oracle.model(), chunk, tokens_BL, on_bases);
   };
-  const std::string text =
-      concat("NO METHOD, an upper bound: it looks at the sequence that is measured and moves the entries of the ", memory_text, " by ",
-             config.steps, " steps of Adam (lr ", short_number(config.lr), ") towards the full memory's predictions");
+  const std::string text = concat(
+      "NO METHOD, an upper bound: it looks at the sequence that is measured and moves the entries of the ",
+      memory_text, " by ", config.steps, " steps of Adam (lr ", short_number(config.lr),
+      ") towards the full memory's predictions");
   return {name, text, stream, config.steps + kOtherPasses};
 }
 

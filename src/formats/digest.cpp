@@ -22,7 +22,8 @@ std::vector<std::span<const std::byte>> samples_of(std::span<const std::byte> co
   return samples;
 }
 
-/// While it lives, a mapped file is read only where it is asked for: left alone, the system reads megabytes around every sample.
+/// While it lives, a mapped file is read only where it is asked for: left alone, the system reads megabytes
+/// around every sample.
 class SparseReading {
  public:
   explicit SparseReading(std::vector<std::span<const std::byte>> contents) : contents_(std::move(contents)) {
@@ -69,7 +70,9 @@ class EntryHash {
   Sha256 hash_;
 };
 
-std::span<const std::byte> bytes_of(const TensorView& tensor) { return {tensor.data, static_cast<std::size_t>(tensor.num_bytes())}; }
+std::span<const std::byte> bytes_of(const TensorView& tensor) {
+  return {tensor.data, static_cast<std::size_t>(tensor.num_bytes())};
+}
 
 template <class Entry>
 std::vector<const Entry*> in_name_order(const std::vector<Entry>& entries) {

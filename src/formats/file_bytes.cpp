@@ -30,7 +30,9 @@ void advise(std::span<const std::byte> bytes, Access access) {
   if (bytes.empty()) return;
   const std::uintptr_t begin = reinterpret_cast<std::uintptr_t>(bytes.data()) / page * page;
   const std::uintptr_t end = reinterpret_cast<std::uintptr_t>(bytes.data()) + bytes.size();
-  const int advice = access == Access::random ? MADV_RANDOM : access == Access::soon ? MADV_WILLNEED : MADV_NORMAL;
+  const int advice = access == Access::random ? MADV_RANDOM
+                     : access == Access::soon ? MADV_WILLNEED
+                                              : MADV_NORMAL;
   static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, advice));
 }
 
@@ -45,12 +47,16 @@ FileBytes::FileBytes(const std::filesystem::path& path) : where_(concat("'", pat
   }
   advice_ = "the file is damaged or incomplete: compare its size with the publisher's and download it again";
   const std::string extension = path.extension().string();
-  if (extension.starts_with(".part") && extension.size() > 5 && extension.find_first_not_of("0123456789", 5) == std::string::npos) {
-    advice_ = concat("this is one part of a split checkpoint: pass '", (path.parent_path() / path.stem()).string(), "' to join all parts");
+  if (extension.starts_with(".part") && extension.size() > 5 &&
+      extension.find_first_not_of("0123456789", 5) == std::string::npos) {
+    advice_ = concat("this is one part of a split checkpoint: pass '",
+                     (path.parent_path() / path.stem()).string(), "' to join all parts");
   }
   if (parts.size() > 1) {
     where_ = concat("'", path.string(), "' (", parts.size(), " parts)");
-    advice_ = "a part is damaged, incomplete or missing: compare the parts' sizes with the publisher's and download them again";
+    advice_ =
+        "a part is damaged, incomplete or missing: compare the parts' sizes with the publisher's and "
+        "download them again";
   }
   if (parts.empty()) parts.push_back(path);
   try {
@@ -79,8 +85,11 @@ void FileBytes::place_pieces() {
 }
 
 std::size_t FileBytes::piece_at(std::uint64_t offset) const {
-  // The last piece that begins at or before the offset; of several that begin there, all but the last are empty.
-  return static_cast<std::size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) - begins_.begin()) - 1;
+  // The last piece that begins at or before the offset; of several that begin there, all but the last are
+  // empty.
+  return static_cast<std::size_t>(std::upper_bound(begins_.begin(), begins_.end(), offset) -
+                                  begins_.begin()) -
+         1;
 }
 
 const std::byte* FileBytes::in_place(std::uint64_t offset, std::uint64_t num_bytes) const {
@@ -105,7 +114,8 @@ void FileBytes::copy(std::uint64_t offset, std::uint64_t num_bytes, void* to) co
 
 std::span<const std::byte> FileBytes::contiguous(std::uint64_t offset, std::uint64_t num_bytes) {
   if (num_bytes == 0) return {};
-  if (const std::byte* found = in_place(offset, num_bytes)) return {found, static_cast<std::size_t>(num_bytes)};
+  if (const std::byte* found = in_place(offset, num_bytes))
+    return {found, static_cast<std::size_t>(num_bytes)};
   std::vector<std::byte>& made = copies_.emplace_back(static_cast<std::size_t>(num_bytes));
   copy(offset, num_bytes, made.data());
   return made;
@@ -118,7 +128,8 @@ void FileBytes::advise_all(Access access) const {
 void FileBytes::advise_range(std::uint64_t offset, std::uint64_t num_bytes, Access access) const {
   if (maps_.empty()) return;
   // A range across a boundary is not worth two hints.
-  if (const std::byte* found = in_place(offset, num_bytes)) advise({found, static_cast<std::size_t>(num_bytes)}, access);
+  if (const std::byte* found = in_place(offset, num_bytes))
+    advise({found, static_cast<std::size_t>(num_bytes)}, access);
 }
 
 }  // namespace focus::formats

@@ -1,5 +1,5 @@
-// The bytes of one checkpoint, whether it lies in one file or in NAME.part0, NAME.part1, ... Every file is mapped on its own, so
-// a range is contiguous in memory unless a boundary between two parts cuts it.
+// The bytes of one checkpoint, whether it lies in one file or in NAME.part0, NAME.part1, ... Every file is
+// mapped on its own, so a range is contiguous in memory unless a boundary between two parts cuts it.
 #pragma once
 
 #include <cstddef>
@@ -15,15 +15,17 @@
 
 namespace focus::formats {
 
-/// How mapped bytes are about to be read. `random`: only what is asked for. Left alone, the system reads ahead around every page, often
-/// megabytes, and looking at a few bytes of each tensor would read the whole file. `soon`: begin to read now, without waiting.
+/// How mapped bytes are about to be read. `random`: only what is asked for. Left alone, the system reads
+/// ahead around every page, often megabytes, and looking at a few bytes of each tensor would read the whole
+/// file. `soon`: begin to read now, without waiting.
 enum class Access { in_order, random, soon };
 /// A hint; what comes of it does not matter.
 void advise(std::span<const std::byte> bytes, Access access);
 
 class FileBytes {
  public:
-  /// Maps `path`, or its parts when `path` does not exist. Throws WeightsError: nothing there, or not readable.
+  /// Maps `path`, or its parts when `path` does not exist. Throws WeightsError: nothing there, or not
+  /// readable.
   explicit FileBytes(const std::filesystem::path& path);
   /// Bytes that something else holds and that outlive this object: an archive inside an archive.
   FileBytes(std::vector<std::span<const std::byte>> pieces, std::string where, std::string advice);
@@ -39,7 +41,8 @@ class FileBytes {
   const std::byte* in_place(std::uint64_t offset, std::uint64_t num_bytes) const;
   /// Copies a range out, wherever it lies.
   void copy(std::uint64_t offset, std::uint64_t num_bytes, void* to) const;
-  /// A range in place, or else a copy that this object keeps: for pickles and directories, which are read once, never for tensors.
+  /// A range in place, or else a copy that this object keeps: for pickles and directories, which are read
+  /// once, never for tensors.
   std::span<const std::byte> contiguous(std::uint64_t offset, std::uint64_t num_bytes);
   /// Hints for the whole file and for one range of it; without effect on bytes that are no file.
   void advise_all(Access access) const;

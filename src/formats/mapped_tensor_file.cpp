@@ -13,7 +13,8 @@ std::optional<std::int64_t> checked_num_bytes(const std::vector<std::int64_t>& s
   std::int64_t num_bytes = size_of(dtype);
   bool empty = false;
   for (const std::int64_t size : shape) {
-    if (size < 0 || __builtin_mul_overflow(num_bytes, std::max<std::int64_t>(size, 1), &num_bytes)) return std::nullopt;
+    if (size < 0 || __builtin_mul_overflow(num_bytes, std::max<std::int64_t>(size, 1), &num_bytes))
+      return std::nullopt;
     empty = empty || size == 0;
   }
   return empty ? 0 : num_bytes;
@@ -47,11 +48,13 @@ void MappedTensorFile::add_copied(TensorView tensor, OpaqueEntry::Kind kind) {
 
 std::byte* MappedTensorFile::allocate(std::int64_t num_bytes, const std::string& entry) {
   if (static_cast<std::uint64_t>(num_bytes) > budget_bytes_) {
-    fail<WeightsError>(where(), ": tensor ", printable(entry), " would need ", num_bytes, " bytes of memory of its own, ", budget_bytes_,
+    fail<WeightsError>(where(), ": tensor ", printable(entry), " would need ", num_bytes,
+                       " bytes of memory of its own, ", budget_bytes_,
                        " are left for a file of this size; save the file again with contiguous tensors");
   }
   budget_bytes_ -= static_cast<std::uint64_t>(num_bytes);
-  return owned_.emplace_back(std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(num_bytes))).get();
+  return owned_.emplace_back(std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(num_bytes)))
+      .get();
 }
 
 }  // namespace focus::formats

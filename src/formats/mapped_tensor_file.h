@@ -13,8 +13,8 @@
 
 namespace focus::formats {
 
-/// Bytes of a tensor; nothing where a dimension is negative, there are more than 64, or the product leaves 64 bits (zero dimensions are
-/// taken as 1 for that, so that no partial product can overflow either).
+/// Bytes of a tensor; nothing where a dimension is negative, there are more than 64, or the product leaves 64
+/// bits (zero dimensions are taken as 1 for that, so that no partial product can overflow either).
 std::optional<std::int64_t> checked_num_bytes(const std::vector<std::int64_t>& shape, DType dtype);
 
 /// What Transformer Engine calls the entries that hold its FP8 scales.
@@ -25,8 +25,9 @@ class MappedTensorFile : public TensorFile {
   MappedTensorFile(std::unique_ptr<FileBytes> file, std::string format);
 
   const std::string& where() const { return file_->where(); }
-  /// Adds a tensor whose bytes begin at this offset, which must lie within the file with all of them. Those that two parts share are
-  /// copied; so are misaligned ones of a single file. A one-dimensional U8 tensor called ..._extra_state becomes an opaque entry of `kind`.
+  /// Adds a tensor whose bytes begin at this offset, which must lie within the file with all of them. Those
+  /// that two parts share are copied; so are misaligned ones of a single file. A one-dimensional U8 tensor
+  /// called ..._extra_state becomes an opaque entry of `kind`.
   void add(TensorView tensor, std::uint64_t offset, OpaqueEntry::Kind kind);
   /// Adds a tensor whose `data` is in memory from allocate().
   void add_copied(TensorView tensor, OpaqueEntry::Kind kind);
@@ -44,6 +45,7 @@ class MappedTensorFile : public TensorFile {
 std::shared_ptr<TensorFile> read_torch_archive(std::unique_ptr<FileBytes> file);
 std::shared_ptr<TensorFile> read_safetensors(std::unique_ptr<FileBytes> file);
 /// The index of a sharded checkpoint; the shards lie in `folder`.
-std::shared_ptr<TensorFile> read_safetensors_index(const FileBytes& index, const std::filesystem::path& folder);
+std::shared_ptr<TensorFile> read_safetensors_index(const FileBytes& index,
+                                                   const std::filesystem::path& folder);
 
 }  // namespace focus::formats

@@ -67,25 +67,30 @@ void PickleMachine::push_global(std::string_view module, std::string_view name) 
     return;
   }
   if (names_a_type(module, name)) {
-    fail<WeightsError>(where_, ": it holds tensors of the unsupported type ", printable(concat(module, ".", name)),
-                       "; convert them to one of F32 BF16 F16 F64 I64 I32 I16 I8 U8 BOOL F8_E4M3 F8_E5M2 and save the file again");
+    fail<WeightsError>(where_, ": it holds tensors of the unsupported type ",
+                       printable(concat(module, ".", name)),
+                       "; convert them to one of F32 BF16 F16 F64 I64 I32 I16 I8 U8 BOOL F8_E4M3 F8_E5M2 and "
+                       "save the file again");
   }
-  fail<WeightsError>(
-      where_, ": refused: its pickle asks for the global ", printable(concat(module, ".", name)),
-      ", which no file of tensors needs; nothing was executed. Do not load this file with a plain Python unpickler; get it from a "
-      "trusted source, or save only its state dict");
+  fail<WeightsError>(where_, ": refused: its pickle asks for the global ",
+                     printable(concat(module, ".", name)),
+                     ", which no file of tensors needs; nothing was executed. Do not load this file with a "
+                     "plain Python unpickler; get it from a "
+                     "trusted source, or save only its state dict");
 }
 
 void PickleMachine::push_stack_global() {
   const Ref name = pop(), module = pop();
   const std::string_view name_text = expect(name, Kind::text, "a global's name").text;
-  push_global(expect(module, Kind::text, "a global's module").text.substr(0, kMaxGlobalBytes), name_text.substr(0, kMaxGlobalBytes));
+  push_global(expect(module, Kind::text, "a global's module").text.substr(0, kMaxGlobalBytes),
+              name_text.substr(0, kMaxGlobalBytes));
 }
 
 void PickleMachine::push_storage() {
   const std::vector<Ref>& id = expect(pop(), Kind::tuple, "a persistent id").items;
   if (id.size() != 5) broken("a persistent id of ", id.size(), " members, expected 5");
-  if (expect(id[0], Kind::text, "a persistent id's tag").text != "storage") broken("a persistent id that is no storage");
+  if (expect(id[0], Kind::text, "a persistent id's tag").text != "storage")
+    broken("a persistent id that is no storage");
   const Node& type = expect(id[1], Kind::global, "a storage's type");
   if (type.global == Global::unknown) {
     push(Kind::object);
@@ -122,7 +127,8 @@ void PickleMachine::push_tensor(const std::vector<Ref>& args, bool untyped) {
     return;
   }
   const Node& storage = expect(args[0], Kind::storage, "a tensor's storage");
-  if (storage.untyped != untyped) broken(function, " with a storage ", untyped ? "of a type" : "without a type");
+  if (storage.untyped != untyped)
+    broken(function, " with a storage ", untyped ? "of a type" : "without a type");
   DType dtype = storage.dtype;
   if (untyped) {
     const Node& type = expect(args[6], Kind::global, "a tensor's dtype");
@@ -140,7 +146,9 @@ void PickleMachine::push_tensor(const std::vector<Ref>& args, bool untyped) {
   if (args.size() > num_plain) {
     const Node& bits = node(args[num_plain]);
     if (bits.kind != Kind::none && !(bits.kind == Kind::dict && bits.items.empty())) {
-      fail<WeightsError>(where_, ": a tensor carries lazy conjugation or negation bits; save it again after .resolve_neg().resolve_conj()");
+      fail<WeightsError>(where_,
+                         ": a tensor carries lazy conjugation or negation bits; save it again after "
+                         ".resolve_neg().resolve_conj()");
     }
   }
   // Copied first: pushing a node may move the one that holds the arguments.
@@ -154,7 +162,8 @@ void PickleMachine::push_tensor(const std::vector<Ref>& args, bool untyped) {
 void PickleMachine::call() {
   const Ref arguments = pop();
   const Ref callee = pop();
-  if (node(callee).kind == Kind::object || (node(callee).kind == Kind::global && node(callee).global == Global::unknown)) {
+  if (node(callee).kind == Kind::object ||
+      (node(callee).kind == Kind::global && node(callee).global == Global::unknown)) {
     expect(arguments, Kind::tuple, "a call's arguments");
     push(Kind::object);
     return;
@@ -187,7 +196,8 @@ void PickleMachine::call() {
     case Global::encode: {
       if (args.size() != 2) broken("_codecs.encode with ", args.size(), " arguments, expected 2");
       const std::string_view text = expect(args[0], Kind::text, "the argument of _codecs.encode").text;
-      if (expect(args[1], Kind::text, "an encoding").text != "latin1") broken("_codecs.encode to something else than latin1");
+      if (expect(args[1], Kind::text, "an encoding").text != "latin1")
+        broken("_codecs.encode to something else than latin1");
       Node& bytes = push(Kind::bytes);
       bytes.text = text;
       bytes.latin1 = true;
@@ -217,9 +227,11 @@ void PickleMachine::build() {
   const Ref target_ref = top();
   if (node(target_ref).kind == Kind::object) return;
   const Node& state = node(state_ref);
-  // An OrderedDict's state are attributes such as a state dict's _metadata (versions of modules); they hold no tensor.
+  // An OrderedDict's state are attributes such as a state dict's _metadata (versions of modules); they hold
+  // no tensor.
   if (node(target_ref).kind == Kind::dict && (state.kind == Kind::dict || state.kind == Kind::tuple)) return;
-  if (node(target_ref).kind != Kind::byte_stream) broken("a state is set on a ", name_of(node(target_ref).kind));
+  if (node(target_ref).kind != Kind::byte_stream)
+    broken("a state is set on a ", name_of(node(target_ref).kind));
   const std::vector<Ref>& items = expect(state_ref, Kind::tuple, "the state of a BytesIO").items;
   if (items.size() != 3) broken("a BytesIO state of ", items.size(), " members, expected 3");
   expect(items[0], Kind::bytes, "the content of a BytesIO");

@@ -19,7 +19,8 @@ namespace focus::formats {
 
 class PickleMachine {
  public:
-  PickleMachine(std::span<const std::byte> bytes, PickleMode mode, const std::string& where, const std::string& advice)
+  PickleMachine(std::span<const std::byte> bytes, PickleMode mode, const std::string& where,
+                const std::string& advice)
       : bytes_(bytes), mode_(mode), where_(where), advice_(advice) {}
 
  protected:
@@ -28,7 +29,8 @@ class PickleMachine {
   using Global = PickleNode::Global;
   using Ref = PickleNode::Ref;
 
-  // Evo-2 40b has 795 entries of about 12 nodes each. The limits leave two orders of magnitude and cap memory near 200 MB.
+  // Evo-2 40b has 795 entries of about 12 nodes each. The limits leave two orders of magnitude and cap memory
+  // near 200 MB.
   static constexpr std::size_t kMaxNodes = 1'000'000;
   static constexpr std::size_t kMaxGlobalBytes = 512;
 

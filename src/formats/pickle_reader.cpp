@@ -14,7 +14,8 @@ class PickleReader : private PickleMachine {
 
   Pickle read() {
     if (bytes_.size() > kMaxPickleBytes)
-      broken("it has ", bytes_.size(), " bytes, expected at most ", kMaxPickleBytes, " for a file of tensors");
+      broken("it has ", bytes_.size(), " bytes, expected at most ", kMaxPickleBytes,
+             " for a file of tensors");
     if (take<std::uint8_t>() != 0x80) broken("it does not begin with a protocol number");
     const int protocol = take<std::uint8_t>();
     if (protocol < 2 || protocol > 5) broken("protocol ", protocol, ", expected 2 to 5");
@@ -162,7 +163,8 @@ bool PickleReader::step() {
       break;  // a frame only groups opcodes
     default:
       if (passive() && step_passive(opcode)) return true;
-      broken("opcode ", static_cast<int>(opcode), " is not one that files of tensors use; nothing was executed");
+      broken("opcode ", static_cast<int>(opcode),
+             " is not one that files of tensors use; nothing was executed");
   }
   return true;
 }
@@ -233,7 +235,8 @@ const char* name_of(PickleNode::Kind kind) {
   return "?";
 }
 
-Pickle read_pickle(std::span<const std::byte> bytes, PickleMode mode, const std::string& where, const std::string& advice) {
+Pickle read_pickle(std::span<const std::byte> bytes, PickleMode mode, const std::string& where,
+                   const std::string& advice) {
   return PickleReader(bytes, mode, where, advice).read();
 }
 

@@ -1,6 +1,7 @@
-// Reads the pickle of a .pt file into a passive tree. Nothing is ever executed: a global is one of a fixed list or an error, and calling
-// one only builds a node. All work and memory are linear in the pickle's length: nodes live in one array and refer to each other by number,
-// so neither depth nor cycles cost anything.
+// Reads the pickle of a .pt file into a passive tree. Nothing is ever executed: a global is one of a fixed
+// list or an error, and calling one only builds a node. All work and memory are linear in the pickle's
+// length: nodes live in one array and refer to each other by number, so neither depth nor cycles cost
+// anything.
 #pragma once
 
 #include <cstddef>
@@ -56,10 +57,11 @@ struct PickleNode {
   bool untyped = false;
   /// boolean, integer: the value; storage: number of elements; tensor: offset into the storage, in elements.
   std::int64_t integer = 0;
-  /// text: the value, UTF-8; bytes: the value, UTF-8 where `latin1`; both are views of the pickle. storage: its key.
+  /// text: the value, UTF-8; bytes: the value, UTF-8 where `latin1`; both are views of the pickle. storage:
+  /// its key.
   std::string_view text;
-  /// tuple, list: members; dict: key, value, key, value, ...; tensor: storage, tuple of sizes, tuple of strides; byte_stream: its bytes,
-  /// once set.
+  /// tuple, list: members; dict: key, value, key, value, ...; tensor: storage, tuple of sizes, tuple of
+  /// strides; byte_stream: its bytes, once set.
   std::vector<Ref> items;
 };
 
@@ -69,14 +71,17 @@ struct Pickle {
   const PickleNode& operator[](PickleNode::Ref ref) const { return nodes[ref]; }
 };
 
-/// strict: files of tensors, where a global outside the list is an error. passive: any global and any call of one is accepted and becomes
-/// an `object`: nothing is known of it and nothing happens, for files whose other content is of no interest.
+/// strict: files of tensors, where a global outside the list is an error. passive: any global and any call of
+/// one is accepted and becomes an `object`: nothing is known of it and nothing happens, for files whose other
+/// content is of no interest.
 enum class PickleMode { strict, passive };
 
 /// What a node is, for messages: "dict", "int", ...
 const char* name_of(PickleNode::Kind kind);
 
-/// `where` names the file in messages, `advice` ends those about damage. Keeps views into `bytes`. Throws WeightsError.
-Pickle read_pickle(std::span<const std::byte> bytes, PickleMode mode, const std::string& where, const std::string& advice);
+/// `where` names the file in messages, `advice` ends those about damage. Keeps views into `bytes`. Throws
+/// WeightsError.
+Pickle read_pickle(std::span<const std::byte> bytes, PickleMode mode, const std::string& where,
+                   const std::string& advice);
 
 }  // namespace focus::formats

@@ -7,13 +7,15 @@ namespace focus::formats {
 
 std::string_view PickleMachine::take_raw(std::uint64_t num_bytes) {
   if (num_bytes > left()) broken("it ends inside a string of ", num_bytes, " bytes");
-  const std::string_view raw(reinterpret_cast<const char*>(bytes_.data()) + at_, static_cast<std::size_t>(num_bytes));
+  const std::string_view raw(reinterpret_cast<const char*>(bytes_.data()) + at_,
+                             static_cast<std::size_t>(num_bytes));
   at_ += raw.size();
   return raw;
 }
 
 std::string_view PickleMachine::take_line() {
-  const std::string_view rest(reinterpret_cast<const char*>(bytes_.data()) + at_, std::min(left(), kMaxGlobalBytes));
+  const std::string_view rest(reinterpret_cast<const char*>(bytes_.data()) + at_,
+                              std::min(left(), kMaxGlobalBytes));
   const std::size_t length = rest.find('\n');
   if (length == std::string_view::npos) broken("a global's name has no end");
   at_ += length + 1;

@@ -55,7 +55,8 @@ void PickleWriter::tensor(const TensorView& tensor, std::size_t storage) {
   out_ += "t(";
   // Suffix products; a zero dimension counts as 1, as in torch.
   std::vector<std::int64_t> strides(tensor.shape.size(), 1);
-  for (std::size_t i = strides.size(); i-- > 1;) strides[i - 1] = strides[i] * std::max<std::int64_t>(tensor.shape[i], 1);
+  for (std::size_t i = strides.size(); i-- > 1;)
+    strides[i - 1] = strides[i] * std::max<std::int64_t>(tensor.shape[i], 1);
   for (const std::int64_t stride : strides) integer(stride);
   out_ += "t\x89";
   global("collections", "OrderedDict");
@@ -92,7 +93,8 @@ void PickleWriter::text(std::string_view value) {
   out_ += value;
 }
 
-/// Protocol 2 has no bytes: Python 3 writes them as text, each byte a character, and no bytes at all as a call of the type.
+/// Protocol 2 has no bytes: Python 3 writes them as text, each byte a character, and no bytes at all as a
+/// call of the type.
 void PickleWriter::bytes(std::span<const std::byte> value) {
   if (value.empty()) {
     global("__builtin__", "bytes");
@@ -105,7 +107,9 @@ void PickleWriter::bytes(std::span<const std::byte> value) {
   out_ += "\x86R";
 }
 
-void PickleWriter::global(std::string_view module, std::string_view name) { out_ += concat('c', module, '\n', name, '\n'); }
+void PickleWriter::global(std::string_view module, std::string_view name) {
+  out_ += concat('c', module, '\n', name, '\n');
+}
 
 void PickleWriter::integer(std::int64_t value) {
   if (value <= 0xff) {

@@ -37,7 +37,8 @@ bool is_utf8(std::string_view text) {
       if ((next & 0xc0U) != 0x80) return false;
       code = code << 6 | (next & 0x3fU);
     }
-    if ((length == 3 && code < 0x800) || (length == 4 && code < 0x10000) || code > 0x10ffff || (code >= 0xd800 && code < 0xe000))
+    if ((length == 3 && code < 0x800) || (length == 4 && code < 0x10000) || code > 0x10ffff ||
+        (code >= 0xd800 && code < 0xe000))
       return false;
     i += length;
   }

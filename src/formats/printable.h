@@ -7,7 +7,8 @@
 
 namespace focus::formats {
 
-/// Quoted, at most 120 characters, everything but printable ASCII as \xHH: a file must not be able to send escape codes to a terminal.
+/// Quoted, at most 120 characters, everything but printable ASCII as \xHH: a file must not be able to send
+/// escape codes to a terminal.
 std::string printable(std::string_view text);
 
 /// Strict UTF-8: no overlong forms, no surrogates, nothing beyond U+10FFFF.

@@ -12,7 +12,8 @@ namespace {
 
 constexpr std::uint64_t kMaxIndexBytes = 100'000'000;
 
-/// Reads the index event by event, so that a repeated name is seen and a deep document is refused where it leaves the format.
+/// Reads the index event by event, so that a repeated name is seen and a deep document is refused where it
+/// leaves the format.
 class IndexReader final : public nlohmann::json_sax<nlohmann::json> {
  public:
   explicit IndexReader(const std::string& where) : where_(where) {}
@@ -29,7 +30,8 @@ class IndexReader final : public nlohmann::json_sax<nlohmann::json> {
 
   bool string(string_t& text) override {
     if (depth_ != 2 || !in_map_) return value("a text");
-    if (!shard_of.emplace(key_, text).second) fail<WeightsError>(where_, ": its weight_map names ", printable(key_), " twice");
+    if (!shard_of.emplace(key_, text).second)
+      fail<WeightsError>(where_, ": its weight_map names ", printable(key_), " twice");
     return true;
   }
 
@@ -63,7 +65,8 @@ class IndexReader final : public nlohmann::json_sax<nlohmann::json> {
   }
 
   bool parse_error(std::size_t position, const std::string&, const nlohmann::detail::exception&) override {
-    fail<WeightsError>(where_, ": malformed JSON at byte ", position, "; expected the index of a checkpoint in shards");
+    fail<WeightsError>(where_, ": malformed JSON at byte ", position,
+                       "; expected the index of a checkpoint in shards");
   }
 
  private:
@@ -93,35 +96,41 @@ class ShardedSafetensors final : public TensorFile {
     for (const std::string& name : names) add_shard(index, folder, name, shard_of);
     for (const auto& [tensor, shard] : shard_of) {
       if (find(tensor) == nullptr && !opaque(tensor)) {
-        fail<WeightsError>(index.where(), ": its weight_map places ", printable(tensor), " in ", printable(shard),
-                           ", which does not hold it; ", kAdvice);
+        fail<WeightsError>(index.where(), ": its weight_map places ", printable(tensor), " in ",
+                           printable(shard), ", which does not hold it; ", kAdvice);
       }
     }
   }
 
  private:
   static constexpr const char* kAdvice =
-      "index and shards belong to different checkpoints or one of them is damaged: download all of them again";
+      "index and shards belong to different checkpoints or one of them is damaged: download all of them "
+      "again";
 
   static std::map<std::string, std::string> read_index(const FileBytes& index) {
     if (index.size() > kMaxIndexBytes) {
-      fail<WeightsError>(index.where(), ": JSON of ", index.size(), " bytes, expected at most ", kMaxIndexBytes, " for an index of shards");
+      fail<WeightsError>(index.where(), ": JSON of ", index.size(), " bytes, expected at most ",
+                         kMaxIndexBytes, " for an index of shards");
     }
     std::string text(index.size(), '\0');
     index.copy(0, text.size(), text.data());
     IndexReader reader(index.where());
     nlohmann::json::sax_parse(text, &reader);
     if (!reader.has_map) {
-      fail<WeightsError>(index.where(), ": JSON without a weight_map; expected a .pt, a safetensors file or the index of one in shards");
+      fail<WeightsError>(
+          index.where(),
+          ": JSON without a weight_map; expected a .pt, a safetensors file or the index of one in shards");
     }
     return std::move(reader.shard_of);
   }
 
-  static void check_names(const FileBytes& index, const std::filesystem::path& folder, const std::set<std::string>& names) {
+  static void check_names(const FileBytes& index, const std::filesystem::path& folder,
+                          const std::set<std::string>& names) {
     std::vector<std::string> missing;
     for (const std::string& name : names) {
       // A plain file name: an index must not be able to open files elsewhere.
-      if (name.empty() || name == "." || name == ".." || name.find_first_of(std::string("/\\\0", 3)) != std::string::npos) {
+      if (name.empty() || name == "." || name == ".." ||
+          name.find_first_of(std::string("/\\\0", 3)) != std::string::npos) {
         fail<WeightsError>(index.where(), ": the shard ", printable(name),
                            " is not a plain file name; refused, since shards lie in the index's folder");
       }
@@ -129,8 +138,9 @@ class ShardedSafetensors final : public TensorFile {
       if (!std::filesystem::exists(folder / name, ignored)) missing.push_back(name);
     }
     if (!missing.empty()) {
-      fail<WeightsError>(index.where(), ": ", missing.size(), " of ", names.size(), " shards ", missing.size() == 1 ? "is" : "are",
-                         " missing, ", printable(missing.front()), missing.size() == 1 ? "" : " first",
+      fail<WeightsError>(index.where(), ": ", missing.size(), " of ", names.size(), " shards ",
+                         missing.size() == 1 ? "is" : "are", " missing, ", printable(missing.front()),
+                         missing.size() == 1 ? "" : " first",
                          "; download the missing files into the same folder");
     }
   }
@@ -140,16 +150,18 @@ class ShardedSafetensors final : public TensorFile {
     auto bytes = std::make_unique<FileBytes>(folder / name);
     const std::string where = bytes->where();
     if (bytes->size() >= 4 && bytes->load<std::uint32_t>(0) == 0x04034b50) {
-      fail<WeightsError>(where, ": a zip (.pt), which cannot be a shard of a sharded checkpoint; expected safetensors");
+      fail<WeightsError>(
+          where, ": a zip (.pt), which cannot be a shard of a sharded checkpoint; expected safetensors");
     }
     const std::shared_ptr<TensorFile> shard = read_safetensors(std::move(bytes));
     const auto check = [&](const std::string& tensor) {
       const auto found = shard_of.find(tensor);
       if (found == shard_of.end())
-        fail<WeightsError>(where, ": holds ", printable(tensor), ", which the index ", index.where(), " does not name; ", kAdvice);
+        fail<WeightsError>(where, ": holds ", printable(tensor), ", which the index ", index.where(),
+                           " does not name; ", kAdvice);
       if (found->second != name) {
-        fail<WeightsError>(where, ": holds ", printable(tensor), ", which the index ", index.where(), " places in ",
-                           printable(found->second), "; ", kAdvice);
+        fail<WeightsError>(where, ": holds ", printable(tensor), ", which the index ", index.where(),
+                           " places in ", printable(found->second), "; ", kAdvice);
       }
     };
     for (const TensorView& tensor : shard->tensors()) {
@@ -177,7 +189,8 @@ class ShardedSafetensors final : public TensorFile {
 
 }  // namespace
 
-std::shared_ptr<TensorFile> read_safetensors_index(const FileBytes& index, const std::filesystem::path& folder) {
+std::shared_ptr<TensorFile> read_safetensors_index(const FileBytes& index,
+                                                   const std::filesystem::path& folder) {
   return std::make_shared<ShardedSafetensors>(index, folder);
 }
 

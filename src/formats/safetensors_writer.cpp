@@ -36,11 +36,13 @@ std::string header_of(const std::filesystem::path& path, std::span<const TensorV
   std::int64_t offset = 0;
   for (const TensorView& tensor : tensors) {
     if (tensor.name == "__metadata__")
-      fail<DataError>("cannot write '", path.string(), "': the name '__metadata__' is reserved by safetensors");
+      fail<DataError>("cannot write '", path.string(),
+                      "': the name '__metadata__' is reserved by safetensors");
     std::string shape;
     for (const std::int64_t size : tensor.shape) shape += concat(shape.empty() ? "" : ",", size);
-    header += concat(header.size() > 1 ? "," : "", quoted(tensor.name), ":{\"dtype\":\"", name_of(tensor.dtype), "\",\"shape\":[", shape,
-                     "],\"data_offsets\":[", offset, ",", offset + tensor.num_bytes(), "]}");
+    header += concat(header.size() > 1 ? "," : "", quoted(tensor.name), ":{\"dtype\":\"",
+                     name_of(tensor.dtype), "\",\"shape\":[", shape, "],\"data_offsets\":[", offset, ",",
+                     offset + tensor.num_bytes(), "]}");
     offset += tensor.num_bytes();
   }
   header += "}";
@@ -53,7 +55,8 @@ std::string header_of(const std::filesystem::path& path, std::span<const TensorV
 /// Header and tensors into a file that the caller commits.
 void write_to(AtomicFile& file, const std::string& header, std::span<const TensorView> tensors) {
   file.write(header);
-  for (const TensorView& tensor : tensors) file.write(tensor.data, static_cast<std::size_t>(tensor.num_bytes()));
+  for (const TensorView& tensor : tensors)
+    file.write(tensor.data, static_cast<std::size_t>(tensor.num_bytes()));
 }
 
 struct Shard {
@@ -63,7 +66,8 @@ struct Shard {
 };
 
 /// Fills shards in the given order; a tensor beyond the limit gets one of its own.
-std::vector<std::span<const TensorView>> cut(const std::vector<TensorView>& tensors, std::int64_t max_shard_bytes) {
+std::vector<std::span<const TensorView>> cut(const std::vector<TensorView>& tensors,
+                                             std::int64_t max_shard_bytes) {
   std::vector<std::span<const TensorView>> shards;
   std::size_t begin = 0;
   std::int64_t filled = 0;
@@ -127,8 +131,8 @@ class Made {
 }  // namespace
 
 void write_safetensors(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
-                       const std::map<std::string, std::string>& metadata, const std::vector<OpaqueEntry>& opaque,
-                       const WriteProgress& progress) {
+                       const std::map<std::string, std::string>& metadata,
+                       const std::vector<OpaqueEntry>& opaque, const WriteProgress& progress) {
   check_writable(path, tensors, opaque);
   const std::vector<TensorView> all = with_opaque_as_tensors(path, tensors, opaque);
   const std::string header = header_of(path, all, metadata);
@@ -138,7 +142,8 @@ void write_safetensors(const std::filesystem::path& path, const std::vector<Tens
   file.commit();
 }
 
-SafetensorsStream::SafetensorsStream(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+SafetensorsStream::SafetensorsStream(const std::filesystem::path& path,
+                                     const std::vector<TensorView>& tensors,
                                      const std::map<std::string, std::string>& metadata)
     : file_(path) {
   const std::string header = header_of(path, tensors, metadata);
@@ -148,7 +153,8 @@ SafetensorsStream::SafetensorsStream(const std::filesystem::path& path, const st
 }
 
 void SafetensorsStream::write(const void* bytes, std::size_t num_bytes) {
-  FOCUS_CHECK(static_cast<std::int64_t>(num_bytes) <= size_ - file_.size(), "more bytes than the header announces");
+  FOCUS_CHECK(static_cast<std::int64_t>(num_bytes) <= size_ - file_.size(),
+              "more bytes than the header announces");
   file_.write(bytes, num_bytes);
 }
 
@@ -158,26 +164,30 @@ void SafetensorsStream::commit() {
 }
 
 void write_safetensors_shards(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
-                              const std::map<std::string, std::string>& metadata, std::int64_t max_shard_bytes,
-                              const std::vector<OpaqueEntry>& opaque, const WriteProgress& progress) {
-  if (max_shard_bytes <= 0) fail<ConfigError>("shards of ", max_shard_bytes, " bytes were asked for; expected a positive size");
+                              const std::map<std::string, std::string>& metadata,
+                              std::int64_t max_shard_bytes, const std::vector<OpaqueEntry>& opaque,
+                              const WriteProgress& progress) {
+  if (max_shard_bytes <= 0)
+    fail<ConfigError>("shards of ", max_shard_bytes, " bytes were asked for; expected a positive size");
   check_writable(path, tensors, opaque);
   const std::vector<TensorView> all = with_opaque_as_tensors(path, tensors, opaque);
   const auto [folder, stem] = place_of(path);
   const std::filesystem::path index_path = folder / concat(stem, kExtension, kIndexEnding);
   std::error_code ignored;
   if (std::filesystem::exists(index_path, ignored)) {
-    fail<DataError>("cannot write '", index_path.string(),
-                    "': a checkpoint in shards is already there; remove it, or choose another folder or name");
+    fail<DataError>(
+        "cannot write '", index_path.string(),
+        "': a checkpoint in shards is already there; remove it, or choose another folder or name");
   }
 
   const auto pieces = cut(all, max_shard_bytes);
   if (pieces.size() > kMaxShards) {
-    fail<DataError>("cannot write '", path.string(), "': shards of ", max_shard_bytes, " bytes would make ", pieces.size(),
-                    " files, more than ", kMaxShards, "; choose larger shards");
+    fail<DataError>("cannot write '", path.string(), "': shards of ", max_shard_bytes, " bytes would make ",
+                    pieces.size(), " files, more than ", kMaxShards, "; choose larger shards");
   }
   std::vector<Shard> shards;
-  nlohmann::ordered_json index = {{"metadata", {{"total_size", num_bytes_of(all, {})}}}, {"weight_map", nlohmann::ordered_json::object()}};
+  nlohmann::ordered_json index = {{"metadata", {{"total_size", num_bytes_of(all, {})}}},
+                                  {"weight_map", nlohmann::ordered_json::object()}};
   std::int64_t room = 0;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     const std::string name = shard_name(stem, i + 1, pieces.size());
@@ -192,7 +202,8 @@ void write_safetensors_shards(const std::filesystem::path& path, const std::vect
   Made made;
   made.folder(folder);
   check_room(index_path, room);
-  // All shards are complete on the disk before the first gets its name, and the index comes last: it is what makes them a checkpoint.
+  // All shards are complete on the disk before the first gets its name, and the index comes last: it is what
+  // makes them a checkpoint.
   std::vector<std::unique_ptr<AtomicFile>> files;
   for (const Shard& shard : shards) {
     files.push_back(std::make_unique<AtomicFile>(shard.path, progress));

@@ -9,7 +9,8 @@
 namespace focus::formats {
 
 Sha256::Sha256() : context_(EVP_MD_CTX_new()) {
-  FOCUS_CHECK(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1, "OpenSSL has no SHA-256");
+  FOCUS_CHECK(context_ && EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) == 1,
+              "OpenSSL has no SHA-256");
 }
 
 void Sha256::update(const void* bytes, std::size_t num_bytes) {

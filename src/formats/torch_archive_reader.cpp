@@ -29,12 +29,14 @@ class TorchArchive final : public MappedTensorFile {
   const PickleNode& state_dict(const Pickle& pickle) const {
     const PickleNode* dict = &pickle[pickle.root];
     for (int level = 0; level < kMaxNesting; ++level) {
-      if (dict->kind != Kind::dict) fail<WeightsError>(where(), ": it holds a ", name_of(dict->kind), ", expected a dict of tensors");
+      if (dict->kind != Kind::dict)
+        fail<WeightsError>(where(), ": it holds a ", name_of(dict->kind), ", expected a dict of tensors");
       const PickleNode* inner = nested(pickle, *dict);
       if (inner == nullptr) return *dict;
       dict = inner;
     }
-    fail<WeightsError>(where(), ": its tensors lie more than ", kMaxNesting - 1, " dicts deep; save the state dict itself");
+    fail<WeightsError>(where(), ": its tensors lie more than ", kMaxNesting - 1,
+                       " dicts deep; save the state dict itself");
   }
 
   static bool is_usual(const PickleNode& key) {
@@ -66,15 +68,18 @@ class TorchArchive final : public MappedTensorFile {
     for (std::size_t i = 0; i < dict.items.size(); i += 2) {
       const PickleNode& key = pickle[dict.items[i]];
       const PickleNode& value = pickle[dict.items[i + 1]];
-      if (key.kind != Kind::text) fail<WeightsError>(where(), ": an entry is named by a ", name_of(key.kind), ", expected a str");
-      if (!names.insert(key.text).second) fail<WeightsError>(where(), ": two entries are called ", printable(key.text));
+      if (key.kind != Kind::text)
+        fail<WeightsError>(where(), ": an entry is named by a ", name_of(key.kind), ", expected a str");
+      if (!names.insert(key.text).second)
+        fail<WeightsError>(where(), ": two entries are called ", printable(key.text));
       const std::string name = prefix + std::string(key.text);
       switch (value.kind) {
         case Kind::tensor:
           read_tensor(zip, name, value);
           break;
         case Kind::byte_stream:
-          add_opaque({name, OpaqueEntry::Kind::byte_stream, content_of(value.items.empty() ? PickleNode() : pickle[value.items[0]], name)},
+          add_opaque({name, OpaqueEntry::Kind::byte_stream,
+                      content_of(value.items.empty() ? PickleNode() : pickle[value.items[0]], name)},
                      where());
           break;
         case Kind::bytes:
@@ -116,16 +121,20 @@ class TorchArchive final : public MappedTensorFile {
     add_copied(std::move(placed.view), OpaqueEntry::Kind::byte_tensor);
   }
 
-  /// The bytes of a BytesIO. The pickle spells them as text, one character for each byte, so those beyond ASCII take two.
+  /// The bytes of a BytesIO. The pickle spells them as text, one character for each byte, so those beyond
+  /// ASCII take two.
   std::span<const std::byte> content_of(const PickleNode& bytes, const std::string& name) {
-    const std::span<const std::byte> raw(reinterpret_cast<const std::byte*>(bytes.text.data()), bytes.text.size());
+    const std::span<const std::byte> raw(reinterpret_cast<const std::byte*>(bytes.text.data()),
+                                         bytes.text.size());
     const auto is_wide = [](char c) { return static_cast<unsigned char>(c) >= 0x80; };
     if (!bytes.latin1 || std::none_of(bytes.text.begin(), bytes.text.end(), is_wide)) return raw;
     // Many entries may share one text; it is decoded once.
     const auto [known, added] = decoded_.try_emplace(bytes.text.data());
     if (!added) return known->second;
     const std::optional<std::string> plain = latin1_of(bytes.text);
-    if (!plain) fail<WeightsError>(where(), ": the bytes of entry ", printable(name), " hold a character beyond U+00FF; ", file_->advice());
+    if (!plain)
+      fail<WeightsError>(where(), ": the bytes of entry ", printable(name),
+                         " hold a character beyond U+00FF; ", file_->advice());
     std::byte* copy = allocate(static_cast<std::int64_t>(plain->size()), name);
     std::copy_n(reinterpret_cast<const std::byte*>(plain->data()), plain->size(), copy);
     return known->second = {copy, plain->size()};
@@ -136,6 +145,8 @@ class TorchArchive final : public MappedTensorFile {
 
 }  // namespace
 
-std::shared_ptr<TensorFile> read_torch_archive(std::unique_ptr<FileBytes> file) { return std::make_shared<TorchArchive>(std::move(file)); }
+std::shared_ptr<TensorFile> read_torch_archive(std::unique_ptr<FileBytes> file) {
+  return std::make_shared<TorchArchive>(std::move(file));
+}
 
 }  // namespace focus::formats

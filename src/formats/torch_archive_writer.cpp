@@ -12,8 +12,8 @@
 
 namespace focus::formats {
 
-void write_torch_archive(const std::filesystem::path& path, const std::vector<TensorView>& tensors, const std::vector<OpaqueEntry>& opaque,
-                         const WriteProgress& progress) {
+void write_torch_archive(const std::filesystem::path& path, const std::vector<TensorView>& tensors,
+                         const std::vector<OpaqueEntry>& opaque, const WriteProgress& progress) {
   check_writable(path, tensors, opaque);
   PickleWriter pickle;
   std::vector<std::string_view> storages;
@@ -21,9 +21,11 @@ void write_torch_archive(const std::filesystem::path& path, const std::vector<Te
   const auto add = [&](const TensorView& tensor) {
     std::size_t storage = storages.size();
     const std::int64_t num_bytes = tensor.num_bytes();
-    if (num_bytes > 0) storage = known.emplace(std::tuple(tensor.data, tensor.dtype, num_bytes), storage).first->second;
+    if (num_bytes > 0)
+      storage = known.emplace(std::tuple(tensor.data, tensor.dtype, num_bytes), storage).first->second;
     if (storage == storages.size()) {
-      storages.push_back(num_bytes > 0 ? std::string_view(reinterpret_cast<const char*>(tensor.data), static_cast<std::size_t>(num_bytes))
+      storages.push_back(num_bytes > 0 ? std::string_view(reinterpret_cast<const char*>(tensor.data),
+                                                          static_cast<std::size_t>(num_bytes))
                                        : std::string_view());
     }
     pickle.tensor(tensor, storage);
@@ -35,7 +37,10 @@ void write_torch_archive(const std::filesystem::path& path, const std::vector<Te
                       " is neither a tensor nor bytes nor None, and its value was not read; leave it out");
     }
     if (entry.kind == OpaqueEntry::Kind::byte_tensor) {
-      add({entry.name, DType::uint8, {static_cast<std::int64_t>(entry.content.size())}, entry.content.data()});
+      add({entry.name,
+           DType::uint8,
+           {static_cast<std::int64_t>(entry.content.size())},
+           entry.content.data()});
     } else {
       pickle.opaque(entry);
     }
@@ -46,8 +51,11 @@ void write_torch_archive(const std::filesystem::path& path, const std::vector<Te
   check_room(path, room);
 
   std::string folder = path.stem().string();
-  // Headers have 16 bits for a name, and a file's name can hold bytes that are not UTF-8: such a folder gets a plain name.
-  if (folder.empty() || folder.size() > 255 || folder.find_first_of("/\\") != std::string::npos || !is_utf8(folder)) folder = "archive";
+  // Headers have 16 bits for a name, and a file's name can hold bytes that are not UTF-8: such a folder gets
+  // a plain name.
+  if (folder.empty() || folder.size() > 255 || folder.find_first_of("/\\") != std::string::npos ||
+      !is_utf8(folder))
+    folder = "archive";
   AtomicFile file(path, progress);
   ZipWriter zip(file);
   zip.add(folder + "/data.pkl", objects);

@@ -1,4 +1,5 @@
-// A torch.save zip: FOLDER/data.pkl holds the objects, FOLDER/data/KEY the bytes of each storage. The folder's name is arbitrary.
+// A torch.save zip: FOLDER/data.pkl holds the objects, FOLDER/data/KEY the bytes of each storage. The
+// folder's name is arbitrary.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +16,8 @@
 
 namespace focus::formats {
 
-/// A tensor and where its elements lie; all of them, and for a contiguous one all bytes from `offset` on, inside the file.
+/// A tensor and where its elements lie; all of them, and for a contiguous one all bytes from `offset` on,
+/// inside the file.
 struct PlacedTensor {
   TensorView view;  // without data
   std::vector<std::int64_t> strides;

@@ -1,4 +1,5 @@
-// The central directory of a zip of stored (uncompressed) entries, zip64 included, with every offset checked against the file.
+// The central directory of a zip of stored (uncompressed) entries, zip64 included, with every offset checked
+// against the file.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,9 @@ struct ZipRecord {
 
 class ZipDirectory {
  public:
-  /// Throws WeightsError: no directory, compressed or encrypted entries, entries that leave the file, overlap or repeat a name.
-  /// Keeps views into `file`, which must outlive it. CRC-32 fields are not compared: torch.save can be told to write none.
+  /// Throws WeightsError: no directory, compressed or encrypted entries, entries that leave the file, overlap
+  /// or repeat a name. Keeps views into `file`, which must outlive it. CRC-32 fields are not compared:
+  /// torch.save can be told to write none.
   explicit ZipDirectory(FileBytes& file);
 
   /// By name; the names are views of the file.

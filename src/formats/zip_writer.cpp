@@ -13,10 +13,13 @@ namespace {
 constexpr std::uint32_t kIn64 = 0xffffffff;
 constexpr std::size_t kChunkBytes = std::size_t{8} << 20;
 constexpr std::uint16_t kMadeBy = 0x031e;
-// Names are UTF-8; size and checksum follow the data, as in torch.save's files: the bytes are then read once, not twice.
+// Names are UTF-8; size and checksum follow the data, as in torch.save's files: the bytes are then read once,
+// not twice.
 constexpr std::uint16_t kFlags = 0x0808;
 
-std::uint32_t clipped(std::uint64_t value) { return static_cast<std::uint32_t>(std::min<std::uint64_t>(value, kIn64)); }
+std::uint32_t clipped(std::uint64_t value) {
+  return static_cast<std::uint32_t>(std::min<std::uint64_t>(value, kIn64));
+}
 
 void append_zip64(std::string& to, const std::vector<std::uint64_t>& values) {
   append_little(to, std::uint16_t{1});
@@ -25,11 +28,13 @@ void append_zip64(std::string& to, const std::vector<std::uint64_t>& values) {
 }
 
 /// The fields that local and central headers share, from "version needed" to "name length".
-void append_fields(std::string& to, const std::string& name, std::uint32_t crc, std::uint64_t size, bool large) {
+void append_fields(std::string& to, const std::string& name, std::uint32_t crc, std::uint64_t size,
+                   bool large) {
   append_little(to, static_cast<std::uint16_t>(large ? 45 : 20));
   append_little(to, kFlags);
   append_little(to, std::uint16_t{0});  // stored
-  append_little(to, std::uint16_t{0});  // time and date: the format's first day, so that equal tensors give equal files
+  append_little(
+      to, std::uint16_t{0});  // time and date: the format's first day, so that equal tensors give equal files
   append_little(to, std::uint16_t{0x0021});
   append_little(to, crc);
   append_little(to, clipped(size));
@@ -65,7 +70,8 @@ void ZipWriter::add(const std::string& name, std::string_view content) {
   }
   std::string descriptor = "PK\x07\x08";
   append_little(descriptor, static_cast<std::uint32_t>(crc));
-  for (int i = 0; i < 2; ++i) large ? append_little(descriptor, size) : append_little(descriptor, static_cast<std::uint32_t>(size));
+  for (int i = 0; i < 2; ++i)
+    large ? append_little(descriptor, size) : append_little(descriptor, static_cast<std::uint32_t>(size));
   file_.write(descriptor);
   list(name, static_cast<std::uint32_t>(crc), size, offset);
 }

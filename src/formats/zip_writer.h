@@ -1,4 +1,5 @@
-// A zip of stored entries whose data begin at multiples of 64 bytes, so that a reader can map tensors in place.
+// A zip of stored entries whose data begin at multiples of 64 bytes, so that a reader can map tensors in
+// place.
 #pragma once
 
 #include <cstdint>

@@ -11,7 +11,8 @@ namespace focus::infer {
 namespace {
 
 constexpr int64_t kLargestChunk = 8192, kSmallestChunk = 16;
-// Rows of logits that the scorer holds at the same time, in the model's type, in fp32 and as log-probabilities.
+// Rows of logits that the scorer holds at the same time, in the model's type, in fp32 and as
+// log-probabilities.
 constexpr int64_t kLogitRows = 1024;
 
 }  // namespace
@@ -21,12 +22,13 @@ int64_t available_memory(const at::Device& device) {
   return read_system_memory().usable();
 }
 
-MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedModel* compressed, int64_t length, int64_t chunk,
-                       int64_t available_bytes) {
+MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedModel* compressed,
+                       int64_t length, int64_t chunk, int64_t available_bytes) {
   MemoryPlan plan;
   plan.length = length;
   plan.available_bytes = available_bytes;
-  for (const auto& parameter : model.parameters()) plan.weight_bytes += static_cast<int64_t>(parameter.nbytes());
+  for (const auto& parameter : model.parameters())
+    plan.weight_bytes += static_cast<int64_t>(parameter.nbytes());
   int64_t per_token = 0;
   for (int64_t i = 0; i < model.num_blocks(); ++i) {
     plan.state_bytes += model.block(i).state_bytes();
@@ -38,13 +40,15 @@ MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedM
     const auto use = compressed->planned_use(length);
     plan.kept_bytes = use.retained_bytes;
     // The window is open up to its last base; adding to it makes a copy of what it holds.
-    plan.open_bytes = 2 * compressed->planned_use(std::min(length, compressed->plan().window(0).size() - 1)).open_bytes;
+    plan.open_bytes =
+        2 * compressed->planned_use(std::min(length, compressed->plan().window(0).size() - 1)).open_bytes;
   } else {
     const auto layers = static_cast<int64_t>(model.attention_blocks().size());
     plan.kept_bytes = layers * 2 * shape.num_kv_heads * shape.head_dim * element * length;
   }
   const auto workspace = [&](int64_t rows) {
-    const int64_t logits = std::min(rows, kLogitRows) * shape.vocab_size * (element + 3 * static_cast<int64_t>(sizeof(float)));
+    const int64_t logits =
+        std::min(rows, kLogitRows) * shape.vocab_size * (element + 3 * static_cast<int64_t>(sizeof(float)));
     return rows * per_token + rows * shape.width * element + logits;
   };
   if (chunk > 0) {
@@ -52,18 +56,21 @@ MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedM
   } else {
     const int64_t free_bytes = available_bytes - plan.state_bytes - plan.kept_bytes - plan.open_bytes;
     plan.chunk = kSmallestChunk;
-    while (2 * plan.chunk <= kLargestChunk && plan.chunk < length && workspace(2 * plan.chunk) <= free_bytes / 2) plan.chunk *= 2;
+    while (2 * plan.chunk <= kLargestChunk && plan.chunk < length &&
+           workspace(2 * plan.chunk) <= free_bytes / 2)
+      plan.chunk *= 2;
   }
   plan.workspace_bytes = workspace(plan.chunk);
   return plan;
 }
 
 std::string MemoryPlan::describe() const {
-  return concat("memory plan for ", format_count(length), " bases in chunks of ", format_count(chunk), ": weights ",
-                format_bytes(weight_bytes), ", state ", format_bytes(state_bytes), ", kept keys and values ", format_bytes(kept_bytes),
-                open_bytes > 0 ? concat(", open window ", format_bytes(open_bytes)) : std::string(), ", workspace ",
-                format_bytes(workspace_bytes), "; ", format_bytes(needed_bytes()), " beside the weights, ", format_bytes(available_bytes),
-                " free");
+  return concat("memory plan for ", format_count(length), " bases in chunks of ", format_count(chunk),
+                ": weights ", format_bytes(weight_bytes), ", state ", format_bytes(state_bytes),
+                ", kept keys and values ", format_bytes(kept_bytes),
+                open_bytes > 0 ? concat(", open window ", format_bytes(open_bytes)) : std::string(),
+                ", workspace ", format_bytes(workspace_bytes), "; ", format_bytes(needed_bytes()),
+                " beside the weights, ", format_bytes(available_bytes), " free");
 }
 
 }  // namespace focus::infer

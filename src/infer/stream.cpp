@@ -31,22 +31,33 @@ void load_layers(const cache::TensorMap& tensors, const model::Backbone& model, 
   for (std::size_t i = 0; i < state.layers.size(); ++i) {
     const std::string prefix = concat(i, ".");
     cache::TensorMap own;
-    for (auto item = tensors.lower_bound(prefix); item != tensors.end() && item->first.starts_with(prefix); ++item)
+    for (auto item = tensors.lower_bound(prefix); item != tensors.end() && item->first.starts_with(prefix);
+         ++item)
       own.emplace(item->first.substr(prefix.size()), item->second);
     state.layers[i]->load(own, model.block_device(static_cast<int64_t>(i)));
     used += own.size();
   }
-  if (used != tensors.size()) fail<CheckpointError>("a saved stream has tensors for more blocks than the model's ", state.layers.size());
+  if (used != tensors.size())
+    fail<CheckpointError>("a saved stream has tensors for more blocks than the model's ",
+                          state.layers.size());
 }
 
 class PlainStream final : public Stream {
  public:
-  PlainStream(model::Backbone& model, int64_t expected_length) : model_(model) { state_.expected_length = expected_length; }
+  PlainStream(model::Backbone& model, int64_t expected_length) : model_(model) {
+    state_.expected_length = expected_length;
+  }
   PlainStream(model::Backbone& model, cache::StreamState state) : model_(model), state_(std::move(state)) {}
 
-  Tensor forward(const Tensor& tokens_BL) override { return model_.forward_embedded(model_.embed(tokens_BL), &state_); }
-  std::unique_ptr<Stream> fork() const override { return std::make_unique<PlainStream>(model_, state_.clone()); }
-  std::unique_ptr<Stream> snapshot() const override { return std::make_unique<PlainStream>(model_, state_.snapshot()); }
+  Tensor forward(const Tensor& tokens_BL) override {
+    return model_.forward_embedded(model_.embed(tokens_BL), &state_);
+  }
+  std::unique_ptr<Stream> fork() const override {
+    return std::make_unique<PlainStream>(model_, state_.clone());
+  }
+  std::unique_ptr<Stream> snapshot() const override {
+    return std::make_unique<PlainStream>(model_, state_.snapshot());
+  }
   int64_t bases() const override { return state_.position; }
   int64_t position() const override { return state_.position; }
   std::string description() const override { return "full memory"; }
@@ -61,7 +72,8 @@ class PlainStream final : public Stream {
   }
   cache::TensorMap save() const override { return save_layers(state_); }
   void load(const cache::TensorMap& tensors, int64_t position, int64_t) override {
-    for (int64_t i = 0; i < model_.num_blocks(); ++i) state_.layers.push_back(model_.block(i).make_state(nullptr, state_.expected_length));
+    for (int64_t i = 0; i < model_.num_blocks(); ++i)
+      state_.layers.push_back(model_.block(i).make_state(nullptr, state_.expected_length));
     load_layers(tensors, model_, state_);
     state_.position = position;
   }
@@ -73,18 +85,24 @@ class PlainStream final : public Stream {
 
 class MemoryStream final : public Stream {
  public:
-  MemoryStream(std::shared_ptr<const compress::CompressedModel> model, std::string description, compress::CompressedStream stream)
+  MemoryStream(std::shared_ptr<const compress::CompressedModel> model, std::string description,
+               compress::CompressedStream stream)
       : model_(std::move(model)), description_(std::move(description)), stream_(std::move(stream)) {}
 
   Tensor forward(const Tensor& tokens_BL) override { return model_->forward(tokens_BL, stream_).bases; }
-  std::unique_ptr<Stream> fork() const override { return std::make_unique<MemoryStream>(model_, description_, stream_.clone()); }
-  std::unique_ptr<Stream> snapshot() const override { return std::make_unique<MemoryStream>(model_, description_, stream_.snapshot()); }
+  std::unique_ptr<Stream> fork() const override {
+    return std::make_unique<MemoryStream>(model_, description_, stream_.clone());
+  }
+  std::unique_ptr<Stream> snapshot() const override {
+    return std::make_unique<MemoryStream>(model_, description_, stream_.snapshot());
+  }
   int64_t bases() const override { return stream_.bases; }
   int64_t position() const override { return stream_.backbone.position; }
   std::string description() const override { return description_; }
   StreamMemory memory() const override {
     const compress::MemoryUse use = model_->memory_use(stream_);
-    return {stream_.backbone.num_bytes() - use.retained_bytes - use.open_bytes, use.retained_bytes, use.open_bytes, use.entries};
+    return {stream_.backbone.num_bytes() - use.retained_bytes - use.open_bytes, use.retained_bytes,
+            use.open_bytes, use.entries};
   }
   cache::TensorMap save() const override { return save_layers(stream_.backbone); }
   void load(const cache::TensorMap& tensors, int64_t position, int64_t bases) override {
@@ -183,9 +201,10 @@ void require_place(const SavedState& saved, const StreamPlace& place, const std:
   const bool same = reached.record == place.record && reached.next == place.next;
   if (same && reached.before == place.before) return;
   if (same)
-    fail<ConfigError>("saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '", reached.record,
-                      "', but the bases before it were others: it belongs to another sequence of that name; use the same "
-                      "FASTA file, or pass --continue-anyway to read on here all the same");
+    fail<ConfigError>(
+        "saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '", reached.record,
+        "', but the bases before it were others: it belongs to another sequence of that name; use the same "
+        "FASTA file, or pass --continue-anyway to read on here all the same");
   fail<ConfigError>("saved state '", path.string(), "' goes on at base ", reached.next + 1, " of '",
                     reached.record, "', this run begins at base ", place.next + 1, " of '", place.record,
                     "'; ask for --region '", reached.record, ':', reached.next + 1,
@@ -198,8 +217,11 @@ StreamFactory plain_stream(model::Backbone& model) {
   return [&model](int64_t expected_length) { return std::make_unique<PlainStream>(model, expected_length); };
 }
 
-StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel> model, std::string description) {
-  return [model, description](int64_t) { return std::make_unique<MemoryStream>(model, description, compress::CompressedStream{}); };
+StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel> model,
+                                std::string description) {
+  return [model, description](int64_t) {
+    return std::make_unique<MemoryStream>(model, description, compress::CompressedStream{});
+  };
 }
 
 void save_stream(const Stream& stream, const Tensor& last_hidden, const StreamOrigin& origin,

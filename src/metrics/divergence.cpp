@@ -10,7 +10,8 @@
 namespace focus::metrics {
 namespace {
 
-// Wider vectors where the processor has them; without fused multiply-add, so every processor gives the same bits.
+// Wider vectors where the processor has them; without fused multiply-add, so every processor gives the same
+// bits.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define FOCUS_VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
 #else
@@ -19,10 +20,11 @@ namespace {
 
 constexpr int64_t kLanes = 8;
 
-// exp(x) for x <= 0, to 1e-15 relative, in plain arithmetic that the compiler turns into vector code. Below -60 the result is exp(-60):
-// far under the clip, so no measure sees the difference.
+// exp(x) for x <= 0, to 1e-15 relative, in plain arithmetic that the compiler turns into vector code. Below
+// -60 the result is exp(-60): far under the clip, so no measure sees the difference.
 __attribute__((always_inline)) inline double exp_nonpositive(double x) {
-  constexpr double log2_e = 1.4426950408889634, ln2_high = 0.693147180369123816490, ln2_low = 1.90821492927058770002e-10;
+  constexpr double log2_e = 1.4426950408889634, ln2_high = 0.693147180369123816490,
+                   ln2_low = 1.90821492927058770002e-10;
   constexpr double round_shift = 0x1.8p52;
   x = x < -60.0 ? -60.0 : x;
   const double shifted = x * log2_e + round_shift;  // the integer part ends up in the low bits
@@ -46,7 +48,8 @@ __attribute__((always_inline)) inline double exp_nonpositive(double x) {
   return series * std::bit_cast<double>(power);
 }
 
-// Sums in eight lanes: vectorisable without reordering a sum behind the program's back, and the same on every machine.
+// Sums in eight lanes: vectorisable without reordering a sum behind the program's back, and the same on every
+// machine.
 __attribute__((always_inline)) inline double sum(const double* values, int64_t n) {
   std::array<double, kLanes> lanes{};
   int64_t i = 0;
@@ -59,8 +62,8 @@ __attribute__((always_inline)) inline double sum(const double* values, int64_t n
   return total;
 }
 
-// (1-u) log(1-u) + (1+u) log(1+u) over u^2: with p = m(1-u), q = m(1+u) the Jensen-Shannon divergence is 1/2 sum m u^2 g(u^2), a sum of
-// positive terms. The series serves |u| <= 1/4 (relative error below 1e-12).
+// (1-u) log(1-u) + (1+u) log(1+u) over u^2: with p = m(1-u), q = m(1+u) the Jensen-Shannon divergence is 1/2
+// sum m u^2 g(u^2), a sum of positive terms. The series serves |u| <= 1/4 (relative error below 1e-12).
 constexpr double kSeriesLimit = 1.0 / 16.0;  // of u^2
 __attribute__((always_inline)) inline double js_series(double u2) {
   double g = 1.0 / 153.0;
@@ -105,14 +108,16 @@ void Distribution::assign(std::span<const float> logits, std::span<const int32_t
   log_p_.resize(subset.size());
   double top = -std::numeric_limits<double>::infinity();
   for (std::size_t i = 0; i < subset.size(); ++i) {
-    FOCUS_CHECK(subset[i] >= 0 && static_cast<std::size_t>(subset[i]) < logits.size(), "subset entry ", subset[i], " of ", logits.size());
+    FOCUS_CHECK(subset[i] >= 0 && static_cast<std::size_t>(subset[i]) < logits.size(), "subset entry ",
+                subset[i], " of ", logits.size());
     const double x = static_cast<double>(logits[static_cast<std::size_t>(subset[i])]);
     if (std::isnan(x)) fail<CheckFailed>("logit ", subset[i], " is NaN: the model's output is not usable");
     top = std::max(top, x);
     log_p_[i] = x;
   }
   if (!std::isfinite(top))
-    fail<CheckFailed>("a subset of ", subset.size(), " logits holds no finite maximum: the model's output is not usable");
+    fail<CheckFailed>("a subset of ", subset.size(),
+                      " logits holds no finite maximum: the model's output is not usable");
   for (double& x : log_p_) x -= top;
   log_sum_exp_ = top;
   normalise();
@@ -134,7 +139,8 @@ FOCUS_VECTOR_CLONES void Distribution::normalise() {
     const double scaled = p[i] * scale;
     p[i] = scaled > kClip ? scaled : kClip;
   }
-  const double clipped_total = sum(p, n), clipped_scale = 1.0 / clipped_total, shift = log_total + std::log(clipped_total);
+  const double clipped_total = sum(p, n), clipped_scale = 1.0 / clipped_total,
+               shift = log_total + std::log(clipped_total);
   const double log_floor = std::log(kClip) - std::log(clipped_total);
   for (int64_t i = 0; i < n; ++i) {
     p[i] *= clipped_scale;
@@ -145,10 +151,12 @@ FOCUS_VECTOR_CLONES void Distribution::normalise() {
 }
 
 FOCUS_VECTOR_CLONES Divergences compare(const Distribution& a, const Distribution& b) {
-  FOCUS_CHECK(a.size() == b.size() && a.size() > 0, "distributions of ", a.size(), " and ", b.size(), " entries");
+  FOCUS_CHECK(a.size() == b.size() && a.size() > 0, "distributions of ", a.size(), " and ", b.size(),
+              " entries");
   const int64_t n = a.size();
-  const double *p = a.probabilities().data(), *q = b.probabilities().data(), *log_p = a.log_probabilities().data(),
-               *log_q = b.log_probabilities().data(), *root_p = a.square_roots().data(), *root_q = b.square_roots().data();
+  const double *p = a.probabilities().data(), *q = b.probabilities().data(),
+               *log_p = a.log_probabilities().data(), *log_q = b.log_probabilities().data(),
+               *root_p = a.square_roots().data(), *root_q = b.square_roots().data();
   using Lanes = std::array<double, kLanes>;
   Lanes l1{}, l2{}, hellinger{}, js{}, kl{};
   const auto block = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
@@ -171,7 +179,8 @@ FOCUS_VECTOR_CLONES Divergences compare(const Distribution& a, const Distributio
     } else {
       for (int64_t j = 0; j < count; ++j) {
         const double x = p[i + j], y = q[i + j], u = (x - y) / (x + y), u2 = u * u;
-        js[static_cast<std::size_t>(j)] += u2 <= kSeriesLimit ? 0.5 * (x + y) * u2 * js_series(u2) : js_term(x, y);
+        js[static_cast<std::size_t>(j)] +=
+            u2 <= kSeriesLimit ? 0.5 * (x + y) * u2 * js_series(u2) : js_term(x, y);
       }
     }
   };

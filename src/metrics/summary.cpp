@@ -13,15 +13,16 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-// Quantile by linear interpolation; reorders `values`. Everything before `sorted_to` must already be no larger than what follows: asked
-// in rising order, each quantile leaves less to search.
+// Quantile by linear interpolation; reorders `values`. Everything before `sorted_to` must already be no
+// larger than what follows: asked in rising order, each quantile leaves less to search.
 template <class T>
 double quantile(std::vector<T>& values, double share, std::size_t& sorted_to) {
   if (values.empty()) return kNan;
   const double place = share * static_cast<double>(values.size() - 1);
   const auto below = static_cast<std::size_t>(place);
   const auto nth = values.begin() + static_cast<std::ptrdiff_t>(below);
-  std::nth_element(values.begin() + static_cast<std::ptrdiff_t>(std::min(sorted_to, below)), nth, values.end());
+  std::nth_element(values.begin() + static_cast<std::ptrdiff_t>(std::min(sorted_to, below)), nth,
+                   values.end());
   sorted_to = below;
   const auto low = static_cast<double>(*nth);
   if (below + 1 >= values.size()) return low;
@@ -36,18 +37,20 @@ Interval percentile_interval(std::vector<double>& statistics) {
 }
 
 // Calls `use` with the drawn segment numbers of each resample.
-void resample(std::size_t segments, const BootstrapOptions& options, const std::function<void(const std::vector<std::size_t>&)>& use) {
+void resample(std::size_t segments, const BootstrapOptions& options,
+              const std::function<void(const std::vector<std::size_t>&)>& use) {
   std::vector<std::size_t> drawn(segments);
   for (int64_t draw = 0; draw < options.draws; ++draw) {
     Random random(options.seed, static_cast<uint64_t>(draw));
-    for (std::size_t& segment : drawn) segment = static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(segments)));
+    for (std::size_t& segment : drawn)
+      segment = static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(segments)));
     use(drawn);
   }
 }
 
 void check_layout(std::span<const float> values, int64_t positions, int64_t window) {
-  FOCUS_CHECK(positions >= 1 && window >= 1 && static_cast<int64_t>(values.size()) % positions == 0, values.size(), " values, ", positions,
-              " positions, window ", window);
+  FOCUS_CHECK(positions >= 1 && window >= 1 && static_cast<int64_t>(values.size()) % positions == 0,
+              values.size(), " values, ", positions, " positions, window ", window);
 }
 
 // Adds every value to the bin that `bin_of` names for its position (-1: none).
@@ -55,7 +58,8 @@ void fill(std::span<const float> values, const std::vector<int64_t>& bin_of, std
   for (std::size_t begin = 0; begin < values.size(); begin += bin_of.size()) {
     for (std::size_t p = 0; p < bin_of.size(); ++p) {
       const float value = values[begin + p];
-      if (bin_of[p] >= 0 && !std::isnan(value)) bins[static_cast<std::size_t>(bin_of[p])].total.add(static_cast<double>(value));
+      if (bin_of[p] >= 0 && !std::isnan(value))
+        bins[static_cast<std::size_t>(bin_of[p])].total.add(static_cast<double>(value));
     }
   }
 }
@@ -81,7 +85,8 @@ Summary summarise(std::span<const float> values) {
   result.median = quantile(present, 0.5, sorted_to);
   result.q75 = quantile(present, 0.75, sorted_to);
   result.p99 = quantile(present, 0.99, sorted_to);
-  result.max = present.empty() ? kNan : static_cast<double>(*std::max_element(present.begin(), present.end()));
+  result.max =
+      present.empty() ? kNan : static_cast<double>(*std::max_element(present.begin(), present.end()));
   return result;
 }
 
@@ -99,7 +104,8 @@ std::vector<Total> segment_totals(std::span<const float> values, int64_t positio
 
 Interval bootstrap_mean(std::span<const Total> segments, const BootstrapOptions& options) {
   std::vector<Total> present;
-  std::copy_if(segments.begin(), segments.end(), std::back_inserter(present), [](const Total& total) { return total.count > 0; });
+  std::copy_if(segments.begin(), segments.end(), std::back_inserter(present),
+               [](const Total& total) { return total.count > 0; });
   if (present.size() < 2) return {kNan, kNan};
   std::vector<double> means;
   resample(present.size(), options, [&](const std::vector<std::size_t>& drawn) {
@@ -110,9 +116,13 @@ Interval bootstrap_mean(std::span<const Total> segments, const BootstrapOptions&
   return percentile_interval(means);
 }
 
-Recovered recovered_share(std::span<const Total> method, std::span<const Total> state_only, const BootstrapOptions& options) {
-  FOCUS_CHECK(method.size() == state_only.size(), method.size(), " segments of the method, ", state_only.size(), " of state only");
-  const auto share = [](const Total& kept, const Total& lost) { return lost.mean() > 0 ? 1.0 - kept.mean() / lost.mean() : kNan; };
+Recovered recovered_share(std::span<const Total> method, std::span<const Total> state_only,
+                          const BootstrapOptions& options) {
+  FOCUS_CHECK(method.size() == state_only.size(), method.size(), " segments of the method, ",
+              state_only.size(), " of state only");
+  const auto share = [](const Total& kept, const Total& lost) {
+    return lost.mean() > 0 ? 1.0 - kept.mean() / lost.mean() : kNan;
+  };
   std::vector<std::size_t> present;
   Total kept, lost;
   for (std::size_t segment = 0; segment < method.size(); ++segment) {
@@ -137,7 +147,8 @@ Recovered recovered_share(std::span<const Total> method, std::span<const Total> 
   return result;
 }
 
-std::vector<Bin> bin_by_position(std::span<const float> values, int64_t positions, int64_t window, int64_t max_bins) {
+std::vector<Bin> bin_by_position(std::span<const float> values, int64_t positions, int64_t window,
+                                 int64_t max_bins) {
   check_layout(values, positions, window);
   window = std::min(window, positions);
   const int64_t windows = (positions + window - 1) / window;
@@ -146,7 +157,8 @@ std::vector<Bin> bin_by_position(std::span<const float> values, int64_t position
   std::vector<int64_t> bin_of(static_cast<std::size_t>(positions));
   for (int64_t w = 0; w < windows; ++w) {
     for (int64_t b = 0; b < per_window; ++b) {
-      const int64_t begin = w * window + b * window / per_window, end = std::min(positions, w * window + (b + 1) * window / per_window);
+      const int64_t begin = w * window + b * window / per_window,
+                    end = std::min(positions, w * window + (b + 1) * window / per_window);
       if (begin >= end) continue;
       std::fill(bin_of.begin() + begin, bin_of.begin() + end, static_cast<int64_t>(bins.size()));
       bins.push_back({begin, end, {}});
@@ -169,7 +181,8 @@ std::vector<Bin> bin_by_offset(std::span<const float> values, int64_t positions,
     begin = end;
   }
   std::vector<int64_t> bin_of(static_cast<std::size_t>(positions), -1);
-  for (int64_t p = window; p < positions; ++p) bin_of[static_cast<std::size_t>(p)] = bin_of_offset[static_cast<std::size_t>(p % window)];
+  for (int64_t p = window; p < positions; ++p)
+    bin_of[static_cast<std::size_t>(p)] = bin_of_offset[static_cast<std::size_t>(p % window)];
   fill(values, bin_of, bins);
   return bins;
 }

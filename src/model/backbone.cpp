@@ -8,12 +8,15 @@ namespace focus::model {
 
 using at::Tensor;
 
-Tensor attend(const nn::Attention& attention, const Tensor& u_BLD, int64_t position, cache::LayerState* state) {
-  const auto positions = at::arange(position, position + u_BLD.size(1), at::TensorOptions().dtype(at::kLong).device(u_BLD.device()));
+Tensor attend(const nn::Attention& attention, const Tensor& u_BLD, int64_t position,
+              cache::LayerState* state) {
+  const auto positions = at::arange(position, position + u_BLD.size(1),
+                                    at::TensorOptions().dtype(at::kLong).device(u_BLD.device()));
   nn::Projection now = attention.project(u_BLD, positions);
   if (state != nullptr) {
     auto* past = dynamic_cast<cache::KeyValueState*>(state);
-    FOCUS_CHECK(past != nullptr, "an attention layer was handed a state of another kind; a stream belongs to one hook");
+    FOCUS_CHECK(past != nullptr,
+                "an attention layer was handed a state of another kind; a stream belongs to one hook");
     past->append(now.k, now.v);
     now.k = past->keys();
     now.v = past->values();
@@ -22,9 +25,11 @@ Tensor attend(const nn::Attention& attention, const Tensor& u_BLD, int64_t posit
 }
 
 Tensor Backbone::forward_embedded(const Tensor& x_BLD, cache::StreamState* state, AttentionHook* hook) {
-  if (x_BLD.dim() != 3 || x_BLD.size(1) < 1) fail<ShapeError>("a chunk must be [batch, length >= 1, width], got ", x_BLD.sizes());
+  if (x_BLD.dim() != 3 || x_BLD.size(1) < 1)
+    fail<ShapeError>("a chunk must be [batch, length >= 1, width], got ", x_BLD.sizes());
   if (state != nullptr && state->layers.empty()) {
-    for (const auto& block : blocks_) state->layers.push_back(block->make_state(hook, state->expected_length));
+    for (const auto& block : blocks_)
+      state->layers.push_back(block->make_state(hook, state->expected_length));
   }
   const int64_t position = state != nullptr ? state->position : 0;
   Tensor x = x_BLD;
@@ -36,13 +41,16 @@ Tensor Backbone::forward_embedded(const Tensor& x_BLD, cache::StreamState* state
   return final_norm(devices_.empty() ? x : x.to(devices_.front()));
 }
 
-Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t position, cache::LayerState* state, AttentionHook* hook) {
+Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t position, cache::LayerState* state,
+                           AttentionHook* hook) {
   Block& block = *blocks_[index];
   const bool attends = block.attention() != nullptr;
   const bool repeatable = !attends || (state == nullptr && (hook == nullptr || hook->repeatable()));
-  if (!recompute_ || !at::GradMode::is_enabled() || !repeatable) return block.forward(x_BLD, position, state, hook);
+  if (!recompute_ || !at::GradMode::is_enabled() || !repeatable)
+    return block.forward(x_BLD, position, state, hook);
   if (attends && hook != nullptr) {
-    // What the hook carries enters and leaves as tensors, so that gradients pass through it and a second run starts where the first did.
+    // What the hook carries enters and leaves as tensors, so that gradients pass through it and a second run
+    // starts where the first did.
     const auto run = [&block, position, held = hook->shared_from_this()](const std::vector<Tensor>& in) {
       held->carry({in.begin() + 1, in.end()});
       std::vector<Tensor> out = {block.forward(in[0], position, nullptr, held.get())};
@@ -57,7 +65,8 @@ Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t posit
     return outputs[0];
   }
   const auto parameters = block.parameters();
-  const bool trains = std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); });
+  const bool trains =
+      std::any_of(parameters.begin(), parameters.end(), [](const Tensor& p) { return p.requires_grad(); });
   if (state == nullptr) {
     const auto run = [&block, position](const std::vector<Tensor>& in) -> std::vector<Tensor> {
       return {block.forward(in[0], position, nullptr, nullptr)};
@@ -116,7 +125,8 @@ void Backbone::set_trainable(bool trainable) {
 
 void Backbone::alias(const Backbone& original) {
   const auto share = [](const auto& own, const auto& others) {
-    FOCUS_CHECK(own.size() == others.size(), "a twin needs a model as it was loaded, without changes of its layers");
+    FOCUS_CHECK(own.size() == others.size(),
+                "a twin needs a model as it was loaded, without changes of its layers");
     for (const auto& item : own) {
       Tensor tensor = item.value();
       tensor.set_data(others[item.key()].detach());
@@ -126,7 +136,8 @@ void Backbone::alias(const Backbone& original) {
   share(named_buffers(), original.named_buffers());
   const auto own = modules(/*include_self=*/false), others = original.modules(/*include_self=*/false);
   for (std::size_t i = 0; i < own.size(); ++i) {
-    if (auto* linear = dynamic_cast<nn::Linear*>(own[i].get())) linear->share_fp8(dynamic_cast<const nn::Linear&>(*others[i]));
+    if (auto* linear = dynamic_cast<nn::Linear*>(own[i].get()))
+      linear->share_fp8(dynamic_cast<const nn::Linear&>(*others[i]));
   }
   devices_ = original.devices_;
   recompute_ = original.recompute_;
@@ -134,7 +145,9 @@ void Backbone::alias(const Backbone& original) {
   eval();
 }
 
-at::ScalarType Backbone::dtype_of_parameter(const std::string&, at::ScalarType compute) const { return compute; }
+at::ScalarType Backbone::dtype_of_parameter(const std::string&, at::ScalarType compute) const {
+  return compute;
+}
 
 void Backbone::cast(at::ScalarType compute) {
   at::NoGradGuard guard;

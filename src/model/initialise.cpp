@@ -15,15 +15,19 @@ using at::Tensor;
 class Initialiser {
  public:
   Initialiser(StripedHyena& model, const InitConfig& config)
-      : model_(model), config_(config), generator_(at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(config.seed))) {}
+      : model_(model),
+        config_(config),
+        generator_(at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(config.seed))) {}
 
   void run() {
-    fill(model_.embedding_layer->weight, normal(model_.embedding_layer->weight.sizes(), config_.embedding_std));
+    fill(model_.embedding_layer->weight,
+         normal(model_.embedding_layer->weight.sizes(), config_.embedding_std));
     if (model_.norm) model_.norm->scale.fill_(config_.final_norm_scale);
     for (auto& block : model_.blocks->items) init_block(*block);
     const auto& blocks = model_.blocks->items;
     for (std::size_t i = 1; config_.delay_pair && i < blocks.size(); ++i) {
-      if (blocks[i]->kind() == BlockKind::attention && blocks[i - 1]->kind() != BlockKind::attention) pair(*blocks[i - 1], *blocks[i]);
+      if (blocks[i]->kind() == BlockKind::attention && blocks[i - 1]->kind() != BlockKind::attention)
+        pair(*blocks[i - 1], *blocks[i]);
     }
     if (config_.nucleotide_gap > 0) separate_nucleotides();
   }
@@ -32,7 +36,8 @@ class Initialiser {
   Tensor normal(at::IntArrayRef sizes, double std) { return at::randn(sizes, generator_) * std; }
   static void fill(Tensor& parameter, const Tensor& value) { parameter.copy_(value); }
   void matrix(nn::Linear& linear, double gain) {
-    fill(linear.weight, normal(linear.weight.sizes(), gain / std::sqrt(static_cast<double>(linear.weight.size(1)))));
+    fill(linear.weight,
+         normal(linear.weight.sizes(), gain / std::sqrt(static_cast<double>(linear.weight.size(1)))));
     if (linear.bias.defined()) linear.bias.zero_();
   }
 
@@ -64,15 +69,16 @@ class Initialiser {
       const Tensor lag = at::arange(filter.h.size(-1), at::kFloat);
       fill(filter.h, normal(filter.h.sizes(), 1.0) * (-lag * rate).exp() * rate.sqrt());
     } else {
-      const Tensor log_rate = at::logspace(-4, 0, filter.residues.size(1)).log() + normal(filter.residues.sizes(), 0.1);
+      const Tensor log_rate =
+          at::logspace(-4, 0, filter.residues.size(1)).log() + normal(filter.residues.sizes(), 0.1);
       fill(filter.log_poles, -log_rate.exp().unsqueeze(-1));
       fill(filter.residues, normal(filter.residues.sizes(), 0.25) * log_rate.exp().sqrt());
     }
   }
 
-  // The last channel tells A, C, G and T from all other bytes, reaches the tied unembedding untouched and keeps those bytes improbable from
-  // the first step. Without it the first steps only learn, at full rate and through every weight, that 508 bytes never occur, and undo
-  // whatever the weights started with.
+  // The last channel tells A, C, G and T from all other bytes, reaches the tied unembedding untouched and
+  // keeps those bytes improbable from the first step. Without it the first steps only learn, at full rate and
+  // through every weight, that 508 bytes never occur, and undo whatever the weights started with.
   void separate_nucleotides() {
     if (!model_.norm || model_.config().vocab_size <= 'T') return;
     const int64_t channel = model_.config().hidden_size - 1;
@@ -81,7 +87,9 @@ class Initialiser {
     for (const char letter : {'A', 'C', 'G', 'T'}) column[letter] = 1.0;
     for (auto& block : model_.blocks->items) {
       block->mlp->l3->weight.select(0, channel).zero_();
-      (block->kind() == BlockKind::attention ? block->inner_mha_cls->out_proj : block->out_filter_dense)->weight.select(0, channel).zero_();
+      (block->kind() == BlockKind::attention ? block->inner_mha_cls->out_proj : block->out_filter_dense)
+          ->weight.select(0, channel)
+          .zero_();
     }
     model_.norm->scale[channel] = config_.nucleotide_gap;
   }
@@ -97,9 +105,11 @@ class Initialiser {
     lower(fir).select(-1, 0).zero_();
     upper(fir).narrow(-1, 0, taps - 1).copy_(lower(fir).narrow(-1, 1, taps - 1).clone());
     upper(fir).select(-1, taps - 1).zero_();
-    for (Tensor* t : {&hyena.filter->h, &hyena.filter->D, &hyena.filter->log_poles, &hyena.filter->residues}) {
+    for (Tensor* t :
+         {&hyena.filter->h, &hyena.filter->D, &hyena.filter->log_poles, &hyena.filter->residues}) {
       if (!t->defined()) continue;
-      if (t->size(0) % 2 != 0) fail<ConfigError>("delay_pair needs an even number of filter groups, got ", t->size(0));
+      if (t->size(0) % 2 != 0)
+        fail<ConfigError>("delay_pair needs an even number of filter groups, got ", t->size(0));
       upper(*t).copy_(lower(*t));
     }
     const double scale = 1.0 / std::sqrt(static_cast<double>(half));
@@ -132,11 +142,15 @@ class Initialiser {
 
 void InitConfig::visit(config::Fields& f) {
   f.number("embedding_std", embedding_std, {0, 10}, "standard deviation of the embedding");
-  f.number("final_norm_scale", final_norm_scale, {0, 10}, "scale of the final norm: sets the size of the first logits");
-  f.number("output_gain", output_gain, {0, 10}, "gain of the output projections (the MLP's has 0.3 times that)");
-  f.boolean("delay_pair", delay_pair, "start attention as a search for the base that followed the same context");
+  f.number("final_norm_scale", final_norm_scale, {0, 10},
+           "scale of the final norm: sets the size of the first logits");
+  f.number("output_gain", output_gain, {0, 10},
+           "gain of the output projections (the MLP's has 0.3 times that)");
+  f.boolean("delay_pair", delay_pair,
+            "start attention as a search for the base that followed the same context");
   f.number("delay_pair_gain", delay_pair_gain, {0, 100}, "gain of the shared query/key matrix");
-  f.number("nucleotide_gap", nucleotide_gap, {0, 100}, "how improbable bytes other than A, C, G, T start; 0 = as probable");
+  f.number("nucleotide_gap", nucleotide_gap, {0, 100},
+           "how improbable bytes other than A, C, G, T start; 0 = as probable");
   f.integer("seed", seed, {0, std::numeric_limits<int64_t>::max()}, "seed of the initial weights");
 }
 

@@ -16,12 +16,14 @@ using Json = nlohmann::json;
 
 // Keys that steer training, generation, logging or file handling and change no logit.
 const std::set<std::string> kWithoutEffect = {
-    "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range", "attention_dropout", "bos_token_id",
-    "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "decoder_start_token_id", "return_dict", "output_attentions",
-    "output_hidden_states", "torchscript", "problem_type", "id2label", "label2id", "finetuning_task", "tokenizer_class", "is_decoder",
+    "_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range",
+    "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id",
+    "decoder_start_token_id", "return_dict", "output_attentions", "output_hidden_states", "torchscript",
+    "problem_type", "id2label", "label2id", "finetuning_task", "tokenizer_class", "is_decoder",
     "chunk_size_feed_forward", "gradient_checkpointing",
     // Sampling defaults of old files.
-    "max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams", "repetition_penalty",
+    "max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "num_beams",
+    "repetition_penalty",
     // Which fused kernel the reference takes.
     "_attn_implementation", "attn_implementation", "_flash_attn_2_enabled",
     // Only read by the reference where sliding windows are on, which is refused.
@@ -68,7 +70,8 @@ class Reader {
   template <class T>
   void require(const std::string& key, const T& supported, const char* why) {
     if (has(key) && at(key) != Json(supported))
-      fail<ConfigError>(where_, ": key '", key, "' is ", at(key).dump(), ", and only ", Json(supported).dump(), " is supported: ", why);
+      fail<ConfigError>(where_, ": key '", key, "' is ", at(key).dump(), ", and only ",
+                        Json(supported).dump(), " is supported: ", why);
   }
   void refuse(const std::string& key, const char* why) {
     if (has(key)) fail<ConfigError>(where_, ": key '", key, "' is not supported: ", why);
@@ -76,7 +79,8 @@ class Reader {
   void finish(const std::set<std::string>& without_effect = {}) const {
     for (const auto& item : node_.items()) {
       if (!used_.contains(item.key()) && !without_effect.contains(item.key()))
-        fail<ConfigError>(where_, ": unknown key '", item.key(), "'; remove it, or this focus is too old for this model");
+        fail<ConfigError>(where_, ": unknown key '", item.key(),
+                          "'; remove it, or this focus is too old for this model");
     }
   }
   [[noreturn]] void wrong(const std::string& key, const char* expected) const {
@@ -97,7 +101,8 @@ Json parse_strictly(const std::string& text, const std::string& source) {
     DepthWatch<ConfigError>{source}(depth, event, value);
     if (event == Json::parse_event_t::object_start) open.emplace_back();
     if (event == Json::parse_event_t::object_end) open.pop_back();
-    if (event == Json::parse_event_t::key && !open.back().insert(value.get<std::string>()).second) repeated = value.get<std::string>();
+    if (event == Json::parse_event_t::key && !open.back().insert(value.get<std::string>()).second)
+      repeated = value.get<std::string>();
     return true;
   };
   try {
@@ -109,8 +114,8 @@ Json parse_strictly(const std::string& text, const std::string& source) {
   }
 }
 
-/// Base and scaling of the rotary frequencies. They stand at the top ("rope_theta", "rope_scaling") or, since version 5 of the reference,
-/// together under "rope_parameters".
+/// Base and scaling of the rotary frequencies. They stand at the top ("rope_theta", "rope_scaling") or, since
+/// version 5 of the reference, together under "rope_parameters".
 void read_rotary(Reader& in, LlamaConfig& c) {
   c.rotary_base = in.number("rope_theta", c.rotary_base);
   in.require<double>("partial_rotary_factor", 1.0, "every channel of a head is rotated");
@@ -121,12 +126,15 @@ void read_rotary(Reader& in, LlamaConfig& c) {
   Reader rope(in.at(key), concat(in.where(), ": key '", key, "'"));
   const bool given = in.has("rope_theta");
   const double base = rope.number("rope_theta", c.rotary_base);
-  if (given && base != c.rotary_base) fail<ConfigError>(in.where(), ": two different values of rope_theta, ", c.rotary_base, " and ", base);
+  if (given && base != c.rotary_base)
+    fail<ConfigError>(in.where(), ": two different values of rope_theta, ", c.rotary_base, " and ", base);
   c.rotary_base = base;
   rope.require<double>("partial_rotary_factor", 1.0, "every channel of a head is rotated");
   if (rope.has("type") && rope.has("rope_type") && rope.text("type") != rope.text("rope_type"))
     fail<ConfigError>(rope.where(), ": 'type' and 'rope_type' contradict each other");
-  const std::string kind = rope.has("rope_type") ? rope.text("rope_type") : rope.has("type") ? rope.text("type") : "default";
+  const std::string kind = rope.has("rope_type") ? rope.text("rope_type")
+                           : rope.has("type")    ? rope.text("type")
+                                                 : "default";
   if (kind == "linear") {
     c.rotary_scaling = RotaryScaling::linear;
     c.rotary_factor = rope.number("factor");
@@ -139,7 +147,8 @@ void read_rotary(Reader& in, LlamaConfig& c) {
     if (c.high_frequency_factor <= c.low_frequency_factor)
       fail<ConfigError>(rope.where(), ": high_freq_factor must be greater than low_freq_factor");
   } else if (kind != "default") {
-    fail<ConfigError>(rope.where(), ": rotary scaling '", kind, "' is not supported; known: default, linear, llama3");
+    fail<ConfigError>(rope.where(), ": rotary scaling '", kind,
+                      "' is not supported; known: default, linear, llama3");
   }
   rope.finish();
 }
@@ -149,14 +158,18 @@ void refuse_sliding_windows(Reader& in, const std::string& model_type, int64_t m
   const bool off = model_type == "qwen2" && !in.boolean("use_sliding_window", false);
   if (model_type != "qwen2") in.refuse("use_sliding_window", "only Qwen2 has it");
   if (in.has("sliding_window") && !off && in.positive("sliding_window") < max_length)
-    fail<ConfigError>(in.where(), ": key 'sliding_window': a window of ", in.positive("sliding_window"), " within a length of ", max_length,
+    fail<ConfigError>(in.where(), ": key 'sliding_window': a window of ", in.positive("sliding_window"),
+                      " within a length of ", max_length,
                       " is not supported: attention here sees every earlier token");
-  if (model_type == "qwen2" && !off) fail<ConfigError>(in.where(), ": key 'use_sliding_window': sliding windows are not supported");
+  if (model_type == "qwen2" && !off)
+    fail<ConfigError>(in.where(), ": key 'use_sliding_window': sliding windows are not supported");
   if (!in.has("layer_types")) return;
   for (const Json& kind : in.at("layer_types")) {
-    if (kind != "full_attention" && kind != "sliding_attention") in.wrong("layer_types", "full_attention throughout");
+    if (kind != "full_attention" && kind != "sliding_attention")
+      in.wrong("layer_types", "full_attention throughout");
     // A window no shorter than the length hides nothing.
-    if (kind == "sliding_attention" && (off || !in.has("sliding_window"))) in.wrong("layer_types", "full_attention throughout");
+    if (kind == "sliding_attention" && (off || !in.has("sliding_window")))
+      in.wrong("layer_types", "full_attention throughout");
   }
 }
 
@@ -184,7 +197,8 @@ LlamaConfig parse_llama_config(const std::string& json, const std::string& sourc
   c.architecture = c.name = architectures[0].get<std::string>();
   const auto found = known.find(c.architecture);
   if (found == known.end())
-    fail<ConfigError>(source, ": architecture '", c.architecture, "' is not supported; known: LlamaForCausalLM, MistralForCausalLM, ",
+    fail<ConfigError>(source, ": architecture '", c.architecture,
+                      "' is not supported; known: LlamaForCausalLM, MistralForCausalLM, ",
                       "Qwen2ForCausalLM, and StripedHyena 2 by its YAML file");
   const std::string model_type = found->second;
   in.require<std::string>("model_type", model_type, "it belongs to the architecture");
@@ -196,16 +210,21 @@ LlamaConfig parse_llama_config(const std::string& json, const std::string& sourc
   c.inner_size = in.positive("intermediate_size");
   c.num_layers = in.positive("num_hidden_layers");
   c.num_heads = in.positive("num_attention_heads");
-  // Files of the first Llama have no such key; the other two have defaults that follow from nothing else in the file.
-  c.num_kv_heads = model_type == "llama" ? in.positive("num_key_value_heads", c.num_heads) : in.positive("num_key_value_heads");
+  // Files of the first Llama have no such key; the other two have defaults that follow from nothing else in
+  // the file.
+  c.num_kv_heads = model_type == "llama" ? in.positive("num_key_value_heads", c.num_heads)
+                                         : in.positive("num_key_value_heads");
   c.max_length = in.positive("max_position_embeddings");
   c.eps = in.number("rms_norm_eps", 1e-6);
   if (c.num_heads % c.num_kv_heads != 0)
-    fail<ConfigError>(source, ": num_attention_heads ", c.num_heads, " must be a multiple of num_key_value_heads ", c.num_kv_heads);
+    fail<ConfigError>(source, ": num_attention_heads ", c.num_heads,
+                      " must be a multiple of num_key_value_heads ", c.num_kv_heads);
   if (!in.has("head_dim") && c.hidden_size % c.num_heads != 0)
-    fail<ConfigError>(source, ": hidden_size ", c.hidden_size, " does not split into ", c.num_heads, " heads; head_dim is needed");
+    fail<ConfigError>(source, ": hidden_size ", c.hidden_size, " does not split into ", c.num_heads,
+                      " heads; head_dim is needed");
   c.head_dim = in.positive("head_dim", c.hidden_size / c.num_heads);
-  if (c.head_dim % 2 != 0) fail<ConfigError>(source, ": heads of ", c.head_dim, " channels: rotary positions need an even number");
+  if (c.head_dim % 2 != 0)
+    fail<ConfigError>(source, ": heads of ", c.head_dim, " channels: rotary positions need an even number");
   read_rotary(in, c);
 
   if (model_type == "llama") {

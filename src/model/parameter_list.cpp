@@ -10,7 +10,8 @@ namespace {
 class Lister {
  public:
   explicit Lister(const ModelConfig& config) : c_(config) {
-    FOCUS_CHECK(static_cast<int64_t>(c_.blocks.size()) == c_.num_layers, "a kind for each of ", c_.num_layers, " layers");
+    FOCUS_CHECK(static_cast<int64_t>(c_.blocks.size()) == c_.num_layers, "a kind for each of ", c_.num_layers,
+                " layers");
   }
 
   std::vector<ParameterSpec> run() {
@@ -25,7 +26,9 @@ class Lister {
   }
 
  private:
-  void add(const std::string& name, std::vector<int64_t> shape) { out_.push_back({prefix_ + name, std::move(shape)}); }
+  void add(const std::string& name, std::vector<int64_t> shape) {
+    out_.push_back({prefix_ + name, std::move(shape)});
+  }
   void add_fp32(const std::string& name, std::vector<int64_t> shape, bool buffer = false) {
     out_.push_back({prefix_ + name, std::move(shape), true, buffer});
   }

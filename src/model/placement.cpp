@@ -20,7 +20,8 @@ int64_t block_number(std::string_view digits, const std::string& text) {
   const auto end = digits.data() + digits.size();
   const auto [stop, error] = std::from_chars(digits.data(), end, value);
   if (error != std::errc() || stop != end || value < 0)
-    fail<ConfigError>("device '", text, "': '", digits, "' is no block number; write for example cuda:0=0-15,cuda:1=16-31");
+    fail<ConfigError>("device '", text, "': '", digits,
+                      "' is no block number; write for example cuda:0=0-15,cuda:1=16-31");
   return value;
 }
 
@@ -36,13 +37,15 @@ std::vector<Share> parse(const std::string& text) {
     try {
       share.device = at::Device(item.substr(0, equals));
     } catch (const c10::Error&) {
-      fail<ConfigError>("device '", text, "': '", item.substr(0, equals), "' is no device; use auto, cpu, cuda or cuda:N");
+      fail<ConfigError>("device '", text, "': '", item.substr(0, equals),
+                        "' is no device; use auto, cpu, cuda or cuda:N");
     }
     if (equals != std::string::npos) {
       const std::string range = item.substr(equals + 1);
       const std::size_t dash = range.find('-');
       const int64_t first = block_number(std::string_view(range).substr(0, dash), text);
-      const int64_t last = dash == std::string::npos ? first : block_number(std::string_view(range).substr(dash + 1), text);
+      const int64_t last =
+          dash == std::string::npos ? first : block_number(std::string_view(range).substr(dash + 1), text);
       if (last < first) fail<ConfigError>("device '", text, "': block range ", range, " runs backwards");
       share.blocks = {first, last};
     }
@@ -53,12 +56,13 @@ std::vector<Share> parse(const std::string& text) {
   return shares;
 }
 
-std::vector<at::Device> by_ranges(const std::vector<Share>& shares, int64_t num_blocks, const std::string& text) {
+std::vector<at::Device> by_ranges(const std::vector<Share>& shares, int64_t num_blocks,
+                                  const std::string& text) {
   std::vector<at::Device> out;
   for (const Share& share : shares) {
     if (share.blocks->first != static_cast<int64_t>(out.size()))
-      fail<ConfigError>("device '", text, "': expected a range that starts at block ", out.size(), ", got ", share.blocks->first,
-                        "; ranges follow each other and cover every block once");
+      fail<ConfigError>("device '", text, "': expected a range that starts at block ", out.size(), ", got ",
+                        share.blocks->first, "; ranges follow each other and cover every block once");
     for (int64_t i = share.blocks->first; i <= share.blocks->second; ++i) out.push_back(share.device);
   }
   if (static_cast<int64_t>(out.size()) != num_blocks)
@@ -71,7 +75,8 @@ std::vector<at::Device> by_bytes(const std::vector<Share>& shares, const Backbon
   double total = 0;
   for (int64_t i = 0; i < backbone.num_blocks(); ++i) {
     double own = 0;
-    for (const auto& parameter : backbone.block(i).parameters()) own += static_cast<double>(parameter.numel() * parameter.element_size());
+    for (const auto& parameter : backbone.block(i).parameters())
+      own += static_cast<double>(parameter.numel() * parameter.element_size());
     bytes.push_back(own);
     total += own;
   }
@@ -97,11 +102,14 @@ std::string resolve_devices(const std::string& text) {
   if (text == "auto") return at::hasCUDA() ? "cuda:0" : "cpu";
   for (const Share& share : parse(text)) {
     if (share.device.is_cpu()) continue;
-    if (!share.device.is_cuda()) fail<ConfigError>("device '", text, "': expected auto, cpu or cuda:N, or several of them");
-    if (!at::hasCUDA()) fail<DeviceError>("device '", text, "': this build or machine has no CUDA device; use --device cpu");
+    if (!share.device.is_cuda())
+      fail<ConfigError>("device '", text, "': expected auto, cpu or cuda:N, or several of them");
+    if (!at::hasCUDA())
+      fail<DeviceError>("device '", text, "': this build or machine has no CUDA device; use --device cpu");
     const auto count = static_cast<int64_t>(at::detail::getCUDAHooks().deviceCount());
     if (share.device.index() >= count)
-      fail<DeviceError>("device '", text, "': ", share.device.str(), " is not there; found ", count, " CUDA device(s)");
+      fail<DeviceError>("device '", text, "': ", share.device.str(), " is not there; found ", count,
+                        " CUDA device(s)");
   }
   return text;
 }

@@ -15,8 +15,9 @@ StripedHyenaBlock::StripedHyenaBlock(const ModelConfig& c, int64_t index)
   post_norm = register_module("post_norm", std::make_shared<nn::RmsNorm>(width, c.eps));
   // Evo-2 style: GELU in block 0 whatever its kind, the identity everywhere else.
   const bool gelu = !c.evo2_activations || index == 0;
-  mlp = register_module("mlp",
-                        std::make_shared<nn::GatedMlp>(width, c.inner_mlp_size, gelu ? nn::Activation::gelu : nn::Activation::identity));
+  mlp = register_module(
+      "mlp", std::make_shared<nn::GatedMlp>(width, c.inner_mlp_size,
+                                            gelu ? nn::Activation::gelu : nn::Activation::identity));
   if (kind_ == BlockKind::attention) {
     nn::AttentionOptions options;
     options.width = width;
@@ -44,12 +45,14 @@ StripedHyenaBlock::StripedHyenaBlock(const ModelConfig& c, int64_t index)
     options.groups = c.hcm_groups;
   }
   projections = register_module("projections", std::make_shared<nn::Linear>(width, 3 * width, false));
-  out_filter_dense = register_module("out_filter_dense", std::make_shared<nn::Linear>(width, width, c.hyena_out_bias));
+  out_filter_dense =
+      register_module("out_filter_dense", std::make_shared<nn::Linear>(width, width, c.hyena_out_bias));
   filter = register_module("filter", std::make_shared<nn::HyenaFilter>(options));
   mixer_ = std::make_unique<nn::HyenaMixer>(options, filter);
 }
 
-std::unique_ptr<cache::LayerState> StripedHyenaBlock::make_state(AttentionHook* hook, int64_t expected_length) const {
+std::unique_ptr<cache::LayerState> StripedHyenaBlock::make_state(AttentionHook* hook,
+                                                                 int64_t expected_length) const {
   if (kind_ != BlockKind::attention) return std::make_unique<cache::HyenaLayerState>();
   if (hook != nullptr) return hook->make_state(index_);
   return std::make_unique<cache::KeyValueState>(expected_length);
@@ -60,7 +63,8 @@ int64_t StripedHyenaBlock::state_bytes() const {
   const auto& o = mixer_->options();
   const auto element = static_cast<int64_t>(projections->weight.element_size());
   const int64_t fir = (o.input_taps - 1) * 3 * o.width * element;
-  if (o.kind == nn::HyenaKind::hcl) return fir + o.width * o.modes * std::max<int64_t>(element, sizeof(float));
+  if (o.kind == nn::HyenaKind::hcl)
+    return fir + o.width * o.modes * std::max<int64_t>(element, sizeof(float));
   return fir + (o.taps - 1) * o.width * element;
 }
 
@@ -70,18 +74,22 @@ int64_t StripedHyenaBlock::workspace_bytes() const {
   const int64_t wide = std::max<int64_t>(element, sizeof(float));
   const int64_t residual = 3 * width * element;  // block input, its sum with the mixer, the normed input
   // Norm, rotation and filters work in fp32 beside what they read and write.
-  const int64_t mixer = mixer_ ? 9 * width * element + 9 * width * wide : 8 * width * element + 6 * width * wide;
+  const int64_t mixer =
+      mixer_ ? 9 * width * element + 9 * width * wide : 8 * width * element + 6 * width * wide;
   const int64_t gated = 3 * inner * element;
   return residual + std::max(mixer, gated);
 }
 
-Tensor StripedHyenaBlock::forward(const Tensor& x_BLD, int64_t position, cache::LayerState* state, AttentionHook* hook) {
+Tensor StripedHyenaBlock::forward(const Tensor& x_BLD, int64_t position, cache::LayerState* state,
+                                  AttentionHook* hook) {
   const Tensor u = pre_norm->forward(x_BLD);
   Tensor mixed;
   if (kind_ != BlockKind::attention) {
     auto* carried = dynamic_cast<cache::HyenaLayerState*>(state);
-    FOCUS_CHECK(state == nullptr || carried != nullptr, "block ", index_, " was handed a state of another kind");
-    mixed = out_filter_dense->forward(mixer_->forward(projections->forward(u), carried != nullptr ? &carried->tensors : nullptr));
+    FOCUS_CHECK(state == nullptr || carried != nullptr, "block ", index_,
+                " was handed a state of another kind");
+    mixed = out_filter_dense->forward(
+        mixer_->forward(projections->forward(u), carried != nullptr ? &carried->tensors : nullptr));
   } else if (hook != nullptr) {
     mixed = hook->mix({*inner_mha_cls, *pre_norm, index_, x_BLD, u, position, state});
   } else {
@@ -98,17 +106,24 @@ BlockList::BlockList(const ModelConfig& config) {
 
 StripedHyena::StripedHyena(ModelConfig config) : config_(std::move(config)) {
   const int64_t heads = config_.num_heads;
-  shape_ = {config_.name, config_.vocab_size, config_.hidden_size, heads, heads, config_.hidden_size / heads, config_.max_length};
+  shape_ = {config_.name, config_.vocab_size,          config_.hidden_size, heads,
+            heads,        config_.hidden_size / heads, config_.max_length};
   vocabulary_ = Vocabulary::bytes(config_.vocab_size);
-  embedding_layer = register_module("embedding_layer", std::make_shared<nn::Embedding>(config_.vocab_size, config_.hidden_size));
+  embedding_layer = register_module("embedding_layer",
+                                    std::make_shared<nn::Embedding>(config_.vocab_size, config_.hidden_size));
   blocks = register_module("blocks", std::make_shared<BlockList>(config_));
-  if (config_.final_norm) norm = register_module("norm", std::make_shared<nn::RmsNorm>(config_.hidden_size, config_.eps));
+  if (config_.final_norm)
+    norm = register_module("norm", std::make_shared<nn::RmsNorm>(config_.hidden_size, config_.eps));
   blocks_.assign(blocks->items.begin(), blocks->items.end());
 }
 
-Tensor StripedHyena::embed(const Tensor& tokens_BL) const { return at::embedding(embedding_layer->weight, tokens_BL); }
+Tensor StripedHyena::embed(const Tensor& tokens_BL) const {
+  return at::embedding(embedding_layer->weight, tokens_BL);
+}
 
-Tensor StripedHyena::unembed(const Tensor& hidden_BLD) const { return ops::linear(hidden_BLD, embedding_layer->weight, {}); }
+Tensor StripedHyena::unembed(const Tensor& hidden_BLD) const {
+  return ops::linear(hidden_BLD, embedding_layer->weight, {});
+}
 
 std::shared_ptr<Backbone> StripedHyena::twin() const {
   const nn::DeferAllocation no_memory;

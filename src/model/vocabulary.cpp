@@ -29,12 +29,15 @@ struct Alphabet {
   Alphabet() { token.fill(Vocabulary::kNone); }
 };
 
-bool is_bases_only(const std::string& text) { return text.size() > 1 && text.find_first_not_of("ACGTNacgtn") == std::string::npos; }
+bool is_bases_only(const std::string& text) {
+  return text.size() > 1 && text.find_first_not_of("ACGTNacgtn") == std::string::npos;
+}
 
 void add_token(Alphabet& alphabet, const std::string& text, int64_t id, const std::string& where) {
   if (is_bases_only(text))
     fail<ConfigError>(where, ": token '", text, "' stands for ", text.size(),
-                      " bases: k-mer and byte-pair vocabularies are not supported, since one prediction must be of one base");
+                      " bases: k-mer and byte-pair vocabularies are not supported, since one prediction must "
+                      "be of one base");
   if (text.size() == 1) alphabet.token[static_cast<uint8_t>(text[0])] = id;
 }
 
@@ -65,7 +68,8 @@ void read_normalizer(const Json& node, Alphabet& alphabet, const std::string& wh
   } else if (type == "BertNormalizer") {
     alphabet.lowercases = alphabet.lowercases || node.value("lowercase", true);
   } else if (!std::set<std::string>{"NFC", "NFD", "NFKC", "NFKD", "StripAccents", "Strip"}.contains(type)) {
-    fail<ConfigError>(where, ": normalizer '", type, "' is not supported: it may change which token a letter becomes");
+    fail<ConfigError>(where, ": normalizer '", type,
+                      "' is not supported: it may change which token a letter becomes");
   }
 }
 
@@ -115,16 +119,17 @@ Alphabet from_bytes(int64_t size, int64_t offset) {
 }
 
 Alphabet read_alphabet(const fs::path& folder, int64_t size, std::string& where) {
-  const fs::path tokenizer = folder / "tokenizer.json", map = folder / "vocab.json", list = folder / "vocab.txt",
-                 config = folder / "tokenizer_config.json";
+  const fs::path tokenizer = folder / "tokenizer.json", map = folder / "vocab.json",
+                 list = folder / "vocab.txt", config = folder / "tokenizer_config.json";
   const auto found = [&](const fs::path& path) {
     where = concat("'", path.string(), "'");
     return fs::exists(path);
   };
   if (found(tokenizer)) return from_tokenizer(tokenizer);
   if (fs::exists(folder / "merges.txt"))
-    fail<ConfigError>("'", (folder / "merges.txt").string(),
-                      "': byte-pair vocabularies are not supported, since one prediction must be of one base");
+    fail<ConfigError>(
+        "'", (folder / "merges.txt").string(),
+        "': byte-pair vocabularies are not supported, since one prediction must be of one base");
   if (found(map)) {
     Alphabet alphabet;
     add_map(alphabet, parse(map), where);
@@ -133,13 +138,14 @@ Alphabet read_alphabet(const fs::path& folder, int64_t size, std::string& where)
   if (found(list)) return from_lines(list);
   if (found(config)) {
     const Json file = parse(config);
-    const bool named = file.is_object() && file.contains("tokenizer_class") && file.at("tokenizer_class").is_string();
+    const bool named =
+        file.is_object() && file.contains("tokenizer_class") && file.at("tokenizer_class").is_string();
     const std::string name = named ? file.at("tokenizer_class").get<std::string>() : "";
     // Bytes behind the three special tokens: padding, end, unknown.
     if (name == "ByT5Tokenizer") return from_bytes(size, 3);
-    fail<ConfigError>(
-        where, ": tokenizer class '", name,
-        "' keeps its tokens in its own code; only ByT5Tokenizer is known here. Add a vocab.json with the tokens of A, C, G, T and N");
+    fail<ConfigError>(where, ": tokenizer class '", name,
+                      "' keeps its tokens in its own code; only ByT5Tokenizer is known here. Add a "
+                      "vocab.json with the tokens of A, C, G, T and N");
   }
   where = "'" + folder.string() + "' (no tokenizer files: a letter's token is its byte)";
   if (size < 256)
@@ -151,7 +157,9 @@ Alphabet read_alphabet(const fs::path& folder, int64_t size, std::string& where)
 }  // namespace
 
 Vocabulary Vocabulary::bytes(int64_t size) {
-  if (size <= 'T') fail<ConfigError>("a vocabulary of ", size, " tokens is too small: a letter's token is its byte, and T is ", int{'T'});
+  if (size <= 'T')
+    fail<ConfigError>("a vocabulary of ", size,
+                      " tokens is too small: a letter's token is its byte, and T is ", int{'T'});
   Vocabulary out;
   for (std::size_t byte = 0; byte < 256; ++byte)
     out.token_of_byte[byte] = static_cast<int64_t>(byte) < size ? static_cast<int32_t>(byte) : kNone;
@@ -160,15 +168,19 @@ Vocabulary Vocabulary::bytes(int64_t size) {
   return out;
 }
 
-std::vector<int64_t> Vocabulary::encode(std::span<const uint8_t> letters, std::string_view record, int64_t offset) const {
+std::vector<int64_t> Vocabulary::encode(std::span<const uint8_t> letters, std::string_view record,
+                                        int64_t offset) const {
   std::vector<int64_t> out(letters.size());
   for (std::size_t i = 0; i < letters.size(); ++i) {
     const int32_t token = token_of_byte[letters[i]];
     if (token == kNone) {
-      const bool base_in_lowercase = is_letter(letters[i]) && kBases.find(static_cast<char>(letters[i] & 0xDF)) != std::string_view::npos;
-      fail<DataError>("the model has no token for '", static_cast<char>(letters[i]), "', position ", offset + static_cast<int64_t>(i) + 1,
-                      " of '", record, "'; ",
-                      base_in_lowercase ? "read lowercase as uppercase" : "replace such letters or leave the sequence out");
+      const bool base_in_lowercase =
+          is_letter(letters[i]) &&
+          kBases.find(static_cast<char>(letters[i] & 0xDF)) != std::string_view::npos;
+      fail<DataError>("the model has no token for '", static_cast<char>(letters[i]), "', position ",
+                      offset + static_cast<int64_t>(i) + 1, " of '", record, "'; ",
+                      base_in_lowercase ? "read lowercase as uppercase"
+                                        : "replace such letters or leave the sequence out");
     }
     out[i] = token;
   }
@@ -186,25 +198,29 @@ Vocabulary read_vocabulary(const fs::path& folder, int64_t size) {
   }
   for (const char letter : kBases) {
     if (token[static_cast<uint8_t>(letter)] == Vocabulary::kNone)
-      fail<ConfigError>(where, ": there is no token for the single letter ", letter,
-                        "; models that read bases through longer tokens (k-mers, byte pairs) are not supported");
+      fail<ConfigError>(
+          where, ": there is no token for the single letter ", letter,
+          "; models that read bases through longer tokens (k-mers, byte pairs) are not supported");
   }
   for (const char c : std::string_view("ACGTNacgtn")) {
     const int64_t id = token[static_cast<uint8_t>(c)];
     if (id < Vocabulary::kNone || id >= size)
-      fail<ConfigError>(where, ": token ", id, " of '", c, "' is outside the model's vocabulary of ", size, " tokens");
+      fail<ConfigError>(where, ": token ", id, " of '", c, "' is outside the model's vocabulary of ", size,
+                        " tokens");
   }
   Vocabulary out;
   out.unknown_base = static_cast<int32_t>(token['N']);
   for (int byte = 0; byte < 256; ++byte) {
     const int64_t id = token[static_cast<std::size_t>(byte)];
-    const bool other_letter = is_letter(byte) && kBases.find(static_cast<char>(byte & 0xDF)) == std::string_view::npos;
+    const bool other_letter =
+        is_letter(byte) && kBases.find(static_cast<char>(byte & 0xDF)) == std::string_view::npos;
     const bool known = id >= 0 && id < size;
     out.token_of_byte[static_cast<std::size_t>(byte)] = known          ? static_cast<int32_t>(id)
                                                         : other_letter ? out.unknown_base
                                                                        : Vocabulary::kNone;
   }
-  for (std::size_t i = 0; i < kBases.size(); ++i) out.bases[i] = out.token_of_byte[static_cast<uint8_t>(kBases[i])];
+  for (std::size_t i = 0; i < kBases.size(); ++i)
+    out.bases[i] = out.token_of_byte[static_cast<uint8_t>(kBases[i])];
   if (std::set<int32_t>(out.bases.begin(), out.bases.end()).size() != out.bases.size())
     fail<ConfigError>(where, ": two of A, C, G and T have the same token");
   return out;

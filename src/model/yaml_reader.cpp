@@ -11,14 +11,18 @@ YamlReader::YamlReader(const std::string& yaml, std::string source) : source_(st
   } catch (const YAML::Exception& e) {
     fail<ConfigError>(source_, ":", e.mark.line + 1, ":", e.mark.column + 1, ": not valid YAML: ", e.msg);
   }
-  if (documents.size() > 1) fail<ConfigError>(source_, ": holds ", documents.size(), " YAML documents, expected one");
-  if (documents.empty() || !documents[0].IsMap()) fail<ConfigError>(source_, ": expected a YAML mapping of model settings");
+  if (documents.size() > 1)
+    fail<ConfigError>(source_, ": holds ", documents.size(), " YAML documents, expected one");
+  if (documents.empty() || !documents[0].IsMap())
+    fail<ConfigError>(source_, ": expected a YAML mapping of model settings");
   root_ = documents[0];
   for (const auto& item : root_) {
     const int line = item.first.Mark().line + 1;
     if (!item.first.IsScalar()) fail<ConfigError>(source_, ":", line, ": a key must be a plain name");
     const auto [first, inserted] = lines_.emplace(item.first.Scalar(), line);
-    if (!inserted) fail<ConfigError>(source_, ":", line, ": key '", first->first, "' appears twice, first on line ", first->second);
+    if (!inserted)
+      fail<ConfigError>(source_, ":", line, ": key '", first->first, "' appears twice, first on line ",
+                        first->second);
   }
 }
 
@@ -44,7 +48,8 @@ std::string YamlReader::written(const std::string& key) const {
 void YamlReader::finish(const std::set<std::string>& ignored) const {
   for (const auto& [key, line] : lines_) {
     if (!used_.contains(key) && !ignored.contains(key))
-      fail<ConfigError>(source_, ":", line, ": unknown key '", key, "'; correct or remove it, or this focus is too old for this model");
+      fail<ConfigError>(source_, ":", line, ": unknown key '", key,
+                        "'; correct or remove it, or this focus is too old for this model");
   }
 }
 

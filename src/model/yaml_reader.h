@@ -1,4 +1,5 @@
-// A flat YAML mapping read strictly: every key once, of its type and in its range, none left over. Errors name file, line and key.
+// A flat YAML mapping read strictly: every key once, of its type and in its range, none left over. Errors
+// name file, line and key.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
@@ -58,7 +59,8 @@ class YamlReader {
   template <class... Args>
   [[noreturn]] void wrong(const std::string& key, const Args&... args) const {
     const auto found = lines_.find(key);
-    fail<ConfigError>(source_, found == lines_.end() ? "" : concat(":", found->second), ": key '", key, "': ", args...);
+    fail<ConfigError>(source_, found == lines_.end() ? "" : concat(":", found->second), ": key '", key,
+                      "': ", args...);
   }
   /// What the file says, on one line.
   std::string written(const std::string& key) const;

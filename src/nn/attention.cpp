@@ -13,11 +13,14 @@ AttentionOptions resolved(AttentionOptions o) {
   if (o.heads < 1 || (o.dim == 0 && o.width % o.heads != 0))
     fail<ConfigError>("attention: width ", o.width, " does not split into ", o.heads, " heads");
   if (o.dim == 0) o.dim = o.width / o.heads;
-  if (o.dim < 2 || o.dim % 2 != 0) fail<ConfigError>("attention: heads need an even dimension for rotary positions, got ", o.dim);
+  if (o.dim < 2 || o.dim % 2 != 0)
+    fail<ConfigError>("attention: heads need an even dimension for rotary positions, got ", o.dim);
   if (o.kv_heads < 1 || o.heads % o.kv_heads != 0)
-    fail<ConfigError>("attention: ", o.heads, " query heads cannot share ", o.kv_heads, " key and value heads evenly");
+    fail<ConfigError>("attention: ", o.heads, " query heads cannot share ", o.kv_heads,
+                      " key and value heads evenly");
   if (o.layout == AttentionLayout::fused && (o.kv_heads != o.heads || o.dim * o.heads != o.width))
-    fail<ConfigError>("attention: a fused Wqkv has as many key as query heads, and heads that fill the width");
+    fail<ConfigError>(
+        "attention: a fused Wqkv has as many key as query heads, and heads that fill the width");
   return o;
 }
 
@@ -30,7 +33,9 @@ Tensor rotary_frequencies(int64_t head_dim, double base) {
   return at::pow(at::scalar_tensor(base, at::kDouble), exponent).reciprocal().to(at::kFloat);
 }
 
-RotaryEmbedding::RotaryEmbedding(const Tensor& frequencies) { inv_freq = register_buffer("inv_freq", frequencies); }
+RotaryEmbedding::RotaryEmbedding(const Tensor& frequencies) {
+  inv_freq = register_buffer("inv_freq", frequencies);
+}
 
 Attention::Attention(const AttentionOptions& options) : options_(resolved(options)) {
   const auto& o = options_;
@@ -47,7 +52,8 @@ Attention::Attention(const AttentionOptions& options) : options_(resolved(option
     v_proj = linear("v_proj", o.width, kv, o.qkv_bias);
     o_proj = linear("o_proj", query, o.width, o.out_bias);
   }
-  const Tensor frequencies = o.inv_freq.defined() ? o.inv_freq.clone() : rotary_frequencies(o.dim, o.rotary_base);
+  const Tensor frequencies =
+      o.inv_freq.defined() ? o.inv_freq.clone() : rotary_frequencies(o.dim, o.rotary_base);
   if (frequencies.sizes() != at::IntArrayRef{o.dim / 2})
     fail<ConfigError>("attention: ", o.dim / 2, " rotary frequencies are needed, got ", frequencies.sizes());
   rotary_emb = register_module("rotary_emb", std::make_shared<RotaryEmbedding>(frequencies));
@@ -55,18 +61,21 @@ Attention::Attention(const AttentionOptions& options) : options_(resolved(option
 
 Projection Attention::split(const Tensor& qkv_BLC) const {
   const int64_t heads = options_.heads, dim = options_.dim;
-  const Tensor parts = options_.column_split ? qkv_BLC.unflatten(-1, {heads, 3, dim}).permute({3, 0, 2, 1, 4})
-                                             : qkv_BLC.unflatten(-1, {3, heads, dim}).permute({2, 0, 3, 1, 4});
+  const Tensor parts = options_.column_split
+                           ? qkv_BLC.unflatten(-1, {heads, 3, dim}).permute({3, 0, 2, 1, 4})
+                           : qkv_BLC.unflatten(-1, {3, heads, dim}).permute({2, 0, 3, 1, 4});
   return {parts.select(0, 0), parts.select(0, 1), parts.select(0, 2)};
 }
 
 Tensor Attention::project_part(const Tensor& u_BLD, int64_t part) const {
-  if (options_.layout == AttentionLayout::separate) return (part == 0 ? q_proj : part == 1 ? k_proj : v_proj)->forward(u_BLD);
+  if (options_.layout == AttentionLayout::separate)
+    return (part == 0 ? q_proj : part == 1 ? k_proj : v_proj)->forward(u_BLD);
   // The rows of Wqkv that make this part.
   const auto rows = [&](const Tensor& t) {
     if (!t.defined()) return t;
-    const Tensor parts = options_.column_split ? t.unflatten(0, {options_.heads, 3, options_.dim}).select(1, part)
-                                               : t.unflatten(0, {3, options_.heads, options_.dim}).select(0, part);
+    const Tensor parts = options_.column_split
+                             ? t.unflatten(0, {options_.heads, 3, options_.dim}).select(1, part)
+                             : t.unflatten(0, {3, options_.heads, options_.dim}).select(0, part);
     return parts.flatten(0, 1);
   };
   return at::linear(u_BLD, rows(Wqkv->effective_weight()), rows(Wqkv->bias));
@@ -81,7 +90,8 @@ Projection Attention::project(const Tensor& u_BLD, const Tensor& positions) cons
   Projection out =
       options_.layout == AttentionLayout::fused
           ? split(Wqkv->forward(u_BLD))
-          : Projection{in_heads(q_proj->forward(u_BLD), dim), in_heads(k_proj->forward(u_BLD), dim), in_heads(v_proj->forward(u_BLD), dim)};
+          : Projection{in_heads(q_proj->forward(u_BLD), dim), in_heads(k_proj->forward(u_BLD), dim),
+                       in_heads(v_proj->forward(u_BLD), dim)};
   out.q = rotate(out.q, positions);
   out.k = rotate(out.k, positions);
   return out;

@@ -10,22 +10,29 @@ namespace {
 
 using at::Tensor;
 
-// `rows` of left context before x [B, L, C]: what the previous chunk left, or zeros at the start of a sequence.
+// `rows` of left context before x [B, L, C]: what the previous chunk left, or zeros at the start of a
+// sequence.
 Tensor with_context(const Tensor& x, const Tensor& carried, int64_t rows) {
   if (carried.defined()) return at::cat({carried.to(x.scalar_type()), x}, 1);
   return at::constant_pad_nd(x, {0, 0, rows, 0});
 }
 
 // The last rows of a padded input as storage of their own: a view would keep the whole activation alive.
-Tensor last_rows(const Tensor& padded, int64_t rows) { return padded.narrow(1, padded.size(1) - rows, rows).clone(); }
+Tensor last_rows(const Tensor& padded, int64_t rows) {
+  return padded.narrow(1, padded.size(1) - rows, rows).clone();
+}
 
-at::ScalarType compute_type(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType compute_type(const Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 }  // namespace
 
 HyenaFilter::HyenaFilter(const HyenaOptions& o) {
-  if (o.width % o.groups != 0) fail<ConfigError>("hyena: ", o.groups, " filter groups do not divide width ", o.width);
-  short_filter_weight = register_parameter("short_filter_weight", new_parameter({3 * o.width, 1, o.input_taps}));
+  if (o.width % o.groups != 0)
+    fail<ConfigError>("hyena: ", o.groups, " filter groups do not divide width ", o.width);
+  short_filter_weight =
+      register_parameter("short_filter_weight", new_parameter({3 * o.width, 1, o.input_taps}));
   if (o.kind == HyenaKind::hcl) {
     log_poles = register_parameter("log_poles", new_parameter({o.width, o.modes, 1}));
     residues = register_parameter("residues", new_parameter({o.width, o.modes}));
@@ -49,13 +56,15 @@ Tensor HyenaMixer::forward(const Tensor& z_BLC, HyenaState* state) const {
 
   Tensor y;
   if (options_.kind == HyenaKind::hcl) {
-    auto [out, final] = ops::modal_scan(p.to(wide), filter_->log_poles.squeeze(-1).to(wide), filter_->residues.to(wide),
-                                        state != nullptr && state->inner.defined() ? state->inner.to(wide) : Tensor());
+    auto [out, final] =
+        ops::modal_scan(p.to(wide), filter_->log_poles.squeeze(-1).to(wide), filter_->residues.to(wide),
+                        state != nullptr && state->inner.defined() ? state->inner.to(wide) : Tensor());
     if (state != nullptr) state->inner = final;
     y = out;
   } else {
-    Tensor inner_taps = filter_->h.squeeze(1).to(wide);                     // [groups, K]
-    if (options_.kind == HyenaKind::hcm) inner_taps = inner_taps.flip(-1);  // true convolution: tap 0 meets the newest base
+    Tensor inner_taps = filter_->h.squeeze(1).to(wide);  // [groups, K]
+    if (options_.kind == HyenaKind::hcm)
+      inner_taps = inner_taps.flip(-1);  // true convolution: tap 0 meets the newest base
     inner_taps = inner_taps.repeat_interleave(width / options_.groups, 0).t();
     const Tensor padded = with_context(p, state != nullptr ? state->inner : Tensor(), options_.taps - 1);
     if (state != nullptr) state->inner = last_rows(padded, options_.taps - 1);

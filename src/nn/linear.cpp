@@ -34,7 +34,8 @@ Tensor Linear::forward(const Tensor& x) const {
 void Linear::add_low_rank(int64_t rank, double scale, at::Generator& generator) {
   const int64_t out = weight.size(0), in = weight.size(1);
   if (rank > std::min(in, out))
-    fail<ConfigError>("a change of rank ", rank, " exceeds a linear layer of ", in, " inputs and ", out, " outputs");
+    fail<ConfigError>("a change of rank ", rank, " exceeds a linear layer of ", in, " inputs and ", out,
+                      " outputs");
   const auto drawn = at::randn({rank, in}, generator, at::kFloat) / std::sqrt(static_cast<double>(in));
   lora_down = register_parameter("lora_down", drawn.to(weight.device()));
   lora_up = register_parameter("lora_up", at::zeros({out, rank}, at::kFloat).to(weight.device()));
@@ -56,6 +57,8 @@ void Linear::emulate_fp8(const Fp8Scales& scales) {
   fp8_ = scales;
 }
 
-Embedding::Embedding(int64_t vocabulary, int64_t width) { weight = register_parameter("weight", new_parameter({vocabulary, width})); }
+Embedding::Embedding(int64_t vocabulary, int64_t width) {
+  weight = register_parameter("weight", new_parameter({vocabulary, width}));
+}
 
 }  // namespace focus::nn

@@ -21,6 +21,8 @@ SwiGluMlp::SwiGluMlp(int64_t width, int64_t inner, bool with_bias) {
   down_proj = register_module("down_proj", std::make_shared<Linear>(inner, width, with_bias));
 }
 
-Tensor SwiGluMlp::forward(const Tensor& x) const { return down_proj->forward(at::silu(gate_proj->forward(x)) * up_proj->forward(x)); }
+Tensor SwiGluMlp::forward(const Tensor& x) const {
+  return down_proj->forward(at::silu(gate_proj->forward(x)) * up_proj->forward(x));
+}
 
 }  // namespace focus::nn

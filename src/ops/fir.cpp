@@ -22,10 +22,12 @@ void forward_kernel(const Tensor& x, const Tensor& taps, Tensor& y) {
                 blocks = (channels + kernels::kChannelBlock - 1) / kernels::kChannelBlock;
   at::parallel_for(0, batch * blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t b = task / blocks, c0 = task % blocks * kernels::kChannelBlock, c1 = std::min(channels, c0 + kernels::kChannelBlock);
-      kernels::fir_forward<T>({x.const_data_ptr<T>() + b * rows * channels, taps.const_data_ptr<T>(),
-                               y.mutable_data_ptr<T>() + b * length * channels, length, taps.size(0), channels},
-                              c0, c1);
+      const int64_t b = task / blocks, c0 = task % blocks * kernels::kChannelBlock,
+                    c1 = std::min(channels, c0 + kernels::kChannelBlock);
+      kernels::fir_forward<T>(
+          {x.const_data_ptr<T>() + b * rows * channels, taps.const_data_ptr<T>(),
+           y.mutable_data_ptr<T>() + b * length * channels, length, taps.size(0), channels},
+          c0, c1);
     }
   });
 }
@@ -38,9 +40,10 @@ void taps_gradient_kernel(const Tensor& x, const Tensor& dy, Tensor& dtaps) {
     for (int64_t task = begin; task < end; ++task) {
       const int64_t c0 = task * kernels::kChannelBlock, c1 = std::min(channels, c0 + kernels::kChannelBlock);
       for (int64_t b = 0; b < batch; ++b) {  // in order: the sum does not depend on the number of threads
-        kernels::fir_taps_gradient<T>({x.const_data_ptr<T>() + b * rows * channels, dy.const_data_ptr<T>() + b * length * channels,
-                                       dtaps.mutable_data_ptr<T>(), length, dtaps.size(0), channels},
-                                      c0, c1);
+        kernels::fir_taps_gradient<T>(
+            {x.const_data_ptr<T>() + b * rows * channels, dy.const_data_ptr<T>() + b * length * channels,
+             dtaps.mutable_data_ptr<T>(), length, dtaps.size(0), channels},
+            c0, c1);
       }
     }
   });
@@ -69,18 +72,23 @@ struct CausalFir : torch::autograd::Function<CausalFir> {
     }
     if (ctx->needs_input_grad(1)) {
       dtaps = at::zeros_like(taps);
-      x.scalar_type() == at::kDouble ? taps_gradient_kernel<double>(x, dy, dtaps) : taps_gradient_kernel<float>(x, dy, dtaps);
+      x.scalar_type() == at::kDouble ? taps_gradient_kernel<double>(x, dy, dtaps)
+                                     : taps_gradient_kernel<float>(x, dy, dtaps);
     }
     return {dx, dtaps};
   }
 };
 
 void check(const Tensor& x, const Tensor& taps) {
-  if (x.dim() != 3 || taps.dim() != 2 || x.size(2) != taps.size(1) || x.size(1) < taps.size(0) || taps.size(0) < 1) {
-    fail<ShapeError>("causal_fir: x must be [B, L+K-1, C] and taps [K, C] with L >= 1, got ", x.sizes(), " and ", taps.sizes());
+  if (x.dim() != 3 || taps.dim() != 2 || x.size(2) != taps.size(1) || x.size(1) < taps.size(0) ||
+      taps.size(0) < 1) {
+    fail<ShapeError>("causal_fir: x must be [B, L+K-1, C] and taps [K, C] with L >= 1, got ", x.sizes(),
+                     " and ", taps.sizes());
   }
-  if (x.scalar_type() != taps.scalar_type() || (x.scalar_type() != at::kFloat && x.scalar_type() != at::kDouble)) {
-    fail<ShapeError>("causal_fir: x and taps must both be float32 or both float64, got ", x.dtype(), " and ", taps.dtype());
+  if (x.scalar_type() != taps.scalar_type() ||
+      (x.scalar_type() != at::kFloat && x.scalar_type() != at::kDouble)) {
+    fail<ShapeError>("causal_fir: x and taps must both be float32 or both float64, got ", x.dtype(), " and ",
+                     taps.dtype());
   }
 }
 
@@ -89,15 +97,16 @@ void check(const Tensor& x, const Tensor& taps) {
 Tensor causal_fir(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
   if (!x_BTC.is_cpu()) {
-    return has_cuda_fir(x_BTC, taps_KC) && !tracked({x_BTC, taps_KC}) ? cuda_fir(x_BTC, taps_KC) : causal_fir_reference(x_BTC, taps_KC);
+    return has_cuda_fir(x_BTC, taps_KC) && !tracked({x_BTC, taps_KC}) ? cuda_fir(x_BTC, taps_KC)
+                                                                      : causal_fir_reference(x_BTC, taps_KC);
   }
   return CausalFir::apply(x_BTC.contiguous(), taps_KC.contiguous());
 }
 
 Tensor causal_fir_reference(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
-  return at::conv1d(x_BTC.transpose(1, 2), taps_KC.t().unsqueeze(1), {}, at::IntArrayRef{1}, at::IntArrayRef{0}, at::IntArrayRef{1},
-                    x_BTC.size(2))
+  return at::conv1d(x_BTC.transpose(1, 2), taps_KC.t().unsqueeze(1), {}, at::IntArrayRef{1},
+                    at::IntArrayRef{0}, at::IntArrayRef{1}, x_BTC.size(2))
       .transpose(1, 2);
 }
 

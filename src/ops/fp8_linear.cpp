@@ -17,7 +17,9 @@ constexpr double kLargestE4m3 = 448.0;
 // Rows of the weight that exist in the wide type at the same time: 1024 x 8192 fp32 are 32 MiB.
 constexpr int64_t kRows = 1024;
 
-at::ScalarType wide_type(const Tensor& x) { return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+at::ScalarType wide_type(const Tensor& x) {
+  return x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+}
 
 bool is_power_of_two(double value) {
   int exponent = 0;
@@ -27,18 +29,21 @@ bool is_power_of_two(double value) {
 Tensor multiply(const Tensor& x, const Tensor& weight, double input_scale, double weight_scale) {
   const double unscale = 1.0 / (input_scale * weight_scale);
   const Tensor input = to_e4m3(x, input_scale);
-  // e4m3 is exact in bf16, and a power of two changes no digit: the matrix product may then round its sum to bf16 itself.
+  // e4m3 is exact in bf16, and a power of two changes no digit: the matrix product may then round its sum to
+  // bf16 itself.
   const bool narrow = x.scalar_type() == at::kBFloat16 && is_power_of_two(unscale);
   const auto compute = narrow ? at::kBFloat16 : wide_type(x);
   const Tensor wide = input.to(compute);
   std::vector<Tensor> parts;
   for (int64_t row = 0; row < weight.size(0); row += kRows)
-    parts.push_back(at::linear(wide, weight.narrow(0, row, std::min(kRows, weight.size(0) - row)).to(compute)));
+    parts.push_back(
+        at::linear(wide, weight.narrow(0, row, std::min(kRows, weight.size(0) - row)).to(compute)));
   return (parts.size() == 1 ? parts[0] : at::cat(parts, -1)).mul_(unscale);
 }
 
 struct Fp8Linear : torch::autograd::Function<Fp8Linear> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, double input_scale, double weight_scale) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, double input_scale,
+                        double weight_scale) {
     ctx->save_for_backward({weight});
     ctx->saved_data["weight_scale"] = weight_scale;
     ctx->saved_data["type"] = static_cast<int64_t>(x.scalar_type());
@@ -50,26 +55,31 @@ struct Fp8Linear : torch::autograd::Function<Fp8Linear> {
     Tensor dx;
     for (int64_t row = 0; row < weight.size(0); row += kRows) {
       const int64_t rows = std::min(kRows, weight.size(0) - row);
-      const Tensor part = at::matmul(dy.narrow(-1, row, rows).to(compute), weight.narrow(0, row, rows).to(compute));
+      const Tensor part =
+          at::matmul(dy.narrow(-1, row, rows).to(compute), weight.narrow(0, row, rows).to(compute));
       dx = dx.defined() ? dx.add_(part) : part;
     }
     dx.div_(ctx->saved_data["weight_scale"].toDouble());
-    return {dx.to(static_cast<at::ScalarType>(ctx->saved_data["type"].toInt())), Tensor(), Tensor(), Tensor()};
+    return {dx.to(static_cast<at::ScalarType>(ctx->saved_data["type"].toInt())), Tensor(), Tensor(),
+            Tensor()};
   }
 };
 
 }  // namespace
 
 Tensor to_e4m3(const Tensor& t, double scale) {
-  if (!(scale > 0.0) || !std::isfinite(scale)) fail<WeightsError>("an FP8 scale must be positive and finite, got ", scale);
+  if (!(scale > 0.0) || !std::isfinite(scale))
+    fail<WeightsError>("an FP8 scale must be positive and finite, got ", scale);
   // The product is rounded to fp32 first, as the scaling kernels of FP8 hardware do.
   return (t.to(wide_type(t)) * scale).clamp_(-kLargestE4m3, kLargestE4m3).to(at::kFloat8_e4m3fn);
 }
 
-Tensor fp8_linear(const Tensor& x, const Tensor& weight_e4m3, const Tensor& bias, double input_scale, double weight_scale) {
-  if (weight_e4m3.dim() != 2 || weight_e4m3.scalar_type() != at::kFloat8_e4m3fn || x.size(-1) != weight_e4m3.size(1))
-    fail<ShapeError>("fp8_linear: the weight must be e4m3 [out, in] with in = ", x.size(-1), ", got ", weight_e4m3.dtype(), " ",
-                     weight_e4m3.sizes());
+Tensor fp8_linear(const Tensor& x, const Tensor& weight_e4m3, const Tensor& bias, double input_scale,
+                  double weight_scale) {
+  if (weight_e4m3.dim() != 2 || weight_e4m3.scalar_type() != at::kFloat8_e4m3fn ||
+      x.size(-1) != weight_e4m3.size(1))
+    fail<ShapeError>("fp8_linear: the weight must be e4m3 [out, in] with in = ", x.size(-1), ", got ",
+                     weight_e4m3.dtype(), " ", weight_e4m3.sizes());
   Tensor y = Fp8Linear::apply(x, weight_e4m3, input_scale, weight_scale);
   if (bias.defined()) y = y + bias.to(y.scalar_type());
   return y.to(x.scalar_type());

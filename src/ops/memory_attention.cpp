@@ -16,12 +16,16 @@ int64_t keys_of(const Tensor& k) { return k.defined() ? k.size(2) : 0; }
 
 void check_keys(const char* what, const Tensor& q, const Tensor& k, const Tensor& v) {
   if (!k.defined() && !v.defined()) return;
-  const bool fits = k.defined() && v.defined() && k.dim() == 4 && k.sizes() == v.sizes() && k.size(0) == q.size(0) && k.size(1) > 0 &&
-                    q.size(1) % k.size(1) == 0 && k.size(3) == q.size(3) && k.scalar_type() == q.scalar_type() &&
+  const bool fits = k.defined() && v.defined() && k.dim() == 4 && k.sizes() == v.sizes() &&
+                    k.size(0) == q.size(0) && k.size(1) > 0 && q.size(1) % k.size(1) == 0 &&
+                    k.size(3) == q.size(3) && k.scalar_type() == q.scalar_type() &&
                     v.scalar_type() == q.scalar_type();
   if (!fits) {
-    const auto shape = [](const Tensor& t) { return t.defined() ? concat(t.dtype(), " ", t.sizes()) : std::string("none"); };
-    fail<ShapeError>("memory_attention: ", what, " must be [B,G,S,E] of the queries' type, with G dividing H; got k ", shape(k), ", v ",
+    const auto shape = [](const Tensor& t) {
+      return t.defined() ? concat(t.dtype(), " ", t.sizes()) : std::string("none");
+    };
+    fail<ShapeError>("memory_attention: ", what,
+                     " must be [B,G,S,E] of the queries' type, with G dividing H; got k ", shape(k), ", v ",
                      shape(v), " for q ", shape(q));
   }
 }
@@ -31,70 +35,92 @@ void check(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor&
   check_keys("memory", q, memory.k, memory.v);
   check_keys("keys and values", q, k, v);
   const int64_t entries = keys_of(memory.k), keys = keys_of(k);
-  if (keys > 0 && keys < q.size(2)) fail<ShapeError>("memory_attention: ", q.size(2), " queries cannot be the last of ", keys, " keys");
+  if (keys > 0 && keys < q.size(2))
+    fail<ShapeError>("memory_attention: ", q.size(2), " queries cannot be the last of ", keys, " keys");
   if (memory.k.defined() && k.defined() && memory.k.size(1) != k.size(1))
-    fail<ShapeError>("memory_attention: the memory has ", memory.k.size(1), " heads, the keys have ", k.size(1));
+    fail<ShapeError>("memory_attention: the memory has ", memory.k.size(1), " heads, the keys have ",
+                     k.size(1));
   const Tensor& beta = memory.beta;
   if (!beta.defined()) return;
-  const bool fits = memory.k.defined() && beta.dim() == 3 && beta.size(0) == q.size(0) && beta.size(2) == entries &&
+  const bool fits = memory.k.defined() && beta.dim() == 3 && beta.size(0) == q.size(0) &&
+                    beta.size(2) == entries &&
                     (beta.size(1) == q.size(1) || beta.size(1) == memory.k.size(1));
-  if (!fits) fail<ShapeError>("memory_attention: beta must be [B,G,P] or [B,H,P] with P = ", entries, ", got ", beta.sizes());
+  if (!fits)
+    fail<ShapeError>("memory_attention: beta must be [B,G,P] or [B,H,P] with P = ", entries, ", got ",
+                     beta.sizes());
 }
 
 Tensor with_dense_rows(const Tensor& t) { return !t.defined() || t.stride(-1) == 1 ? t : t.contiguous(); }
 
 /// Parts of one batch item and key head.
 template <class T>
-int64_t parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t batch, int64_t head, int64_t group,
-                 kernels::AttentionPart<T> (&parts)[2]) {
+int64_t parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t batch, int64_t head,
+                 int64_t group, kernels::AttentionPart<T> (&parts)[2]) {
   int64_t count = 0;
-  const auto rows = [&](const Tensor& t) { return static_cast<const T*>(t.const_data_ptr()) + batch * t.stride(0) + head * t.stride(1); };
+  const auto rows = [&](const Tensor& t) {
+    return static_cast<const T*>(t.const_data_ptr()) + batch * t.stride(0) + head * t.stride(1);
+  };
   if (keys_of(memory.k) > 0) {
     const Tensor& beta = memory.beta;
     const bool per_query_head = beta.defined() && beta.size(1) != memory.k.size(1);
     const float* masses = nullptr;
-    if (beta.defined()) masses = beta.const_data_ptr<float>() + (batch * beta.size(1) + head * (per_query_head ? group : 1)) * beta.size(2);
-    parts[count++] = {
-        rows(memory.k), rows(memory.v), memory.k.stride(2), memory.v.stride(2), memory.k.size(2), masses, per_query_head ? beta.size(2) : 0,
-        false};
+    if (beta.defined())
+      masses = beta.const_data_ptr<float>() +
+               (batch * beta.size(1) + head * (per_query_head ? group : 1)) * beta.size(2);
+    parts[count++] = {rows(memory.k),
+                      rows(memory.v),
+                      memory.k.stride(2),
+                      memory.v.stride(2),
+                      memory.k.size(2),
+                      masses,
+                      per_query_head ? beta.size(2) : 0,
+                      false};
   }
-  if (keys_of(k) > 0) parts[count++] = {rows(k), rows(v), k.stride(2), v.stride(2), k.size(2), nullptr, 0, true};
+  if (keys_of(k) > 0)
+    parts[count++] = {rows(k), rows(v), k.stride(2), v.stride(2), k.size(2), nullptr, 0, true};
   return count;
 }
 
 template <class T>
 Tensor run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
   const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), dim = q.size(3);
-  const int64_t key_heads = memory.k.defined() ? memory.k.size(1) : k.defined() ? k.size(1) : heads, group = heads / key_heads;
+  const int64_t key_heads = memory.k.defined() ? memory.k.size(1)
+                            : k.defined()      ? k.size(1)
+                                               : heads,
+                group = heads / key_heads;
   // Rows of one position lie together, as the output projection reads them.
   Tensor out = at::empty({batch, queries, heads, dim}, q.options()).transpose(1, 2);
-  const int64_t rows = queries * group, blocks = (rows + kernels::kAttentionRows - 1) / kernels::kAttentionRows;
+  const int64_t rows = queries * group,
+                blocks = (rows + kernels::kAttentionRows - 1) / kernels::kAttentionRows;
   at::parallel_for(0, batch * key_heads * blocks, 1, [&](int64_t begin, int64_t end) {
     std::vector<float> scratch(static_cast<std::size_t>(kernels::attention_scratch(dim)));
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t b = task / blocks / key_heads, head = task / blocks % key_heads, row = task % blocks * kernels::kAttentionRows;
+      const int64_t b = task / blocks / key_heads, head = task / blocks % key_heads,
+                    row = task % blocks * kernels::kAttentionRows;
       kernels::AttentionPart<T> parts[2];
       const int64_t num_parts = parts_of(memory, k, v, b, head, group, parts);
-      kernels::attention<T>({.q = static_cast<const T*>(q.const_data_ptr()) + b * q.stride(0) + head * group * q.stride(1),
-                             .out = static_cast<T*>(out.mutable_data_ptr()) + b * out.stride(0) + head * group * out.stride(1),
-                             .q_head_stride = q.stride(1),
-                             .q_stride = q.stride(2),
-                             .out_head_stride = out.stride(1),
-                             .out_stride = out.stride(2),
-                             .group = group,
-                             .queries = queries,
-                             .dim = dim,
-                             .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim))),
-                             .parts = parts,
-                             .num_parts = num_parts,
-                             .scratch = scratch.data()},
-                            row, std::min(rows, row + kernels::kAttentionRows));
+      kernels::attention<T>(
+          {.q = static_cast<const T*>(q.const_data_ptr()) + b * q.stride(0) + head * group * q.stride(1),
+           .out = static_cast<T*>(out.mutable_data_ptr()) + b * out.stride(0) + head * group * out.stride(1),
+           .q_head_stride = q.stride(1),
+           .q_stride = q.stride(2),
+           .out_head_stride = out.stride(1),
+           .out_stride = out.stride(2),
+           .group = group,
+           .queries = queries,
+           .dim = dim,
+           .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim))),
+           .parts = parts,
+           .num_parts = num_parts,
+           .scratch = scratch.data()},
+          row, std::min(rows, row + kernels::kAttentionRows));
     }
   });
   return out;
 }
 
-/// The queries are the last of the keys; everything is visible in the plain form, so no array of theirs is larger than scores and bias.
+/// The queries are the last of the keys; everything is visible in the plain form, so no array of theirs is
+/// larger than scores and bias.
 Tensor plain(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
   const int64_t entries = keys_of(memory.k), keys = keys_of(k), queries = q.size(2);
   const Tensor all_k = entries == 0 ? k : keys == 0 ? memory.k : at::cat({memory.k, k}, 2);
@@ -110,20 +136,24 @@ Tensor plain(const Tensor& q, const Memory& memory, const Tensor& k, const Tenso
   const int64_t bias_heads = memory.beta.size(1);
   Tensor beta = memory.beta.unsqueeze(2);  // [B, G or H, 1, P]
   if (masked) {
-    beta = at::cat({beta.expand({-1, -1, queries, -1}), bias.to(beta.scalar_type()).expand({q.size(0), bias_heads, queries, keys})}, -1);
+    beta = at::cat({beta.expand({-1, -1, queries, -1}),
+                    bias.to(beta.scalar_type()).expand({q.size(0), bias_heads, queries, keys})},
+                   -1);
   } else if (keys > 0) {
     beta = at::constant_pad_nd(beta, {0, keys});
   }
   const Tensor out = attention(q, all_k, all_v, beta);
   if (keys > 0) return out;
   // A memory whose masses are all zero shows nothing.
-  const Tensor nothing = shared_heads(memory.beta, q.size(1)).eq(-std::numeric_limits<double>::infinity()).all(-1);
+  const Tensor nothing =
+      shared_heads(memory.beta, q.size(1)).eq(-std::numeric_limits<double>::infinity()).all(-1);
   return out.masked_fill(nothing.unsqueeze(-1).unsqueeze(-1), 0.0);
 }
 
 }  // namespace
 
-Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE, const Tensor& v_BGSE) {
+Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE,
+                        const Tensor& v_BGSE) {
   check(q_BHQE, memory, k_BGSE, v_BGSE);
   const auto type = q_BHQE.scalar_type();
   if (!q_BHQE.is_cpu() || (type != at::kFloat && type != at::kBFloat16) ||
@@ -136,20 +166,24 @@ Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor
   return type == at::kFloat ? run_kernel<float>(q, dense, k, v) : run_kernel<kernels::Bf16>(q, dense, k, v);
 }
 
-Tensor memory_attention_reference(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE, const Tensor& v_BGSE,
-                                  int64_t block_bytes) {
+Tensor memory_attention_reference(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE,
+                                  const Tensor& v_BGSE, int64_t block_bytes) {
   check(q_BHQE, memory, k_BGSE, v_BGSE);
-  const int64_t batch = q_BHQE.size(0), heads = q_BHQE.size(1), queries = q_BHQE.size(2), entries = keys_of(memory.k),
-                keys = keys_of(k_BGSE);
+  const int64_t batch = q_BHQE.size(0), heads = q_BHQE.size(1), queries = q_BHQE.size(2),
+                entries = keys_of(memory.k), keys = keys_of(k_BGSE);
   if (queries == 0 || entries + keys == 0) return at::zeros_like(q_BHQE);
   if (entries == 0 && queries == keys) {
-    return at::scaled_dot_product_attention(q_BHQE, shared_heads(k_BGSE, heads), shared_heads(v_BGSE, heads), {}, 0.0,
+    return at::scaled_dot_product_attention(q_BHQE, shared_heads(k_BGSE, heads), shared_heads(v_BGSE, heads),
+                                            {}, 0.0,
                                             /*is_causal=*/true);
   }
   // A bias that is the same for all heads stays one array, and a fused kernel then holds no scores.
   const bool fused = q_BHQE.scalar_type() != at::kDouble && !memory.beta.defined();
-  const int64_t width = (entries + keys) * static_cast<int64_t>(q_BHQE.scalar_type() == at::kDouble ? sizeof(double) : sizeof(float));
-  const int64_t block = std::clamp<int64_t>(block_bytes / (fused ? width : width * batch * heads), 1, queries);
+  const int64_t width =
+      (entries + keys) *
+      static_cast<int64_t>(q_BHQE.scalar_type() == at::kDouble ? sizeof(double) : sizeof(float));
+  const int64_t block =
+      std::clamp<int64_t>(block_bytes / (fused ? width : width * batch * heads), 1, queries);
   if (block == queries) return plain(q_BHQE, memory, k_BGSE, v_BGSE);
 
   std::vector<Tensor> inputs = {Tensor()};

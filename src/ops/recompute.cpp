@@ -23,7 +23,8 @@ struct Closure : torch::CustomClassHolder {
 };
 
 struct Recompute : torch::autograd::Function<Recompute> {
-  static variable_list forward(AutogradContext* ctx, const c10::intrusive_ptr<Closure>& closure, at::TensorList list) {
+  static variable_list forward(AutogradContext* ctx, const c10::intrusive_ptr<Closure>& closure,
+                               at::TensorList list) {
     const variable_list inputs = list.vec();
     ctx->saved_data["f"] = c10::IValue::make_capsule(closure);
     ctx->save_for_backward(inputs);
@@ -56,7 +57,8 @@ struct Recompute : torch::autograd::Function<Recompute> {
 }  // namespace
 
 std::vector<Tensor> recomputed(TensorFunction f, const std::vector<Tensor>& inputs, bool has_parameters) {
-  const bool tracked = std::any_of(inputs.begin(), inputs.end(), [](const Tensor& t) { return t.requires_grad(); });
+  const bool tracked =
+      std::any_of(inputs.begin(), inputs.end(), [](const Tensor& t) { return t.requires_grad(); });
   if (!at::GradMode::is_enabled() || (!tracked && !has_parameters)) return f(inputs);
   variable_list given = inputs;
   // Something has to ask for the backward pass that reaches the parameters.

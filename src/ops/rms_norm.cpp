@@ -13,7 +13,8 @@ using torch::autograd::variable_list;
 
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& scale, double eps) {
-    const Tensor rms = at::linalg_vector_norm(x, 2, at::IntArrayRef{-1}, true).mul_(1.0 / std::sqrt(static_cast<double>(x.size(-1))));
+    const Tensor rms = at::linalg_vector_norm(x, 2, at::IntArrayRef{-1}, true)
+                           .mul_(1.0 / std::sqrt(static_cast<double>(x.size(-1))));
     const Tensor inverse = (rms + eps).reciprocal_();
     ctx->save_for_backward({x, scale, rms, inverse});
     return (x * inverse).mul_(scale);
@@ -25,10 +26,14 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
     Tensor dx, dscale;
     if (ctx->needs_input_grad(1)) dscale = (dy * x).mul_(inverse).flatten(0, -2).sum(0);
     if (ctx->needs_input_grad(0)) {
-      // y = s x / (r + eps), r = |x| / sqrt(D):  dx = g / (r + eps) - x (g.x) / (D r (r + eps)^2), g = s dy; r = 0 only where x = 0.
+      // y = s x / (r + eps), r = |x| / sqrt(D):  dx = g / (r + eps) - x (g.x) / (D r (r + eps)^2), g = s dy;
+      // r = 0 only where x = 0.
       const Tensor g = dy * scale;
       const Tensor dot = (g * x).sum(-1, true);
-      const Tensor factor = dot.mul_(inverse).mul_(inverse).div_(rms.clamp_min(1e-30)).mul_(-1.0 / static_cast<double>(x.size(-1)));
+      const Tensor factor = dot.mul_(inverse)
+                                .mul_(inverse)
+                                .div_(rms.clamp_min(1e-30))
+                                .mul_(-1.0 / static_cast<double>(x.size(-1)));
       dx = (g * inverse).addcmul_(x, factor);
     }
     return {dx, dscale, Tensor()};
@@ -38,7 +43,8 @@ struct RmsNorm : torch::autograd::Function<RmsNorm> {
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& scale, double eps) {
-  if (scale.dim() != 1 || x.size(-1) != scale.size(0)) fail<ShapeError>("rms_norm: scale ", scale.sizes(), " does not fit x ", x.sizes());
+  if (scale.dim() != 1 || x.size(-1) != scale.size(0))
+    fail<ShapeError>("rms_norm: scale ", scale.sizes(), " does not fit x ", x.sizes());
   const auto compute = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   return RmsNorm::apply(x.to(compute), scale.to(compute), eps).to(x.scalar_type());
 }

@@ -15,18 +15,19 @@ constexpr int64_t kPositionBins = 160;
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
 void check_result(const FidelityResult& result) {
-  FOCUS_CHECK(result.positions >= 1 && result.window >= 1, "fidelity result with ", result.positions, " positions and window ",
-              result.window);
-  FOCUS_CHECK(!result.segments.empty() && !result.methods.empty(), "fidelity result with ", result.segments.size(), " segments and ",
-              result.methods.size(), " methods");
+  FOCUS_CHECK(result.positions >= 1 && result.window >= 1, "fidelity result with ", result.positions,
+              " positions and window ", result.window);
+  FOCUS_CHECK(!result.segments.empty() && !result.methods.empty(), "fidelity result with ",
+              result.segments.size(), " segments and ", result.methods.size(), " methods");
   const std::size_t expected = result.segments.size() * static_cast<std::size_t>(result.positions);
   std::set<std::string> names;
   for (const MethodResult& method : result.methods) {
-    FOCUS_CHECK(names.insert(method.name).second && !method.name.empty(), "method name '", method.name, "' is empty or occurs twice");
+    FOCUS_CHECK(names.insert(method.name).second && !method.name.empty(), "method name '", method.name,
+                "' is empty or occurs twice");
     for (int m = 0; m < kNumMeasures; ++m) {
       const std::size_t size = method.values[static_cast<std::size_t>(m)].size();
-      FOCUS_CHECK(size == 0 || size == expected, "method '", method.name, "', ", kMeasureNames[static_cast<std::size_t>(m)], ": ", size,
-                  " values, expected ", expected);
+      FOCUS_CHECK(size == 0 || size == expected, "method '", method.name, "', ",
+                  kMeasureNames[static_cast<std::size_t>(m)], ": ", size, " values, expected ", expected);
     }
   }
 }
@@ -35,7 +36,8 @@ void check_result(const FidelityResult& result) {
 std::vector<float> column_values(const MethodResult& method, const MethodResult* full, int c) {
   if (c < kNumMeasures) return method.values[static_cast<std::size_t>(c)];
   const std::vector<float>& own = method.values[static_cast<std::size_t>(column(Measure::cross_entropy))];
-  if (full == nullptr || full->values[static_cast<std::size_t>(column(Measure::cross_entropy))].empty()) return {};
+  if (full == nullptr || full->values[static_cast<std::size_t>(column(Measure::cross_entropy))].empty())
+    return {};
   const std::vector<float>& base = full->values[static_cast<std::size_t>(column(Measure::cross_entropy))];
   std::vector<float> difference(own.size());
   for (std::size_t i = 0; i < own.size(); ++i) difference[i] = own[i] - base[i];
@@ -69,10 +71,15 @@ ReportDigest digest_result(const FidelityResult& result) {
     if (name == "state_only") digest.state_only = static_cast<int>(m);
     if (name == "noise_floor") digest.noise_floor = static_cast<int>(m);
   }
-  // Positions and segments of a scope; the two repeat scopes look behind the first boundary, where there is one.
-  const auto first_position = [&](Scope scope) { return scope != Scope::all && digest.crosses_boundary ? window : int64_t{0}; };
+  // Positions and segments of a scope; the two repeat scopes look behind the first boundary, where there is
+  // one.
+  const auto first_position = [&](Scope scope) {
+    return scope != Scope::all && digest.crosses_boundary ? window : int64_t{0};
+  };
   const auto in_scope = [&](Scope scope, std::size_t segment) {
-    return scope == Scope::repeat_rich ? bool(rich[segment]) : scope == Scope::ordinary ? !rich[segment] : true;
+    return scope == Scope::repeat_rich ? bool(rich[segment])
+           : scope == Scope::ordinary  ? !rich[segment]
+                                       : true;
   };
   const auto scope_totals = [&](std::span<const float> values, Scope scope) {
     std::vector<metrics::Total> totals(num_segments);
@@ -83,7 +90,8 @@ ReportDigest digest_result(const FidelityResult& result) {
     return totals;
   };
   const metrics::BootstrapOptions bootstrap{.draws = result.bootstrap_draws, .seed = result.bootstrap_seed};
-  const MethodResult* const full = digest.full >= 0 ? &result.methods[static_cast<std::size_t>(digest.full)] : nullptr;
+  const MethodResult* const full =
+      digest.full >= 0 ? &result.methods[static_cast<std::size_t>(digest.full)] : nullptr;
   const std::size_t kl = static_cast<std::size_t>(column(Measure::kl));
   for (const MethodResult& method : result.methods) {
     MethodDigest& entry = digest.methods.emplace_back();
@@ -96,7 +104,8 @@ ReportDigest digest_result(const FidelityResult& result) {
         if (!values.empty()) {
           for (std::size_t s = 0; s < num_segments; ++s) {
             const auto begin = values.begin() + static_cast<std::ptrdiff_t>(s) * positions;
-            if (in_scope(scope, s)) inside.insert(inside.end(), begin + first_position(scope), begin + positions);
+            if (in_scope(scope, s))
+              inside.insert(inside.end(), begin + first_position(scope), begin + positions);
           }
         }
         ColumnStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)].columns[at];
@@ -110,12 +119,16 @@ ReportDigest digest_result(const FidelityResult& result) {
     for (const Scope scope : digest.scopes) {
       metrics::Recovered& recovered = entry.scopes[static_cast<std::size_t>(scope)].recovered;
       recovered = {kNan, {kNan, kNan}};
-      if (digest.state_only < 0 || !digest.crosses_boundary || scope == Scope::all || method.values[kl].empty()) continue;
-      recovered =
-          metrics::recovered_share(scope_totals(method.values[kl], scope),
-                                   scope_totals(result.methods[static_cast<std::size_t>(digest.state_only)].values[kl], scope), bootstrap);
+      if (digest.state_only < 0 || !digest.crosses_boundary || scope == Scope::all ||
+          method.values[kl].empty())
+        continue;
+      recovered = metrics::recovered_share(
+          scope_totals(method.values[kl], scope),
+          scope_totals(result.methods[static_cast<std::size_t>(digest.state_only)].values[kl], scope),
+          bootstrap);
     }
-    for (const metrics::Total& total : scope_totals(method.values[kl], digest.main_scope)) entry.segment_kl.push_back(total.mean());
+    for (const metrics::Total& total : scope_totals(method.values[kl], digest.main_scope))
+      entry.segment_kl.push_back(total.mean());
     const auto ce = static_cast<std::size_t>(column(Measure::cross_entropy));
     for (const metrics::Total& total : scope_totals(method.values[ce], digest.main_scope))
       entry.segment_cross_entropy.push_back(total.mean());

@@ -25,7 +25,8 @@ constexpr int column(Measure measure) { return static_cast<int>(measure); }
 
 enum class Scope : int { all, after_boundary, repeat_rich, ordinary };
 inline constexpr int kNumScopes = 4;
-inline constexpr std::array<const char*, kNumScopes> kScopeNames = {"all", "after_boundary", "repeat_rich", "ordinary"};
+inline constexpr std::array<const char*, kNumScopes> kScopeNames = {"all", "after_boundary", "repeat_rich",
+                                                                    "ordinary"};
 
 struct ColumnStatistics {
   metrics::Summary summary;
@@ -41,7 +42,7 @@ struct MethodDigest {
   const MethodResult* method = nullptr;
   std::array<ScopeStatistics, kNumScopes> scopes;  // only those in ReportDigest::scopes
   std::array<std::vector<metrics::Bin>, kNumColumns> by_position, by_offset;
-  std::vector<double> segment_kl;             // mean over the positions of the main scope; NaN where there is none
+  std::vector<double> segment_kl;  // mean over the positions of the main scope; NaN where there is none
   std::vector<double> segment_cross_entropy;  // likewise
 };
 
@@ -54,7 +55,9 @@ struct ReportDigest {
   int full = -1, state_only = -1, noise_floor = -1;  // places of these methods, -1: not in the run
   int64_t repeat_rich_segments = 0;
 
-  const ScopeStatistics& main(std::size_t method) const { return methods[method].scopes[static_cast<std::size_t>(main_scope)]; }
+  const ScopeStatistics& main(std::size_t method) const {
+    return methods[method].scopes[static_cast<std::size_t>(main_scope)];
+  }
 };
 
 ReportDigest digest_result(const FidelityResult& result);

@@ -26,8 +26,9 @@ constexpr std::size_t kMaxPageSegments = 200;
 
 // Comment lines on top of every table: what it came from.
 std::string preamble(const FidelityResult& result) {
-  std::string text = concat("##focus=", version_line(), "\n##window=", result.window, "\n##kmer=", result.kmer,
-                            "\n##length=", result.length, "\n##segments=", result.segments.size(), "\n");
+  std::string text =
+      concat("##focus=", version_line(), "\n##window=", result.window, "\n##kmer=", result.kmer,
+             "\n##length=", result.length, "\n##segments=", result.segments.size(), "\n");
   for (const auto& [key, value] : result.provenance) {
     text += "##" + key + "=";
     for (const char c : value) text += c == '\n' || c == '\r' ? ' ' : c;
@@ -39,7 +40,8 @@ std::string preamble(const FidelityResult& result) {
 std::string summary_tsv(const ReportDigest& digest) {
   std::ostringstream out;
   out << preamble(*digest.result)
-      << "method\tscope\tmeasure\tcount\tmean\tmean_low\tmean_high\tmedian\tq25\tq75\tp99\tmax\tkept_entries\tkept_bytes\topen_"
+      << "method\tscope\tmeasure\tcount\tmean\tmean_low\tmean_high\tmedian\tq25\tq75\tp99\tmax\tkept_"
+         "entries\tkept_bytes\topen_"
          "bytes\trecovered\trecovered_low\trecovered_high\n";
   for (const MethodDigest& entry : digest.methods) {
     for (const Scope scope : digest.scopes) {
@@ -48,10 +50,13 @@ std::string summary_tsv(const ReportDigest& digest) {
         const auto& [s, interval] = statistics.columns[static_cast<std::size_t>(c)];
         out << entry.method->name << '\t' << kScopeNames[static_cast<std::size_t>(scope)] << '\t'
             << kColumnNames[static_cast<std::size_t>(c)] << '\t' << s.count;
-        for (const double value : {s.mean, interval.low, interval.high, s.median, s.q25, s.q75, s.p99, s.max}) out << '\t' << exact(value);
-        out << '\t' << entry.method->kept_entries << '\t' << entry.method->kept_bytes << '\t' << entry.method->open_bytes;
+        for (const double value : {s.mean, interval.low, interval.high, s.median, s.q25, s.q75, s.p99, s.max})
+          out << '\t' << exact(value);
+        out << '\t' << entry.method->kept_entries << '\t' << entry.method->kept_bytes << '\t'
+            << entry.method->open_bytes;
         const bool is_kl = c == column(Measure::kl);
-        for (const double value : {statistics.recovered.share, statistics.recovered.interval.low, statistics.recovered.interval.high})
+        for (const double value : {statistics.recovered.share, statistics.recovered.interval.low,
+                                   statistics.recovered.interval.high})
           out << '\t' << (is_kl ? exact(value) : "NA");
         out << '\n';
       }
@@ -61,7 +66,7 @@ std::string summary_tsv(const ReportDigest& digest) {
 }
 
 std::string bins_tsv(const ReportDigest& digest, const char* what,
-                     const std::array<std::vector<metrics::Bin>, kNumColumns> MethodDigest::*bins) {
+                     const std::array<std::vector<metrics::Bin>, kNumColumns> MethodDigest::* bins) {
   std::ostringstream out;
   out << preamble(*digest.result) << "method\t" << what << "_begin\t" << what << "_end\tcount";
   for (const char* name : kColumnNames) out << '\t' << name;
@@ -73,9 +78,11 @@ std::string bins_tsv(const ReportDigest& digest, const char* what,
     if (any == nullptr) continue;
     for (std::size_t i = 0; i < any->size(); ++i) {
       int64_t count = 0;
-      for (const auto& column_bins : columns) count = std::max(count, column_bins.empty() ? 0 : column_bins[i].total.count);
+      for (const auto& column_bins : columns)
+        count = std::max(count, column_bins.empty() ? 0 : column_bins[i].total.count);
       out << entry.method->name << '\t' << (*any)[i].begin << '\t' << (*any)[i].end << '\t' << count;
-      for (const auto& column_bins : columns) out << '\t' << (column_bins.empty() ? "NA" : exact(column_bins[i].total.mean()));
+      for (const auto& column_bins : columns)
+        out << '\t' << (column_bins.empty() ? "NA" : exact(column_bins[i].total.mean()));
       out << '\n';
     }
   }
@@ -86,12 +93,13 @@ std::string segments_tsv(const ReportDigest& digest) {
   const FidelityResult& result = *digest.result;
   std::ostringstream out;
   out << preamble(result) << "segment\tname\tbegin\tend\trepeat\tgroup";
-  for (const MethodDigest& entry : digest.methods) out << "\tkl." << entry.method->name << "\tcross_entropy." << entry.method->name;
+  for (const MethodDigest& entry : digest.methods)
+    out << "\tkl." << entry.method->name << "\tcross_entropy." << entry.method->name;
   out << '\n';
   for (std::size_t s = 0; s < result.segments.size(); ++s) {
     const Segment& segment = result.segments[s];
-    out << s << '\t' << segment.name << '\t' << segment.begin << '\t' << segment.begin + result.length << '\t' << exact(segment.repeat)
-        << '\t' << (segment.repeat >= kRepeatRich ? "repeat_rich" : "ordinary");
+    out << s << '\t' << segment.name << '\t' << segment.begin << '\t' << segment.begin + result.length << '\t'
+        << exact(segment.repeat) << '\t' << (segment.repeat >= kRepeatRich ? "repeat_rich" : "ordinary");
     for (const MethodDigest& entry : digest.methods)
       out << '\t' << exact(entry.segment_kl[s]) << '\t' << exact(entry.segment_cross_entropy[s]);
     out << '\n';
@@ -100,7 +108,9 @@ std::string segments_tsv(const ReportDigest& digest) {
 }
 
 Json number(double value) { return std::isfinite(value) ? Json(value) : Json(nullptr); }
-Json interval_json(const metrics::Interval& interval) { return Json::array({number(interval.low), number(interval.high)}); }
+Json interval_json(const metrics::Interval& interval) {
+  return Json::array({number(interval.low), number(interval.high)});
+}
 
 Json summary_of(const ReportDigest& digest) {
   const FidelityResult& result = *digest.result;
@@ -127,28 +137,40 @@ Json summary_of(const ReportDigest& digest) {
       Json scope_json;
       for (std::size_t c = 0; c < kNumColumns; ++c) {
         const auto& [s, interval] = statistics.columns[c];
-        scope_json[kColumnNames[c]] = {{"count", s.count},           {"mean", number(s.mean)}, {"mean_interval", interval_json(interval)},
-                                       {"median", number(s.median)}, {"q25", number(s.q25)},   {"q75", number(s.q75)},
-                                       {"p99", number(s.p99)},       {"max", number(s.max)}};
+        scope_json[kColumnNames[c]] = {{"count", s.count},
+                                       {"mean", number(s.mean)},
+                                       {"mean_interval", interval_json(interval)},
+                                       {"median", number(s.median)},
+                                       {"q25", number(s.q25)},
+                                       {"q75", number(s.q75)},
+                                       {"p99", number(s.p99)},
+                                       {"max", number(s.max)}};
       }
-      scope_json["recovered"] = {{"share", number(statistics.recovered.share)}, {"interval", interval_json(statistics.recovered.interval)}};
+      scope_json["recovered"] = {{"share", number(statistics.recovered.share)},
+                                 {"interval", interval_json(statistics.recovered.interval)}};
       method["scopes"][kScopeNames[static_cast<std::size_t>(scope)]] = std::move(scope_json);
     }
     root["methods"].push_back(std::move(method));
   }
   root["segments"] = Json::array();
   for (std::size_t s = 0; s < result.segments.size(); ++s) {
-    Json segment{{"name", result.segments[s].name}, {"begin", result.segments[s].begin}, {"repeat", number(result.segments[s].repeat)}};
-    for (const MethodDigest& entry : digest.methods) segment["kl"][entry.method->name] = number(entry.segment_kl[s]);
+    Json segment{{"name", result.segments[s].name},
+                 {"begin", result.segments[s].begin},
+                 {"repeat", number(result.segments[s].repeat)}};
+    for (const MethodDigest& entry : digest.methods)
+      segment["kl"][entry.method->name] = number(entry.segment_kl[s]);
     root["segments"].push_back(std::move(segment));
   }
   root["provenance"] = result.provenance;
-  const Json config = Json::parse(result.config_json, nullptr, /*allow_exceptions=*/false, /*ignore_comments=*/true);
+  const Json config =
+      Json::parse(result.config_json, nullptr, /*allow_exceptions=*/false, /*ignore_comments=*/true);
   root["config"] = config.is_discarded() ? Json(result.config_json) : config;
   return root;
 }
 
-std::string text_of(const Json& json, int indent) { return json.dump(indent, ' ', false, Json::error_handler_t::replace); }
+std::string text_of(const Json& json, int indent) {
+  return json.dump(indent, ' ', false, Json::error_handler_t::replace);
+}
 
 // Begin, end and mean of each bin.
 Json bins_json(const std::vector<metrics::Bin>& bins) {
@@ -174,11 +196,13 @@ std::string page(const ReportDigest& digest, Json summary) {
   Json& segments = summary["segments"];
   if (segments.size() > kMaxPageSegments) segments.erase(segments.begin() + kMaxPageSegments, segments.end());
   for (std::size_t s = 0; digest.full >= 0 && s < segments.size(); ++s)
-    segments[s]["cross_entropy_full"] = number(digest.methods[static_cast<std::size_t>(digest.full)].segment_cross_entropy[s]);
+    segments[s]["cross_entropy_full"] =
+        number(digest.methods[static_cast<std::size_t>(digest.full)].segment_cross_entropy[s]);
   constexpr std::string_view kPlace = "{digest}";
   const std::size_t place = kPage.find(kPlace);
   std::string text(kPage.substr(0, place));
-  // In HTML a "<" could end the script element; in JSON it stands in strings only, where it may be written as an escape.
+  // In HTML a "<" could end the script element; in JSON it stands in strings only, where it may be written as
+  // an escape.
   for (const char c : text_of(summary, -1)) c == '<' ? text += "\\u003c" : text += c;
   return text.append(kPage.substr(place + kPlace.size()));
 }

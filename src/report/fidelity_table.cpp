@@ -13,16 +13,17 @@ namespace {
 
 // Columns on a terminal: UTF-8 continuation bytes take no room.
 std::size_t width_of(const std::string& text) {
-  return static_cast<std::size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+  return static_cast<std::size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 }  // namespace
 
 std::string fidelity_table(const FidelityResult& result) {
   const ReportDigest digest = digest_result(result);
-  std::vector<std::vector<std::string>> rows{
-      {"method", "entries", "kept", "KL mean", "95% interval", "KL median", "L1", "L2", "Hellinger", "JS", "CE", "dCE", "top-1", "R"}};
+  std::vector<std::vector<std::string>> rows{{"method", "entries", "kept", "KL mean", "95% interval",
+                                              "KL median", "L1", "L2", "Hellinger", "JS", "CE", "dCE",
+                                              "top-1", "R"}};
   for (std::size_t m = 0; m < digest.methods.size(); ++m) {
     const ScopeStatistics& statistics = digest.main(m);
     const auto of = [&](Measure measure) -> const ColumnStatistics& {
@@ -33,11 +34,14 @@ std::string fidelity_table(const FidelityResult& result) {
     const bool interval = !std::isnan(kl.interval.low);
     const bool is_full = static_cast<int>(m) == digest.full;
     const MethodResult& method = *digest.methods[m].method;
-    rows.push_back({method.name, format_count(method.kept_entries), format_bytes(method.kept_bytes), mean(Measure::kl),
-                    interval ? concat(rounded(kl.interval.low), " .. ", rounded(kl.interval.high)) : "\u2013", rounded(kl.summary.median),
-                    mean(Measure::l1), mean(Measure::l2), mean(Measure::hellinger), mean(Measure::js), mean(Measure::cross_entropy),
-                    is_full ? "\u2013" : rounded_difference(statistics.columns[kDeltaCrossEntropy].summary.mean),
-                    percent(of(Measure::top1_agreement).summary.mean), is_full ? "\u2013" : percent(statistics.recovered.share)});
+    rows.push_back(
+        {method.name, format_count(method.kept_entries), format_bytes(method.kept_bytes), mean(Measure::kl),
+         interval ? concat(rounded(kl.interval.low), " .. ", rounded(kl.interval.high)) : "\u2013",
+         rounded(kl.summary.median), mean(Measure::l1), mean(Measure::l2), mean(Measure::hellinger),
+         mean(Measure::js), mean(Measure::cross_entropy),
+         is_full ? "\u2013" : rounded_difference(statistics.columns[kDeltaCrossEntropy].summary.mean),
+         percent(of(Measure::top1_agreement).summary.mean),
+         is_full ? "\u2013" : percent(statistics.recovered.share)});
   }
   std::vector<std::size_t> widths(rows[0].size(), 0);
   for (const auto& row : rows) {
@@ -45,13 +49,15 @@ std::string fidelity_table(const FidelityResult& result) {
   }
   std::string text;
   if (digest.crosses_boundary) {
-    text = concat(result.segments.size(), " segment(s) of ", format_count(result.length), " bases, window ", format_count(result.window),
-                  ", k ", format_count(result.kmer), "; means over the positions behind the first boundary\n");
+    text = concat(result.segments.size(), " segment(s) of ", format_count(result.length), " bases, window ",
+                  format_count(result.window), ", k ", format_count(result.kmer),
+                  "; means over the positions behind the first boundary\n");
   } else {
-    text = concat("NO BOUNDARY WAS CROSSED: segments of ", format_count(result.length), " bases fit into one window of ",
-                  format_count(result.window),
-                  ", so nothing was compressed and these numbers say nothing about compression. Use longer segments.\n",
-                  result.segments.size(), " segment(s); means over all positions\n");
+    text = concat(
+        "NO BOUNDARY WAS CROSSED: segments of ", format_count(result.length),
+        " bases fit into one window of ", format_count(result.window),
+        ", so nothing was compressed and these numbers say nothing about compression. Use longer segments.\n",
+        result.segments.size(), " segment(s); means over all positions\n");
   }
   for (const auto& row : rows) {
     for (std::size_t c = 0; c < row.size(); ++c) {

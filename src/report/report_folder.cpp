@@ -10,8 +10,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 7> kReportFiles = {"summary.tsv",  "by_position.tsv", "by_offset.tsv", "segments.tsv",
-                                                          "summary.json", "values.h5",       "report.html"};
+constexpr std::array<std::string_view, 7> kReportFiles = {"summary.tsv",  "by_position.tsv", "by_offset.tsv",
+                                                          "segments.tsv", "summary.json",    "values.h5",
+                                                          "report.html"};
 
 // Replacing a folder removes it, so it must be one that a report made.
 void check_replaceable(const fs::path& folder, bool replace) {

@@ -22,7 +22,8 @@ std::string rounded(double value) {
   if (std::isnan(value)) return kMissing;
   if (value == 0) return "0";
   const double size = std::fabs(value);
-  if (size >= 1e-3 && size < 1e5) return print(size >= 100 ? "%.1f" : size >= 1 ? "%.3f" : size >= 0.1 ? "%.4f" : "%.5f", value);
+  if (size >= 1e-3 && size < 1e5)
+    return print(size >= 100 ? "%.1f" : size >= 1 ? "%.3f" : size >= 0.1 ? "%.4f" : "%.5f", value);
   std::string text = print("%.2e", value);
   const std::size_t e = text.find('e');
   const int exponent = std::stoi(text.substr(e + 1));

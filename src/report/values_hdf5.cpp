@@ -18,18 +18,20 @@ void write_tables(const FidelityResult& result, const data::Hdf5Output& out, con
   out.attribute(file, "length", result.length);
   out.attribute(file, "positions", result.positions);
   out.attribute(file, "skipped_n_rich", result.skipped_n_rich);
-  out.attribute(
-      file, "layout",
-      "methods/<name>/<measure>[segment, position]; position p holds the prediction of base p+1 from bases 0..p; NaN: not measured");
+  out.attribute(file, "layout",
+                "methods/<name>/<measure>[segment, position]; position p holds the prediction of base p+1 "
+                "from bases 0..p; NaN: not measured");
   {  // A dataset, as attributes are limited.
     const Hdf5Handle type = out.text_type(result.config_json.size());
-    out.write(out.dataset(file, "config", type, {}, {}), "config", type, result.config_json.empty() ? "" : result.config_json.data());
+    out.write(out.dataset(file, "config", type, {}, {}), "config", type,
+              result.config_json.empty() ? "" : result.config_json.data());
   }
   {
     const Hdf5Handle provenance = out.group(file, "provenance");
     for (const auto& [key, value] : result.provenance) out.attribute(provenance, key, value);
   }
-  const auto num_segments = static_cast<hsize_t>(result.segments.size()), positions = static_cast<hsize_t>(result.positions);
+  const auto num_segments = static_cast<hsize_t>(result.segments.size()),
+             positions = static_cast<hsize_t>(result.positions);
   {
     const Hdf5Handle segments = out.group(file, "segments");
     std::vector<std::string> names;
@@ -41,8 +43,10 @@ void write_tables(const FidelityResult& result, const data::Hdf5Output& out, con
       repeats.push_back(segment.repeat);
     }
     out.texts(segments, "name", names, {});
-    out.write(out.dataset(segments, "begin", H5T_STD_I64LE, {num_segments}, {}), "begin", H5T_NATIVE_INT64, begins.data());
-    out.write(out.dataset(segments, "repeat", H5T_IEEE_F64LE, {num_segments}, {}), "repeat", H5T_NATIVE_DOUBLE, repeats.data());
+    out.write(out.dataset(segments, "begin", H5T_STD_I64LE, {num_segments}, {}), "begin", H5T_NATIVE_INT64,
+              begins.data());
+    out.write(out.dataset(segments, "repeat", H5T_IEEE_F64LE, {num_segments}, {}), "repeat",
+              H5T_NATIVE_DOUBLE, repeats.data());
   }
   const Hdf5Handle methods = out.group(file, "methods");
   for (const MethodResult& method : result.methods) {
@@ -59,8 +63,8 @@ void write_tables(const FidelityResult& result, const data::Hdf5Output& out, con
     const hsize_t chunk_segments = std::clamp<hsize_t>((1 << 16) / chunk_positions, 1, num_segments);
     for (std::size_t m = 0; m < kNumMeasures; ++m) {
       if (method.values[m].empty()) continue;
-      const Hdf5Handle values =
-          out.dataset(entry, kMeasureNames[m], H5T_IEEE_F32LE, {num_segments, positions}, {chunk_segments, chunk_positions});
+      const Hdf5Handle values = out.dataset(entry, kMeasureNames[m], H5T_IEEE_F32LE,
+                                            {num_segments, positions}, {chunk_segments, chunk_positions});
       out.write(values, kMeasureNames[m], H5T_NATIVE_FLOAT, method.values[m].data());
     }
   }

@@ -36,10 +36,12 @@ std::vector<ConfigFit> fit_configs(const formats::TensorFile& file, const fs::pa
   std::vector<fs::path> paths;
   try {
     for (const auto& entry : fs::directory_iterator(folder)) {
-      if (entry.path().extension() == ".yml" || entry.path().extension() == ".yaml") paths.push_back(entry.path());
+      if (entry.path().extension() == ".yml" || entry.path().extension() == ".yaml")
+        paths.push_back(entry.path());
     }
   } catch (const fs::filesystem_error& e) {
-    fail<DataError>("cannot read the folder of model configurations '", folder.string(), "': ", e.code().message());
+    fail<DataError>("cannot read the folder of model configurations '", folder.string(),
+                    "': ", e.code().message());
   }
   if (paths.empty()) fail<DataError>("'", folder.string(), "' holds no model configuration (*.yml)");
   std::sort(paths.begin(), paths.end());
@@ -58,7 +60,8 @@ std::vector<ConfigFit> fit_configs(const formats::TensorFile& file, const fs::pa
     out.push_back(std::move(fit));
   }
   std::stable_sort(out.begin(), out.end(), [](const ConfigFit& a, const ConfigFit& b) {
-    return std::pair(!a.error.empty(), a.mismatches.size()) < std::pair(!b.error.empty(), b.mismatches.size());
+    return std::pair(!a.error.empty(), a.mismatches.size()) <
+           std::pair(!b.error.empty(), b.mismatches.size());
   });
   return out;
 }
@@ -71,7 +74,9 @@ std::vector<std::string> differing_settings(const std::vector<ConfigFit>& fits) 
     if (first == nullptr) first = &fit;
     for (std::size_t i = 0; i < fit.settings.size(); ++i) {
       const std::string& key = fit.settings[i].first;
-      if (fit.settings[i].second != first->settings[i].second && std::find(out.begin(), out.end(), key) == out.end()) out.push_back(key);
+      if (fit.settings[i].second != first->settings[i].second &&
+          std::find(out.begin(), out.end(), key) == out.end())
+        out.push_back(key);
     }
   }
   return out;

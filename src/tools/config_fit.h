@@ -20,10 +20,12 @@ struct ConfigFit {
   bool fits() const { return error.empty() && mismatches.empty(); }
 };
 
-/// The folder of shipped configurations: configs/models beside the program's folder or up to four folders above. Empty when there is none.
+/// The folder of shipped configurations: configs/models beside the program's folder or up to four folders
+/// above. Empty when there is none.
 std::filesystem::path shipped_configs();
 
-/// One entry for each *.yml of the folder, those that fit first, then by the number of mismatches. DataError when it cannot be read.
+/// One entry for each *.yml of the folder, those that fit first, then by the number of mismatches. DataError
+/// when it cannot be read.
 std::vector<ConfigFit> fit_configs(const formats::TensorFile& file, const std::filesystem::path& folder);
 
 /// Keys of `settings` whose values differ between the fitting entries.

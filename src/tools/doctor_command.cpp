@@ -66,8 +66,9 @@ std::string short_line(std::string text) {
 Facts torch_facts() {
   const std::string built = TORCH_VERSION, config = at::show_config(), key = "TORCH_VERSION=";
   const std::size_t found = config.find(key), begin = found + key.size();
-  const std::string running =
-      found == std::string::npos ? "unknown" : config.substr(begin, config.find_first_of(", \n", begin) - begin);
+  const std::string running = found == std::string::npos
+                                  ? "unknown"
+                                  : config.substr(begin, config.find_first_of(", \n", begin) - begin);
   Dl_info library{};
   ::dladdr(reinterpret_cast<const void*>(&at::show_config), &library);
   Facts out = {{"version_at_build", built}, {"version_running", running}};
@@ -102,8 +103,8 @@ Facts thread_facts() {
   Facts out = {{"torch_threads", at::get_num_threads()},
                {"default_threads", processors.usable()},
                {"limited_by", processors.limited_by()}};
-  for (const char* name : {"OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT",
-                           "OMP_PROC_BIND", "KMP_AFFINITY", "FOCUS_CPU_ISA"}) {
+  for (const char* name : {"OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "MKL_NUM_THREADS", "OMP_WAIT_POLICY",
+                           "GOMP_SPINCOUNT", "OMP_PROC_BIND", "KMP_AFFINITY", "FOCUS_CPU_ISA"}) {
     if (const char* value = std::getenv(name)) out[name] = value;
   }
   return out;

@@ -44,7 +44,8 @@ struct Inspection {
   std::vector<ConfigFit> configs = {};
 };
 
-/// Lines of cells, each column as wide as its widest cell; all but the first column right-aligned where `right` says so.
+/// Lines of cells, each column as wide as its widest cell; all but the first column right-aligned where
+/// `right` says so.
 std::string aligned(const std::vector<std::vector<std::string>>& lines, const std::vector<bool>& right) {
   std::vector<std::size_t> widths(right.size(), 0);
   for (const auto& line : lines) {
@@ -80,7 +81,8 @@ std::string layer_lines(const ModelShape& shape) {
     for (std::size_t i = 0; i < shape.blocks.size(); ++i) {
       if (shape.blocks[i] == kind) layers.push_back(static_cast<int64_t>(i));
     }
-    if (!layers.empty()) out += concat(out.empty() ? "" : "; ", *kind == '?' ? "of no known kind" : kind, ' ', ranges(layers));
+    if (!layers.empty())
+      out += concat(out.empty() ? "" : "; ", *kind == '?' ? "of no known kind" : kind, ' ', ranges(layers));
   }
   return out;
 }
@@ -126,26 +128,32 @@ std::string training_lines(const Json& training) {
 
 std::string model_lines(const Inspection& found) {
   const ModelShape& s = found.shape;
-  if (s.kind == ModelKind::unknown) return "model        unknown: neither Evo-2's nor Llama's tensor names, and no FOCUS adapter\n";
+  if (s.kind == ModelKind::unknown)
+    return "model        unknown: neither Evo-2's nor Llama's tensor names, and no FOCUS adapter\n";
   if (s.kind == ModelKind::focus_adapter)
     return "model        FOCUS adapter; its settings are in the metadata\n" +
            training_lines(training_of(found.file));
   std::string out =
-      concat("model        ", s.kind == ModelKind::evo2 ? "StripedHyena 2 (Evo-2 family)" : "Transformer in Llama's names", ": ",
-             s.num_layers, " layers, hidden size ", s.hidden_size, ", MLP ", s.inner_mlp_size, ", vocabulary ", s.vocab_size);
+      concat("model        ",
+             s.kind == ModelKind::evo2 ? "StripedHyena 2 (Evo-2 family)" : "Transformer in Llama's names",
+             ": ", s.num_layers, " layers, hidden size ", s.hidden_size, ", MLP ", s.inner_mlp_size,
+             ", vocabulary ", s.vocab_size);
   if (s.num_heads > 0) out += concat(", ", s.num_heads, " heads of ", s.head_dim);
-  if (s.num_key_value_heads != s.num_heads) out += concat(" (", s.num_key_value_heads, " for keys and values)");
+  if (s.num_key_value_heads != s.num_heads)
+    out += concat(" (", s.num_key_value_heads, " for keys and values)");
   if (s.rotary_base > 0) out += concat(", rotary base ", static_cast<int64_t>(std::llround(s.rotary_base)));
   out += "\n";
   if (s.kind != ModelKind::evo2) return out;
-  out += concat("layers       ", layer_lines(s), "\nfilters      input ", s.input_taps, " taps; hcs ", s.hcs_groups, " groups of ",
-                s.hcs_taps, " taps; hcm ", s.hcm_groups, " groups of ", s.hcm_taps, " taps; hcl ", s.state_size, " modes\n");
+  out += concat("layers       ", layer_lines(s), "\nfilters      input ", s.input_taps, " taps; hcs ",
+                s.hcs_groups, " groups of ", s.hcs_taps, " taps; hcm ", s.hcm_groups, " groups of ",
+                s.hcm_taps, " taps; hcl ", s.state_size, " modes\n");
   return out;
 }
 
 std::string config_lines(const Inspection& found) {
   if (found.shape.kind != ModelKind::evo2) return "";
-  if (found.configs_folder.empty()) return "configs      none found beside the program; name their folder with --configs\n";
+  if (found.configs_folder.empty())
+    return "configs      none found beside the program; name their folder with --configs\n";
   std::vector<const ConfigFit*> fits;
   for (const ConfigFit& fit : found.configs) {
     if (fit.fits()) fits.push_back(&fit);
@@ -160,13 +168,16 @@ std::string config_lines(const Inspection& found) {
     out += "\n";
   }
   if (fits.size() > 1)
-    out += keys.empty() ? "             (equal in every setting; the names stand for different weights)\n"
-                        : "             (the tensors do not tell these apart: choose by where the file comes from)\n";
+    out += keys.empty()
+               ? "             (equal in every setting; the names stand for different weights)\n"
+               : "             (the tensors do not tell these apart: choose by where the file comes from)\n";
   if (fits.empty()) {
     const ConfigFit& near = found.configs.front();
-    out += concat("fits         none of the ", found.configs.size(), " configurations in '", found.configs_folder.string(), "'\n");
+    out += concat("fits         none of the ", found.configs.size(), " configurations in '",
+                  found.configs_folder.string(), "'\n");
     for (std::size_t i = 0; near.error.empty() && i < std::min(near.mismatches.size(), kShownMismatches); ++i)
-      out += concat(i == 0 ? "nearest      " + near.path.filename().string() + ": " : "             ", visible(near.mismatches[i]), "\n");
+      out += concat(i == 0 ? "nearest      " + near.path.filename().string() + ": " : "             ",
+                    visible(near.mismatches[i]), "\n");
     if (near.mismatches.size() > kShownMismatches)
       out += concat("             and ", near.mismatches.size() - kShownMismatches, " more differences\n");
   }
@@ -178,20 +189,24 @@ std::string config_lines(const Inspection& found) {
 
 std::string text_report(const Inspection& found) {
   const formats::TensorFile& file = found.file;
-  std::string out = concat("file         ", found.path.string(), "\nformat       ", file.format(), ", ", format_bytes(bytes_on_disk(file)),
-                           file.files().size() > 1 ? concat(" in ", file.files().size(), " files") : "", "\n");
+  std::string out =
+      concat("file         ", found.path.string(), "\nformat       ", file.format(), ", ",
+             format_bytes(bytes_on_disk(file)),
+             file.files().size() > 1 ? concat(" in ", file.files().size(), " files") : "", "\n");
   int64_t elements = 0, num_bytes = 0;
   std::vector<std::vector<std::string>> dtypes;
   for (const auto& [dtype, total] : totals(file)) {
     elements += total.elements;
     num_bytes += total.num_bytes;
-    dtypes.push_back({"  " + dtype, count_of(static_cast<std::size_t>(total.count), "tensor"), format_count(total.elements) + " numbers",
-                      format_bytes(total.num_bytes)});
+    dtypes.push_back({"  " + dtype, count_of(static_cast<std::size_t>(total.count), "tensor"),
+                      format_count(total.elements) + " numbers", format_bytes(total.num_bytes)});
   }
-  out += concat("entries      ", count_of(file.tensors().size(), "tensor"), ", ", format_count(elements), " numbers, ",
-                format_bytes(num_bytes), "; ", file.opaque_entries().size(), " that are no tensors\n");
+  out += concat("entries      ", count_of(file.tensors().size(), "tensor"), ", ", format_count(elements),
+                " numbers, ", format_bytes(num_bytes), "; ", file.opaque_entries().size(),
+                " that are no tensors\n");
   out += aligned(dtypes, {false, true, true, true});
-  out += concat("parameters   ", format_count(found.shape.num_parameters), "\nfingerprint  ", found.fingerprint, "\n");
+  out += concat("parameters   ", format_count(found.shape.num_parameters), "\nfingerprint  ",
+                found.fingerprint, "\n");
   if (found.digest) out += concat("digest       sha256:", *found.digest, "\n");
   for (const auto& [key, value] : file.metadata()) {
     if (key != kTraining) out += concat("metadata     ", visible(key), ": ", visible(value), "\n");
@@ -201,7 +216,8 @@ std::string text_report(const Inspection& found) {
 
   std::vector<std::vector<std::string>> lines = {{"tensor", "dtype", "shape", "count", "bytes"}};
   for (const TensorRow& row : found.rows)
-    lines.push_back({visible(row.name), row.dtype, formats::shape_text(row.shape), concat(row.count), format_count(row.num_bytes)});
+    lines.push_back({visible(row.name), row.dtype, formats::shape_text(row.shape), concat(row.count),
+                     format_count(row.num_bytes)});
   for (const TensorRow& row : found.other_rows)
     lines.push_back({visible(row.name), row.dtype, "", concat(row.count), format_count(row.num_bytes)});
   return out + aligned(lines, {false, false, false, true, true});
@@ -210,8 +226,10 @@ std::string text_report(const Inspection& found) {
 std::string json_report(const Inspection& found) {
   const formats::TensorFile& file = found.file;
   const ModelShape& s = found.shape;
-  Json dtypes = Json::object(), tensors = Json::array(), others = Json::array(), configs = Json::array(), files = Json::array();
-  for (const formats::FilePart& part : file.files()) files.push_back({{"path", part.path.string()}, {"bytes", part.num_bytes}});
+  Json dtypes = Json::object(), tensors = Json::array(), others = Json::array(), configs = Json::array(),
+       files = Json::array();
+  for (const formats::FilePart& part : file.files())
+    files.push_back({{"path", part.path.string()}, {"bytes", part.num_bytes}});
   int64_t elements = 0, num_bytes = 0;
   for (const auto& [dtype, total] : totals(file)) {
     dtypes[dtype] = {{"tensors", total.count}, {"elements", total.elements}, {"bytes", total.num_bytes}};
@@ -219,8 +237,10 @@ std::string json_report(const Inspection& found) {
     num_bytes += total.num_bytes;
   }
   for (const TensorRow& row : found.rows)
-    tensors.push_back({{"name", row.name}, {"dtype", row.dtype}, {"shape", row.shape}, {"bytes", row.num_bytes}});
-  for (const TensorRow& row : found.other_rows) others.push_back({{"name", row.name}, {"kind", row.dtype}, {"bytes", row.num_bytes}});
+    tensors.push_back(
+        {{"name", row.name}, {"dtype", row.dtype}, {"shape", row.shape}, {"bytes", row.num_bytes}});
+  for (const TensorRow& row : found.other_rows)
+    others.push_back({{"name", row.name}, {"kind", row.dtype}, {"bytes", row.num_bytes}});
   for (const ConfigFit& fit : found.configs) {
     Json entry = {{"file", fit.path.filename().string()}, {"fits", fit.fits()}};
     if (!fit.error.empty()) entry["error"] = fit.error;
@@ -282,10 +302,11 @@ void run(const InspectCommand& c) {
   std::string names;
   if (!prefix.empty()) {
     const std::size_t others = weights::names_without_prefix(*file, prefix).size();
-    names = concat("names        ", others == 0 ? "all" : "the model's", " begin with '", visible(prefix), "', ",
-                   others == 0 ? std::string("which is taken off here and when the model is loaded")
-                               : concat(others, " others do not; take the model out with convert --strip-prefix"),
-                   "\n");
+    names =
+        concat("names        ", others == 0 ? "all" : "the model's", " begin with '", visible(prefix), "', ",
+               others == 0 ? std::string("which is taken off here and when the model is loaded")
+                           : concat(others, " others do not; take the model out with convert --strip-prefix"),
+               "\n");
     if (others == 0) file = weights::without_prefix(file, prefix);
     if (others > 0) prefix.clear();
   }
@@ -298,7 +319,8 @@ void run(const InspectCommand& c) {
                    .other_rows = opaque_rows(*file, c.filter, !c.all && !c.json),
                    .fingerprint = formats::fingerprint(*file)};
   if (!c.filter.empty() && found.rows.empty() && found.other_rows.empty())
-    fail<ConfigError>("--filter '", c.filter, "' matches none of the ", file->tensors().size(), " tensors of '", c.file, "'");
+    fail<ConfigError>("--filter '", c.filter, "' matches none of the ", file->tensors().size(),
+                      " tensors of '", c.file, "'");
   if (c.digest) found.digest = formats::digest(*file);
   if (found.shape.kind == weights::ModelKind::evo2) {
     found.configs_folder = c.configs.empty() ? shipped_configs() : std::filesystem::path(c.configs);
@@ -312,17 +334,21 @@ void run(const InspectCommand& c) {
 }  // namespace
 
 void add_inspect(CLI::App& app) {
-  CLI::App* sub = app.add_subcommand("inspect", "What a model file holds: format, tensors, and which model it seems to be.");
+  CLI::App* sub = app.add_subcommand(
+      "inspect", "What a model file holds: format, tensors, and which model it seems to be.");
   const auto command = std::make_shared<InspectCommand>();
   InspectCommand& c = *command;
-  sub->add_option("file", c.file, "a .pt (whole or in parts), a safetensors file, or a folder of shards")->required();
+  sub->add_option("file", c.file, "a .pt (whole or in parts), a safetensors file, or a folder of shards")
+      ->required();
   sub->option_defaults()->group("Output");
   sub->add_flag("--digest", c.digest, "also hash every byte (SHA-256 of names, dtypes, shapes, values)");
   sub->add_flag("--json", c.json, "machine-readable, with every tensor in a row of its own");
-  sub->add_option("--filter", c.filter, "list only tensors whose name matches: * and ? as in a shell, 'blocks.3.*'");
+  sub->add_option("--filter", c.filter,
+                  "list only tensors whose name matches: * and ? as in a shell, 'blocks.3.*'");
   sub->add_flag("--all", c.all, "a row for every tensor; by default layers of one layout share a row");
   sub->option_defaults()->group("Advanced");
-  sub->add_option("--configs", c.configs, "folder of model configurations to compare with; default: those that come with focus");
+  sub->add_option("--configs", c.configs,
+                  "folder of model configurations to compare with; default: those that come with focus");
   sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "report; - = standard output")->capture_default_str();
   sub->callback([command] { run(*command); });

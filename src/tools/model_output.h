@@ -15,9 +15,10 @@ namespace focus::tools {
 /// Writes below a StagedFolder of the output's name.
 class ModelOutput {
  public:
-  /// The format follows from the name: NAME.pt, NAME.safetensors, anything without an extension or with a final slash is a folder of
-  /// shards. ConfigError: another extension, an output that exists (without `force`), a folder that holds anything but shards and their
-  /// index. DataError: a place that cannot be written.
+  /// The format follows from the name: NAME.pt, NAME.safetensors, anything without an extension or with a
+  /// final slash is a folder of shards. ConfigError: another extension, an output that exists (without
+  /// `force`), a folder that holds anything but shards and their index. DataError: a place that cannot be
+  /// written.
   ModelOutput(const std::filesystem::path& path, bool force);
 
   enum class Format { torch_archive, safetensors, shards };
@@ -28,7 +29,8 @@ class ModelOutput {
   /// Where a file may be kept meanwhile, on the same disk.
   std::filesystem::path scratch(const std::string& name) const { return folder_.temporary() / name; }
   /// Shows progress and stops when interrupted, by Interrupted.
-  void write(const std::vector<formats::TensorView>& tensors, const std::map<std::string, std::string>& metadata = {},
+  void write(const std::vector<formats::TensorView>& tensors,
+             const std::map<std::string, std::string>& metadata = {},
              const std::vector<formats::OpaqueEntry>& opaque = {});
   /// What was written, to be opened and checked before commit().
   const std::filesystem::path& staged() const { return staged_; }

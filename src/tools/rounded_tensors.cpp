@@ -21,18 +21,21 @@ constexpr int64_t kChunkElements = int64_t{2} << 20;
 constexpr int64_t kAlignment = 64;
 
 bool is_plain_float(DType dtype) {
-  return dtype == DType::float64 || dtype == DType::float32 || dtype == DType::float16 || dtype == DType::bfloat16;
+  return dtype == DType::float64 || dtype == DType::float32 || dtype == DType::float16 ||
+         dtype == DType::bfloat16;
 }
 
 }  // namespace
 
 DType rounded_dtype(const TensorView& tensor, std::optional<DType> wanted) {
   if (!wanted || !is_plain_float(tensor.dtype)) return tensor.dtype;
-  if (weights::keeps_fp32(tensor.name) && formats::size_of(*wanted) < formats::size_of(DType::float32)) return tensor.dtype;
+  if (weights::keeps_fp32(tensor.name) && formats::size_of(*wanted) < formats::size_of(DType::float32))
+    return tensor.dtype;
   return *wanted;
 }
 
-void for_each_rounded_chunk(const TensorView& tensor, DType dtype, const std::function<void(const std::byte*, std::size_t)>& take) {
+void for_each_rounded_chunk(const TensorView& tensor, DType dtype,
+                            const std::function<void(const std::byte*, std::size_t)>& take) {
   const int64_t from_size = formats::size_of(tensor.dtype), count = tensor.num_elements();
   for (int64_t begin = 0; begin < count; begin += kChunkElements) {
     const int64_t size = std::min(kChunkElements, count - begin);
@@ -42,15 +45,16 @@ void for_each_rounded_chunk(const TensorView& tensor, DType dtype, const std::fu
       continue;
     }
     // A copy first: in a checkpoint of several parts a tensor may lie at any byte.
-    const at::Tensor source = at::empty({size}, at::TensorOptions().dtype(weights::scalar_type(tensor.dtype)));
+    const at::Tensor source =
+        at::empty({size}, at::TensorOptions().dtype(weights::scalar_type(tensor.dtype)));
     std::memcpy(source.mutable_data_ptr(), bytes, static_cast<std::size_t>(size * from_size));
     const at::Tensor rounded = source.to(weights::scalar_type(dtype));
     take(static_cast<const std::byte*>(rounded.const_data_ptr()), static_cast<std::size_t>(rounded.nbytes()));
   }
 }
 
-RoundedTensors::RoundedTensors(const std::vector<TensorView>& tensors, std::optional<DType> wanted, const std::filesystem::path& scratch,
-                               const WriteProgress& progress)
+RoundedTensors::RoundedTensors(const std::vector<TensorView>& tensors, std::optional<DType> wanted,
+                               const std::filesystem::path& scratch, const WriteProgress& progress)
     : tensors_(tensors) {
   // Tensors that share their bytes, as a tied unembedding does, still share them afterwards.
   std::map<std::tuple<const std::byte*, DType, int64_t>, int64_t> known;
@@ -60,12 +64,15 @@ RoundedTensors::RoundedTensors(const std::vector<TensorView>& tensors, std::opti
     const TensorView& tensor = tensors[i];
     const DType dtype = rounded_dtype(tensor, wanted);
     if (dtype == tensor.dtype) continue;
-    const auto [found, is_first] = known.emplace(std::tuple(tensor.data, tensor.dtype, tensor.num_elements()), file.size());
+    const auto [found, is_first] =
+        known.emplace(std::tuple(tensor.data, tensor.dtype, tensor.num_elements()), file.size());
     placed.emplace_back(i, found->second);
     tensors_[i].dtype = dtype;
     if (!is_first) continue;
-    for_each_rounded_chunk(tensor, dtype, [&](const std::byte* bytes, std::size_t num_bytes) { file.write(bytes, num_bytes); });
-    const std::string padding(static_cast<std::size_t>((kAlignment - file.size() % kAlignment) % kAlignment), '\0');
+    for_each_rounded_chunk(
+        tensor, dtype, [&](const std::byte* bytes, std::size_t num_bytes) { file.write(bytes, num_bytes); });
+    const std::string padding(static_cast<std::size_t>((kAlignment - file.size() % kAlignment) % kAlignment),
+                              '\0');
     file.write(padding);
   }
   if (placed.empty()) return;

@@ -24,7 +24,8 @@ NumberedName split(const std::string& name) {
     int64_t number = 0;
     const auto [stop, error] = std::from_chars(name.data() + begin, name.data() + end, number);
     // "007" would not come back as it was.
-    if (error == std::errc() && stop == name.data() + end && (end - begin == 1 || name[begin] != '0') && number >= 0)
+    if (error == std::errc() && stop == name.data() + end && (end - begin == 1 || name[begin] != '0') &&
+        number >= 0)
       return {name.substr(0, begin), name.substr(end), number};
     begin = end + 1;
   }
@@ -44,8 +45,8 @@ class Grouping {
   void add(TensorRow row) {
     if (!glob_.empty() && ::fnmatch(glob_.c_str(), row.name.c_str(), 0) != 0) return;
     NumberedName name = collapse_ ? split(row.name) : NumberedName{row.name, "", std::nullopt};
-    const auto [found, is_first] =
-        known_.emplace(std::tuple(name.before, name.after, name.number.has_value(), row.dtype, row.shape), groups_.size());
+    const auto [found, is_first] = known_.emplace(
+        std::tuple(name.before, name.after, name.number.has_value(), row.dtype, row.shape), groups_.size());
     if (is_first) groups_.push_back({row, name, {}});
     Group& group = groups_[found->second];
     if (!is_first) {
@@ -59,7 +60,8 @@ class Grouping {
     std::vector<TensorRow> out;
     for (Group& group : groups_) {
       std::sort(group.numbers.begin(), group.numbers.end());
-      if (group.numbers.size() > 1) group.row.name = concat(group.name.before, '{', ranges(group.numbers), '}', group.name.after);
+      if (group.numbers.size() > 1)
+        group.row.name = concat(group.name.before, '{', ranges(group.numbers), '}', group.name.after);
       out.push_back(std::move(group.row));
     }
     return out;
@@ -120,7 +122,8 @@ std::string ranges(const std::vector<int64_t>& numbers) {
     std::size_t last = i;
     while (last + 1 < numbers.size() && numbers[last + 1] <= numbers[last] + 1) ++last;
     out += concat(out.empty() ? "" : ",", numbers[i]);
-    if (numbers[last] != numbers[i]) out += concat(numbers[last] == numbers[i] + 1 ? "," : "-", numbers[last]);
+    if (numbers[last] != numbers[i])
+      out += concat(numbers[last] == numbers[i] + 1 ? "," : "-", numbers[last]);
     i = last + 1;
   }
   return out;

@@ -17,8 +17,8 @@ struct TensorRow {
   int64_t count = 1, num_bytes = 0;  // of all together
 };
 
-/// Rows of the tensors whose names match `glob` (* and ?; empty: all), in file order. With `collapse`, names that differ only in their
-/// first number between dots share a row when dtype and shape agree.
+/// Rows of the tensors whose names match `glob` (* and ?; empty: all), in file order. With `collapse`, names
+/// that differ only in their first number between dots share a row when dtype and shape agree.
 std::vector<TensorRow> tensor_rows(const formats::TensorFile& file, const std::string& glob, bool collapse);
 /// The same for the entries that are no tensors; their dtype says what they are.
 std::vector<TensorRow> opaque_rows(const formats::TensorFile& file, const std::string& glob, bool collapse);

@@ -23,7 +23,8 @@ Tensor shared_tensor(const TensorView& view, const std::shared_ptr<TensorFile>& 
     return copy;
   }
   return at::from_blob(
-      const_cast<std::byte*>(view.data), view.shape, [file](void*) {}, at::TensorOptions().dtype(scalar_type(view.dtype)));
+      const_cast<std::byte*>(view.data), view.shape, [file](void*) {},
+      at::TensorOptions().dtype(scalar_type(view.dtype)));
 }
 
 }  // namespace
@@ -35,7 +36,8 @@ std::map<std::string, Tensor> named_tensors(const model::Backbone& model) {
   return out;
 }
 
-LoadReport fill(model::Backbone& model, const std::shared_ptr<TensorFile>& file, const LoadOptions& options, const Filling& rules) {
+LoadReport fill(model::Backbone& model, const std::shared_ptr<TensorFile>& file, const LoadOptions& options,
+                const Filling& rules) {
   const at::NoGradGuard guard;
   LoadReport report;
   std::map<std::string, Tensor> wanted = named_tensors(model);
@@ -49,7 +51,8 @@ LoadReport fill(model::Backbone& model, const std::shared_ptr<TensorFile>& file,
       continue;
     }
     if (found->second.sizes() != at::IntArrayRef(view.shape)) {
-      misshapen.push_back(concat(view.name, ": file ", at::IntArrayRef(view.shape), ", config ", found->second.sizes()));
+      misshapen.push_back(
+          concat(view.name, ": file ", at::IntArrayRef(view.shape), ", config ", found->second.sizes()));
     } else if (!at::isFloatingType(scalar_type(view.dtype)) || size_of(view.dtype) < 2) {
       misshapen.push_back(concat(view.name, ": ", name_of(view.dtype), ", expected F32, BF16, F16 or F64"));
     } else {
@@ -58,7 +61,8 @@ LoadReport fill(model::Backbone& model, const std::shared_ptr<TensorFile>& file,
     wanted.erase(found);
   }
   for (const auto& item : wanted) missing.push_back(item.first);
-  for (const auto& name : file->opaque_entries()) (rules.computes_nothing(name) ? report.ignored : unexpected).push_back(name);
+  for (const auto& name : file->opaque_entries())
+    (rules.computes_nothing(name) ? report.ignored : unexpected).push_back(name);
   if (!missing.empty() || !unexpected.empty() || !misshapen.empty()) {
     std::string message = concat("the checkpoint does not fit model config '", model.shape().name, "'");
     append_list(message, "missing from the file", missing);
@@ -70,7 +74,8 @@ LoadReport fill(model::Backbone& model, const std::shared_ptr<TensorFile>& file,
   for (auto& [view, target] : matches) {
     auto& [name, tensor] = target;
     const Tensor source = shared_tensor(*view, file);
-    const auto dtype = parameters.contains(name) ? model.dtype_of_parameter(name, options.dtype) : tensor.scalar_type();
+    const auto dtype =
+        parameters.contains(name) ? model.dtype_of_parameter(name, options.dtype) : tensor.scalar_type();
     Tensor value = (rules.rounded ? rules.rounded(name, source) : source).to(dtype);
     if (options.writable && value.is_alias_of(source)) value = value.clone();
     tensor.set_data(value);

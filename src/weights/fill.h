@@ -24,6 +24,7 @@ struct Filling {
 std::map<std::string, at::Tensor> named_tensors(const model::Backbone& model);
 
 /// Strict: WeightsError lists every missing, unexpected and misshapen tensor, before anything was changed.
-LoadReport fill(model::Backbone& model, const std::shared_ptr<formats::TensorFile>& file, const LoadOptions& options, const Filling& rules);
+LoadReport fill(model::Backbone& model, const std::shared_ptr<formats::TensorFile>& file,
+                const LoadOptions& options, const Filling& rules);
 
 }  // namespace focus::weights

@@ -25,22 +25,25 @@ bool is_rotary(const std::string& name) { return name.ends_with("rotary_emb.inv_
 void check_tied(const TensorFile& file) {
   const TensorView *in = file.find(kEmbedding), *out = file.find(kUnembedding);
   if (in == nullptr || out == nullptr) return;
-  const bool same =
-      in->dtype == out->dtype && in->shape == out->shape && (in->data == out->data || at::equal(as_tensor(*in), as_tensor(*out)));
+  const bool same = in->dtype == out->dtype && in->shape == out->shape &&
+                    (in->data == out->data || at::equal(as_tensor(*in), as_tensor(*out)));
   if (!same)
     fail<WeightsError>("tensor '", kUnembedding, "' differs from '", kEmbedding,
-                       "', but the config says tie_word_embeddings: one of them would be ignored; set it to false if the file is right");
+                       "', but the config says tie_word_embeddings: one of them would be ignored; set it to "
+                       "false if the file is right");
 }
 
 }  // namespace
 
-std::optional<fs::path> hugging_face_config(const std::string& config_path, const std::string& checkpoint_path) {
+std::optional<fs::path> hugging_face_config(const std::string& config_path,
+                                            const std::string& checkpoint_path) {
   const fs::path config = config_path;
   if (config_path.empty()) {
     const fs::path found = fs::path(checkpoint_path) / "config.json";
     if (fs::is_regular_file(found)) return found;
-    fail<ConfigError>("no model config: give an Evo-2 YAML file, or a checkpoint folder with a config.json; '", checkpoint_path,
-                      "' has none");
+    fail<ConfigError>(
+        "no model config: give an Evo-2 YAML file, or a checkpoint folder with a config.json; '",
+        checkpoint_path, "' has none");
   }
   if (fs::is_directory(config)) {
     if (fs::is_regular_file(config / "config.json")) return config / "config.json";
@@ -50,7 +53,8 @@ std::optional<fs::path> hugging_face_config(const std::string& config_path, cons
   return std::nullopt;
 }
 
-std::pair<std::shared_ptr<model::Llama>, std::shared_ptr<TensorFile>> load_llama(const fs::path& config, const fs::path& checkpoint,
+std::pair<std::shared_ptr<model::Llama>, std::shared_ptr<TensorFile>> load_llama(const fs::path& config,
+                                                                                 const fs::path& checkpoint,
                                                                                  const LoadOptions& options) {
   const model::LlamaConfig shape = model::read_llama_config(config);
   const model::Vocabulary vocabulary = model::read_vocabulary(config.parent_path(), shape.vocab_size);
@@ -62,7 +66,9 @@ std::pair<std::shared_ptr<model::Llama>, std::shared_ptr<TensorFile>> load_llama
   const auto file = open_model_file(checkpoint);
   Filling rules;
   rules.computed = is_rotary;
-  rules.computes_nothing = [&](const std::string& name) { return is_rotary(name) || (shape.tied && name == kUnembedding); };
+  rules.computes_nothing = [&](const std::string& name) {
+    return is_rotary(name) || (shape.tied && name == kUnembedding);
+  };
   try {
     fill(*model, file, options, rules);
     if (shape.tied) check_tied(*file);

@@ -41,23 +41,29 @@ void emulate_fp8(model::StripedHyena& model, const TensorFile& file) {
     block.projections->emulate_fp8({state->scale_fwd[0], state->scale_fwd[1]});
   }
   if (without.empty()) return;
-  fail<WeightsError>("model config '", model.config().name, "' runs its input projections in FP8, but the checkpoint holds no scales for ",
+  fail<WeightsError>("model config '", model.config().name,
+                     "' runs its input projections in FP8, but the checkpoint holds no scales for ",
                      without.size(), " of them, first ", without.front(),
-                     "\n  use the publisher's file, or ask for FP8 off (--fp8 off) and get other numbers than the published ones");
+                     "\n  use the publisher's file, or ask for FP8 off (--fp8 off) and get other numbers "
+                     "than the published ones");
 }
 
 }  // namespace
 
-LoadReport load_weights(model::StripedHyena& model, const std::shared_ptr<TensorFile>& file, const LoadOptions& options) {
+LoadReport load_weights(model::StripedHyena& model, const std::shared_ptr<TensorFile>& file,
+                        const LoadOptions& options) {
   Filling rules;
   rules.computes_nothing = computes_nothing;
-  rules.rounded = [](const std::string& name, const Tensor& source) { return keeps_fp32(name) ? source : source.to(at::kBFloat16); };
+  rules.rounded = [](const std::string& name, const Tensor& source) {
+    return keeps_fp32(name) ? source : source.to(at::kBFloat16);
+  };
   LoadReport report = fill(model, file, options, rules);
   if (model.config().fp8_input_projections && options.fp8 == Fp8::emulate) emulate_fp8(model, *file);
   return report;
 }
 
-std::shared_ptr<TensorFile> load_weights_file(model::StripedHyena& model, const std::filesystem::path& path, const LoadOptions& options) {
+std::shared_ptr<TensorFile> load_weights_file(model::StripedHyena& model, const std::filesystem::path& path,
+                                              const LoadOptions& options) {
   auto file = open_model_file(path);
   try {
     load_weights(model, file, options);
@@ -75,11 +81,12 @@ void save_weights(const model::StripedHyena& model, const std::filesystem::path&
     alive.push_back(tensor.detach().to(at::kCPU, fp32 ? at::kFloat : at::kBFloat16).contiguous());
     views.push_back(as_view(name, alive.back()));
   }
-  path.extension() == ".safetensors" ? formats::write_safetensors(path, views) : formats::write_torch_archive(path, views);
+  path.extension() == ".safetensors" ? formats::write_safetensors(path, views)
+                                     : formats::write_torch_archive(path, views);
 }
 
-LoadedModel load_model(const std::string& config_path, const std::string& checkpoint_path, at::ScalarType dtype, const std::string& device,
-                       Fp8 fp8) {
+LoadedModel load_model(const std::string& config_path, const std::string& checkpoint_path,
+                       at::ScalarType dtype, const std::string& device, Fp8 fp8) {
   const LoadOptions options{.dtype = dtype, .fp8 = fp8, .writable = false};
   std::shared_ptr<model::Backbone> model;
   std::shared_ptr<TensorFile> file;
@@ -94,7 +101,8 @@ LoadedModel load_model(const std::string& config_path, const std::string& checkp
     const auto striped_hyena = build();
     file = load_weights_file(*striped_hyena, checkpoint_path, options);
     if (striped_hyena->config().fp8_input_projections)
-      precision += fp8 == Fp8::emulate ? ", input projections in FP8 (e4m3, emulated)" : ", FP8 input projections OFF";
+      precision +=
+          fp8 == Fp8::emulate ? ", input projections in FP8 (e4m3, emulated)" : ", FP8 input projections OFF";
     model = striped_hyena;
   }
   model->place(model::parse_placement(device, *model));

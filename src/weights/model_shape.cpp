@@ -40,7 +40,8 @@ int64_t count_layers(const TensorFile& file, std::string_view prefix) {
   int64_t count = 0;
   for (const TensorView& tensor : file.tensors()) {
     // A number out of all proportion is no layer; it would only make this slow.
-    if (const auto layer = layer_of(tensor.name, prefix); layer && *layer < 100000) count = std::max(count, *layer + 1);
+    if (const auto layer = layer_of(tensor.name, prefix); layer && *layer < 100000)
+      count = std::max(count, *layer + 1);
   }
   return count;
 }
@@ -88,7 +89,8 @@ void read_evo2(const TensorFile& file, ModelShape& out) {
       out.rotary_base = base_of(*inv_freq);
     }
   }
-  if (out.head_dim > 0 && out.hidden_size % out.head_dim == 0) out.num_heads = out.num_key_value_heads = out.hidden_size / out.head_dim;
+  if (out.head_dim > 0 && out.hidden_size % out.head_dim == 0)
+    out.num_heads = out.num_key_value_heads = out.hidden_size / out.head_dim;
 }
 
 void read_llama(const TensorFile& file, ModelShape& out) {
@@ -98,7 +100,8 @@ void read_llama(const TensorFile& file, ModelShape& out) {
   out.num_layers = count_layers(file, "model.layers.");
   out.own_unembedding = file.find("lm_head.weight") != nullptr;
   out.inner_mlp_size = size_at(file.find("model.layers.0.mlp.gate_proj.weight"), 0);
-  // How wide a head is stands in config.json; the tensors tell it only where heads have a norm of their own or frequencies are stored.
+  // How wide a head is stands in config.json; the tensors tell it only where heads have a norm of their own
+  // or frequencies are stored.
   out.head_dim = size_at(file.find("model.layers.0.self_attn.q_norm.weight"), 0);
   for (const char* name : {"model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"}) {
     if (const TensorView* inv_freq = file.find(name); inv_freq != nullptr) {
@@ -131,7 +134,8 @@ const char* name_of(ModelKind kind) {
 ModelShape guess_shape(const TensorFile& file) {
   ModelShape out;
   for (const TensorView& tensor : file.tensors()) {
-    if (!computes_nothing(tensor.name) && !tensor.name.ends_with("inv_freq")) out.num_parameters += tensor.num_elements();
+    if (!computes_nothing(tensor.name) && !tensor.name.ends_with("inv_freq"))
+      out.num_parameters += tensor.num_elements();
   }
   const auto format = file.metadata().find("format");
   if (format != file.metadata().end() && format->second.starts_with("focus-adapter")) {
@@ -139,7 +143,8 @@ ModelShape guess_shape(const TensorFile& file) {
   } else if (file.find("embedding_layer.weight") != nullptr && count_layers(file, "blocks.") > 0) {
     out.kind = ModelKind::evo2;
     read_evo2(file, out);
-  } else if (file.find("model.embed_tokens.weight") != nullptr && file.find("model.layers.0.self_attn.q_proj.weight") != nullptr) {
+  } else if (file.find("model.embed_tokens.weight") != nullptr &&
+             file.find("model.layers.0.self_attn.q_proj.weight") != nullptr) {
     out.kind = ModelKind::llama;
     read_llama(file, out);
   }
@@ -149,7 +154,8 @@ ModelShape guess_shape(const TensorFile& file) {
 std::vector<std::string> mismatches(const TensorFile& file, const model::ModelConfig& config) {
   std::vector<std::string> out;
   std::map<std::string, Shape> wanted;
-  for (auto& spec : model::parameter_list(config)) wanted.emplace(std::move(spec.name), std::move(spec.shape));
+  for (auto& spec : model::parameter_list(config))
+    wanted.emplace(std::move(spec.name), std::move(spec.shape));
   for (const TensorView& tensor : file.tensors()) {
     const auto found = wanted.find(tensor.name);
     if (found == wanted.end()) {
@@ -157,23 +163,27 @@ std::vector<std::string> mismatches(const TensorFile& file, const model::ModelCo
       continue;
     }
     if (found->second != tensor.shape) {
-      out.push_back(
-          concat(tensor.name, ": ", shape_text(tensor.shape), " in the file, ", shape_text(found->second), " by the configuration"));
+      out.push_back(concat(tensor.name, ": ", shape_text(tensor.shape), " in the file, ",
+                           shape_text(found->second), " by the configuration"));
     } else if (tensor.name.ends_with("inv_freq")) {
-      // Stored frequencies are used as they are, so another base is another model. bf16 keeps 8 bits of a frequency near base^(-2/dim).
+      // Stored frequencies are used as they are, so another base is another model. bf16 keeps 8 bits of a
+      // frequency near base^(-2/dim).
       const double base = base_of(tensor);
       if (base > 0 && std::abs(std::log(base / config.rotary_base)) > 0.3)
-        out.push_back(
-            concat(tensor.name, ": rotary base ", std::round(base), " in the file, ", config.rotary_base, " by the configuration"));
+        out.push_back(concat(tensor.name, ": rotary base ", std::round(base), " in the file, ",
+                             config.rotary_base, " by the configuration"));
     }
     wanted.erase(found);
   }
   for (const auto& item : wanted)
-    out.push_back(concat(item.first, ": ", shape_text(item.second), " by the configuration, missing in the file"));
+    out.push_back(
+        concat(item.first, ": ", shape_text(item.second), " by the configuration, missing in the file"));
   return out;
 }
 
-bool keeps_fp32(const std::string& name) { return name.ends_with("log_poles") || name.ends_with("residues") || name.ends_with("inv_freq"); }
+bool keeps_fp32(const std::string& name) {
+  return name.ends_with("log_poles") || name.ends_with("residues") || name.ends_with("inv_freq");
+}
 
 bool computes_nothing(const std::string& name) {
   return name == "unembed.weight" || name.ends_with("mixer.mixer.filter.t") || name.ends_with("_extra_state");

@@ -24,8 +24,9 @@ namespace {
 using model::ModelConfig;
 using model::ParameterSpec;
 
-// Gain of every matrix on inputs of unit variance. The product of two gates, or of three Hyena branches, stays below one, so that a block
-// adds at most half a unit of variance to the residual stream and 50 blocks leave it near four.
+// Gain of every matrix on inputs of unit variance. The product of two gates, or of three Hyena branches,
+// stays below one, so that a block adds at most half a unit of variance to the residual stream and 50 blocks
+// leave it near four.
 constexpr double kGain = 0.7;
 // Standard deviation of the logits that the final norm and the tied unembedding give.
 constexpr double kLogitSpread = 2.0;
@@ -50,22 +51,29 @@ Fill fill_of(const ParameterSpec& spec, const ModelConfig& c, Random& random) {
   if (ends(".D")) return [&random](int64_t) { return 0.5 + 0.1 * random.normal(); };
   if (ends("inv_freq")) {
     const double dim = 2.0 * static_cast<double>(last);
-    return [base = c.rotary_base, dim](int64_t i) { return 1.0 / std::pow(base, 2.0 * static_cast<double>(i) / dim); };
+    return [base = c.rotary_base, dim](int64_t i) {
+      return 1.0 / std::pow(base, 2.0 * static_cast<double>(i) / dim);
+    };
   }
   // The taps: the newest base passes, the others add a little.
-  if (ends("short_filter_weight")) return [&random, last](int64_t i) { return (i % last == last - 1 ? 1.0 : 0.0) + 0.3 * random.normal(); };
+  if (ends("short_filter_weight"))
+    return [&random, last](int64_t i) { return (i % last == last - 1 ? 1.0 : 0.0) + 0.3 * random.normal(); };
   if (ends("filter.h")) {
     const double spread = 1.0 / std::sqrt(static_cast<double>(last));
     return [&random, spread](int64_t) { return spread * random.normal(); };
   }
-  // Decay rates from 1e-4 per base (memory of ten thousand bases) to 1, evenly in their logarithm over the modes. A residue falls with
-  // the square root of its rate, so that slow modes, which sum over many bases, add no more than fast ones.
+  // Decay rates from 1e-4 per base (memory of ten thousand bases) to 1, evenly in their logarithm over the
+  // modes. A residue falls with the square root of its rate, so that slow modes, which sum over many bases,
+  // add no more than fast ones.
   const int64_t modes = c.state_size;
   const auto rate = [modes](int64_t i) {
-    return std::pow(10.0, -4.0 + 4.0 * static_cast<double>(i % modes) / static_cast<double>(std::max<int64_t>(modes - 1, 1)));
+    return std::pow(10.0, -4.0 + 4.0 * static_cast<double>(i % modes) /
+                                     static_cast<double>(std::max<int64_t>(modes - 1, 1)));
   };
-  if (ends("log_poles")) return [&random, rate](int64_t i) { return -rate(i) * std::exp(0.1 * random.normal()); };
-  if (ends("residues")) return [&random, rate](int64_t i) { return 0.25 * std::sqrt(rate(i)) * random.normal(); };
+  if (ends("log_poles"))
+    return [&random, rate](int64_t i) { return -rate(i) * std::exp(0.1 * random.normal()); };
+  if (ends("residues"))
+    return [&random, rate](int64_t i) { return 0.25 * std::sqrt(rate(i)) * random.normal(); };
   fail<InternalError>("no rule for random values of tensor '", spec.name, "'");
 }
 
@@ -90,7 +98,8 @@ RandomWeights::RandomWeights(const ModelConfig& config, const RandomWeightsOptio
   if (options.dtype != DType::bfloat16 && options.dtype != DType::float32)
     fail<ConfigError>("a random checkpoint is written in bf16 or fp32, not ", name_of(options.dtype));
   if (config.fp8_input_projections && options.scratch.empty())
-    fail<ConfigError>("model '", config.name, "' has FP8 input projections; their scales need a scratch file");
+    fail<ConfigError>("model '", config.name,
+                      "' has FP8 input projections; their scales need a scratch file");
   const auto list = model::parameter_list(config);
   const auto allocate = [&](int64_t num_bytes) {
     memory_.push_back(std::make_unique_for_overwrite<std::byte[]>(static_cast<std::size_t>(num_bytes)));
@@ -134,20 +143,27 @@ RandomWeights::RandomWeights(const ModelConfig& config, const RandomWeightsOptio
   }
 }
 
-void RandomWeights::add_fp8_state(const ModelConfig& config, float weight_amax, const std::filesystem::path& scratch) {
-  // Delayed scaling's rule: the largest value seen becomes the largest of E4M3. Inputs have unit variance behind their norm.
+void RandomWeights::add_fp8_state(const ModelConfig& config, float weight_amax,
+                                  const std::filesystem::path& scratch) {
+  // Delayed scaling's rule: the largest value seen becomes the largest of E4M3. Inputs have unit variance
+  // behind their norm.
   constexpr float kLargestE4m3 = 448, kInputAmax = 6;
-  const std::vector<float> scales = {kLargestE4m3 / kInputAmax, kLargestE4m3 / weight_amax, 1}, amax = {kInputAmax, weight_amax, 0};
-  const auto bytes = [](const std::vector<float>& values) { return reinterpret_cast<const std::byte*>(values.data()); };
-  formats::write_torch_archive(
-      scratch, {{"scale_fwd", DType::float32, {3}, bytes(scales)}, {"amax_history_fwd", DType::float32, {1, 3}, bytes(amax)}});
+  const std::vector<float> scales = {kLargestE4m3 / kInputAmax, kLargestE4m3 / weight_amax, 1},
+                           amax = {kInputAmax, weight_amax, 0};
+  const auto bytes = [](const std::vector<float>& values) {
+    return reinterpret_cast<const std::byte*>(values.data());
+  };
+  formats::write_torch_archive(scratch, {{"scale_fwd", DType::float32, {3}, bytes(scales)},
+                                         {"amax_history_fwd", DType::float32, {1, 3}, bytes(amax)}});
   fp8_state_ = read_file(scratch);
   std::error_code ignored;
   std::filesystem::remove(scratch, ignored);
-  const std::span<const std::byte> content(reinterpret_cast<const std::byte*>(fp8_state_.data()), fp8_state_.size());
+  const std::span<const std::byte> content(reinterpret_cast<const std::byte*>(fp8_state_.data()),
+                                           fp8_state_.size());
   for (std::size_t i = 0; i < config.blocks.size(); ++i) {
     if (config.blocks[i] != model::BlockKind::attention)
-      opaque_.push_back({concat("blocks.", i, ".projections._extra_state"), OpaqueEntry::Kind::byte_stream, content});
+      opaque_.push_back(
+          {concat("blocks.", i, ".projections._extra_state"), OpaqueEntry::Kind::byte_stream, content});
   }
 }
 

@@ -44,12 +44,14 @@ DType dtype_of(at::ScalarType type) {
 }
 
 Tensor as_tensor(const TensorView& view) {
-  return at::from_blob(const_cast<std::byte*>(view.data), view.shape, at::TensorOptions().dtype(scalar_type(view.dtype)));
+  return at::from_blob(const_cast<std::byte*>(view.data), view.shape,
+                       at::TensorOptions().dtype(scalar_type(view.dtype)));
 }
 
 TensorView as_view(const std::string& name, const Tensor& tensor) {
   FOCUS_CHECK(tensor.is_cpu() && tensor.is_contiguous(), "tensor ", name, " must be contiguous on the CPU");
-  return {name, dtype_of(tensor.scalar_type()), tensor.sizes().vec(), static_cast<const std::byte*>(tensor.const_data_ptr())};
+  return {name, dtype_of(tensor.scalar_type()), tensor.sizes().vec(),
+          static_cast<const std::byte*>(tensor.const_data_ptr())};
 }
 
 }  // namespace focus::weights

@@ -14,7 +14,8 @@ namespace {
 
 class AdapterFileTest : public ::testing::Test {
  protected:
-  AdapterFileTest() : folder_(std::filesystem::temp_directory_path() / ("focus-adapter-" + std::to_string(::getpid()))) {
+  AdapterFileTest()
+      : folder_(std::filesystem::temp_directory_path() / ("focus-adapter-" + std::to_string(::getpid()))) {
     std::filesystem::create_directories(folder_);
   }
   ~AdapterFileTest() override { std::filesystem::remove_all(folder_); }
@@ -58,20 +59,24 @@ TEST_F(AdapterFileTest, TheDigestIsOfWhatItComputes) {
 
 TEST_F(AdapterFileTest, AnotherBackboneIsRefused) {
   const auto backbone = testing::small_model(at::kFloat);
-  save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), {backbone, {}, {}}, "one backbone's digest",
-               folder_ / "a.safetensors");
-  EXPECT_THROW(load_adapter(folder_ / "a.safetensors", backbone, "another backbone's digest"), CheckpointError);
+  save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), {backbone, {}, {}},
+               "one backbone's digest", folder_ / "a.safetensors");
+  EXPECT_THROW(load_adapter(folder_ / "a.safetensors", backbone, "another backbone's digest"),
+               CheckpointError);
 }
 
 TEST_F(AdapterFileTest, AFileOfBeforeTheCheckedFitRunsAsItWasTrained) {
   const auto read = [&](const std::string& memory) {
-    formats::write_safetensors(folder_ / "old.safetensors", {}, {{"format", "focus-adapter-1"}, {"memory", memory}});
+    formats::write_safetensors(folder_ / "old.safetensors", {},
+                               {{"format", "focus-adapter-1"}, {"memory", memory}});
     return read_adapter_config(folder_ / "old.safetensors");
   };
-  const FittedUnitConfig old = read(R"({"focus": {"k": 50, "fitted": {"ridge": 3, "corrections": true}}})").focus.fitted;
+  const FittedUnitConfig old =
+      read(R"({"focus": {"k": 50, "fitted": {"ridge": 3, "corrections": true}}})").focus.fitted;
   EXPECT_EQ(old.leave_out, 0);
   EXPECT_FALSE(old.check);
-  const FittedUnitConfig named = read(R"({"focus": {"fitted": {"leave_out": 5, "check": true}}})").focus.fitted;
+  const FittedUnitConfig named =
+      read(R"({"focus": {"fitted": {"leave_out": 5, "check": true}}})").focus.fitted;
   EXPECT_EQ(named.leave_out, 5);
   EXPECT_TRUE(named.check);
   // Where the settings mean nothing they keep their defaults, and the configuration stays valid.
@@ -83,7 +88,8 @@ TEST_F(AdapterFileTest, AFileOfBeforeTheCheckedFitRunsAsItWasTrained) {
   }
   // What is trained today says so in its file.
   const auto backbone = testing::small_model(at::kFloat);
-  save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), {backbone, {}, {}}, "digest", folder_ / "new.safetensors");
+  save_adapter(*testing::perturbed_adapter(*backbone, MemoryConfig()), {backbone, {}, {}}, "digest",
+               folder_ / "new.safetensors");
   EXPECT_TRUE(read_adapter_config(folder_ / "new.safetensors").focus.fitted.check);
 }
 
@@ -94,13 +100,14 @@ TEST_F(AdapterFileTest, OneUnitMayServeAllLayers) {
   config.focus.share = Share::all;
   const auto adapter = testing::perturbed_adapter(*backbone, config);
   EXPECT_EQ(2 * adapter->parameters().size(), own);
-  EXPECT_TRUE(adapter->unit(2)->named_parameters()["beta_bias"].is_same(adapter->unit(4)->named_parameters()["beta_bias"]));
+  EXPECT_TRUE(adapter->unit(2)->named_parameters()["beta_bias"].is_same(
+      adapter->unit(4)->named_parameters()["beta_bias"]));
   EXPECT_EQ(adapter->unit(3), nullptr);
   save_adapter(*adapter, {backbone, {}, {}}, "digest", folder_ / "a.safetensors");
   const auto loaded = load_adapter(folder_ / "a.safetensors", backbone, "digest").adapter;
   const at::Tensor tokens = testing::random_bases(1, 2100, 4);
-  EXPECT_TRUE(
-      at::equal(CompressedModel(backbone, adapter).parallel(tokens).bases, CompressedModel(backbone, loaded).parallel(tokens).bases));
+  EXPECT_TRUE(at::equal(CompressedModel(backbone, adapter).parallel(tokens).bases,
+                        CompressedModel(backbone, loaded).parallel(tokens).bases));
   config.focus.fitted.corrections = false;
   EXPECT_THROW(config.validate(), ConfigError) << "nothing would be shared";
 }

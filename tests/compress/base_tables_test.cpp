@@ -49,7 +49,9 @@ TEST(PackedBasesTest, GivesBackWhatWasAppendedInPieces) {
 
 TEST(BaseCodesTest, KnowsBothCasesAndNothingElse) {
   const auto vocabulary = model::Vocabulary::bytes(128);
-  const Tensor tokens = at::tensor({int64_t{'A'}, int64_t{'c'}, int64_t{'G'}, int64_t{'t'}, int64_t{'N'}, int64_t{'R'}}).unsqueeze(0);
+  const Tensor tokens =
+      at::tensor({int64_t{'A'}, int64_t{'c'}, int64_t{'G'}, int64_t{'t'}, int64_t{'N'}, int64_t{'R'}})
+          .unsqueeze(0);
   EXPECT_TRUE(at::equal(base_codes(tokens, vocabulary)[0], at::tensor({0, 1, 2, 3, 4, 4}).to(at::kByte)));
 }
 
@@ -112,7 +114,8 @@ class ValueRecorder final : public model::AttentionHook {
   int64_t block_;
 };
 
-// What the fit says it leaves is what its tables leave, counted base by base; and it is the best that tables can do.
+// What the fit says it leaves is what its tables leave, counted base by base; and it is the best that tables
+// can do.
 TEST_F(BaseTablesTest, TheFitIsTheLeastSquaresSolutionAndSaysWhatItLeaves) {
   const at::NoGradGuard guard;
   const auto backbone = small_model(at::kFloat);
@@ -131,7 +134,8 @@ TEST_F(BaseTablesTest, TheFitIsTheLeastSquaresSolutionAndSaysWhatItLeaves) {
     const Tensor predicted = tables.predict(codes, 400).second.transpose(1, 2).flatten(2).flatten(0, 1);
     return (recorder.values - predicted).pow(2).sum(at::kDouble).item<double>();
   };
-  const double all = (recorder.values - recorder.values.mean(0, true)).pow(2).sum(at::kDouble).item<double>(), best = left();
+  const double all = (recorder.values - recorder.values.mean(0, true)).pow(2).sum(at::kDouble).item<double>(),
+               best = left();
   EXPECT_NEAR(best / all, said, 1e-4);
   EXPECT_LT(best, all);
   for (int64_t seed = 0; seed < 5; ++seed) {
@@ -143,7 +147,8 @@ TEST_F(BaseTablesTest, TheFitIsTheLeastSquaresSolutionAndSaysWhatItLeaves) {
   }
 }
 
-// On the small random model, whose keys are no tables, the fit explains some of them, and what it explains helps.
+// On the small random model, whose keys are no tables, the fit explains some of them, and what it explains
+// helps.
 TEST_F(BaseTablesTest, TheFitExplainsKeysAndHelps) {
   const at::NoGradGuard guard;
   const auto backbone = small_model(at::kFloat);
@@ -180,13 +185,17 @@ TEST_F(BaseTablesTest, BlocksOfThePastGiveTheSameAsAllAtOnce) {
   const auto backbone = small_model(at::kFloat);
   const MemoryConfig c = config(3, 2);
   const auto adapter = testing::perturbed_adapter(*backbone, c);
-  const int64_t block = backbone->attention_blocks()[0], heads = backbone->shape().num_heads, dim = backbone->shape().head_dim;
+  const int64_t block = backbone->attention_blocks()[0], heads = backbone->shape().num_heads,
+                dim = backbone->shape().head_dim;
   PackedBases letters;
   letters.append(random_codes(2, 120, 5));
   at::manual_seed(6);
-  const Tensor q = at::randn({2, heads, 20, dim}), k = at::randn({2, heads, 20, dim}), v = at::randn({2, heads, 20, dim});
+  const Tensor q = at::randn({2, heads, 20, dim}), k = at::randn({2, heads, 20, dim}),
+               v = at::randn({2, heads, 20, dim});
   const auto& attention = *backbone->block(block).attention();
-  const auto run = [&](int64_t size) { return attend_letters(q, attention, *adapter->tables(block), letters, 100, k, v, size); };
+  const auto run = [&](int64_t size) {
+    return attend_letters(q, attention, *adapter->tables(block), letters, 100, k, v, size);
+  };
   const Tensor whole = run(1000);
   EXPECT_LT(max_difference(run(7), whole), 2e-6);
   EXPECT_LT(max_difference(run(50), whole), 2e-6);
@@ -206,7 +215,8 @@ TEST_F(BaseTablesTest, ABaseCostsHalfAByteAndNothingElse) {
   EXPECT_EQ(model.planned_use(3'200).retained_bytes, use.retained_bytes);
 }
 
-// A layer's own k makes its windows shorter, or longer, than the model's where windows are counted in Focus tokens.
+// A layer's own k makes its windows shorter, or longer, than the model's where windows are counted in Focus
+// tokens.
 TEST_F(BaseTablesTest, RawBasesGoWhenTheLayersOwnWindowEnds) {
   const at::NoGradGuard guard;
   const auto backbone = small_model(at::kFloat);
@@ -240,7 +250,8 @@ TEST_F(BaseTablesTest, SavedAndLoadedAdaptersAndStreamsGoOnAlike) {
   loaded.backbone.layers = model.new_layers();
   for (std::size_t i = 0; i < loaded.backbone.layers.size(); ++i)
     loaded.backbone.layers[i]->load(stream.backbone.layers[i]->save(), at::kCPU);
-  EXPECT_TRUE(at::equal(model.forward(tokens.narrow(1, 41, 49), loaded).bases, model.forward(tokens.narrow(1, 41, 49), stream).bases));
+  EXPECT_TRUE(at::equal(model.forward(tokens.narrow(1, 41, 49), loaded).bases,
+                        model.forward(tokens.narrow(1, 41, 49), stream).bases));
 }
 
 TEST_F(BaseTablesTest, SettingsWithoutMeaningAreRefused) {

@@ -1,4 +1,5 @@
-// The two executions, all streams, visibilities and units: same numbers, same gradients, no look ahead, really dropped.
+// The two executions, all streams, visibilities and units: same numbers, same gradients, no look ahead,
+// really dropped.
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/accumulate_grad.h>
@@ -66,7 +67,9 @@ struct Mode {
 std::string name_of(const Mode& m) {
   std::string out = m.stream == Stream::side ? "side" : "inline";
   out += m.local == Local::window ? "_localwindow" : "_localkmer";
-  out += m.history == History::all ? "_historyall" : m.history == History::window ? "_historywindow" : "_historynone";
+  out += m.history == History::all      ? "_historyall"
+         : m.history == History::window ? "_historywindow"
+                                        : "_historynone";
   out += m.unit == UnitKind::fitted ? "_fitted" : "_paper";
   if (m.focus_sees == FocusSees::window) out += "_seeswindow";
   if (m.update == Update::replace) out += "_replace";
@@ -86,10 +89,12 @@ std::vector<Mode> all_modes() {
   for (const auto stream : {Stream::side, Stream::inline_tokens}) {
     for (const auto local : {Local::window, Local::kmer}) {
       for (const auto history : {History::all, History::window, History::none}) {
-        for (const auto unit : {UnitKind::fitted, UnitKind::paper}) out.push_back({stream, local, history, unit});
+        for (const auto unit : {UnitKind::fitted, UnitKind::paper})
+          out.push_back({stream, local, history, unit});
       }
     }
-    const Mode paper{stream, Local::window, History::all, UnitKind::paper}, fitted{stream, Local::window, History::all, UnitKind::fitted};
+    const Mode paper{stream, Local::window, History::all, UnitKind::paper},
+        fitted{stream, Local::window, History::all, UnitKind::fitted};
     const auto with = [&](Mode m, const std::function<void(Mode&)>& change) {
       change(m);
       out.push_back(m);
@@ -146,7 +151,8 @@ class ExecutionTest : public ::testing::TestWithParam<Mode> {
     CompressedStream stream;
     std::vector<Tensor> parts;
     for (int64_t t = 0; t < tokens.size(1); t += chunk) {
-      parts.push_back(model.backbone().unembed(model.forward(tokens.narrow(1, t, std::min(chunk, tokens.size(1) - t)), stream).bases));
+      parts.push_back(model.backbone().unembed(
+          model.forward(tokens.narrow(1, t, std::min(chunk, tokens.size(1) - t)), stream).bases));
     }
     return at::cat(parts, 1);
   }
@@ -163,7 +169,8 @@ TEST_P(ExecutionTest, SequentialEqualsParallelLogits) {
     const Tensor tokens = random_bases(2, kLength, 3), expected = parallel_logits(model, tokens);
     const double scale = expected.abs().max().item<double>();
     for (const int64_t chunk : {1, 16, 23}) {
-      EXPECT_LT(max_difference(stream_logits(model, tokens, chunk), expected), (type == at::kDouble ? 1e-9 : 1e-5) * scale)
+      EXPECT_LT(max_difference(stream_logits(model, tokens, chunk), expected),
+                (type == at::kDouble ? 1e-9 : 1e-5) * scale)
           << "chunk " << chunk;
     }
   }
@@ -220,13 +227,15 @@ std::vector<std::weak_ptr<torch::autograd::Node>> graph_of(const Tensor& tensor)
   return out;
 }
 
-// What a block keeps to run again must not keep the graph that the block is part of: every step of training would leave its own behind.
+// What a block keeps to run again must not keep the graph that the block is part of: every step of training
+// would leave its own behind.
 TEST_P(ExecutionTest, TheGraphGoesWithItsResult) {
   const auto backbone = backbone_of(GetParam().architecture, at::kFloat);
   const CompressedModel model(backbone, perturbed_adapter(*backbone, GetParam().config()));
   const Tensor tokens = random_bases(1, kLength, 5);
   if (GetParam().history == History::none && GetParam().stream == Stream::side) {
-    EXPECT_FALSE(parallel_logits(model, tokens).requires_grad()) << "nothing is retained, so there is no graph";
+    EXPECT_FALSE(parallel_logits(model, tokens).requires_grad())
+        << "nothing is retained, so there is no graph";
     return;
   }
   for (const bool recompute : {false, true}) {
@@ -236,7 +245,8 @@ TEST_P(ExecutionTest, TheGraphGoesWithItsResult) {
     EXPECT_GT(graph.size(), 5U);
     logits.sum().backward();
     logits.reset();
-    const auto left = std::count_if(graph.begin(), graph.end(), [](const auto& node) { return !node.expired(); });
+    const auto left =
+        std::count_if(graph.begin(), graph.end(), [](const auto& node) { return !node.expired(); });
     EXPECT_EQ(left, 0) << "of " << graph.size() << " nodes, recompute " << recompute;
   }
 }
@@ -254,7 +264,8 @@ TEST_P(ExecutionTest, NoOutputSeesALaterBase) {
     if (t > 0) {
       EXPECT_LT(max_difference(after.narrow(1, 0, t), before.narrow(1, 0, t)), 1e-9) << "base " << t;
     }
-    EXPECT_GT(max_difference(after.narrow(1, t, kLength - t), before.narrow(1, t, kLength - t)), 1e-6) << "base " << t;
+    EXPECT_GT(max_difference(after.narrow(1, t, kLength - t), before.narrow(1, t, kLength - t)), 1e-6)
+        << "base " << t;
   }
 }
 
@@ -268,8 +279,10 @@ TEST_P(ExecutionTest, EveryFocusParameterHasAGradientThroughRetainedEntries) {
   CompressedStream stream;
   // Three windows without looking at their outputs, then a loss on what follows.
   const int64_t past = model.plan().window(2).end;
-  for (int64_t t = 0; t < past; t += 16) model.forward(tokens.narrow(1, t, std::min<int64_t>(16, past - t)), stream);
-  const Tensor logits = model.backbone().unembed(model.forward(tokens.narrow(1, past, kLength - past), stream).bases);
+  for (int64_t t = 0; t < past; t += 16)
+    model.forward(tokens.narrow(1, t, std::min<int64_t>(16, past - t)), stream);
+  const Tensor logits =
+      model.backbone().unembed(model.forward(tokens.narrow(1, past, kLength - past), stream).bases);
   if (mode.history == History::none) {
     EXPECT_EQ(model.memory_use(stream).entries, 0);
     return;
@@ -286,7 +299,8 @@ TEST_P(ExecutionTest, EveryFocusParameterHasAGradientThroughRetainedEntries) {
     EXPECT_GT(item.value().grad().abs().max().item<double>(), 1e-10 * largest) << item.key();
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, ExecutionTest, ::testing::ValuesIn(all_modes()), [](const auto& mode) { return name_of(mode.param); });
+INSTANTIATE_TEST_SUITE_P(Modes, ExecutionTest, ::testing::ValuesIn(all_modes()),
+                         [](const auto& mode) { return name_of(mode.param); });
 
 // ---- What only holds for some modes.
 
@@ -347,10 +361,13 @@ TEST_P(ArchitectureTest, FittedEntriesAreCloserToFullThanNone) {
   const auto adapter = std::make_shared<FocusAdapter>(*backbone, config, 0);
   const CompressedModel focus(backbone, adapter);
   const auto none = make_memory("state_only", backbone, config);
-  const Tensor tokens = random_bases(4, kLength, 12), expected = backbone->forward(tokens).narrow(1, 16, kLength - 16);
+  const Tensor tokens = random_bases(4, kLength, 12),
+               expected = backbone->forward(tokens).narrow(1, 16, kLength - 16);
   CompressedStream a, b;
-  const double with = relative_rms(backbone->unembed(focus.forward(tokens, a).bases).narrow(1, 16, kLength - 16), expected);
-  const double without = relative_rms(backbone->unembed(none->forward(tokens, b).bases).narrow(1, 16, kLength - 16), expected);
+  const double with =
+      relative_rms(backbone->unembed(focus.forward(tokens, a).bases).narrow(1, 16, kLength - 16), expected);
+  const double without =
+      relative_rms(backbone->unembed(none->forward(tokens, b).bases).narrow(1, 16, kLength - 16), expected);
   EXPECT_LT(with, 0.9 * without) << with << " against " << without;
 }
 
@@ -373,8 +390,11 @@ TEST_P(ArchitectureTest, KeptEntriesAndBytesAreWhatEq4Says) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Architectures, ArchitectureTest, ::testing::Values(Architecture::striped_hyena, Architecture::llama),
-                         [](const auto& p) { return p.param == Architecture::llama ? "llama" : "striped_hyena"; });
+INSTANTIATE_TEST_SUITE_P(Architectures, ArchitectureTest,
+                         ::testing::Values(Architecture::striped_hyena, Architecture::llama),
+                         [](const auto& p) {
+                           return p.param == Architecture::llama ? "llama" : "striped_hyena";
+                         });
 
 TEST(MemoryTest, GroupedQueriesKeepOneKeyAndValuePerGroup) {
   const auto backbone = small_llama(at::kFloat);

@@ -29,7 +29,8 @@ class HeldOutCheckTest : public ::testing::Test {
     const auto& block = *backbone_->blocks->items[2];
     const int64_t bases = k.size(2);
     std::vector<Span> kmers;
-    for (int64_t begin = 0; begin < bases; begin += kmer) kmers.push_back({begin, std::min(begin + kmer, bases)});
+    for (int64_t begin = 0; begin < bases; begin += kmer)
+      kmers.push_back({begin, std::min(begin + kmer, bases)});
     return {.attention = *block.inner_mha_cls,
             .pre_norm = *block.pre_norm,
             .kmers = Kmers(std::move(kmers)),
@@ -46,8 +47,12 @@ class HeldOutCheckTest : public ::testing::Test {
     at::manual_seed(static_cast<uint64_t>(seed));
     return at::randn({1, kHeads, bases, kDim}, at::kDouble);
   }
-  static bool is_off(const Entries& e, int64_t head) { return e.beta[0][head].le(kSwitchedOff).all().item<bool>(); }
-  static bool is_on(const Entries& e, int64_t head) { return e.beta[0][head].gt(kSwitchedOff / 2).all().item<bool>(); }
+  static bool is_off(const Entries& e, int64_t head) {
+    return e.beta[0][head].le(kSwitchedOff).all().item<bool>();
+  }
+  static bool is_on(const Entries& e, int64_t head) {
+    return e.beta[0][head].gt(kSwitchedOff / 2).all().item<bool>();
+  }
 
   at::NoGradGuard no_grad_;
   std::shared_ptr<model::StripedHyena> backbone_ = testing::small_model(at::kDouble);
@@ -63,7 +68,10 @@ TEST_F(HeldOutCheckTest, AReferenceLeavesItsNeighboursOutAndKeepsSome) {
   for (int64_t bases = 1; bases <= 9; ++bases) {
     const Tensor y = random(bases, 1);
     for (const int64_t leave_out : {1, 2, 5, 100})
-      EXPECT_FALSE(near_own(references(span(y, y, y), every_base(span(y, y, y), 1)), bases, leave_out).all(-1).any().item<bool>())
+      EXPECT_FALSE(near_own(references(span(y, y, y), every_base(span(y, y, y), 1)), bases, leave_out)
+                       .all(-1)
+                       .any()
+                       .item<bool>())
           << bases;
   }
 }
@@ -79,7 +87,8 @@ TEST_F(HeldOutCheckTest, BasesThatAreLeftOutCountLikeTheRest) {
   EXPECT_NEAR(log_mass_of(scores, all, flags({2})).item<double>(), std::log(4.0), 1e-12);
   EXPECT_NEAR(log_mass_of(scores, flags({0, 2}), flags({2})).item<double>(), std::log(2.0), 1e-12);
   EXPECT_NEAR(log_mass_of(scores, flags({2}), flags({1, 2})).item<double>(), 7.0, 1e-12);  // it has no others
-  EXPECT_EQ(log_mass_of(scores, flags({}), flags({2})).item<double>(), -std::numeric_limits<double>::infinity());
+  EXPECT_EQ(log_mass_of(scores, flags({}), flags({2})).item<double>(),
+            -std::numeric_limits<double>::infinity());
 }
 
 TEST_F(HeldOutCheckTest, EntriesStayWhereTheyServeAndGoWhereTheyDoNotHeadByHead) {
@@ -102,8 +111,8 @@ TEST_F(HeldOutCheckTest, EntriesStayWhereTheyServeAndGoWhereTheyDoNotHeadByHead)
 }
 
 TEST_F(HeldOutCheckTest, FitsOfATandemRepeatAreSwitchedOffUnlessToldOtherwise) {
-  // Each base's query finds the keys of its own phase, one unit after the other, and almost nothing else; a k-mer has all phases. The second
-  // head has values that are all alike: there a mean says everything.
+  // Each base's query finds the keys of its own phase, one unit after the other, and almost nothing else; a
+  // k-mer has all phases. The second head has values that are all alike: there a mean says everything.
   constexpr int64_t kUnit = 5, kBases = 60;
   const Tensor phases = at::eye(kDim, at::kDouble).narrow(0, 0, kUnit) * 12.0;
   const Tensor k = phases.repeat({kBases / kUnit, 1}).expand({1, kHeads, kBases, kDim}).contiguous();

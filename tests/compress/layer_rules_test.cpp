@@ -13,7 +13,8 @@ namespace {
 
 using testing::random_memory;
 
-// Where every base in the past shows itself: raw, through exactly one k-mer's entries, or, as the rules say, not at all.
+// Where every base in the past shows itself: raw, through exactly one k-mer's entries, or, as the rules say,
+// not at all.
 TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
   int64_t draws = 0, rolling = 0, tails = 0, sinks = 0;
   for (int64_t seed = 0; draws < 300; ++seed) {
@@ -34,7 +35,8 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
         if (base < rules.sink_bases()) return base >= seen.entry_begin && base < seen.entry_end;
         const int64_t window = plan.window_of(base), j = plan.kmer_of(base);
         if (j < 0) return false;
-        const int64_t kmer = plan.kmers_before(window) + j, begin = rules.entry_index(kmer), end = rules.entry_index(kmer + 1);
+        const int64_t kmer = plan.kmers_before(window) + j, begin = rules.entry_index(kmer),
+                      end = rules.entry_index(kmer + 1);
         EXPECT_EQ(end - begin, rules.entries_of(plan.kmer(window, j)));
         EXPECT_TRUE(end <= seen.entry_begin || begin >= seen.entry_begin);
         EXPECT_TRUE(end <= seen.entry_end || begin >= seen.entry_end);
@@ -75,7 +77,8 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
 TEST(LayerRulesTest, DefaultHoldsWhatEq4Says) {
   const MemoryConfig config;
   const LayerRules rules(config.window, config.focus);
-  for (const int64_t length : {int64_t{1}, int64_t{1023}, int64_t{1024}, int64_t{1025}, int64_t{99'999}, int64_t{1'000'000}}) {
+  for (const int64_t length :
+       {int64_t{1}, int64_t{1023}, int64_t{1024}, int64_t{1025}, int64_t{99'999}, int64_t{1'000'000}}) {
     const auto held = rules.held(length);
     EXPECT_EQ(held.entries + held.open_bases, rules.plan().kept_entries(length)) << length;
   }
@@ -90,7 +93,8 @@ TEST(LayerRulesTest, TailAndSinksAreRoundedUpToWholeKmers) {
   const LayerRules rules(config.window, config.focus);
   EXPECT_EQ(rules.sink_bases(), 5);
   EXPECT_EQ(rules.tail_begin(1), 10);
-  // The first base of the third window: five raw sinks, six k-mers whose bases are gone, ten raw bases of the second window, itself.
+  // The first base of the third window: five raw sinks, six k-mers whose bases are gone, ten raw bases of the
+  // second window, itself.
   EXPECT_EQ(rules.visible(40), (LayerRules::Visible{30, 0, 5 + 5}));
   EXPECT_EQ(rules.held(40).entries, 5 + 7);  // the tail's two are made and wait
   EXPECT_EQ(rules.held(40).open_bases, 10);
@@ -111,7 +115,9 @@ TEST(LayerRulesTest, RollingDropsAKmerWhenItsFirstBaseIsWBasesOld) {
 
 TEST(LayerRulesTest, LaterScheduleEntriesWin) {
   FocusConfig focus;
-  focus.schedule = {{.from = 0, .to = 9, .k = 50}, {.from = 4, .to = 6, .memory = MemoryKind::full}, {.from = 6, .to = 6, .k = 25}};
+  focus.schedule = {{.from = 0, .to = 9, .k = 50},
+                    {.from = 4, .to = 6, .memory = MemoryKind::full},
+                    {.from = 6, .to = 6, .k = 25}};
   EXPECT_EQ(focus.at(0)->k, 50);
   EXPECT_FALSE(focus.at(4).has_value());
   EXPECT_EQ(focus.at(6)->k, 25);

@@ -9,15 +9,16 @@
 namespace focus::compress {
 namespace {
 
-WindowPlan plan(int64_t size, int64_t k, WindowUnit unit = WindowUnit::bases, Remainder remainder = Remainder::own) {
+WindowPlan plan(int64_t size, int64_t k, WindowUnit unit = WindowUnit::bases,
+                Remainder remainder = Remainder::own) {
   return WindowPlan({size, unit, remainder}, k);
 }
 
 std::vector<WindowPlan> many_plans() {
   std::vector<WindowPlan> out;
   for (const auto remainder : {Remainder::own, Remainder::merge, Remainder::drop}) {
-    for (const auto& [size, k] :
-         std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {7, 1}, {7, 7}, {10, 3}, {16, 4}, {16, 5}, {1024, 100}, {9, 8}})
+    for (const auto& [size, k] : std::vector<std::pair<int64_t, int64_t>>{
+             {1, 1}, {7, 1}, {7, 7}, {10, 3}, {16, 4}, {16, 5}, {1024, 100}, {9, 8}})
       out.push_back(plan(size, k, WindowUnit::bases, remainder));
     for (const auto& [size, k] : std::vector<std::pair<int64_t, int64_t>>{{2, 1}, {2, 5}, {4, 3}, {10, 7}})
       out.push_back(plan(size, k, WindowUnit::focus, remainder));
@@ -61,7 +62,8 @@ TEST(WindowPlanTest, AgreesWithWalkingBaseByBase) {
 
 // Eq. 4: sum over closed windows of ceil(|I_w| / k), plus the bases of the open one.
 TEST(WindowPlanTest, KeptEntriesEqualEq4) {
-  for (const auto& [size, k] : std::vector<std::pair<int64_t, int64_t>>{{1024, 100}, {16, 5}, {7, 7}, {10, 1}}) {
+  for (const auto& [size, k] :
+       std::vector<std::pair<int64_t, int64_t>>{{1024, 100}, {16, 5}, {7, 7}, {10, 1}}) {
     const WindowPlan p = plan(size, k);
     for (int64_t length = 0; length < 5 * size; length += std::max<int64_t>(size / 9, 1)) {
       const int64_t closed = length / size, expected = closed * ((size + k - 1) / k) + length % size;

@@ -28,14 +28,15 @@ struct Measured {
   std::vector<cache::TensorMap> saved;  // of every layer
 };
 
-Measured run(const std::shared_ptr<model::Backbone>& backbone, const std::string& policy, const MemoryConfig& config, const Tensor& tokens,
-             int64_t chunk) {
+Measured run(const std::shared_ptr<model::Backbone>& backbone, const std::string& policy,
+             const MemoryConfig& config, const Tensor& tokens, int64_t chunk) {
   const auto made = make_memory(policy, backbone, config);
   const CompressedModel& model = *made;
   CompressedStream stream;
   std::vector<Tensor> parts;
   for (int64_t t = 0; t < tokens.size(1); t += chunk)
-    parts.push_back(backbone->unembed(model.forward(tokens.narrow(1, t, std::min(chunk, tokens.size(1) - t)), stream).bases));
+    parts.push_back(backbone->unembed(
+        model.forward(tokens.narrow(1, t, std::min(chunk, tokens.size(1) - t)), stream).bases));
   Measured out{at::cat(parts, 1), model.memory_use(stream), {}};
   for (const auto& layer : stream.backbone.layers) out.saved.push_back(layer->save());
   return out;
@@ -48,8 +49,10 @@ bool keeps_all(const std::string& policy) { return policy == "full" || policy.en
 bool quantises(const std::string& policy) { return policy.starts_with("kv_quant"); }
 
 /// Bytes that Focus entries would take after `windows` windows, all layers.
-int64_t budget_after(const model::Backbone& backbone, const MemoryConfig& config, int64_t windows, int64_t batch = 1) {
-  return static_cast<int64_t>(backbone.attention_blocks().size()) * WindowPlan(config.window, config.focus.k).kmers_before(windows) *
+int64_t budget_after(const model::Backbone& backbone, const MemoryConfig& config, int64_t windows,
+                     int64_t batch = 1) {
+  return static_cast<int64_t>(backbone.attention_blocks().size()) *
+         WindowPlan(config.window, config.focus.k).kmers_before(windows) *
          focus_entry_bytes(backbone, config) * batch;
 }
 
@@ -74,7 +77,8 @@ TEST_P(PolicyTest, ChunksOfAnySizeAgree) {
     for (std::size_t i = 0; i < whole.saved.size(); ++i) {
       for (const auto& [name, kept] : whole.saved[i]) {
         if (name.starts_with("retained.")) {
-          EXPECT_LT(max_difference(chunked.saved[i].at(name).to(at::kDouble), kept.to(at::kDouble)), 1e-6) << i << name << chunk;
+          EXPECT_LT(max_difference(chunked.saved[i].at(name).to(at::kDouble), kept.to(at::kDouble)), 1e-6)
+              << i << name << chunk;
         }
       }
     }
@@ -92,7 +96,8 @@ TEST_P(PolicyTest, StaysWithinTheBudgetAfterEveryWindow) {
     CompressedStream stream;
     for (int64_t window = 1; window <= 12; ++window) {
       model.forward(random_bases(2, 24, window), stream);
-      const int64_t held = model.memory_use(stream).retained_bytes, allowed = budget_after(*backbone, config, window, 2);
+      const int64_t held = model.memory_use(stream).retained_bytes,
+                    allowed = budget_after(*backbone, config, window, 2);
       if (keeps_all(GetParam())) {
         EXPECT_EQ(held, 2 * model.planned_use(24 * window).retained_bytes);
         EXPECT_EQ(model.memory_use(stream).entries, 24 * window);
@@ -124,7 +129,9 @@ TEST_P(PolicyTest, SequencesOfABatchDoNotMix) {
   const MemoryConfig config = config_of(16, 4);
   const Measured together = run(backbone, GetParam(), config, tokens, 16);
   for (int64_t b = 0; b < 3; ++b)
-    EXPECT_LT(max_difference(run(backbone, GetParam(), config, tokens.narrow(0, b, 1), 16).logits, together.logits.narrow(0, b, 1)), 1e-6)
+    EXPECT_LT(max_difference(run(backbone, GetParam(), config, tokens.narrow(0, b, 1), 16).logits,
+                             together.logits.narrow(0, b, 1)),
+              1e-6)
         << b;
 }
 
@@ -135,9 +142,11 @@ TEST_P(PolicyTest, HoldsNoMoreBytesThanFocusWould) {
   const Measured r = run(backbone, GetParam(), config, random_bases(1, 160, 2), 16);
   const int64_t budget = budget_after(*backbone, config, 10);
   if (keeps_all(GetParam())) {
-    // 8 channels of two heads in fp32, or a code each, a key's share of 16 in 4 bytes per channel, and 4 bytes per value.
+    // 8 channels of two heads in fp32, or a code each, a key's share of 16 in 4 bytes per channel, and 4
+    // bytes per value.
     const int64_t code_bytes = GetParam().ends_with("int8_full") ? 16 : 8;
-    const int64_t entry = quantises(GetParam()) ? 2 * (code_bytes + 8 * 4 / 16 + 4) : bytes_per_entry(1, 2, 8, at::kFloat, false);
+    const int64_t entry = quantises(GetParam()) ? 2 * (code_bytes + 8 * 4 / 16 + 4)
+                                                : bytes_per_entry(1, 2, 8, at::kFloat, false);
     EXPECT_EQ(r.use.retained_bytes, 2 * 160 * entry);
     return;
   }
@@ -151,11 +160,13 @@ TEST_P(PolicyTest, WithOneEntryPerBaseEqualsFullUnlessItDropsMore) {
   at::NoGradGuard guard;
   const auto backbone = small_model(at::kDouble);
   const Tensor tokens = random_bases(1, 90, 3), expected = backbone->forward(tokens);
-  const double difference = max_difference(run(backbone, GetParam(), config_of(16, 1), tokens, 16).logits, expected);
+  const double difference =
+      max_difference(run(backbone, GetParam(), config_of(16, 1), tokens, 16).logits, expected);
   if (drops_more(GetParam())) {
     EXPECT_GT(difference, 1e-6);
   } else if (quantises(GetParam())) {
-    // Each code is off by half a step of its range at most; two layers of them, and the blocks above, make less than three steps of it.
+    // Each code is off by half a step of its range at most; two layers of them, and the blocks above, make
+    // less than three steps of it.
     const double steps = GetParam().find("int8") != std::string::npos ? 255 : 15;
     EXPECT_LT(difference, 3 / steps * expected.abs().max().item<double>());
   } else {
@@ -168,7 +179,8 @@ TEST_P(PolicyTest, GroupedQueriesChunkAndSaveAlike) {
   const auto backbone = testing::small_llama(at::kDouble);
   const Tensor tokens = random_bases(1, 160, 4);
   const MemoryConfig config = config_of(16, 4);
-  const Measured whole = run(backbone, GetParam(), config, tokens, 160), chunked = run(backbone, GetParam(), config, tokens, 7);
+  const Measured whole = run(backbone, GetParam(), config, tokens, 160),
+                 chunked = run(backbone, GetParam(), config, tokens, 7);
   EXPECT_LT(max_difference(chunked.logits, whole.logits), 1e-9);
   const int64_t layers = 3, budget = layers * 10 * 4 * focus_entry_bytes(*backbone, config);
   if (GetParam() == "full") {
@@ -179,31 +191,33 @@ TEST_P(PolicyTest, GroupedQueriesChunkAndSaveAlike) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Rivals, PolicyTest, ::testing::ValuesIn(names()), [](const auto& policy) { return policy.param; });
+INSTANTIATE_TEST_SUITE_P(Rivals, PolicyTest, ::testing::ValuesIn(names()),
+                         [](const auto& policy) { return policy.param; });
 
 TEST(SinksTest, KeepTheFirstAndTheNewestBases) {
   at::NoGradGuard guard;
   const auto backbone = small_model(at::kDouble);
   const auto& block = *backbone->blocks->items[2];
-  const Budget budget{WindowPlan({16, WindowUnit::bases, Remainder::own}, 2), bytes_per_entry(1, 2, 8, at::kDouble, false)};
+  const Budget budget{WindowPlan({16, WindowUnit::bases, Remainder::own}, 2),
+                      bytes_per_entry(1, 2, 8, at::kDouble, false)};
   EntryStore retained;
   for (int64_t w = 0; w < 3; ++w) {
     const Tensor k = at::arange(w * 16, (w + 1) * 16, at::kDouble).view({1, 1, 16, 1}).expand({1, 2, 16, 8});
     rival("sinks").close({.attention = *block.inner_mha_cls,
-                   .pre_norm = *block.pre_norm,
-                   .window = w,
-                   .first_base = w * 16,
-                   .first_kmer = w * 8,
-                   .kmers = {},
-                   .extent = 16,
-                   .positions = at::arange(16),
-                   .q = {},
-                   .k = k,
-                   .v = k,
-                   .u_BND = {},
-                   .focus_x = {},
-                   .focus_positions = {}},
-                  budget, retained);
+                          .pre_norm = *block.pre_norm,
+                          .window = w,
+                          .first_base = w * 16,
+                          .first_kmer = w * 8,
+                          .kmers = {},
+                          .extent = 16,
+                          .positions = at::arange(16),
+                          .q = {},
+                          .k = k,
+                          .v = k,
+                          .u_BND = {},
+                          .focus_x = {},
+                          .focus_positions = {}},
+                         budget, retained);
   }
   ASSERT_EQ(retained.size(), 24);
   std::vector<int64_t> expected = {0, 1, 2, 3};

@@ -1,6 +1,7 @@
-// Configurations drawn at random, in fp64: the two executions agree in logits and gradients, with and without activations computed again,
-// nothing looks ahead, and a stream holds what the plan says. The draws are the same in every run, unless the environment asks for
-// others: FOCUS_PROPERTY_SEED is the first seed, or `random`; FOCUS_PROPERTY_DRAWS their number.
+// Configurations drawn at random, in fp64: the two executions agree in logits and gradients, with and without
+// activations computed again, nothing looks ahead, and a stream holds what the plan says. The draws are the
+// same in every run, unless the environment asks for others: FOCUS_PROPERTY_SEED is the first seed, or
+// `random`; FOCUS_PROPERTY_DRAWS their number.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -26,7 +27,8 @@ namespace {
 using at::Tensor;
 using testing::max_difference;
 
-// Relative difference that rounding may make. Entries made from entries over and over let it grow to far more than one rounding.
+// Relative difference that rounding may make. Entries made from entries over and over let it grow to far more
+// than one rounding.
 constexpr double kRounding = 1e-9;
 
 std::string setting(const char* name, const char* otherwise) {
@@ -75,7 +77,8 @@ Tensor stream_logits(const CompressedModel& model, const Tensor& tokens, const s
   CompressedStream stream;
   std::vector<Tensor> parts;
   for (const int64_t chunk : chunks) {
-    parts.push_back(model.backbone().unembed(model.forward(tokens.narrow(1, stream.bases, chunk), stream).bases));
+    parts.push_back(
+        model.backbone().unembed(model.forward(tokens.narrow(1, stream.bases, chunk), stream).bases));
     if (after_chunk) after_chunk(stream);
   }
   return at::cat(parts, 1);
@@ -98,7 +101,8 @@ void check_memory(const Draw& d) {
 
 void check_logits(const Draw& d, const CompressedModel& model) {
   at::NoGradGuard guard;
-  const Tensor expected = parallel_logits(model, d.tokens), streamed = stream_logits(model, d.tokens, d.chunks);
+  const Tensor expected = parallel_logits(model, d.tokens),
+               streamed = stream_logits(model, d.tokens, d.chunks);
   const double bound = kRounding * expected.abs().max().item<double>();
   EXPECT_LT(max_difference(streamed, expected), bound);
 
@@ -109,7 +113,8 @@ void check_logits(const Draw& d, const CompressedModel& model) {
   changed[0][t] = changed[0][t].item<int64_t>() == 'A' ? int64_t{'C'} : int64_t{'A'};
   const auto before = [t](const Tensor& logits) { return logits.narrow(1, 0, t); };
   EXPECT_LT(max_difference(before(parallel_logits(model, changed)), before(expected)), bound) << "base " << t;
-  EXPECT_LT(max_difference(before(stream_logits(model, changed, d.chunks)), before(streamed)), bound) << "base " << t;
+  EXPECT_LT(max_difference(before(stream_logits(model, changed, d.chunks)), before(streamed)), bound)
+      << "base " << t;
 }
 
 using Gradients = std::map<std::string, Tensor>;
@@ -145,12 +150,14 @@ void check_gradients(const Draw& d, const CompressedModel& model) {
 
 TEST(PropertyTest, SequentialEqualsParallelAndNothingLooksAhead) {
   const std::string wish = setting("FOCUS_PROPERTY_SEED", "1");
-  const int64_t first = wish == "random" ? static_cast<int64_t>(std::random_device{}() % 1'000'000'000) : std::stoll(wish);
+  const int64_t first =
+      wish == "random" ? static_cast<int64_t>(std::random_device{}() % 1'000'000'000) : std::stoll(wish);
   const int64_t draws = std::stoll(setting("FOCUS_PROPERTY_DRAWS", "200"));
   std::cout << "seeds " << first << " to " << first + draws - 1 << "\n";
   for (int64_t seed = first; seed < first + draws; ++seed) {
     const Draw d = draw(seed);
-    SCOPED_TRACE(concat("FOCUS_PROPERTY_SEED=", seed, " FOCUS_PROPERTY_DRAWS=1 repeats it: ", d.length, " bases"));
+    SCOPED_TRACE(
+        concat("FOCUS_PROPERTY_SEED=", seed, " FOCUS_PROPERTY_DRAWS=1 repeats it: ", d.length, " bases"));
     const CompressedModel model(d.backbone, d.adapter);
     try {
       check_memory(d);

@@ -19,7 +19,8 @@ using testing::max_difference;
 
 constexpr int64_t kHeads = 2, kDim = 8, kBases = 16;
 
-/// Windows of 16 bases with k = 4 at an attention layer of the small model: 4 entries with beta, or 4 (by rounding down) raw ones.
+/// Windows of 16 bases with k = 4 at an attention layer of the small model: 4 entries with beta, or 4 (by
+/// rounding down) raw ones.
 class RivalTest : public ::testing::Test {
  protected:
   ClosedSpan span(const Tensor& q, const Tensor& k, const Tensor& v, int64_t window = 0) const {
@@ -51,7 +52,10 @@ class RivalTest : public ::testing::Test {
   static Tensor zeros() { return at::zeros({1, kHeads, kBases, kDim}, at::kDouble); }
   /// Values that name their base: v[.., t, :] = t.
   static Tensor numbered() {
-    return at::arange(kBases, at::kDouble).view({1, 1, kBases, 1}).expand({1, kHeads, kBases, kDim}).contiguous();
+    return at::arange(kBases, at::kDouble)
+        .view({1, 1, kBases, 1})
+        .expand({1, kHeads, kBases, kDim})
+        .contiguous();
   }
   static std::vector<double> bases_of(const Entries& e, int64_t head) {
     const Tensor first = e.v[0][head].select(1, 0).contiguous();
@@ -65,7 +69,8 @@ class RivalTest : public ::testing::Test {
 };
 
 TEST_F(RivalTest, RandomDrawsDistinctBasesAnewForEachWindow) {
-  const Entries first = close("random", span({}, random(1), numbered())), again = close("random", span({}, random(1), numbered()));
+  const Entries first = close("random", span({}, random(1), numbered())),
+                again = close("random", span({}, random(1), numbered()));
   ASSERT_EQ(first.size(), 4);
   EXPECT_EQ(bases_of(first, 0), bases_of(again, 0));
   EXPECT_EQ(bases_of(first, 0), bases_of(first, 1));
@@ -78,7 +83,8 @@ TEST_F(RivalTest, RandomDrawsDistinctBasesAnewForEachWindow) {
 
 TEST_F(RivalTest, HeavyKeepsTheKeysThatFutureQueriesFindHeadByHead) {
   const Tensor direction = random(2).narrow(2, 0, 1),
-               q = backbone_->blocks->items[2]->inner_mha_cls->rotate(direction.expand({1, kHeads, kBases, kDim}), at::arange(kBases));
+               q = backbone_->blocks->items[2]->inner_mha_cls->rotate(
+                   direction.expand({1, kHeads, kBases, kDim}), at::arange(kBases));
   const Tensor ahead = future_queries(span(q, q, q));
   Tensor k = zeros();
   // In each head the keys of four other bases point where the turned queries do.
@@ -88,14 +94,21 @@ TEST_F(RivalTest, HeavyKeepsTheKeysThatFutureQueriesFindHeadByHead) {
     Tensor v = numbered() + 1.0;
     v = v / v.norm(2, -1, true);  // equal lengths
     const Entries kept = close(name, span(q, k, v));
-    EXPECT_LT(max_difference(kept.k[0][0], k[0][0].index_select(0, at::tensor(std::vector<int64_t>{1, 6, 7, 12}))), 1e-12) << name;
-    EXPECT_LT(max_difference(kept.k[0][1], k[0][1].index_select(0, at::tensor(std::vector<int64_t>{0, 3, 9, 15}))), 1e-12) << name;
+    EXPECT_LT(
+        max_difference(kept.k[0][0], k[0][0].index_select(0, at::tensor(std::vector<int64_t>{1, 6, 7, 12}))),
+        1e-12)
+        << name;
+    EXPECT_LT(
+        max_difference(kept.k[0][1], k[0][1].index_select(0, at::tensor(std::vector<int64_t>{0, 3, 9, 15}))),
+        1e-12)
+        << name;
   }
 }
 
 TEST_F(RivalTest, ExpectedAttentionWeighsByTheValuesLength) {
   const Tensor v = numbered() + 1.0;
-  EXPECT_EQ(bases_of(close("expected_attention", span(random(3), zeros(), v)), 0), (std::vector<double>{13, 14, 15, 16}));
+  EXPECT_EQ(bases_of(close("expected_attention", span(random(3), zeros(), v)), 0),
+            (std::vector<double>{13, 14, 15, 16}));
 }
 
 TEST_F(RivalTest, SnapKvKeepsTheNeighboursOfTheBaseThatIsSeen) {
@@ -109,16 +122,20 @@ TEST_F(RivalTest, SnapKvKeepsTheNeighboursOfTheBaseThatIsSeen) {
 }
 
 TEST_F(RivalTest, WindowMassOfAConstantKeyIsExact) {
-  const Tensor q = random(4), v = random(5), key = random(6).narrow(2, 0, 1).expand({1, kHeads, kBases, kDim});
+  const Tensor q = random(4), v = random(5),
+               key = random(6).narrow(2, 0, 1).expand({1, kHeads, kBases, kDim});
   const ClosedSpan s = span(q, key, v);
   const Entries kept = close("window_mass", s);
   ASSERT_EQ(kept.size(), 1);
-  const Tensor expected = scores_of(future_queries(s), key).select(3, 0).mean(2) + std::log(static_cast<double>(kBases));
+  const Tensor expected =
+      scores_of(future_queries(s), key).select(3, 0).mean(2) + std::log(static_cast<double>(kBases));
   EXPECT_LT(max_difference(kept.beta.select(2, 0).to(at::kDouble), expected), 1e-5);
   EXPECT_EQ(kept.k.abs().max().item<double>(), 0.0);
   // The value is the mean of the bases that references see: none sees the bases next to its own.
   const FittedUnitConfig fit;
-  const Tensor seen = near_own(references(s, every_base(s, fit.reference_stride)), kBases, fit.leave_out).logical_not().to(at::kDouble);
+  const Tensor seen = near_own(references(s, every_base(s, fit.reference_stride)), kBases, fit.leave_out)
+                          .logical_not()
+                          .to(at::kDouble);
   const Tensor weights = (seen / seen.sum(1, true)).mean(0);
   EXPECT_LT(max_difference(kept.v.select(2, 0), at::matmul(weights, v)), 1e-12);
 }
@@ -131,16 +148,18 @@ TEST_F(RivalTest, HeavyFittedKeepsTheWholeMass) {
   ASSERT_EQ(kept.size(), 4);
   const Tensor q = future_queries(s);
   const Tensor mass = at::logsumexp(scores_of(q, kept.k) + kept.beta.to(at::kDouble).unsqueeze(2), -1);
-  // A fit's target is the mean key's score and the same constant c for every reference, so its ridges leave the
-  // residual c (1 + X X' / ridges)^-1 1. c is at most that of two k-mers; sums of masses err no more than their
-  // parts. Beta is fp32.
+  // A fit's target is the mean key's score and the same constant c for every reference, so its ridges leave
+  // the residual c (1 + X X' / ridges)^-1 1. c is at most that of two k-mers; sums of masses err no more than
+  // their parts. Beta is fp32.
   constexpr double kBetaRidge = 1e-3;
   const Tensor scaled = q / std::sqrt(static_cast<double>(kDim)), one = at::ones({q.size(2), 1}, at::kDouble);
   const Tensor system = at::matmul(scaled, scaled.transpose(-1, -2)) / FittedUnitConfig{}.ridge +
                         at::matmul(one, one.t()) / kBetaRidge + at::eye(q.size(2), at::kDouble);
-  const double left = at::linalg_solve(system, one.expand({1, kHeads, -1, 1}), true).abs().max().item<double>();
+  const double left =
+      at::linalg_solve(system, one.expand({1, kHeads, -1, 1}), true).abs().max().item<double>();
   EXPECT_LT(max_difference(mass, at::logsumexp(scores_of(q, key), -1)), std::log(8.0) * left + 1e-6);
-  EXPECT_EQ(kept.beta.eq(0).sum().item<int64_t>(), kHeads * 2);  // two exact bases, and one entry for two k-mers each
+  EXPECT_EQ(kept.beta.eq(0).sum().item<int64_t>(),
+            kHeads * 2);  // two exact bases, and one entry for two k-mers each
 }
 
 TEST_F(RivalTest, AttentionMatchFindsRepeatedKeys) {
@@ -150,15 +169,18 @@ TEST_F(RivalTest, AttentionMatchFindsRepeatedKeys) {
   const Entries kept = close("attention_match", s);
   ASSERT_EQ(kept.size(), 4);
   const Tensor q = future_queries(s);
-  // The ridge (1e-6 of the mean diagonal) moves the weights by no more than its share of the smallest eigenvalue.
+  // The ridge (1e-6 of the mean diagonal) moves the weights by no more than its share of the smallest
+  // eigenvalue.
   const Tensor share = at::softmax(scores_of(q, k), -1).narrow(3, 0, 4);
   const Tensor spread = at::linalg_eigvalsh(at::matmul(share.transpose(-1, -2), share));
   const double moved = 1e-6 * (spread.mean(-1) / spread.select(-1, 0)).max().item<double>();
-  EXPECT_LT(max_difference(kept.beta, at::full_like(kept.beta, std::log(4.0))), 2 * moved / (1 - 2 * moved) + 1e-6);
+  EXPECT_LT(max_difference(kept.beta, at::full_like(kept.beta, std::log(4.0))),
+            2 * moved / (1 - 2 * moved) + 1e-6);
   const Tensor weights = at::softmax(scores_of(q, kept.k) + kept.beta.to(at::kDouble).unsqueeze(2), -1);
   const Tensor exact = at::matmul(at::softmax(scores_of(q, k), -1), v);
-  // The values v minimise |weights v - exact|^2 + ridge |v - own|^2, and the mean values of each key make the first
-  // term vanish: so the error is no more than the ridge (0.1 of the mean diagonal) takes from them. Own is one of four.
+  // The values v minimise |weights v - exact|^2 + ridge |v - own|^2, and the mean values of each key make the
+  // first term vanish: so the error is no more than the ridge (0.1 of the mean diagonal) takes from them. Own
+  // is one of four.
   const Tensor by_key = v.unflatten(2, {4, 4});  // [1, G, times, key, E]
   const Tensor farthest = (by_key - by_key.mean(2, true)).square().sum(-1).amax(2).sum(-1);  // [1, G]
   const Tensor ridge = 0.1 * at::matmul(weights.transpose(-1, -2), weights).diagonal(0, -2, -1).mean(-1);
@@ -166,11 +188,13 @@ TEST_F(RivalTest, AttentionMatchFindsRepeatedKeys) {
   EXPECT_TRUE(error.le(ridge * farthest * (1 + 1e-3)).all().item<bool>()) << error << ridge * farthest;
   // Much nearer than those of any four bases, here the first of each key.
   EXPECT_LT(testing::relative_rms(at::matmul(weights, kept.v), exact), 0.4);
-  EXPECT_GT(testing::relative_rms(at::matmul(at::softmax(scores_of(q, four), -1), v.narrow(2, 0, 4)), exact), 0.8);
+  EXPECT_GT(testing::relative_rms(at::matmul(at::softmax(scores_of(q, four), -1), v.narrow(2, 0, 4)), exact),
+            0.8);
 }
 
 TEST_F(RivalTest, AdaptiveKmersFollowTheSurprise) {
-  // All surprise in the window's second half: with half of it spread evenly, the first half gets one of four entries.
+  // All surprise in the window's second half: with half of it spread evenly, the first half gets one of four
+  // entries.
   Tensor surprise = at::zeros({1, 2 * kBases});
   surprise[0].narrow(0, kBases + 8, 8).fill_(1.0);
   const Tensor k = random(16);
@@ -194,10 +218,13 @@ TEST_F(RivalTest, MultiresMergesTheOldAndKeepsTheMass) {
     // Equal keys: whatever is merged, every base so far counts once, and the mean value is the mean of all.
     const Tensor scores = scores_of(future_queries(s), kept.k) + kept.beta.to(at::kDouble).unsqueeze(2),
                  own = scores_of(future_queries(s), key);
-    EXPECT_LT(max_difference(at::logsumexp(scores, -1), at::logsumexp(own, -1) + std::log(static_cast<double>(window + 1))), 0.05)
+    EXPECT_LT(max_difference(at::logsumexp(scores, -1),
+                             at::logsumexp(own, -1) + std::log(static_cast<double>(window + 1))),
+              0.05)
         << window;
     const double mean = (static_cast<double>((window + 1) * kBases) - 1) / 2;
-    EXPECT_LT(max_difference(at::matmul(at::softmax(scores, -1), kept.v), at::full({1, kHeads, scores.size(2), kDim}, mean, at::kDouble)),
+    EXPECT_LT(max_difference(at::matmul(at::softmax(scores, -1), kept.v),
+                             at::full({1, kHeads, scores.size(2), kDim}, mean, at::kDouble)),
               0.05 * mean + 0.05);
   }
   std::vector<int64_t> first_bases;
@@ -236,12 +263,15 @@ TEST_F(RivalTest, FitOfItemsThatAreLeftOutHasNextToNoMass) {
 }
 
 TEST(BoundedLeastSquaresTest, MeetsTheOptimalityConditions) {
-  const Tensor diagonal = bounded_least_squares(at::eye(3, at::kDouble), at::tensor({1.0, -2.0, 9.0}, at::kDouble), 5.0);
+  const Tensor diagonal =
+      bounded_least_squares(at::eye(3, at::kDouble), at::tensor({1.0, -2.0, 9.0}, at::kDouble), 5.0);
   EXPECT_LT(max_difference(diagonal, at::tensor({1.0, 0.0, 5.0}, at::kDouble)), 1e-12);
   at::manual_seed(1);
   const Tensor a = at::randn({5, 20, 6}, at::kDouble), b = at::randn({5, 20, 1}, at::kDouble);
-  const Tensor gram = at::matmul(a.transpose(-1, -2), a), rhs = at::matmul(a.transpose(-1, -2), b).squeeze(-1);
-  const Tensor w = bounded_least_squares(gram, rhs, 1e9), gradient = at::matmul(gram, w.unsqueeze(-1)).squeeze(-1) - rhs;
+  const Tensor gram = at::matmul(a.transpose(-1, -2), a),
+               rhs = at::matmul(a.transpose(-1, -2), b).squeeze(-1);
+  const Tensor w = bounded_least_squares(gram, rhs, 1e9),
+               gradient = at::matmul(gram, w.unsqueeze(-1)).squeeze(-1) - rhs;
   EXPECT_GE(w.min().item<double>(), 0.0);
   EXPECT_GT(gradient.min().item<double>(), -1e-6);
   EXPECT_LT((gradient * w).abs().max().item<double>(), 1e-6);

@@ -48,7 +48,8 @@ TEST_P(StoreTest, HoldsTheBytesItPlansAndRoundsEachEntryOnce) {
   EXPECT_EQ(max_difference(both.v.narrow(2, 10, 7), rounded(second, GetParam()).v), 0.0);
   EXPECT_EQ(max_difference(both.beta.narrow(2, 10, 7), second.beta), 0.0);
   int64_t expected = 17 * GetParam().entry_bytes(3, 8, at::kFloat, true);
-  if (GetParam().key_group > 0) expected += (3 + 2) * 3 * 8 * 4;  // groups of 4: three of the first ten, two of the other seven
+  if (GetParam().key_group > 0)
+    expected += (3 + 2) * 3 * 8 * 4;  // groups of 4: three of the first ten, two of the other seven
   EXPECT_EQ(store.num_bytes(), 2 * expected);
   EXPECT_EQ(store.bytes_from(0), store.num_bytes());
 
@@ -58,7 +59,9 @@ TEST_P(StoreTest, HoldsTheBytesItPlansAndRoundsEachEntryOnce) {
   EXPECT_EQ(max_difference(store.read(first.k).k, both.k.narrow(2, 6, 11)), 0.0);
   EXPECT_EQ(store.origin().front().index, 6);
   store.select({0, 3, 10});
-  EXPECT_EQ(max_difference(store.read(first.k).v, both.v.index_select(2, at::tensor(std::vector<int64_t>{6, 9, 16}))), 0.0);
+  EXPECT_EQ(max_difference(store.read(first.k).v,
+                           both.v.index_select(2, at::tensor(std::vector<int64_t>{6, 9, 16}))),
+            0.0);
   store.append(second);
   EXPECT_EQ(max_difference(store.read(first.k).k.narrow(2, 3, 7), both.k.narrow(2, 10, 7)), 0.0);
 }
@@ -102,12 +105,14 @@ TEST_P(StoreTest, ErrorIsBounded) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Formats, StoreTest,
-                         ::testing::Values(format_of(StorageType::model), format_of(StorageType::fp32), format_of(StorageType::bf16),
-                                           format_of(StorageType::int8), format_of(StorageType::model, 8, 4),
+                         ::testing::Values(format_of(StorageType::model), format_of(StorageType::fp32),
+                                           format_of(StorageType::bf16), format_of(StorageType::int8),
+                                           format_of(StorageType::model, 8, 4),
                                            format_of(StorageType::model, 4, 4)),
                          [](const auto& format) {
                            const StorageFormat& f = format.param;
-                           return concat("type", static_cast<int>(f.dtype), "_bits", f.bits, "_group", f.key_group);
+                           return concat("type", static_cast<int>(f.dtype), "_bits", f.bits, "_group",
+                                         f.key_group);
                          });
 
 TEST(QuantisedTest, OneStepForEachChannelOfAGroup) {
@@ -118,10 +123,12 @@ TEST(QuantisedTest, OneStepForEachChannelOfAGroup) {
   const auto error = [&](int64_t group) {
     std::vector<int64_t> row_of;
     for (int64_t i = 0; group > 0 && i < 8; ++i) row_of.push_back(i / group);
-    return max_difference(dequantise(quantise(k, 4, group), 4, row_of, at::kFloat).select(3, 0), k.select(3, 0));
+    return max_difference(dequantise(quantise(k, 4, group), 4, row_of, at::kFloat).select(3, 0),
+                          k.select(3, 0));
   };
   // Half a step of the channel's own range, and what fp16 takes off its scale.
-  const double largest = k.select(3, 0).abs().max().item<double>(), bound = largest / (std::pow(2.0, 4) - 1) + largest / 1024;
+  const double largest = k.select(3, 0).abs().max().item<double>(),
+               bound = largest / (std::pow(2.0, 4) - 1) + largest / 1024;
   EXPECT_LE(error(8), bound);
   EXPECT_GT(error(0), bound);
   // Constant rows come back as they are, as near as fp16 can say.
@@ -161,7 +168,8 @@ TEST(StorageTest, BothExecutionsSeeTheSameRounding) {
       std::vector<Tensor> parts;
       for (int64_t t = 0; t < 70; t += chunk)
         parts.push_back(model.forward(tokens.narrow(1, t, std::min<int64_t>(chunk, 70 - t)), stream).bases);
-      EXPECT_LT(max_difference(at::cat(parts, 1), whole), 1e-6) << static_cast<int>(type) << " chunk " << chunk;
+      EXPECT_LT(max_difference(at::cat(parts, 1), whole), 1e-6)
+          << static_cast<int>(type) << " chunk " << chunk;
       const MemoryUse use = model.memory_use(stream);
       EXPECT_EQ(use.entries, 16);
       // The double model's beta has 8 bytes; the other types hold what is planned.

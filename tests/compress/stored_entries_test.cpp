@@ -1,4 +1,5 @@
-// Entries that are parameters of one sequence: shown like those of the unit they came from, in both executions.
+// Entries that are parameters of one sequence: shown like those of the unit they came from, in both
+// executions.
 #include "focus/compress/focus/stored_entries.h"
 
 #include <gtest/gtest.h>
@@ -46,7 +47,9 @@ Tensor streamed(const CompressedModel& model, const Tensor& tokens, int64_t chun
   return at::cat(parts, 1);
 }
 
-const StoredUnit& stored_unit(const FocusAdapter& adapter, int64_t block) { return dynamic_cast<const StoredUnit&>(*adapter.unit(block)); }
+const StoredUnit& stored_unit(const FocusAdapter& adapter, int64_t block) {
+  return dynamic_cast<const StoredUnit&>(*adapter.unit(block));
+}
 
 TEST(StoredEntriesTest, ShowWhatTheirSourceMade) {
   const at::NoGradGuard guard;
@@ -54,7 +57,8 @@ TEST(StoredEntriesTest, ShowWhatTheirSourceMade) {
   const Tensor tokens = random_bases(2, kLength, 3);
   for (const MemoryConfig& memory : memories()) {
     const auto source = std::make_shared<FocusAdapter>(*backbone, memory, 0);
-    const CompressedModel fitted(backbone, source), stored(backbone, store_entries(backbone, *source, tokens));
+    const CompressedModel fitted(backbone, source),
+        stored(backbone, store_entries(backbone, *source, tokens));
     EXPECT_LT(max_difference(stored.parallel(tokens).bases, fitted.parallel(tokens).bases), 1e-12);
   }
 }
@@ -72,7 +76,8 @@ TEST(StoredEntriesTest, StreamLikeTheParallelExecutionWhereverTheyMove) {
     const Tensor after = model.parallel(tokens).bases;
     EXPECT_GT(max_difference(after, before), 1e-3);
     EXPECT_EQ(max_difference(after.narrow(1, 0, 5), before.narrow(1, 0, 5)), 0.0);
-    for (const int64_t chunk : {1, 16, 23}) EXPECT_LT(max_difference(streamed(model, tokens, chunk), after), 1e-9) << "chunk " << chunk;
+    for (const int64_t chunk : {1, 16, 23})
+      EXPECT_LT(max_difference(streamed(model, tokens, chunk), after), 1e-9) << "chunk " << chunk;
   }
 }
 
@@ -83,12 +88,15 @@ TEST(StoredEntriesTest, GradientsReachEveryEntryThatIsSeen) {
   const auto adapter = store_entries(backbone, FocusAdapter(*backbone, closed_form(), 0), tokens);
   for (auto& parameter : adapter->parameters()) parameter.set_requires_grad(true);
   at::manual_seed(5);
-  (CompressedModel(backbone, adapter).parallel(tokens).bases * at::randn({1, kLength, 16}, at::kDouble)).sum().backward();
+  (CompressedModel(backbone, adapter).parallel(tokens).bases * at::randn({1, kLength, 16}, at::kDouble))
+      .sum()
+      .backward();
   const int64_t entries = 4 * 4;  // of four closed windows, each 5 + 5 + 5 + 1 bases
   for (const int64_t block : {2, 4}) {
     const StoredUnit& unit = stored_unit(*adapter, block);
     ASSERT_EQ(unit.key.size(2), entries);
-    for (const Tensor& t : {unit.key, unit.value}) EXPECT_GT(t.grad().abs().amax({0, 1, 3}).min().item<double>(), 0.0) << block;
+    for (const Tensor& t : {unit.key, unit.value})
+      EXPECT_GT(t.grad().abs().amax({0, 1, 3}).min().item<double>(), 0.0) << block;
     EXPECT_GT(unit.beta.grad().abs().amax({0, 1}).min().item<double>(), 0.0) << block;
   }
 }
@@ -104,7 +112,8 @@ TEST(StoredEntriesTest, BelongToOneSequence) {
   paper.focus = {};
   paper.focus.k = 5;
   paper.focus.unit = UnitKind::paper;
-  EXPECT_THROW(store_entries(backbone, FocusAdapter(*backbone, paper, 0), random_bases(1, kLength, 3)), InternalError);
+  EXPECT_THROW(store_entries(backbone, FocusAdapter(*backbone, paper, 0), random_bases(1, kLength, 3)),
+               InternalError);
 }
 
 }  // namespace

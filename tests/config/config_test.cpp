@@ -103,12 +103,15 @@ TEST(ConfigRead, AbsentKeysKeepTheirDefaults) {
 
 TEST(ConfigRead, UnknownKeyNamesPathAndNearest) {
   EXPECT_EQ(error_of(R"({"sead": 1})"), "run.json: sead: unknown key; did you mean \"seed\"?");
-  EXPECT_EQ(error_of(R"({"window": {"unti": "focus"}})"), "run.json: window.unti: unknown key; did you mean \"window.unit\"?");
-  EXPECT_EQ(error_of(R"({"stages": [{}, {"step": 1}]})"), "run.json: stages.1.step: unknown key; did you mean \"stages.1.steps\"?");
+  EXPECT_EQ(error_of(R"({"window": {"unti": "focus"}})"),
+            "run.json: window.unti: unknown key; did you mean \"window.unit\"?");
+  EXPECT_EQ(error_of(R"({"stages": [{}, {"step": 1}]})"),
+            "run.json: stages.1.step: unknown key; did you mean \"stages.1.steps\"?");
   // The right key in the wrong place; elements of an empty list are known too.
   EXPECT_EQ(error_of(R"({"unit": "focus"})"), "run.json: unit: unknown key; did you mean \"window.unit\"?");
   EXPECT_EQ(error_of(R"({"rate": 1})"), "run.json: rate: unknown key; did you mean \"stages.N.rate\"?");
-  EXPECT_EQ(error_of(R"({"window": {"colour": 1}})"), "run.json: window.colour: unknown key; known here: \"size\", \"unit\"");
+  EXPECT_EQ(error_of(R"({"window": {"colour": 1}})"),
+            "run.json: window.colour: unknown key; known here: \"size\", \"unit\"");
 }
 
 TEST(ConfigRead, WrongTypes) {
@@ -119,17 +122,21 @@ TEST(ConfigRead, WrongTypes) {
   EXPECT_EQ(error_of(R"({"lr": "fast"})"), "run.json: lr: expected a number >= 0, got \"fast\"");
   EXPECT_EQ(error_of(R"({"name": 3})"), "run.json: name: expected a text in double quotes, got 3");
   EXPECT_EQ(error_of(R"({"layers": 3})"), "run.json: layers: expected a list of integers, got 3");
-  EXPECT_EQ(error_of(R"({"layers": [1, "x"]})"), "run.json: layers.1: expected an integer in [0, 31], got \"x\"");
+  EXPECT_EQ(error_of(R"({"layers": [1, "x"]})"),
+            "run.json: layers.1: expected an integer in [0, 31], got \"x\"");
   EXPECT_EQ(error_of(R"({"inputs": [1]})"), "run.json: inputs.0: expected a text in double quotes, got 1");
   EXPECT_EQ(error_of(R"({"window": [1]})"), "run.json: window: expected an object, got the list [1]");
-  EXPECT_EQ(error_of(R"({"stages": {"0": {}}})"), "run.json: stages: expected a list of objects, got the object {\"0\":{}}");
+  EXPECT_EQ(error_of(R"({"stages": {"0": {}}})"),
+            "run.json: stages: expected a list of objects, got the object {\"0\":{}}");
   EXPECT_EQ(error_of("[1]"), "run.json: expected an object { ... } at the top, got the list [1]");
 }
 
 TEST(ConfigRead, OutOfRange) {
-  EXPECT_EQ(error_of(R"({"window": {"size": 0}})"), "run.json: window.size: expected an integer in [1, 4096], got 0");
+  EXPECT_EQ(error_of(R"({"window": {"size": 0}})"),
+            "run.json: window.size: expected an integer in [1, 4096], got 0");
   EXPECT_EQ(error_of(R"({"lr": -1})"), "run.json: lr: expected a number >= 0, got -1");
-  EXPECT_EQ(error_of(R"({"stages": [{"rate": 1.5}]})"), "run.json: stages.0.rate: expected a number in [0, 1], got 1.5");
+  EXPECT_EQ(error_of(R"({"stages": [{"rate": 1.5}]})"),
+            "run.json: stages.0.rate: expected a number in [0, 1], got 1.5");
   EXPECT_EQ(error_of(R"({"layers": [32]})"), "run.json: layers.0: expected an integer in [0, 31], got 32");
   EXPECT_EQ(read(R"({"seed": 9223372036854775807})").seed, INT64_MAX);
   EXPECT_NE(error_of(R"({"seed": 9223372036854775808})").find("expected an integer"), std::string::npos);
@@ -138,9 +145,11 @@ TEST(ConfigRead, OutOfRange) {
 }
 
 TEST(ConfigRead, BadChoiceListsTheChoices) {
-  EXPECT_EQ(error_of(R"({"window": {"unit": "base"}})"),
-            "run.json: window.unit: expected one of \"bases\", \"focus\", got \"base\"; did you mean \"bases\"?");
-  EXPECT_EQ(error_of(R"({"window": {"unit": 3}})"), "run.json: window.unit: expected one of \"bases\", \"focus\", got 3");
+  EXPECT_EQ(
+      error_of(R"({"window": {"unit": "base"}})"),
+      "run.json: window.unit: expected one of \"bases\", \"focus\", got \"base\"; did you mean \"bases\"?");
+  EXPECT_EQ(error_of(R"({"window": {"unit": 3}})"),
+            "run.json: window.unit: expected one of \"bases\", \"focus\", got 3");
 }
 
 TEST(ConfigRead, DuplicateKey) {
@@ -156,7 +165,8 @@ TEST(ConfigRead, SyntaxErrorNamesLineAndColumn) {
   EXPECT_NE(error_of("{} {}").find("line 1"), std::string::npos);
 }
 
-std::string nested(const std::string& begin, const std::string& middle, const std::string& end, std::size_t times) {
+std::string nested(const std::string& begin, const std::string& middle, const std::string& end,
+                   std::size_t times) {
   std::string out;
   for (std::size_t i = 0; i < times; ++i) out += begin;
   out += middle;
@@ -166,20 +176,29 @@ std::string nested(const std::string& begin, const std::string& middle, const st
 
 TEST(ConfigRead, NestingHasAnEnd) {
   for (const std::size_t depth : {200U, 200'000U}) {
-    for (const std::string& text : {"{\"stages\": " + nested("[", "", "]", depth) + "}", nested("[", "", "]", depth), nested("{\"a\":", "1", "}", depth),
+    for (const std::string& text : {"{\"stages\": " + nested("[", "", "]", depth) + "}",
+                                    nested("[", "", "]", depth), nested("{\"a\":", "1", "}", depth),
                                     nested("[{\"a\":", "1", "}]", depth), nested("[", "", "", depth)})
       EXPECT_EQ(error_of(text), "run.json: nested more than 100 levels deep; no JSON that is read here is");
-    EXPECT_NE(error_of("{}", {"stages=" + nested("[", "", "]", depth)}).find("nested more than 100 levels deep"), std::string::npos);
+    EXPECT_NE(
+        error_of("{}", {"stages=" + nested("[", "", "]", depth)}).find("nested more than 100 levels deep"),
+        std::string::npos);
   }
-  EXPECT_NE(error_of("{}", {nested("a.", "a", "", 200'000) + "=1"}).find("nested more than 100 levels deep"), std::string::npos);
+  EXPECT_NE(error_of("{}", {nested("a.", "a", "", 200'000) + "=1"}).find("nested more than 100 levels deep"),
+            std::string::npos);
   // What is not too deep is judged as before.
-  EXPECT_NE(error_of("{\"stages\": " + nested("[", "", "]", 90) + "}").find("stages.0: expected an object, got the list [[["), std::string::npos);
+  EXPECT_NE(error_of("{\"stages\": " + nested("[", "", "]", 90) + "}")
+                .find("stages.0: expected an object, got the list [[["),
+            std::string::npos);
 }
 
 TEST(ConfigRead, NumbersThatWouldBecomeZeroAreErrors) {
-  EXPECT_EQ(error_of(R"({"lr": 1e-400})"), "run.json: lr: 1e-400 is too small for a number here and would become 0; write 0 where that is meant");
+  EXPECT_EQ(
+      error_of(R"({"lr": 1e-400})"),
+      "run.json: lr: 1e-400 is too small for a number here and would become 0; write 0 where that is meant");
   EXPECT_EQ(error_of(R"({"stages": [{}, {"rate": 0.0001e-330}]})"),
-            "run.json: stages.1.rate: 0.0001e-330 is too small for a number here and would become 0; write 0 where that is meant");
+            "run.json: stages.1.rate: 0.0001e-330 is too small for a number here and would become 0; write 0 "
+            "where that is meant");
   EXPECT_NE(error_of("{}", {"lr=-5E-999"}).find("-5E-999 is too small"), std::string::npos);
   EXPECT_EQ(read(R"({"lr": 1e-310})").lr, 1e-310);
   EXPECT_EQ(read(R"({"lr": 0.0e-999})").lr, 0);
@@ -204,7 +223,9 @@ TEST(ConfigFile, PathsCountFromTheWorkingFolderThenFromTheFile) {
   const std::filesystem::path before = std::filesystem::current_path();
   std::filesystem::create_directories(folder / "here");
   std::filesystem::create_directories(folder / "there/sub");
-  for (const char* name : {"here/both.fa", "there/both.fa", "there/sub/x.fa", "there/x.bed", "there/chr1", "there/a.safetensors"}) write_file(folder / name, "x");
+  for (const char* name : {"here/both.fa", "there/both.fa", "there/sub/x.fa", "there/x.bed", "there/chr1",
+                           "there/a.safetensors"})
+    write_file(folder / name, "x");
   std::filesystem::current_path(folder / "here");
   const auto inputs = [](const std::string& text, const std::vector<std::string>& overrides = {}) {
     write_file("../there/run.json", text);
@@ -217,22 +238,25 @@ TEST(ConfigFile, PathsCountFromTheWorkingFolderThenFromTheFile) {
   EXPECT_EQ(inputs(R"({"fasta": "./sub/../sub/x.fa"})").fasta, "../there/sub/x.fa");
   EXPECT_EQ(inputs(R"({"fasta": ""})").fasta, "");
   EXPECT_EQ(inputs(R"({"fasta": "/no/such.fa"})").fasta, "/no/such.fa");
-  const Inputs several = inputs(R"({"regions": ["x.bed", "chr1", "chr1:1-5"], "adapters": {"mine": "a.safetensors"}})");
+  const Inputs several =
+      inputs(R"({"regions": ["x.bed", "chr1", "chr1:1-5"], "adapters": {"mine": "a.safetensors"}})");
   EXPECT_EQ(several.regions, (std::vector<std::string>{"../there/x.bed", "chr1", "chr1:1-5"}));
   EXPECT_EQ(several.adapters.at("mine"), "../there/a.safetensors");
   // The command line counts from the working folder alone.
   EXPECT_EQ(inputs("{}", {"fasta=sub/x.fa"}).fasta, "sub/x.fa");
   EXPECT_EQ(tried_too("cannot open 'sub/x.fa'"), "");
   EXPECT_EQ(inputs(R"({"fasta": "lost.fa"})").fasta, "lost.fa");
-  EXPECT_EQ(tried_too("cannot open 'lost.fa': No such file"), "; there is no '../there/lost.fa' beside the configuration file either");
+  EXPECT_EQ(tried_too("cannot open 'lost.fa': No such file"),
+            "; there is no '../there/lost.fa' beside the configuration file either");
   EXPECT_EQ(tried_too("cannot open 'other.fa'"), "");
   std::filesystem::current_path(before);
 }
 
 TEST(ConfigOverride, SetsAnyField) {
-  const Settings run = read(R"({"stages": [{}, {}], "window": {"size": 5}})",
-                            {"seed=7", "lr=1e-3", "window.size=64", "window.unit=focus", "name=a b=c", "layers=[5]", "stages.1.rate=0.125",
-                             "shuffle=true", "inputs=[\"x\"]", "inputs.0=22"});
+  const Settings run =
+      read(R"({"stages": [{}, {}], "window": {"size": 5}})",
+           {"seed=7", "lr=1e-3", "window.size=64", "window.unit=focus", "name=a b=c", "layers=[5]",
+            "stages.1.rate=0.125", "shuffle=true", "inputs=[\"x\"]", "inputs.0=22"});
   EXPECT_EQ(run.seed, 7);
   EXPECT_EQ(run.lr, 1e-3);
   EXPECT_EQ(run.window.size, 64);
@@ -256,7 +280,8 @@ TEST(ConfigRead, NamesOfTheUsersOwn) {
   read_text(to_json(value), "written", {}, again);
   EXPECT_EQ(again.files, value.files);
   EXPECT_NE(describe(value).find(R"({"a": "x", "b": "22", "c": "z"})"), std::string::npos);
-  for (const char* wrong : {R"({"files": ["x"]})", R"({"files": {"a": 1}})", R"({"files": {"a": {"b": "x"}}})"})
+  for (const char* wrong :
+       {R"({"files": ["x"]})", R"({"files": {"a": 1}})", R"({"files": {"a": {"b": "x"}}})"})
     EXPECT_THROW(read_text(wrong, "test", {}, again), ConfigError) << wrong;
 }
 
@@ -276,14 +301,20 @@ TEST(ConfigOverride, LaterOnesWinAndGroupsMerge) {
 
 TEST(ConfigOverride, Errors) {
   EXPECT_EQ(error_of("{}", {"seed"}), "--set seed: expected path.to.key=value");
-  EXPECT_EQ(error_of("{}", {"window..size=1"}), "--set window..size=1: the path 'window..size' has an empty part");
-  EXPECT_EQ(error_of("{}", {"window.sise=1"}), "--set window.sise=1: window.sise: unknown key; did you mean \"window.size\"?");
-  EXPECT_EQ(error_of("{}", {"window.size=big"}), "--set window.size=big: window.size: expected an integer in [1, 4096], got \"big\"");
-  EXPECT_EQ(error_of("{}", {"seed.x=1"}), "--set seed.x=1: seed: expected an integer, got the object {\"x\":1}");
+  EXPECT_EQ(error_of("{}", {"window..size=1"}),
+            "--set window..size=1: the path 'window..size' has an empty part");
+  EXPECT_EQ(error_of("{}", {"window.sise=1"}),
+            "--set window.sise=1: window.sise: unknown key; did you mean \"window.size\"?");
+  EXPECT_EQ(error_of("{}", {"window.size=big"}),
+            "--set window.size=big: window.size: expected an integer in [1, 4096], got \"big\"");
+  EXPECT_EQ(error_of("{}", {"seed.x=1"}),
+            "--set seed.x=1: seed: expected an integer, got the object {\"x\":1}");
   EXPECT_EQ(error_of("{}", {"stages.0.rate=1"}),
-            "--set stages.0.rate=1: stages.0: the list has 0 elements; expected an index below that, or the whole list as JSON");
+            "--set stages.0.rate=1: stages.0: the list has 0 elements; expected an index below that, or the "
+            "whole list as JSON");
   EXPECT_EQ(error_of("{}", {"layers.x=1"}),
-            "--set layers.x=1: layers.x: the list has 2 elements; expected an index below that, or the whole list as JSON");
+            "--set layers.x=1: layers.x: the list has 2 elements; expected an index below that, or the whole "
+            "list as JSON");
   EXPECT_EQ(error_of("{}", {"window={\"size\": 1, \"size\": 2}"}),
             "--set window={\"size\": 1, \"size\": 2}: size: the key stands twice; keep one of them");
 }
@@ -317,10 +348,12 @@ TEST(ConfigWrite, IsReadableAgainAndKeepsTheOrder) {
   const Settings run =
       read(R"({"lr": 0.1, "stages": [{"steps": 3}], "name": "q\"uote", "inputs": ["a", "b"]})");
   const std::string json = to_json(run);
-  EXPECT_EQ(json,
-            "{\n  \"shuffle\": false,\n  \"seed\": 42,\n  \"lr\": 0.1,\n  \"name\": \"q\\\"uote\",\n  \"layers\": [1, 2],\n"
-            "  \"inputs\": [\"a\", \"b\"],\n  \"window\": {\n    \"size\": 1024,\n    \"unit\": \"bases\"\n  },\n"
-            "  \"stages\": [\n    {\n      \"steps\": 3,\n      \"rate\": 0.5\n    }\n  ]\n}\n");
+  EXPECT_EQ(
+      json,
+      "{\n  \"shuffle\": false,\n  \"seed\": 42,\n  \"lr\": 0.1,\n  \"name\": \"q\\\"uote\",\n  \"layers\": "
+      "[1, 2],\n"
+      "  \"inputs\": [\"a\", \"b\"],\n  \"window\": {\n    \"size\": 1024,\n    \"unit\": \"bases\"\n  },\n"
+      "  \"stages\": [\n    {\n      \"steps\": 3,\n      \"rate\": 0.5\n    }\n  ]\n}\n");
   EXPECT_EQ(to_json(read(json)), json);
   EXPECT_NE(to_json(Settings{}).find("\"stages\": []"), std::string::npos);
 }
@@ -336,7 +369,9 @@ TEST(ConfigWrite, RefusesWhatJsonCannotHold) {
 
 TEST(ConfigDescribe, OneLinePerField) {
   const std::string text = describe(Settings{});
-  EXPECT_NE(text.find("window.size     integer   default 1024  [1, 4096]  entries per window\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("window.size     integer   default 1024  [1, 4096]  entries per window\n"),
+            std::string::npos)
+      << text;
   EXPECT_NE(text.find("default \"bases\"  bases|focus  what `size` counts\n"), std::string::npos) << text;
   EXPECT_NE(text.find("stages.N.rate"), std::string::npos) << text;
   EXPECT_NE(text.find("default [1, 2]  each [0, 31]  layers\n"), std::string::npos) << text;

@@ -30,7 +30,9 @@ TEST_F(FileTest, AppearsOnlyOnCommit) {
     file.commit();
   }
   EXPECT_EQ(read_file(path), "abc");
-  { AtomicFile abandoned(path); }
+  {
+    AtomicFile abandoned(path);
+  }
   EXPECT_EQ(read_file(path), "abc");
   EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder_), {}), 1);
 }

@@ -63,7 +63,9 @@ TEST(FolderLockTest, AKilledHolderHoldsNothing) {
 
 TEST(FolderLockTest, AFolderItMadeGoesUnlessItIsUsed) {
   const testing::TemporaryFolder space;
-  { const FolderLock lock(space / "deep/run/"); }
+  {
+    const FolderLock lock(space / "deep/run/");
+  }
   EXPECT_FALSE(fs::exists(space / "deep/run"));
   {
     const FolderLock lock(space / "deep/run");

@@ -31,8 +31,9 @@ TEST(Interrupt, FirstSignalOnlySetsTheFlag) {
 
 TEST(Interrupt, ErrorsCarryTheSignalsExitCode) {
   install_interrupt_handlers();
-  for (const auto& [signal, code] : {std::pair{SIGINT, ExitCode::interrupted}, std::pair{SIGTERM, ExitCode::terminated},
-                                     std::pair{SIGHUP, ExitCode{129}}, std::pair{SIGXCPU, ExitCode{152}}}) {
+  for (const auto& [signal, code] :
+       {std::pair{SIGINT, ExitCode::interrupted}, std::pair{SIGTERM, ExitCode::terminated},
+        std::pair{SIGHUP, ExitCode{129}}, std::pair{SIGXCPU, ExitCode{152}}}) {
     reset_interrupt();
     ::raise(signal);
     EXPECT_EQ(interrupt_signal(), signal);
@@ -57,7 +58,8 @@ TEST(InterruptDeathTest, SignalsOfOneMomentAreOneRequest) {
 }
 
 TEST(InterruptDeathTest, ALaterSignalEndsAtOnce) {
-  for (const auto& [signal, code] : {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}, std::pair{SIGHUP, 129}}) {
+  for (const auto& [signal, code] :
+       {std::pair{SIGINT, 130}, std::pair{SIGTERM, 143}, std::pair{SIGHUP, 129}}) {
     EXPECT_EXIT(
         {
           install_interrupt_handlers();

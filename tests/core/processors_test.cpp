@@ -54,9 +54,14 @@ TEST_F(ProcessorsTest, NothingKnownIsWhatTheMachineHas) {
 
 TEST_F(ProcessorsTest, PartsOfAProcessorAreRoundedUp) {
   write("proc/self/cgroup", "0::/job\n");
-  for (const auto& [text, expected] : std::map<std::string, std::optional<int64_t>>{
-           {"max 100000\n", std::nullopt}, {"50000 100000\n", 1}, {"100000 100000\n", 1}, {"250000 100000\n", 3}, {"20000 10000\n", 2},
-           {"150000\n", 2}, {"", std::nullopt}}) {
+  for (const auto& [text, expected] :
+       std::map<std::string, std::optional<int64_t>>{{"max 100000\n", std::nullopt},
+                                                     {"50000 100000\n", 1},
+                                                     {"100000 100000\n", 1},
+                                                     {"250000 100000\n", 3},
+                                                     {"20000 10000\n", 2},
+                                                     {"150000\n", 2},
+                                                     {"", std::nullopt}}) {
     write("sys/fs/cgroup/job/cpu.max", text);
     EXPECT_EQ(read().quota, expected) << text;
   }

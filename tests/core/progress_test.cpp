@@ -52,7 +52,8 @@ TEST(Progress, DrawsABarOnATerminal) {
     progress.advance(50);
     progress.advance(1);  // too soon to redraw
     recorder.now += 1;
-    EXPECT_EQ(recorder.terminal, "\r\x1b[Ktrain [============            ] 50/100 steps (50%), 50.0 steps/s, 1.00 s left");
+    EXPECT_EQ(recorder.terminal,
+              "\r\x1b[Ktrain [============            ] 50/100 steps (50%), 50.0 steps/s, 1.00 s left");
   }
   EXPECT_EQ(recorder.terminal.back(), '\n');
   EXPECT_TRUE(recorder.lines.empty());

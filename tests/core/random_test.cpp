@@ -16,7 +16,8 @@ namespace focus {
 namespace {
 
 TEST(Random, SameBitsOnEveryPlatform) {
-  // Computed with Python's integers and IEEE doubles; a change here breaks the resuming and repeating of old runs.
+  // Computed with Python's integers and IEEE doubles; a change here breaks the resuming and repeating of old
+  // runs.
   Random random(42, 7);
   EXPECT_EQ(random.next(), 14181956718594442726ULL);
   EXPECT_EQ(random.uniform_integer(1000), 974);
@@ -29,7 +30,8 @@ TEST(Random, KnownAnswerOfXoshiro256StarStar) {
   // First outputs of the published reference implementation from the state 1, 2, 3, 4.
   Random random(0);
   random.restore("0000000000000001000000000000000200000000000000030000000000000004");
-  for (const uint64_t expected : {11520ULL, 0ULL, 1509978240ULL, 1215971899390074240ULL, 1216172134540287360ULL, 607988272756665600ULL}) {
+  for (const uint64_t expected : {11520ULL, 0ULL, 1509978240ULL, 1215971899390074240ULL,
+                                  1216172134540287360ULL, 607988272756665600ULL}) {
     EXPECT_EQ(random.next(), expected);
   }
 }
@@ -56,7 +58,8 @@ TEST(Random, IntegersAreUniformAndInRange) {
   EXPECT_EQ(seen, (std::set<int64_t>{-2, -1, 0, 1, 2}));
   EXPECT_EQ(random.uniform_integer(5, 5), 5);
   random.uniform_integer(std::numeric_limits<int64_t>::min(), std::numeric_limits<int64_t>::max());
-  // A bound just above 2^62 would show the bias of a plain remainder: the lower half would get 3/5 instead of 1/2 of the draws.
+  // A bound just above 2^62 would show the bias of a plain remainder: the lower half would get 3/5 instead of
+  // 1/2 of the draws.
   const int64_t wide = (int64_t{3} << 61);
   int low = 0;
   for (int i = 0; i < 20000; ++i) low += random.uniform_integer(wide) < wide / 2;
@@ -102,7 +105,8 @@ TEST(Random, RestoreContinuesExactly) {
   for (int i = 0; i < 100; ++i) expected.push_back(i % 2 == 0 ? random.normal() : random.uniform());
   Random other(0);
   other.restore(saved);
-  for (int i = 0; i < 100; ++i) EXPECT_EQ(i % 2 == 0 ? other.normal() : other.uniform(), expected[static_cast<std::size_t>(i)]);
+  for (int i = 0; i < 100; ++i)
+    EXPECT_EQ(i % 2 == 0 ? other.normal() : other.uniform(), expected[static_cast<std::size_t>(i)]);
   for (const std::string& bad : {std::string(), std::string(64, '0'), std::string(64, 'g'), saved + "0"}) {
     EXPECT_THROW(other.restore(bad), CheckpointError) << bad;
   }

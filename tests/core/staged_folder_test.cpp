@@ -14,7 +14,9 @@ namespace {
 
 namespace fs = std::filesystem;
 
-int64_t entries_of(const fs::path& folder) { return std::distance(fs::directory_iterator(folder), fs::directory_iterator()); }
+int64_t entries_of(const fs::path& folder) {
+  return std::distance(fs::directory_iterator(folder), fs::directory_iterator());
+}
 
 TEST(StagedFolderTest, AppearsOnlyWhenCommitted) {
   const testing::TemporaryFolder space;

@@ -18,7 +18,9 @@ constexpr int64_t kMiB = 1 << 20;
 /// A machine of 1,000 MiB with 600 available, as its files describe it.
 class SystemMemoryTest : public ::testing::Test {
  protected:
-  void SetUp() override { write("proc/meminfo", "MemTotal:  1024000 kB\nMemAvailable:  614400 kB\nSwapTotal:  0 kB\n"); }
+  void SetUp() override {
+    write("proc/meminfo", "MemTotal:  1024000 kB\nMemAvailable:  614400 kB\nSwapTotal:  0 kB\n");
+  }
   void write(const std::string& path, const std::string& text) const {
     std::filesystem::create_directories((root_ / path).parent_path());
     std::ofstream(root_ / path) << text;
@@ -26,7 +28,8 @@ class SystemMemoryTest : public ::testing::Test {
   void group(const std::string& folder, const std::string& limit, int64_t used, int64_t idle) const {
     write("sys/fs/cgroup/" + folder + "memory.max", limit + "\n");
     write("sys/fs/cgroup/" + folder + "memory.current", std::to_string(used));
-    write("sys/fs/cgroup/" + folder + "memory.stat", "anon 1\ninactive_file " + std::to_string(idle) + "\nslab 2\n");
+    write("sys/fs/cgroup/" + folder + "memory.stat",
+          "anon 1\ninactive_file " + std::to_string(idle) + "\nslab 2\n");
   }
   SystemMemory read() const { return read_system_memory(root_.path()); }
 

@@ -16,7 +16,8 @@ namespace fs = std::filesystem;
 TEST(TemporaryTest, GoesWithItsObjectUnlessItWasRenamed) {
   const testing::TemporaryFolder folder;
   {
-    const Temporary file(folder / "file"), tree(folder / "tree"), kept(folder / "kept"), never(folder / "never");
+    const Temporary file(folder / "file"), tree(folder / "tree"), kept(folder / "kept"),
+        never(folder / "never");
     std::ofstream(file.path()) << "x";
     fs::create_directories(tree.path() / "a" / "b");
     std::ofstream(kept.path()) << "x";

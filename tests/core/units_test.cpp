@@ -45,7 +45,8 @@ TEST(Units, ParseBytes) {
   EXPECT_EQ(parse_bytes("1.5g"), int64_t{3} << 29);
   EXPECT_EQ(parse_bytes("20GB"), 20'000'000'000);
   EXPECT_EQ(parse_bytes("9223372036854775807"), std::numeric_limits<int64_t>::max());
-  for (const char* bad : {"", "G", "-1", "1X", "1.2.3", "20G5", "9223372036854775808", "9999999T", "1e3", "inf"}) {
+  for (const char* bad :
+       {"", "G", "-1", "1X", "1.2.3", "20G5", "9223372036854775808", "9999999T", "1e3", "inf"}) {
     EXPECT_THROW(parse_bytes(bad), ConfigError) << bad;
   }
 }
@@ -54,7 +55,8 @@ TEST(Units, ParseCount) {
   EXPECT_EQ(parse_count("1,000,000"), 1000000);
   EXPECT_EQ(parse_count("100k"), 100000);
   EXPECT_EQ(parse_count("1.5M"), 1500000);
-  for (const char* bad : {"", "k", "1.5", "1.0005k", "-3", "10G5", ",5"}) EXPECT_THROW(parse_count(bad), ConfigError) << bad;
+  for (const char* bad : {"", "k", "1.5", "1.0005k", "-3", "10G5", ",5"})
+    EXPECT_THROW(parse_count(bad), ConfigError) << bad;
 }
 
 }  // namespace

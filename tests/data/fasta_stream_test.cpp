@@ -27,7 +27,8 @@ TEST(FastaStream, ReadsPlainGzipAndBgzf) {
   const Folder folder;
   const std::string a = letters(100000, 1, "ACGTacgtN"),
                     content = concat("\n", fasta_record("a first record", a), "\n>b\tx\r\nAC GT\r\n\r\nTT");
-  for (const std::string& path : {folder.text("x.fa", content), folder.gzip("x.fa.gz", content), folder.bgzip("x.fa.bgz", content)}) {
+  for (const std::string& path :
+       {folder.text("x.fa", content), folder.gzip("x.fa.gz", content), folder.bgzip("x.fa.bgz", content)}) {
     FastaStream stream(path);
     EXPECT_EQ(all_of(stream), concat("a=", a, ";b=ACGTTT;"));
     FastaRecord after;

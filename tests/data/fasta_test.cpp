@@ -56,7 +56,8 @@ TEST(Fasta, KeepsTheIndexInMemoryWhereTheFolderCannotBeWritten) {
   const std::string saved = before != nullptr ? before : "";
   ASSERT_EQ(::setenv("TMPDIR", "/nonexistent", 1), 0);
   const std::string sequence = letters(500, 3);
-  for (const std::string& path : {folder.text("x.fa", fasta_record("a", sequence)), folder.bgzip("x.fa.gz", fasta_record("a", sequence))}) {
+  for (const std::string& path : {folder.text("x.fa", fasta_record("a", sequence)),
+                                  folder.bgzip("x.fa.gz", fasta_record("a", sequence))}) {
     // Nothing can be created in /proc/self/fd, whoever asks.
     const int fd = ::open(path.c_str(), O_RDONLY);
     ASSERT_GE(fd, 0);

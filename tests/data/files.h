@@ -54,7 +54,8 @@ inline std::string letters(int64_t length, uint64_t seed, const std::string& alp
 /// Cleaned letters as text.
 inline std::string text_of(const std::vector<uint8_t>& letters) { return {letters.begin(), letters.end()}; }
 
-inline std::string fasta_record(const std::string& name, const std::string& sequence, std::size_t width = 60) {
+inline std::string fasta_record(const std::string& name, const std::string& sequence,
+                                std::size_t width = 60) {
   std::string result = ">" + name + "\n";
   for (std::size_t i = 0; i < sequence.size(); i += width) result += sequence.substr(i, width) + "\n";
   return result;

@@ -14,10 +14,12 @@ TEST(Letters, TokenIsTheByte) {
 TEST(Letters, AmbiguousPolicies) {
   EXPECT_EQ(text_of(clean("ARN", CasePolicy::upper, AmbiguousPolicy::mask)), "ARN");
   EXPECT_EQ(text_of(clean("Aru", CasePolicy::keep, AmbiguousPolicy::keep)), "Aru");
-  EXPECT_MESSAGE(clean("ACGR", CasePolicy::upper, AmbiguousPolicy::error, "chr1", 100), "position 104 of 'chr1' is 'R'");
+  EXPECT_MESSAGE(clean("ACGR", CasePolicy::upper, AmbiguousPolicy::error, "chr1", 100),
+                 "position 104 of 'chr1' is 'R'");
   EXPECT_MESSAGE(clean("ACU", CasePolicy::upper, AmbiguousPolicy::mask), "Convert U to T");
   EXPECT_MESSAGE(clean("ACu", CasePolicy::upper, AmbiguousPolicy::error), "Convert U to T");
-  for (const AmbiguousPolicy policy : {AmbiguousPolicy::mask, AmbiguousPolicy::error, AmbiguousPolicy::keep}) {
+  for (const AmbiguousPolicy policy :
+       {AmbiguousPolicy::mask, AmbiguousPolicy::error, AmbiguousPolicy::keep}) {
     EXPECT_MESSAGE(clean("AC-GT", CasePolicy::upper, policy), "gaps of an alignment");
     EXPECT_MESSAGE(clean("AC GT", CasePolicy::upper, policy), "byte 32");
     EXPECT_MESSAGE(clean("AC*", CasePolicy::upper, policy), "'*'");

@@ -62,7 +62,8 @@ TEST_F(Regions, ReadsBedFiles) {
   const std::vector<Region> expected{{"chr1", 10, 20}, {"HLA:01", 0, 300}};
   EXPECT_EQ(read_bed(folder_.text("a.bed", content), fasta_), expected);
   EXPECT_EQ(read_bed(folder_.gzip("a.bed.gz", content), fasta_), expected);
-  EXPECT_EQ(read_regions({"chr1:1-2", folder_ / "a.bed"}, fasta_), (std::vector<Region>{{"chr1", 0, 2}, expected[0], expected[1]}));
+  EXPECT_EQ(read_regions({"chr1:1-2", folder_ / "a.bed"}, fasta_),
+            (std::vector<Region>{{"chr1", 0, 2}, expected[0], expected[1]}));
   EXPECT_MESSAGE(read_bed(folder_.text("b.bed", "chr1\t1\t2\nchr1\t5\n"), fasta_), "line 2 of");
   EXPECT_MESSAGE(read_bed(folder_.text("c.bed", "chr1\t5\t5\n"), fasta_), "empty or negative");
   EXPECT_MESSAGE(read_bed(folder_.text("d.bed", "1\t5\t6\n"), fasta_), "did you mean 'chr1'?");
@@ -126,7 +127,8 @@ TEST_F(Regions, ReadsNamesAndStrandsOfBedFiles) {
 
 TEST(SubtractRegions, LeavesTheRest) {
   const std::vector<Region> left =
-      subtract_regions({{"a", 0, 100}, {"b", 0, 10}}, {{"a", 50, 60}, {"a", 0, 5}, {"a", 55, 70}, {"a", 90, 200}, {"c", 0, 9}});
+      subtract_regions({{"a", 0, 100}, {"b", 0, 10}},
+                       {{"a", 50, 60}, {"a", 0, 5}, {"a", 55, 70}, {"a", 90, 200}, {"c", 0, 9}});
   EXPECT_EQ(left, (std::vector<Region>{{"a", 5, 50}, {"a", 70, 90}, {"b", 0, 10}}));
   EXPECT_TRUE(subtract_regions({{"a", 5, 9}}, {{"a", 0, 9}}).empty());
 }
@@ -134,8 +136,8 @@ TEST(SubtractRegions, LeavesTheRest) {
 TEST(JsonlReader, ReadsPlainAndGzipLines) {
   const Folder folder;
   const std::string big = letters(100000, 9);
-  const std::string content =
-      "{\"text\": \"ACGT\", \"id\": \"one\"}\n\n{\"name\": 7, \"text\": \"" + big + "\", \"more\": [1]}\n{\"text\":\"tt\"}";
+  const std::string content = "{\"text\": \"ACGT\", \"id\": \"one\"}\n\n{\"name\": 7, \"text\": \"" + big +
+                              "\", \"more\": [1]}\n{\"text\":\"tt\"}";
   for (const std::string& path : {folder.text("x.jsonl", content), folder.gzip("x.jsonl.gz", content)}) {
     JsonlReader reader(path);
     JsonlRecord record;
@@ -162,8 +164,11 @@ TEST(JsonlReader, NamesFileAndLineOfBadInput) {
   };
   EXPECT_MESSAGE(read_all(folder / "none.jsonl"), "cannot open");
   EXPECT_MESSAGE(read_all(folder.text("a.jsonl", "{\"text\": \"A\"}\n{\"text\": \n")), "line 2 of");
-  for (const std::string& deep : {std::string(200'000, '['), "{\"text\": \"A\", \"name\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}"})
-    EXPECT_MESSAGE(read_all(folder.text("deep.jsonl", "{\"text\": \"A\"}\n" + deep + "\n")), "nested more than 100 levels");
+  for (const std::string& deep :
+       {std::string(200'000, '['),
+        "{\"text\": \"A\", \"name\": " + std::string(200'000, '[') + std::string(200'000, ']') + "}"})
+    EXPECT_MESSAGE(read_all(folder.text("deep.jsonl", "{\"text\": \"A\"}\n" + deep + "\n")),
+                   "nested more than 100 levels");
   EXPECT_MESSAGE(read_all(folder.text("b.jsonl", "[1]\n")), "expected an object");
   EXPECT_MESSAGE(read_all(folder.text("c.jsonl", "{\"sequence\": \"A\"}\n")), "no \"text\"");
   EXPECT_MESSAGE(read_all(folder.text("d.jsonl", "{\"text\": 3}\n")), "must be a string");

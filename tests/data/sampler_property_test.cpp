@@ -23,11 +23,14 @@ Genome random_genome(Random& random) {
   const auto width = static_cast<std::size_t>(random.uniform_integer(1, 90));
   for (int64_t r = 0; r < count; ++r) {
     const std::string name = concat("r", r, random.uniform() < 0.3 ? ":1-5" : "");
-    std::string bases = letters(random.uniform_integer(1, 2500), random.next(), random.uniform() < 0.5 ? "ACGT" : "ACGTacgtACGTacgtnR");
+    std::string bases = letters(random.uniform_integer(1, 2500), random.next(),
+                                random.uniform() < 0.5 ? "ACGT" : "ACGTacgtACGTacgtnR");
     for (int64_t gaps = random.uniform_integer(4); gaps > 0; --gaps) {
       const auto begin = static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(bases.size())));
-      const auto end = std::min(bases.size(), begin + static_cast<std::size_t>(random.uniform_integer(1, 200)));
-      std::fill(bases.begin() + static_cast<std::ptrdiff_t>(begin), bases.begin() + static_cast<std::ptrdiff_t>(end), 'N');
+      const auto end =
+          std::min(bases.size(), begin + static_cast<std::size_t>(random.uniform_integer(1, 200)));
+      std::fill(bases.begin() + static_cast<std::ptrdiff_t>(begin),
+                bases.begin() + static_cast<std::ptrdiff_t>(end), 'N');
     }
     genome.names.push_back(name);
     genome.records[name] = bases;
@@ -37,13 +40,17 @@ Genome random_genome(Random& random) {
 }
 
 Region random_region(Random& random, const Genome& genome) {
-  const std::string& name = genome.names[static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(genome.names.size())))];
+  const std::string& name =
+      genome
+          .names[static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(genome.names.size())))];
   const auto length = static_cast<int64_t>(genome.records.at(name).size());
   const int64_t begin = random.uniform_integer(length);
   return {name, begin, random.uniform_integer(begin + 1, length)};
 }
 
-std::string bed_line(const Region& region) { return concat(region.name, '\t', region.begin, '\t', region.end, '\n'); }
+std::string bed_line(const Region& region) {
+  return concat(region.name, '\t', region.begin, '\t', region.end, '\n');
+}
 
 struct Case {
   Genome genome;
@@ -74,7 +81,8 @@ Case random_case(Random& random, const Folder& folder) {
       source.hdf5 = folder / "g.h5";
       pack({{folder.gzip("g.fa.z", made.genome.fasta), false, {}}}, {}, source.hdf5);
   }
-  const auto regions = [&](std::vector<Region>& list, std::vector<std::string>& texts, const std::string& bed) {
+  const auto regions = [&](std::vector<Region>& list, std::vector<std::string>& texts,
+                           const std::string& bed) {
     std::string lines;
     for (int64_t n = random.uniform_integer(1, 4); n > 0; --n) {
       list.push_back(random_region(random, made.genome));
@@ -89,7 +97,8 @@ Case random_case(Random& random, const Folder& folder) {
   if (random.uniform() < 0.5) {
     regions(made.wanted, source.regions, "wanted.bed");
   } else {
-    for (const auto& [name, bases] : made.genome.records) made.wanted.push_back({name, 0, static_cast<int64_t>(bases.size())});
+    for (const auto& [name, bases] : made.genome.records)
+      made.wanted.push_back({name, 0, static_cast<int64_t>(bases.size())});
   }
   if (random.uniform() < 0.5) regions(made.excluded, config.exclude, "excluded.bed");
   config.memory_mb = random.uniform() < 0.5 || !source.fasta.ends_with(".z") ? 512 : 1;
@@ -113,9 +122,11 @@ void check(const Case& given, const Sample& sample, int64_t length) {
     return region.name == sample.name && region.begin <= sample.begin && sample.begin + length <= region.end;
   }));
   for (const Region& region : given.excluded)
-    EXPECT_FALSE(region.name == sample.name && region.begin < sample.begin + length && sample.begin < region.end);
+    EXPECT_FALSE(region.name == sample.name && region.begin < sample.begin + length &&
+                 sample.begin < region.end);
   // The file's letters, or their reverse complement; the weights follow the letters.
-  std::string expected = record.substr(static_cast<std::size_t>(sample.begin), static_cast<std::size_t>(length));
+  std::string expected =
+      record.substr(static_cast<std::size_t>(sample.begin), static_cast<std::size_t>(length));
   if (sample.reverse) expected = reverse_complement(expected);
   int64_t ambiguous = 0;
   for (std::size_t t = 0; t < expected.size(); ++t) {
@@ -123,7 +134,8 @@ void check(const Case& given, const Sample& sample, int64_t length) {
     const bool base = std::string("ACGT").find(upper) != std::string::npos;
     ambiguous += base ? 0 : 1;
     ASSERT_EQ(sample.letters[t], static_cast<uint8_t>(upper));
-    const double weight = t == 0 || !base ? 0 : config.natural_weight * (letter == upper ? 1 : config.lowercase_weight);
+    const double weight =
+        t == 0 || !base ? 0 : config.natural_weight * (letter == upper ? 1 : config.lowercase_weight);
     ASSERT_NEAR(sample.weights[t], weight, 1e-6) << t;
     ASSERT_EQ(sample.copy_offset[t], -1);
     ASSERT_EQ(sample.copy_source[t], -1);
@@ -151,7 +163,8 @@ TEST(SamplerProperty, SamplesAreSlicesOfTheirSourceInsideRegionsAndOutsideExclus
     } catch (const DataError& error) {
       // Nothing left, nothing long enough, or nothing with few enough N: said, not drawn.
       const std::string message = error.what();
-      EXPECT_TRUE(message.find("cover all of it") != std::string::npos || message.find("has no stretch of") != std::string::npos ||
+      EXPECT_TRUE(message.find("cover all of it") != std::string::npos ||
+                  message.find("has no stretch of") != std::string::npos ||
                   message.find("windows of") != std::string::npos)
           << message;
       ++refused;
@@ -170,7 +183,8 @@ TEST(SamplerProperty, EveryAllowedWindowCanBeDrawnAndNoOther) {
     const std::string bases = letters(60, seed + 1);
     SamplerConfig config;
     config.sources.resize(1);
-    config.sources[0].fasta = folder.text(concat("w", seed, ".fa"), fasta_record("w", bases) + fasta_record("v", bases.substr(0, 20)));
+    config.sources[0].fasta = folder.text(concat("w", seed, ".fa"),
+                                          fasta_record("w", bases) + fasta_record("v", bases.substr(0, 20)));
     const int64_t hole = random.uniform_integer(0, 59), length = random.uniform_integer(2, 10);
     config.exclude = {concat("w:", hole + 1, "-", hole + 1)};
     const SequenceSampler sampler(config, seed);
@@ -180,15 +194,18 @@ TEST(SamplerProperty, EveryAllowedWindowCanBeDrawnAndNoOther) {
       ++counts[{sample.name, sample.begin}];
     }
     std::size_t allowed = static_cast<std::size_t>(20 - length + 1);
-    for (int64_t begin = 0; begin + length <= 60; ++begin) allowed += begin + length <= hole || begin > hole ? 1 : 0;
+    for (int64_t begin = 0; begin + length <= 60; ++begin)
+      allowed += begin + length <= hole || begin > hole ? 1 : 0;
     EXPECT_EQ(counts.size(), allowed);
-    for (const auto& [window, count] : counts) EXPECT_NEAR(count, 6000.0 / static_cast<double>(allowed), 65) << window.second;
+    for (const auto& [window, count] : counts)
+      EXPECT_NEAR(count, 6000.0 / static_cast<double>(allowed), 65) << window.second;
   }
 }
 
 TEST(SamplerProperty, PlainGzipIsHeldInMemoryUpToItsLimit) {
   const Folder folder;
-  const std::string text = fasta_record("a", letters(1'500'000, 1)) + fasta_record("b", letters(1'000'000, 2));
+  const std::string text =
+      fasta_record("a", letters(1'500'000, 1)) + fasta_record("b", letters(1'000'000, 2));
   SamplerConfig config;
   config.sources.resize(1);
   config.sources[0].fasta = folder.gzip("g.fa.gz", text);

@@ -11,8 +11,8 @@ namespace focus::data {
 namespace {
 
 bool same(const Sample& a, const Sample& b) {
-  return a.letters == b.letters && a.weights == b.weights && a.copy_offset == b.copy_offset && a.copy_source == b.copy_source &&
-         a.name == b.name && a.begin == b.begin && a.reverse == b.reverse;
+  return a.letters == b.letters && a.weights == b.weights && a.copy_offset == b.copy_offset &&
+         a.copy_source == b.copy_source && a.name == b.name && a.begin == b.begin && a.reverse == b.reverse;
 }
 
 SamplerConfig one_fasta(const std::string& path) {
@@ -26,7 +26,8 @@ class Sampling : public ::testing::Test {
  protected:
   Folder folder_;
   std::string a_ = letters(20000, 1), b_ = letters(5000, 2, "ACGTacgt");
-  std::string path_ = folder_.bgzip("x.fa.gz", fasta_record("a", a_) + fasta_record("b", b_) + fasta_record("tiny", letters(50, 3)));
+  std::string path_ = folder_.bgzip(
+      "x.fa.gz", fasta_record("a", a_) + fasta_record("b", b_) + fasta_record("tiny", letters(50, 3)));
 };
 
 TEST_F(Sampling, IsAPureFunctionOfSeedIndexAndLength) {
@@ -133,7 +134,8 @@ TEST_F(Sampling, RedrawsWindowsWithTooManyN) {
     const SequenceCounts counts = count_letters(text_of(sample.letters));
     EXPECT_LE(counts.n, 10);
     any = any || counts.n > 0;
-    for (std::size_t t = 0; t < 200; ++t) EXPECT_EQ(sample.weights[t] == 0, t == 0 || sample.letters[t] == 'N');
+    for (std::size_t t = 0; t < 200; ++t)
+      EXPECT_EQ(sample.weights[t] == 0, t == 0 || sample.letters[t] == 'N');
   }
   EXPECT_TRUE(any);
   SamplerConfig all_n = one_fasta(path);
@@ -147,8 +149,9 @@ TEST_F(Sampling, MixesSourcesByWeightAndReadsJsonl) {
   config.sources.resize(2);
   config.sources[0].weight = 3;
   const std::string jsonl_long = letters(900, 6), jsonl_short = letters(100, 7);
-  config.sources[1].jsonl = folder_.gzip(
-      "x.jsonl.gz", "{\"text\": \"" + jsonl_long + "\", \"id\": \"long\"}\n{\"text\": \"" + jsonl_short + "\", \"id\": \"short\"}\n");
+  config.sources[1].jsonl =
+      folder_.gzip("x.jsonl.gz", "{\"text\": \"" + jsonl_long + "\", \"id\": \"long\"}\n{\"text\": \"" +
+                                     jsonl_short + "\", \"id\": \"short\"}\n");
   const SequenceSampler sampler(config, 3);
   std::map<std::string, int> counts;
   for (uint64_t i = 0; i < 8000; ++i) {
@@ -165,7 +168,9 @@ TEST_F(Sampling, MixesSourcesByWeightAndReadsJsonl) {
 }
 
 TEST_F(Sampling, RefusesBadSettingsAndLengths) {
-  const auto message = [](const SamplerConfig& config) { return message_of<ConfigError>([&] { SequenceSampler(config, 1); }); };
+  const auto message = [](const SamplerConfig& config) {
+    return message_of<ConfigError>([&] { SequenceSampler(config, 1); });
+  };
   EXPECT_THAT_CONTAINS(message(SamplerConfig{}), "no file to draw from");
   SamplerConfig config = one_fasta(path_);
   config.sources[0].jsonl = "x";
@@ -231,7 +236,8 @@ TEST_F(Sampling, PlantsCopiesThatCanBeTraced) {
         opposite += flipped;
         ++copies;
       }
-      const bool flipped = offset > 0 ? source < sample.copy_source[t - 1] : source > sample.copy_source[t + 1];
+      const bool flipped =
+          offset > 0 ? source < sample.copy_source[t - 1] : source > sample.copy_source[t + 1];
       const uint8_t letter = sample.letters[static_cast<std::size_t>(source)];
       ASSERT_EQ(sample.letters[t], flipped ? complement(letter) : letter) << i << " " << t;
       if (offset == 0 && static_cast<int64_t>(t) - (flipped ? source - 799 : source) < 1100) all_far = false;
@@ -269,7 +275,8 @@ TEST_F(Sampling, CopyLengthsAndSubstitutionsFollowTheSettings) {
     }
     rate_sum += static_cast<double>(changed) / size;
   }
-  EXPECT_NEAR(rate_sum / 300, 0.075, 0.012);  // mean rate 0.1, a quarter of the drawn letters equal the old one
+  EXPECT_NEAR(rate_sum / 300, 0.075,
+              0.012);  // mean rate 0.1, a quarter of the drawn letters equal the old one
   const Sample small = sampler.sample(0, 8);  // too short for a far copy of the wanted size: cut to fit
   EXPECT_EQ(small.letters.size(), 8U);
 }

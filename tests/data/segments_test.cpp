@@ -20,7 +20,8 @@ TEST(SampleSegments, DrawsWithoutOverlapFromEveryRegion) {
   EXPECT_EQ(sample.overlapping, 0);
   for (std::size_t i = 0; i < sample.segments.size(); ++i) {
     const SampledSegment& segment = sample.segments[i];
-    EXPECT_EQ(segment.sequence, (segment.name == "a" ? a : b).substr(static_cast<std::size_t>(segment.begin), 500));
+    EXPECT_EQ(segment.sequence,
+              (segment.name == "a" ? a : b).substr(static_cast<std::size_t>(segment.begin), 500));
     const bool follows = i > 0 && sample.segments[i - 1].name == segment.name;
     EXPECT_TRUE(!follows || segment.begin >= sample.segments[i - 1].begin + 500);
   }
@@ -63,7 +64,8 @@ double naive_repeat_share(const std::string& x, int64_t window, int64_t word) {
   for (int64_t t = word; t < static_cast<int64_t>(x.size()); ++t) {
     for (int64_t e = word; e <= t - window; ++e) {
       const std::string w = x.substr(static_cast<std::size_t>(t - word), static_cast<std::size_t>(word));
-      if (e != t && w == x.substr(static_cast<std::size_t>(e - word), static_cast<std::size_t>(word)) && w.find('N') == std::string::npos) {
+      if (e != t && w == x.substr(static_cast<std::size_t>(e - word), static_cast<std::size_t>(word)) &&
+          w.find('N') == std::string::npos) {
         ++repeated;
         break;
       }
@@ -78,9 +80,11 @@ TEST(RepeatShare, EqualsTheDirectCount) {
   sequence.replace(600, 40, std::string(40, 'A'));
   for (const int64_t word : {1, 5, 12, 32}) {
     for (const int64_t window : {1, 100, 371, 10000})
-      EXPECT_DOUBLE_EQ(repeat_share(sequence, window, word), naive_repeat_share(sequence, window, word)) << word << " " << window;
+      EXPECT_DOUBLE_EQ(repeat_share(sequence, window, word), naive_repeat_share(sequence, window, word))
+          << word << " " << window;
   }
-  EXPECT_NEAR(repeat_share(sequence, 100), 89.0 / 752.0, 5.0 / 752.0);  // a copy of 120 bases holds 120 - 31 words; chance may lengthen it
+  EXPECT_NEAR(repeat_share(sequence, 100), 89.0 / 752.0,
+              5.0 / 752.0);  // a copy of 120 bases holds 120 - 31 words; chance may lengthen it
   std::string lower = sequence;
   for (char& c : lower) c = static_cast<char>(c | 0x20);
   EXPECT_EQ(repeat_share(lower, 100), repeat_share(sequence, 100));

@@ -29,7 +29,8 @@ TEST(SequenceList, ReadsFastaAndLines) {
   const std::string records = "\n>a first\nAC\nGTn\n>b\nTT\n";
   for (const std::string& path : {folder.text("x.fa", records), folder.gzip("x.gz", records)})
     EXPECT_EQ(all_of(read_sequences(path)), "a=ACGTn;b=TT;");
-  for (const std::string& path : {folder.text("x.txt", "ACGT\n\nggN\r\n"), folder.gzip("y.gz", "ACGT\n\nggN\r\n")})
+  for (const std::string& path :
+       {folder.text("x.txt", "ACGT\n\nggN\r\n"), folder.gzip("y.gz", "ACGT\n\nggN\r\n")})
     EXPECT_EQ(all_of(read_sequences(path)), "line 1=ACGT;line 3=ggN;");
 }
 

@@ -37,14 +37,20 @@ class Store : public ::testing::Test {
   SamplerConfig from(const std::string& kind, const std::string& path) const {
     SamplerConfig config;
     config.sources.resize(1);
-    (kind == "fasta" ? config.sources[0].fasta : kind == "jsonl" ? config.sources[0].jsonl : config.sources[0].hdf5) = path;
+    (kind == "fasta"   ? config.sources[0].fasta
+     : kind == "jsonl" ? config.sources[0].jsonl
+                       : config.sources[0].hdf5) = path;
     config.reverse_complement = 0.5;
     config.copies.probability = 0.3;
     return config;
   }
-  PackResult pack_fasta(const std::string& path, std::vector<std::string> regions = {}, std::vector<std::string> exclude = {}) const {
+  PackResult pack_fasta(const std::string& path, std::vector<std::string> regions = {},
+                        std::vector<std::string> exclude = {}) const {
     return pack({{path, false, {{"sha256", "abc"}}}},
-                {.regions = std::move(regions), .exclude = std::move(exclude), .about = {{"command", "a test"}}, .progress = {}},
+                {.regions = std::move(regions),
+                 .exclude = std::move(exclude),
+                 .about = {{"command", "a test"}},
+                 .progress = {}},
                 folder_ / "x.h5");
   }
   void expect_nothing_left() const {
@@ -72,7 +78,8 @@ TEST_F(Store, GivesBackEveryLetterOfItsSource) {
   for (const int64_t begin : {0, 1, 65535, 65536, 131071, 299999}) {
     for (const int64_t length : {0, 1, 2, 65536, 70000}) {
       const int64_t end = std::min<int64_t>(300000, begin + length);
-      EXPECT_EQ(store.fetch("a", begin, end), a_.substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
+      EXPECT_EQ(store.fetch("a", begin, end),
+                a_.substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)));
     }
   }
   EXPECT_MESSAGE(store.fetch("tiny", 0, 51), "the record has 50 bases");
@@ -115,7 +122,8 @@ TEST_F(Store, PackingGzipAndBgzfGivesTheSameStore) {
     pack_fasta(path, regions, exclude);
     const TokenStore store(store_);
     std::string all;
-    for (const Region& region : store.held()) all += format_region(region) + store.fetch(region.name, region.begin, region.end);
+    for (const Region& region : store.held())
+      all += format_region(region) + store.fetch(region.name, region.begin, region.end);
     if (first.empty()) first = all;
     EXPECT_EQ(all, first) << path;
     SamplerConfig fasta = from("fasta", path_), hdf5 = from("hdf5", store_);
@@ -128,7 +136,8 @@ TEST_F(Store, PackingGzipAndBgzfGivesTheSameStore) {
 
 TEST_F(Store, DocumentsStayDocuments) {
   std::string lines;
-  for (int i = 0; i < 60; ++i) lines += "{\"text\": \"" + letters(2 + 17 * i, static_cast<uint64_t>(i + 1), "ACGTacgt") + "\"}\n";
+  for (int i = 0; i < 60; ++i)
+    lines += "{\"text\": \"" + letters(2 + 17 * i, static_cast<uint64_t>(i + 1), "ACGTacgt") + "\"}\n";
   const std::string jsonl = folder_.gzip("x.jsonl.gz", lines);
   pack({{jsonl, true, {}}}, {}, store_);
   EXPECT_EQ(TokenStore(store_).drawing(), Drawing::documents);
@@ -147,14 +156,19 @@ TEST_F(Store, DocumentsStayDocuments) {
 }
 
 TEST_F(Store, RefusesWhatCannotBePacked) {
-  const auto packing = [&](const std::string& path, bool jsonl = false) { pack({{path, jsonl, {}}}, {}, store_); };
+  const auto packing = [&](const std::string& path, bool jsonl = false) {
+    pack({{path, jsonl, {}}}, {}, store_);
+  };
   EXPECT_MESSAGE(packing(folder_ / "none.fa"), "none.fa' does not exist");
   EXPECT_MESSAGE(packing(folder_ / "none.jsonl", true), "none.jsonl");
   EXPECT_MESSAGE(packing(folder_.text("star.fa", ">s\nACGT*CGT\n")), "position 5 of record 's' holds '*'");
   EXPECT_MESSAGE(packing(folder_.gzip("rna.fa.gz", ">s\nACGT\n>t\nACGU\n")), "position 4 of 't' is 'U'");
   EXPECT_MESSAGE(packing(folder_.text("one.jsonl", "{\"text\": \"A\"}\n"), true), "one base");
-  EXPECT_MESSAGE(packing(folder_.text("twice.jsonl", "{\"text\": \"AC\", \"id\": \"x\"}\n{\"text\": \"GT\", \"id\": \"x\"}\n"), true),
-                 "'x'");
+  EXPECT_MESSAGE(
+      packing(folder_.text("twice.jsonl",
+                           "{\"text\": \"AC\", \"id\": \"x\"}\n{\"text\": \"GT\", \"id\": \"x\"}\n"),
+              true),
+      "'x'");
   EXPECT_MESSAGE(pack({{path_, false, {}}, {path_, false, {}}}, {}, store_), "record name 'a' of");
   EXPECT_MESSAGE(pack_fasta(path_, {"c:1-9"}), "no record 'c'");
   EXPECT_MESSAGE(pack_fasta(path_, {}, {"a:1-300001"}), "reaches past the end");
@@ -162,10 +176,10 @@ TEST_F(Store, RefusesWhatCannotBePacked) {
   EXPECT_MESSAGE(pack_fasta(path_, {}, {folder_.text("empty.bed", "# nothing\n")}), "holds no region");
   EXPECT_MESSAGE(pack_fasta(path_, {"a"}, {"a"}), "cover all of it");
   EXPECT_THAT_CONTAINS(message_of<ConfigError>([&] { pack({}, {}, store_); }), "nothing to pack");
-  EXPECT_THAT_CONTAINS(message_of<ConfigError>([&] { pack({{path_, false, {}}, {"x.jsonl", true, {}}}, {}, store_); }), "two stores");
-  EXPECT_THAT_CONTAINS(message_of<ConfigError>([&] {
-                         pack({{path_, false, {}}}, {}, path_);
-                       }),
+  EXPECT_THAT_CONTAINS(
+      message_of<ConfigError>([&] { pack({{path_, false, {}}, {"x.jsonl", true, {}}}, {}, store_); }),
+      "two stores");
+  EXPECT_THAT_CONTAINS(message_of<ConfigError>([&] { pack({{path_, false, {}}}, {}, path_); }),
                        "is the input source");
   EXPECT_MESSAGE(pack({{path_, false, {}}}, {}, "/dev/null"), "device");
   EXPECT_MESSAGE(pack({{path_, false, {}}}, {}, folder_ / "no/x.h5"), "check that the folder exists");
@@ -225,12 +239,14 @@ TEST_F(Store, RefusesWhatIsNoStoreOrDamaged) {
   pack_fasta(path_);
   const std::string whole = read_file(store_);
   for (const double share : {0.3, 0.9, 0.999}) {
-    folder_.text("x.h5", whole.substr(0, static_cast<std::size_t>(static_cast<double>(whole.size()) * share)));
+    folder_.text("x.h5",
+                 whole.substr(0, static_cast<std::size_t>(static_cast<double>(whole.size()) * share)));
     EXPECT_MESSAGE(opening(), "cut short");
   }
   const auto overwrite = [&](const char* name, std::size_t place, int64_t value) {
     folder_.text("x.h5", whole);
-    const hid_t file = H5Fopen(store_.c_str(), H5F_ACC_RDWR, H5P_DEFAULT), id = H5Dopen2(file, name, H5P_DEFAULT);
+    const hid_t file = H5Fopen(store_.c_str(), H5F_ACC_RDWR, H5P_DEFAULT),
+                id = H5Dopen2(file, name, H5P_DEFAULT);
     std::vector<int64_t> values(3);
     H5Dread(id, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
     values[place] = value;

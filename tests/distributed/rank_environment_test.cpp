@@ -31,7 +31,9 @@ TEST(RankEnvironment, WithoutALauncherThereIsOneRank) {
   // A batch script is one process, however many tasks its job may start.
   EXPECT_EQ(read({{"SLURM_NTASKS", "8"}, {"SLURM_PROCID", "0"}, {"SLURM_JOB_ID", "7"}}).size, 1);
   // torchrun inside a Slurm task: the nearer launcher counts.
-  EXPECT_EQ(read({{"WORLD_SIZE", "1"}, {"RANK", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_PROCID", "2"}}).size, 1);
+  EXPECT_EQ(
+      read({{"WORLD_SIZE", "1"}, {"RANK", "0"}, {"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_PROCID", "2"}}).size,
+      1);
 }
 
 TEST(RankEnvironment, Torchrun) {
@@ -76,7 +78,9 @@ TEST(RankEnvironment, MpirunOnOneMachineNeedsNoAddress) {
                                          {"OMPI_COMM_WORLD_LOCAL_SIZE", "2"}});
   EXPECT_EQ(open_mpi.address, "127.0.0.1");
   EXPECT_EQ(open_mpi.rank, 1);
-  EXPECT_EQ(read({{"PMI_SIZE", "3"}, {"PMI_RANK", "2"}, {"MPI_LOCALRANKID", "2"}, {"MPI_LOCALNRANKS", "3"}}).rank, 2);
+  EXPECT_EQ(
+      read({{"PMI_SIZE", "3"}, {"PMI_RANK", "2"}, {"MPI_LOCALRANKID", "2"}, {"MPI_LOCALNRANKS", "3"}}).rank,
+      2);
   const std::string error = error_of({{"OMPI_COMM_WORLD_SIZE", "4"},
                                       {"OMPI_COMM_WORLD_RANK", "1"},
                                       {"OMPI_COMM_WORLD_LOCAL_RANK", "1"},
@@ -88,7 +92,8 @@ TEST(RankEnvironment, NonsenseIsRefused) {
   EXPECT_NE(error_of({{"WORLD_SIZE", "two"}}).find("WORLD_SIZE='two'"), std::string::npos);
   EXPECT_NE(error_of({{"WORLD_SIZE", "2"}}).find("RANK is not set"), std::string::npos);
   EXPECT_NE(error_of({{"WORLD_SIZE", "2"}, {"RANK", "2"}}).find("count from 0"), std::string::npos);
-  EXPECT_NE(error_of({{"WORLD_SIZE", "2"}, {"RANK", "0"}, {"MASTER_PORT", "70000"}}).find("65535"), std::string::npos);
+  EXPECT_NE(error_of({{"WORLD_SIZE", "2"}, {"RANK", "0"}, {"MASTER_PORT", "70000"}}).find("65535"),
+            std::string::npos);
 }
 
 }  // namespace

@@ -49,7 +49,8 @@ std::array<std::exception_ptr, kSize> as_ranks(const std::function<void(Ranks&)>
         environment.launcher = "test";
         environment.address = "127.0.0.1";
         environment.port = port;
-        const auto ranks = join_ranks(environment, at::kCPU, {.meet_seconds = 60, .answer_seconds = 60, .advice = "Try again"});
+        const auto ranks = join_ranks(environment, at::kCPU,
+                                      {.meet_seconds = 60, .answer_seconds = 60, .advice = "Try again"});
         body(*ranks);
       } catch (...) {
         thrown[rank] = std::current_exception();
@@ -98,22 +99,26 @@ TEST(Join, AMissingRankIsAnErrorWithinTheTimeout) {
   alone.size = 2;
   alone.address = "127.0.0.1";
   alone.port = 1;  // nobody listens there
-  EXPECT_THROW(join_ranks(alone, at::kCPU, {.meet_seconds = 1, .answer_seconds = 1, .advice = {}}), DeviceError);
+  EXPECT_THROW(join_ranks(alone, at::kCPU, {.meet_seconds = 1, .answer_seconds = 1, .advice = {}}),
+               DeviceError);
 }
 
 /// A listener on a free port of this machine, which does not speak the ranks' language.
 class Stranger {
  public:
-  explicit Stranger(const std::string& greeting) : socket_(::socket(AF_INET, SOCK_STREAM, 0)), port_(free_port()) {
+  explicit Stranger(const std::string& greeting)
+      : socket_(::socket(AF_INET, SOCK_STREAM, 0)), port_(free_port()) {
     sockaddr_in address{};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(port_));
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    if (::bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 || ::listen(socket_, 8) != 0)
+    if (::bind(socket_, reinterpret_cast<sockaddr*>(&address), sizeof address) != 0 ||
+        ::listen(socket_, 8) != 0)
       throw std::runtime_error("cannot listen");
     if (greeting.empty()) return;  // connections wait in the queue, unanswered
     answer_ = std::thread([this, greeting] {
-      for (int peer = ::accept(socket_, nullptr, nullptr); peer >= 0; peer = ::accept(socket_, nullptr, nullptr)) {
+      for (int peer = ::accept(socket_, nullptr, nullptr); peer >= 0;
+           peer = ::accept(socket_, nullptr, nullptr)) {
         [[maybe_unused]] const auto sent = ::send(peer, greeting.data(), greeting.size(), MSG_NOSIGNAL);
         peers_.push_back(peer);
       }
@@ -137,7 +142,8 @@ class Stranger {
 };
 
 TEST_F(SeveralRanks, NoOtherProgramOnThePortKeepsThemWaiting) {
-  for (const std::string& greeting : {std::string(), std::string("x"), std::string("SSH-2.0-OpenSSH_9.2\r\n")}) {
+  for (const std::string& greeting :
+       {std::string(), std::string("x"), std::string("SSH-2.0-OpenSSH_9.2\r\n")}) {
     const Stranger stranger(greeting);
     for (const int64_t rank : {0, 1}) {
       RankEnvironment environment;
@@ -153,7 +159,9 @@ TEST_F(SeveralRanks, NoOtherProgramOnThePortKeepsThemWaiting) {
         message = error.what();
       }
       EXPECT_LT(std::chrono::steady_clock::now() - began, std::chrono::seconds(4)) << greeting;
-      EXPECT_NE(message.find(concat("rank ", rank, " of 2, rank 0 at 127.0.0.1:", stranger.port())), std::string::npos) << message;
+      EXPECT_NE(message.find(concat("rank ", rank, " of 2, rank 0 at 127.0.0.1:", stranger.port())),
+                std::string::npos)
+          << message;
     }
   }
 }
@@ -164,7 +172,8 @@ TEST_F(SeveralRanks, SumsLargestAndFirst) {
     EXPECT_EQ(ranks.size(), kSize);
     EXPECT_EQ(ranks.sum({rank, 1.0}), (std::vector<double>{3.0, 3.0}));
     EXPECT_EQ(ranks.largest({rank, -rank - 1.0, -5.0}), (std::vector<double>{2.0, -1.0, -5.0}));
-    EXPECT_EQ(ranks.from_first(std::vector<int64_t>{ranks.rank(), int64_t{1} << 62}), (std::vector<int64_t>{0, int64_t{1} << 62}));
+    EXPECT_EQ(ranks.from_first(std::vector<int64_t>{ranks.rank(), int64_t{1} << 62}),
+              (std::vector<int64_t>{0, int64_t{1} << 62}));
   }));
 }
 
@@ -172,7 +181,8 @@ TEST_F(SeveralRanks, TensorsOfDifferentTypesAndSizesAreAddedInPlace) {
   expect_success(as_ranks([](Ranks& ranks) {
     const auto value = static_cast<double>(1 << ranks.rank());
     const at::Tensor plain = at::full({2, 3}, value, at::kFloat), nan = at::full({1}, value, at::kFloat),
-                     half = at::full({5}, value, at::kBFloat16), whole = at::full({4}, ranks.rank(), at::kLong),
+                     half = at::full({5}, value, at::kBFloat16),
+                     whole = at::full({4}, ranks.rank(), at::kLong),
                      column = at::full({3, 2}, value, at::kDouble).t();
     if (ranks.rank() == 1) nan.fill_(std::numeric_limits<float>::quiet_NaN());
     ranks.all_reduce_sum({plain, nan, half, whole, column});
@@ -193,7 +203,8 @@ TEST_F(SeveralRanks, WhatDiffersIsNamedOnAll) {
     require_agreement(ranks, {{"settings", "same"}, {"backbone", "same"}});
     require_agreement(ranks, {{"settings", "same"}, {"backbone", ranks.rank() == 1 ? "other" : "same"}});
   });
-  for (const auto& error : thrown) EXPECT_NE(message_of(error).find("1 of 3 ranks have another backbone than rank 0"), std::string::npos);
+  for (const auto& error : thrown)
+    EXPECT_NE(message_of(error).find("1 of 3 ranks have another backbone than rank 0"), std::string::npos);
 }
 
 TEST_F(SeveralRanks, ARankThatLeavesIsMissedAtOnce) {
@@ -204,7 +215,8 @@ TEST_F(SeveralRanks, ARankThatLeavesIsMissedAtOnce) {
   EXPECT_EQ(message_of(thrown[2]), "gone");
   for (const std::size_t rank : {0U, 1U}) {
     EXPECT_THROW(std::rethrow_exception(thrown[rank]), DeviceError);
-    EXPECT_NE(message_of(thrown[rank]).find("lost the others"), std::string::npos) << message_of(thrown[rank]);
+    EXPECT_NE(message_of(thrown[rank]).find("lost the others"), std::string::npos)
+        << message_of(thrown[rank]);
     EXPECT_NE(message_of(thrown[rank]).find("Try again"), std::string::npos);
   }
 }

@@ -2,8 +2,8 @@
 
 #include <functional>
 
-#include "focus/compress/memory/memory_factory.h"
 #include "focus/compress/focus/adapter_file.h"
+#include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/eval/fidelity.h"
 #include "support/idle_settings.h"

@@ -47,7 +47,8 @@ class FidelityTest : public ::testing::Test {
     }
     throw std::runtime_error("no method " + name);
   }
-  static const std::vector<float>& values(const FidelityResult& result, const std::string& name, Measure measure) {
+  static const std::vector<float>& values(const FidelityResult& result, const std::string& name,
+                                          Measure measure) {
     return method(result, name).values[static_cast<std::size_t>(measure)];
   }
   static double largest(const std::vector<float>& v) {
@@ -69,7 +70,8 @@ class FidelityTest : public ::testing::Test {
   }
   /// A trained adapter's file: noise on every parameter.
   std::string adapter(const compress::MemoryConfig& memory, const std::string& name) const {
-    const auto loaded = weights::load_model((space_ / "small.yml").string(), (space_ / "small.pt").string(), at::kFloat, "cpu");
+    const auto loaded = weights::load_model((space_ / "small.yml").string(), (space_ / "small.pt").string(),
+                                            at::kFloat, "cpu");
     const auto trained = testing::perturbed_adapter(*loaded.model, memory);
     const std::string path = (space_ / name).string();
     compress::save_adapter(*trained, {loaded.model, {}, {}}, loaded.digest, path);
@@ -84,7 +86,8 @@ TEST_F(FidelityTest, FullMemoryIsAtNoDistanceFromItselfAndRoundingIsAllTheNoiseF
   config.methods = {"noise_floor", "state_only"};
   const FidelityResult result = run(config);
   ASSERT_EQ(result.methods[0].name, "full");
-  for (const Measure m : {Measure::kl, Measure::l1, Measure::l2, Measure::hellinger, Measure::js, Measure::kl_acgt})
+  for (const Measure m :
+       {Measure::kl, Measure::l1, Measure::l2, Measure::hellinger, Measure::js, Measure::kl_acgt})
     EXPECT_EQ(largest(values(result, "full", m)), 0.0);
   for (const float same : values(result, "full", Measure::top1_agreement)) EXPECT_EQ(same, 1.0F);
   EXPECT_LT(largest(values(result, "noise_floor", Measure::l1)), 1e-4);
@@ -96,7 +99,8 @@ TEST_F(FidelityTest, NothingDiffersBeforeTheFirstBoundary) {
   const FidelityResult result = run(space_.config(letters(2000), 300));
   for (const auto& m : result.methods) {
     for (int64_t p = 0; p < 64; ++p)
-      EXPECT_LT(m.values[static_cast<std::size_t>(Measure::l1)][static_cast<std::size_t>(p)], 1e-4) << m.name << " position " << p;
+      EXPECT_LT(m.values[static_cast<std::size_t>(Measure::l1)][static_cast<std::size_t>(p)], 1e-4)
+          << m.name << " position " << p;
   }
   // The base right behind a window's end is predicted from the first base of the next.
   EXPECT_GT(values(result, "state_only", Measure::l1)[64], 1e-4);
@@ -127,7 +131,8 @@ TEST_F(FidelityTest, BytesAreThoseReallyHeld) {
     EXPECT_LE(method(result, name).kept_bytes, budget) << name;
     EXPECT_GT(method(result, name).kept_bytes, budget * 9 / 10) << name;
   }
-  // One base short of a whole window: keys, values and positions; the fitted unit also needs queries and inputs.
+  // One base short of a whole window: keys, values and positions; the fitted unit also needs queries and
+  // inputs.
   EXPECT_EQ(method(result, "sliding").open_bytes, kLayers * 63 * (kRawBytes + 8));
   EXPECT_EQ(method(result, "fitted").open_bytes, kLayers * 63 * (2 * kRawBytes + 8));
   for (const auto& m : result.methods) EXPECT_GT(m.seconds, 0) << m.name;
@@ -144,7 +149,8 @@ TEST_F(FidelityTest, PositionsBeforeOtherLettersAreNotMeasured) {
   ASSERT_EQ(result.segments.size(), 1U);
   for (const auto& m : result.methods) {
     for (const auto& v : m.values) {
-      for (std::size_t p = 0; p < v.size(); ++p) EXPECT_EQ(std::isnan(v[p]), p == 99 || p == 199) << m.name << " " << p;
+      for (std::size_t p = 0; p < v.size(); ++p)
+        EXPECT_EQ(std::isnan(v[p]), p == 99 || p == 199) << m.name << " " << p;
     }
   }
 }
@@ -197,7 +203,9 @@ TEST_F(FidelityTest, WindowAndKOverrideMemory) {
   config.plan.window = 128;
   const FidelityResult wider = run(config);
   EXPECT_EQ(wider.window, 128);
-  EXPECT_LT(largest({values(wider, "state_only", Measure::l1).begin(), values(wider, "state_only", Measure::l1).begin() + 128}), 1e-4);
+  EXPECT_LT(largest({values(wider, "state_only", Measure::l1).begin(),
+                     values(wider, "state_only", Measure::l1).begin() + 128}),
+            1e-4);
 }
 
 TEST_F(FidelityTest, AdaptersBringTheirOwnMemory) {
@@ -271,7 +279,8 @@ TEST_F(FidelityTest, AnAdapterOfAnotherModelIsRefused) {
   config.memory = {};
   config.adapter = (space_ / "adapter.safetensors").string();
   const auto backbone = testing::small_model(at::kFloat);
-  compress::save_adapter(*testing::perturbed_adapter(*backbone, memory), {backbone, {}, {}}, std::string(64, 'f'), config.adapter);
+  compress::save_adapter(*testing::perturbed_adapter(*backbone, memory), {backbone, {}, {}},
+                         std::string(64, 'f'), config.adapter);
   EXPECT_THROW(run(config), CheckpointError);
 }
 
@@ -280,7 +289,8 @@ TEST_F(FidelityTest, ASegmentWithinOneWindowWarnsAndShowsNoDifference) {
   ::testing::internal::CaptureStderr();
   const FidelityResult result = run(config);
   EXPECT_NE(::testing::internal::GetCapturedStderr().find("NO BOUNDARY IS CROSSED"), std::string::npos);
-  for (const auto& m : result.methods) EXPECT_LT(largest(m.values[static_cast<std::size_t>(Measure::l1)]), 1e-4) << m.name;
+  for (const auto& m : result.methods)
+    EXPECT_LT(largest(m.values[static_cast<std::size_t>(Measure::l1)]), 1e-4) << m.name;
   EXPECT_NE(fidelity_table(result).find("NO BOUNDARY WAS CROSSED"), std::string::npos);
   config.length = 66;
   ::testing::internal::CaptureStderr();
@@ -320,7 +330,8 @@ TEST_F(FidelityTest, ReportIsComplete) {
   FidelityConfig config = space_.config(letters(2000), 300);
   config.bootstrap_draws = 50;
   const FidelityResult result = run(config);
-  for (const char* key : {"version", "git", "model", "model_digest", "fasta", "fasta_digest", "device", "dtype", "seed"})
+  for (const char* key :
+       {"version", "git", "model", "model_digest", "fasta", "fasta_digest", "device", "dtype", "seed"})
     EXPECT_FALSE(result.provenance.at(key).empty()) << key;
   EXPECT_EQ(result.bootstrap_draws, 50);
   FidelityConfig again;
@@ -328,7 +339,8 @@ TEST_F(FidelityTest, ReportIsComplete) {
   EXPECT_NO_THROW(again.validate());
   EXPECT_EQ(again.methods.size(), result.methods.size());
   write_fidelity_report(result, space_ / "report");
-  for (const char* name : {"summary.tsv", "by_position.tsv", "by_offset.tsv", "segments.tsv", "summary.json", "values.h5", "report.html"})
+  for (const char* name : {"summary.tsv", "by_position.tsv", "by_offset.tsv", "segments.tsv", "summary.json",
+                           "values.h5", "report.html"})
     EXPECT_GT(std::filesystem::file_size(space_ / (std::string("report/") + name)), 100U) << name;
 }
 

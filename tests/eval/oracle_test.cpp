@@ -70,14 +70,17 @@ class OracleTest : public ::testing::Test {
 
 TEST_F(OracleTest, RecoversMoreThanTheFitOnEverySegmentWithTheSameBytes) {
   const FidelityResult result = run(config());
-  for (const int64_t segment : {0, 1}) EXPECT_LT(mean(result, "oracle", segment), 0.8 * mean(result, "fitted", segment)) << segment;
+  for (const int64_t segment : {0, 1})
+    EXPECT_LT(mean(result, "oracle", segment), 0.8 * mean(result, "fitted", segment)) << segment;
   const MethodResult &oracle = method(result, "oracle"), &fitted = method(result, "fitted");
   EXPECT_EQ(oracle.kept_entries, fitted.kept_entries);
   EXPECT_EQ(oracle.kept_bytes, fitted.kept_bytes);
   EXPECT_EQ(oracle.open_bytes, fitted.open_bytes);
-  EXPECT_NE(oracle.description.find("looks at the sequence that is measured"), std::string::npos) << oracle.description;
+  EXPECT_NE(oracle.description.find("looks at the sequence that is measured"), std::string::npos)
+      << oracle.description;
   for (int64_t p = 0; p < 64; ++p)
-    EXPECT_LT(oracle.values[static_cast<std::size_t>(Measure::l1)][static_cast<std::size_t>(p)], 1e-4) << "nothing is compressed yet";
+    EXPECT_LT(oracle.values[static_cast<std::size_t>(Measure::l1)][static_cast<std::size_t>(p)], 1e-4)
+        << "nothing is compressed yet";
 }
 
 TEST_F(OracleTest, MoreStepsRecoverMoreAndTheBestIterateIsKept) {
@@ -107,7 +110,8 @@ TEST_F(OracleTest, ASegmentWithinOneWindowHasNothingToOptimise) {
   FidelityConfig c = config();
   c.length = 65;
   const FidelityResult result = run(c);
-  for (const float l1 : method(result, "oracle").values[static_cast<std::size_t>(Measure::l1)]) EXPECT_LT(l1, 1e-4);
+  for (const float l1 : method(result, "oracle").values[static_cast<std::size_t>(Measure::l1)])
+    EXPECT_LT(l1, 1e-4);
 }
 
 TEST_F(OracleTest, OnlyWhenAskedForAndOnlyWhereItCanWork) {
@@ -124,7 +128,8 @@ TEST_F(OracleTest, OnlyWhenAskedForAndOnlyWhereItCanWork) {
   c = config();
   c.memory.focus.history = compress::History::none;
   EXPECT_NE(refusal(c).find("no entry that a base sees"), std::string::npos) << refusal(c);
-  for (const char* text : {R"({"oracle": {"steps": 0}})", R"({"oracle": {"lr": 0}})", R"({"oracle": {"rate": 1}})"}) {
+  for (const char* text :
+       {R"({"oracle": {"steps": 0}})", R"({"oracle": {"lr": 0}})", R"({"oracle": {"rate": 1}})"}) {
     FidelityConfig read;
     EXPECT_THROW(config::read_text(text, "test", {}, read), ConfigError) << text;
   }

@@ -1,5 +1,5 @@
-// A memory of one's own: the class and the registration below are all it takes to be a method of evaluation, a memory to score with and a
-// name in every list. It keeps every seventh base of the closed windows.
+// A memory of one's own: the class and the registration below are all it takes to be a method of evaluation,
+// a memory to score with and a name in every list. It keeps every seventh base of the closed windows.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -21,23 +21,29 @@ using compress::ModelCall;
 constexpr int64_t kStep = 7;
 
 struct SeventhState final : compress::MemoryState {
-  std::unique_ptr<cache::LayerState> clone() const override { return std::make_unique<SeventhState>(*this); }  // nothing is changed in place
+  std::unique_ptr<cache::LayerState> clone() const override {
+    return std::make_unique<SeventhState>(*this);
+  }  // nothing is changed in place
   std::unique_ptr<cache::LayerState> snapshot() const override { return clone(); }
   cache::TensorMap save() const override {
     cache::TensorMap out;
-    for (const auto& [name, t] : {std::pair("kept.k", kept_k), std::pair("kept.v", kept_v), std::pair("k", k), std::pair("v", v)}) {
+    for (const auto& [name, t] :
+         {std::pair("kept.k", kept_k), std::pair("kept.v", kept_v), std::pair("k", k), std::pair("v", v)}) {
       if (t.defined()) out.emplace(name, cache::saved_tensor(t));
     }
     return out;
   }
   void load(const cache::TensorMap& saved, const at::Device& device) override {
-    for (const auto& [name, t] : {std::pair("kept.k", &kept_k), std::pair("kept.v", &kept_v), std::pair("k", &k), std::pair("v", &v)}) {
+    for (const auto& [name, t] : {std::pair("kept.k", &kept_k), std::pair("kept.v", &kept_v),
+                                  std::pair("k", &k), std::pair("v", &v)}) {
       if (saved.contains(name)) *t = cache::loaded_tensor(saved, name, device);
     }
   }
   void detach() override {}
   MemoryUse use() const override {
-    const auto bytes = [](const Tensor& a, const Tensor& b) { return cache::storage_bytes(a) + cache::storage_bytes(b); };
+    const auto bytes = [](const Tensor& a, const Tensor& b) {
+      return cache::storage_bytes(a) + cache::storage_bytes(b);
+    };
     return {kept_k.defined() ? kept_k.size(2) : 0, bytes(kept_k, kept_v), bytes(k, v)};
   }
   Tensor kept_k, kept_v, k, v;  // [B, G, n, E]
@@ -46,24 +52,32 @@ struct SeventhState final : compress::MemoryState {
 class EverySeventh final : public compress::LayerMemory {
  public:
   explicit EverySeventh(const LayerContext& c)
-      : plan_(c.config.window, c.config.focus.k), base_bytes_(2 * c.backbone.shape().width * at::elementSize(c.backbone.dtype())) {}
+      : plan_(c.config.window, c.config.focus.k),
+        base_bytes_(2 * c.backbone.shape().width * at::elementSize(c.backbone.dtype())) {}
   std::string describe() const override { return "every 7th base of closed windows"; }
-  std::unique_ptr<compress::MemoryState> make_state() const override { return std::make_unique<SeventhState>(); }
+  std::unique_ptr<compress::MemoryState> make_state() const override {
+    return std::make_unique<SeventhState>();
+  }
   Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override {
     auto& state = dynamic_cast<SeventhState&>(*layer.state);
     const int64_t length = layer.u_BLD.size(1);
-    const auto now = layer.attention.project(layer.u_BLD, at::arange(layer.position, layer.position + length));
-    const auto join = [](const Tensor& a, const Tensor& b) { return a.defined() ? at::cat({a, b}, 2) : b.clone(); };
+    const auto now =
+        layer.attention.project(layer.u_BLD, at::arange(layer.position, layer.position + length));
+    const auto join = [](const Tensor& a, const Tensor& b) {
+      return a.defined() ? at::cat({a, b}, 2) : b.clone();
+    };
     std::vector<Tensor> out;
     for (int64_t row = 0; row < length;) {
       const int64_t base = call.first_base + row, end = plan_.window(plan_.window_of(base)).end;
       const int64_t count = std::min(end - base, length - row);
       state.k = join(state.k, now.k.narrow(2, row, count));
       state.v = join(state.v, now.v.narrow(2, row, count));
-      out.push_back(ops::memory_attention(now.q.narrow(2, row, count), {state.kept_k, state.kept_v, {}}, state.k, state.v));
+      out.push_back(ops::memory_attention(now.q.narrow(2, row, count), {state.kept_k, state.kept_v, {}},
+                                          state.k, state.v));
       row += count;
       if (base + count < end) continue;
-      const Tensor kept = at::arange((kStep - (end - state.k.size(2)) % kStep) % kStep, state.k.size(2), kStep);
+      const Tensor kept =
+          at::arange((kStep - (end - state.k.size(2)) % kStep) % kStep, state.k.size(2), kStep);
       state.kept_k = join(state.kept_k, state.k.index_select(2, kept));
       state.kept_v = join(state.kept_v, state.v.index_select(2, kept));
       state.k = state.v = Tensor();
@@ -71,7 +85,8 @@ class EverySeventh final : public compress::LayerMemory {
     return layer.attention.output(at::cat(out, 2));
   }
   MemoryUse planned(int64_t num_bases) const override {
-    const int64_t open_begin = plan_.window(plan_.window_of(num_bases)).begin, kept = (open_begin + kStep - 1) / kStep;
+    const int64_t open_begin = plan_.window(plan_.window_of(num_bases)).begin,
+                  kept = (open_begin + kStep - 1) / kStep;
     return {kept, kept * base_bytes_, (num_bases - open_begin) * base_bytes_};
   }
 
@@ -80,14 +95,15 @@ class EverySeventh final : public compress::LayerMemory {
   int64_t base_bytes_;
 };
 
-const bool kRegistered =
-    compress::register_memory("every_seventh", [](const LayerContext& c) { return std::make_shared<EverySeventh>(c); });
+const bool kRegistered = compress::register_memory(
+    "every_seventh", [](const LayerContext& c) { return std::make_shared<EverySeventh>(c); });
 
 TEST(OwnMemoryTest, IsAMethodOfEvaluation) {
   const Workspace space;
   testing::write_small_model(space.path());
   ASSERT_TRUE(kRegistered);
-  FidelityConfig config = space.config(std::string(1000, 'A') + "CGTACCATGATTACA" + std::string(985, 'C'), 400);
+  FidelityConfig config =
+      space.config(std::string(1000, 'A') + "CGTACCATGATTACA" + std::string(985, 'C'), 400);
   config.methods = {"state_only", "every_seventh"};
   const report::FidelityResult result = run_fidelity(config, "cpu", at::kFloat);
   const auto& method = result.methods.back();

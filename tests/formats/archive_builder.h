@@ -46,7 +46,8 @@ std::vector<T> values_of(const TensorView& view) {
 }
 
 /// `path`.part0, .part1, ...: the bytes up to the first cut, up to the second, ...
-inline void split(const std::string& bytes, const std::filesystem::path& path, const std::vector<std::size_t>& cuts) {
+inline void split(const std::string& bytes, const std::filesystem::path& path,
+                  const std::vector<std::size_t>& cuts) {
   std::size_t from = 0, number = 0;
   for (const std::size_t to : cuts) {
     write_bytes(path.string() + ".part" + std::to_string(number++), bytes.substr(from, to - from));
@@ -66,7 +67,9 @@ std::string refusal_by(Action&& action) {
   return "nothing was thrown";
 }
 
-inline std::string as_string(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+inline std::string as_string(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 inline std::span<const std::byte> as_bytes(const std::string& text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
 }
@@ -87,8 +90,11 @@ inline std::string refusal_of(const std::string& bytes) {
   return refusal_of_path(folder / "file");
 }
 
-#define EXPECT_MENTIONS(message, part) EXPECT_NE(std::string(message).find(part), std::string::npos) << "message: " << (message)
+#define EXPECT_MENTIONS(message, part) \
+  EXPECT_NE(std::string(message).find(part), std::string::npos) << "message: " << (message)
 
-inline std::filesystem::path golden_checkpoint() { return std::filesystem::path(FOCUS_TEST_DATA) / "checkpoints" / "tiny7b.pt"; }
+inline std::filesystem::path golden_checkpoint() {
+  return std::filesystem::path(FOCUS_TEST_DATA) / "checkpoints" / "tiny7b.pt";
+}
 
 }  // namespace focus::formats::testing

@@ -18,10 +18,11 @@ std::string bytes_like(std::size_t count) {
   return bytes;
 }
 
-std::string fingerprint_of(const std::string& bytes, const std::vector<std::int64_t>& shape = {}, DType dtype = DType::uint8,
-                           const std::string& name = "t") {
+std::string fingerprint_of(const std::string& bytes, const std::vector<std::int64_t>& shape = {},
+                           DType dtype = DType::uint8, const std::string& name = "t") {
   const TemporaryFolder folder;
-  const std::vector<std::int64_t> sizes = shape.empty() ? std::vector<std::int64_t>{static_cast<std::int64_t>(bytes.size())} : shape;
+  const std::vector<std::int64_t> sizes =
+      shape.empty() ? std::vector<std::int64_t>{static_cast<std::int64_t>(bytes.size())} : shape;
   write_safetensors(folder / "f", {{name, dtype, sizes, as_bytes(bytes).data()}});
   return fingerprint(*TensorFile::open(folder / "f"));
 }
@@ -30,7 +31,8 @@ TEST(FingerprintTest, IsTheDocumentedHash) {
   const std::string small = bytes_like(65'536), large = bytes_like(1'000'003), state = "state";
   const TemporaryFolder folder;
   write_safetensors(folder / "f",
-                    {{"b", DType::uint8, {1'000'003}, as_bytes(large).data()}, {"a", DType::bfloat16, {2, 16'384}, as_bytes(small).data()}},
+                    {{"b", DType::uint8, {1'000'003}, as_bytes(large).data()},
+                     {"a", DType::bfloat16, {2, 16'384}, as_bytes(small).data()}},
                     {}, {{"m._extra_state", OpaqueEntry::Kind::byte_stream, as_bytes(state)}});
   std::string hashed = "focus fingerprint 1";
   hashed += counted("a") + counted("BF16") + number(2) + number(2) + number(16'384) + small;
@@ -51,8 +53,8 @@ TEST(FingerprintTest, TellsContentApart) {
     copy[at] = static_cast<char>(copy[at] ^ 1);
     return fingerprint_of(copy) != whole;
   };
-  for (const std::size_t at : {std::size_t{0}, std::size_t{16'383}, std::size_t{16'384}, std::size_t{20'479}, std::size_t{183'614},
-                               std::size_t{183'616}, std::size_t{199'999}}) {
+  for (const std::size_t at : {std::size_t{0}, std::size_t{16'383}, std::size_t{16'384}, std::size_t{20'479},
+                               std::size_t{183'614}, std::size_t{183'616}, std::size_t{199'999}}) {
     EXPECT_TRUE(changed(at)) << at;
   }
   EXPECT_FALSE(changed(20'480)) << "between two sampled blocks: the price of its speed";
@@ -75,7 +77,8 @@ TEST(FingerprintTest, DoesNotDependOnContainerOrOrder) {
   split(read_bytes(golden_checkpoint()), folder / "p.pt", {311'743, 623'486});
   EXPECT_EQ(fingerprint(*TensorFile::open(folder / "p.pt")), expected);
   write_safetensors(folder / "g.safetensors", reversed);
-  EXPECT_NE(fingerprint(*TensorFile::open(folder / "g.safetensors")), expected) << "FP8 scales belong to the model";
+  EXPECT_NE(fingerprint(*TensorFile::open(folder / "g.safetensors")), expected)
+      << "FP8 scales belong to the model";
 }
 
 TEST(FingerprintTest, EntriesWithoutBytesDoNotCount) {

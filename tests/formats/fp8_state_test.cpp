@@ -16,10 +16,13 @@ const std::string kHistory = raw_bytes<float>({1, 2, 3, 4, 5, 6});
 std::string scale(std::int64_t count = 3, const std::string& type = "FloatStorage") {
   return text("scale_fwd") + tensor(storage(type, "0", count), 0, {count}, {1});
 }
-std::string history(const std::vector<std::int64_t>& shape = {2, 3}, const std::vector<std::int64_t>& strides = {3, 1}) {
+std::string history(const std::vector<std::int64_t>& shape = {2, 3},
+                    const std::vector<std::int64_t>& strides = {3, 1}) {
   return text("amax_history_fwd") + tensor(storage("FloatStorage", "1", 6), 0, shape, strides);
 }
-std::string state_of(const std::string& items) { return archive_of(pickle(dict(items)), {kScales, kHistory}); }
+std::string state_of(const std::string& items) {
+  return archive_of(pickle(dict(items)), {kScales, kHistory});
+}
 
 struct Outcome {
   std::optional<Fp8State> state;
@@ -78,22 +81,28 @@ TEST(Fp8StateTest, WithoutScalesTheReasonIsGiven) {
   EXPECT_EQ(reason(""), "the entry is empty");
   EXPECT_EQ(reason(archive_of(pickle("N"))), "the entry holds None");
   EXPECT_EQ(reason(archive_of(pickle(dict("")))), "the entry has no scale_fwd among its 0 values");
-  EXPECT_EQ(reason(state_of(history() + text("recipe") + "N")), "the entry has no scale_fwd among its 2 values");
+  EXPECT_EQ(reason(state_of(history() + text("recipe") + "N")),
+            "the entry has no scale_fwd among its 2 values");
   EXPECT_EQ(reason(state_of(text("scale_fwd") + "N")), "the entry has no scale_fwd among its 1 values");
 }
 
 TEST(Fp8StateTest, OtherObjectsAreAcceptedAndNothingHappens) {
-  const std::string recipe = global("transformer_engine.common.recipe", "DelayedScaling") + ")\x81" +
-                             dict(text("margin") + integer(0) + text("fp8_format") + global("transformer_engine.common.recipe", "Format") +
-                                  global("transformer_engine.common.recipe", "_FormatHelper") + text("max_fwd") + "\x85R\x85R") +
-                             "b";
-  const std::string odd = text("recipe") + recipe + text("dtype") + global("torch", "bfloat16") + text("device") +
-                          global("torch", "device") + text("cuda") + "\x85R" + text("set") + "\x8f(K\1K\2\x90" + text("frozen") +
-                          "(K\1\x91" + text("keywords") + global("some.module", "Class") + ")}\x92" + text("huge") + "\x8b" +
-                          little<std::uint32_t>(12) + std::string(12, '\1') + text("large") + "\x8a\x0a" + std::string(10, '\1') +
-                          text("complex") + tensor(storage("ComplexFloatStorage", "1", 3), 0, {3}, {1}) + text("list") + global("a", "b") +
-                          ")\x81(K\1K\2e" + text("dict") + global("a", "b") + ")\x81(" + text("k") + "K\2u" + text("popped") + "NN0";
-  const std::string dangerous = text("system") + global("os", "system") + text("touch pwned-by-extra-state") + "\x85R";
+  const std::string recipe =
+      global("transformer_engine.common.recipe", "DelayedScaling") + ")\x81" +
+      dict(text("margin") + integer(0) + text("fp8_format") +
+           global("transformer_engine.common.recipe", "Format") +
+           global("transformer_engine.common.recipe", "_FormatHelper") + text("max_fwd") + "\x85R\x85R") +
+      "b";
+  const std::string odd =
+      text("recipe") + recipe + text("dtype") + global("torch", "bfloat16") + text("device") +
+      global("torch", "device") + text("cuda") + "\x85R" + text("set") + "\x8f(K\1K\2\x90" + text("frozen") +
+      "(K\1\x91" + text("keywords") + global("some.module", "Class") + ")}\x92" + text("huge") + "\x8b" +
+      little<std::uint32_t>(12) + std::string(12, '\1') + text("large") + "\x8a\x0a" + std::string(10, '\1') +
+      text("complex") + tensor(storage("ComplexFloatStorage", "1", 3), 0, {3}, {1}) + text("list") +
+      global("a", "b") + ")\x81(K\1K\2e" + text("dict") + global("a", "b") + ")\x81(" + text("k") + "K\2u" +
+      text("popped") + "NN0";
+  const std::string dangerous =
+      text("system") + global("os", "system") + text("touch pwned-by-extra-state") + "\x85R";
   const Outcome outcome = read(state_of(odd + dangerous + scale()));
   ASSERT_TRUE(outcome.state.has_value()) << outcome.why_not;
   EXPECT_EQ(outcome.state->scale_fwd.size(), 3U);
@@ -116,14 +125,19 @@ TEST(Fp8StateTest, WhatIsNoSuchStateIsRefused) {
   EXPECT_MENTIONS(refused(state_of(scale()).substr(0, 200)), "no zip directory at its end");
   EXPECT_MENTIONS(refused(archive_of(pickle("]"))), "it holds a list, expected a dict or None");
   EXPECT_MENTIONS(refused(state_of(scale() + scale())), "scale_fwd twice");
-  EXPECT_MENTIONS(refused(state_of(text("scale_fwd") + "K\1")), "scale_fwd is a int, expected a tensor of F32");
+  EXPECT_MENTIONS(refused(state_of(text("scale_fwd") + "K\1")),
+                  "scale_fwd is a int, expected a tensor of F32");
   EXPECT_MENTIONS(refused(state_of(scale(6, "HalfStorage"))), "scale_fwd is a F16 tensor");
   EXPECT_MENTIONS(refused(state_of(scale(2))), "storage '0' has 12 bytes, expected 2 elements");
   EXPECT_MENTIONS(refused(archive_of(pickle(dict(scale(0))), {""})), "scale_fwd has the shape [0]");
-  EXPECT_MENTIONS(refused(state_of(text("scale_fwd") + tensor(storage("FloatStorage", "0", 3), 0, {1, 3}, {3, 1}))), "the shape [1, 3]");
-  EXPECT_MENTIONS(refused(state_of(scale() + history({3, 2}, {2, 1}))), "amax_history_fwd has the shape [3, 2], expected [steps, 3]");
+  EXPECT_MENTIONS(
+      refused(state_of(text("scale_fwd") + tensor(storage("FloatStorage", "0", 3), 0, {1, 3}, {3, 1}))),
+      "the shape [1, 3]");
+  EXPECT_MENTIONS(refused(state_of(scale() + history({3, 2}, {2, 1}))),
+                  "amax_history_fwd has the shape [3, 2], expected [steps, 3]");
   EXPECT_MENTIONS(refused(state_of(scale() + history({6}, {1}))), "amax_history_fwd has the shape [6]");
-  EXPECT_MENTIONS(refused(state_of(text("scale_fwd") + tensor(storage("FloatStorage", "0", 3), 0, {std::int64_t{1} << 40}, {0}))),
+  EXPECT_MENTIONS(refused(state_of(text("scale_fwd") +
+                                   tensor(storage("FloatStorage", "0", 3), 0, {std::int64_t{1} << 40}, {0}))),
                   "more than an entry of");
   EXPECT_MENTIONS(refused(state_of(text("scale_fwd") + global("a", "b") + ")R")), "scale_fwd is a object");
   EXPECT_MENTIONS(refused(zip_of({{"a/data.pkl", pickle("N"), 8}})), "is compressed");

@@ -1,4 +1,5 @@
-// Files made to harm: whatever the bytes are, opening gives a TensorFile or a WeightsError, in bounded time and memory.
+// Files made to harm: whatever the bytes are, opening gives a TensorFile or a WeightsError, in bounded time
+// and memory.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -12,7 +13,8 @@ namespace {
 const std::string kSix = raw_bytes<float>({1, 2, 3, 4, 5, 6});
 const std::string kWeight = text("w") + tensor(storage("FloatStorage", "0", 6), 0, {6}, {1});
 
-/// Opens and, where that succeeds, reads every byte of every tensor, which the sanitizers then watch. True when it opened.
+/// Opens and, where that succeeds, reads every byte of every tensor, which the sanitizers then watch. True
+/// when it opened.
 bool opens(const std::filesystem::path& path) {
   try {
     const auto file = TensorFile::open(path);
@@ -50,14 +52,16 @@ TEST(HostileFileTest, EveryTruncationIsRefused) {
 }
 
 /// Changes single bytes of [begin, end) in place and opens each time; the number that still opened.
-int mutate(const std::filesystem::path& path, const std::string& original, std::size_t begin, std::size_t end, int count) {
+int mutate(const std::filesystem::path& path, const std::string& original, std::size_t begin, std::size_t end,
+           int count) {
   std::mt19937_64 random(7);
   std::fstream file(path, std::ios::binary | std::ios::in | std::ios::out);
   int opened = 0;
   for (int i = 0; i < count; ++i) {
     const std::size_t at = begin + random() % (end - begin);
     // Half of the time a single bit, which keeps more of the structure alive.
-    const char value = i % 2 == 0 ? static_cast<char>(random()) : static_cast<char>(original[at] ^ (1 << random() % 8));
+    const char value =
+        i % 2 == 0 ? static_cast<char>(random()) : static_cast<char>(original[at] ^ (1 << random() % 8));
     file.seekp(static_cast<std::streamoff>(at)).put(value).flush();
     opened += opens(path) ? 1 : 0;
     file.seekp(static_cast<std::streamoff>(at)).put(original[at]).flush();
@@ -72,14 +76,15 @@ TEST(HostileFileTest, ChangedBytesOpenOrAreRefused) {
   const std::size_t directory = golden.find("PK\x01\x02");
   ASSERT_NE(directory, std::string::npos);
   ASSERT_TRUE(opens(folder / "file.pt"));
-  EXPECT_GT(mutate(folder / "file.pt", golden, 0, 36'000, 4000), 0) << "changes inside names and opaque entries are invisible";
+  EXPECT_GT(mutate(folder / "file.pt", golden, 0, 36'000, 4000), 0)
+      << "changes inside names and opaque entries are invisible";
   mutate(folder / "file.pt", golden, directory, golden.size(), 3000);
   mutate(folder / "file.pt", golden, golden.size() - 98, golden.size(), 1000);
   EXPECT_TRUE(opens(folder / "file.pt")) << "every byte was put back";
 
   // A small file, where most bytes matter.
-  const std::string small =
-      archive_of(pickle(dict(kWeight + text("t") + tensor(storage("FloatStorage", "0", 6), 1, {2, 2}, {1, 2}))), {kSix});
+  const std::string small = archive_of(
+      pickle(dict(kWeight + text("t") + tensor(storage("FloatStorage", "0", 6), 1, {2, 2}, {1, 2}))), {kSix});
   write_bytes(folder / "small.pt", small);
   EXPECT_GT(mutate(folder / "small.pt", small, 0, small.size(), 4000), 0);
 
@@ -95,7 +100,8 @@ TEST(HostileFileTest, GlobalsOutsideTheListAreRefusedByName) {
   EXPECT_MENTIONS(message, "'os.system'");
   EXPECT_MENTIONS(message, "nothing was executed");
   EXPECT_FALSE(std::filesystem::exists("pwned"));
-  const std::string hidden = pickle(dict(kWeight + text("v") + global("builtins", "eval") + text("1") + "\x85R"));
+  const std::string hidden =
+      pickle(dict(kWeight + text("v") + global("builtins", "eval") + text("1") + "\x85R"));
   EXPECT_MENTIONS(refusal_of(archive_of(hidden, {kSix})), "'builtins.eval'");
   const std::string stacked = "\x80\x04" + text("posix") + text("system") + "\x93" + text("true") + "\x85R.";
   EXPECT_MENTIONS(refusal_of(archive_of(stacked)), "'posix.system'");
@@ -104,14 +110,18 @@ TEST(HostileFileTest, GlobalsOutsideTheListAreRefusedByName) {
   EXPECT_MENTIONS(refusal_of(archive_of(pickle(global("evil\x1b[2J", "x") + ")R"))), "'evil\\x1b[2J.x'");
   // INST, OBJ, EXT1 and the text opcodes of protocol 0.
   for (const char opcode : {'i', 'o', '\x82', 'I', 'S', 'V', 'P', 'l', 'd'}) {
-    EXPECT_MENTIONS(refusal_of(archive_of(std::string("\x80\x02") + opcode + "os\nsystem\n.")), "is not one that files of tensors use");
+    EXPECT_MENTIONS(refusal_of(archive_of(std::string("\x80\x02") + opcode + "os\nsystem\n.")),
+                    "is not one that files of tensors use");
   }
 }
 
 TEST(HostileFileTest, AllowedGlobalsCannotBeMisused) {
-  const auto refused = [](const std::string& object) { return refusal_of(archive_of(pickle(object), {kSix})); };
+  const auto refused = [](const std::string& object) {
+    return refusal_of(archive_of(pickle(object), {kSix}));
+  };
   EXPECT_MENTIONS(refused(global("torch", "FloatStorage") + ")R"), "a storage type is called");
-  EXPECT_MENTIONS(refused(global("_codecs", "encode") + text("x") + text("rot13") + "\x86R"), "something else than latin1");
+  EXPECT_MENTIONS(refused(global("_codecs", "encode") + text("x") + text("rot13") + "\x86R"),
+                  "something else than latin1");
   EXPECT_MENTIONS(refused(global("collections", "OrderedDict") + "]\x85R"), "expected none");
   EXPECT_MENTIONS(refused(text("a") + ")R"), "a called object is a str");
   EXPECT_MENTIONS(refused("N}b"), "a state is set on a None");
@@ -125,8 +135,9 @@ TEST(HostileFileTest, TensorsMustStayInsideTheirStorage) {
   constexpr std::int64_t kHuge = std::numeric_limits<std::int64_t>::max();
   const auto refused = [](std::int64_t count, std::int64_t offset, const std::vector<std::int64_t>& shape,
                           const std::vector<std::int64_t>& strides) {
-    const std::string message =
-        refusal_of(archive_of(pickle(dict(text("w") + tensor(storage("FloatStorage", "0", count), offset, shape, strides))), {kSix}));
+    const std::string message = refusal_of(archive_of(
+        pickle(dict(text("w") + tensor(storage("FloatStorage", "0", count), offset, shape, strides))),
+        {kSix}));
     return message != "it was opened";
   };
   EXPECT_FALSE(refused(6, 0, {2, 3}, {3, 1}));
@@ -157,8 +168,10 @@ TEST(HostileFileTest, CopiesOfStridedTensorsAreBoundedByTheFile) {
   std::vector<float> square(10'000, 1.0F);
   std::string items;
   for (int i = 0; i < 100; ++i)
-    items += text("t" + std::to_string(i)) + tensor(storage("FloatStorage", "0", 10'000), 0, {100, 100}, {1, 100});
-  EXPECT_MENTIONS(refusal_of(archive_of(pickle(dict(items)), {raw_bytes(square)})), "bytes of memory of its own");
+    items +=
+        text("t" + std::to_string(i)) + tensor(storage("FloatStorage", "0", 10'000), 0, {100, 100}, {1, 100});
+  EXPECT_MENTIONS(refusal_of(archive_of(pickle(dict(items)), {raw_bytes(square)})),
+                  "bytes of memory of its own");
 }
 
 // ---- pickles that want to exhaust ----
@@ -175,7 +188,8 @@ TEST(HostileFileTest, DeepWideAndCyclicPicklesEnd) {
   repeated += '\0';
   for (int i = 0; i < 1'500'000; ++i) repeated += std::string("h\0", 2);
   EXPECT_MENTIONS(refused(repeated + "."), "on its stack");
-  EXPECT_MENTIONS(refused(std::string("\x80\x02}q\0(", 6) + text("model") + std::string("h\0u.", 4)), "dicts deep");
+  EXPECT_MENTIONS(refused(std::string("\x80\x02}q\0(", 6) + text("model") + std::string("h\0u.", 4)),
+                  "dicts deep");
   EXPECT_MENTIONS(refused("\x80\x02Nr\xff\xff\xff\x7f."), "memo index 2147483647 is too large");
   EXPECT_MENTIONS(refused("\x80\x02j\x05" + std::string(3, '\0') + "."), "never set");
   EXPECT_MENTIONS(refused("\x80\x02X\xff\xff\xff\xff."), "ends inside a string");
@@ -200,8 +214,9 @@ TEST(HostileFileTest, ManyTensorsOfOneHugeTupleAreRefusedAtOnce) {
   object += std::string("tq\0", 3) + "0";
   EXPECT_MENTIONS(refusal_of(archive_of(pickle(object))), "is not one that files of tensors use");
   object.pop_back();
-  const std::string rebuilt = global("torch._utils", "_rebuild_tensor_v2") + "(" + storage("FloatStorage", "0", 6) + integer(0) +
-                              std::string("h\0h\0", 4) + "\x89" + global("collections", "OrderedDict") + ")RtR";
+  const std::string rebuilt = global("torch._utils", "_rebuild_tensor_v2") + "(" +
+                              storage("FloatStorage", "0", 6) + integer(0) + std::string("h\0h\0", 4) +
+                              "\x89" + global("collections", "OrderedDict") + ")RtR";
   EXPECT_MENTIONS(refusal_of(archive_of(pickle(object + rebuilt + "\x86"), {kSix})), "expected at most 64");
 }
 
@@ -210,7 +225,8 @@ TEST(HostileFileTest, ZipsThatLieAreRefused) {
   const std::string bytes = pickle(dict(kWeight));
   const std::string good = archive_of(bytes, {kSix});
   EXPECT_EQ(refusal_of(good), "it was opened");
-  EXPECT_EQ(refusal_of(good.substr(0, good.size() - 2) + std::string("\3\0abc", 5)), "it was opened") << "a comment";
+  EXPECT_EQ(refusal_of(good.substr(0, good.size() - 2) + std::string("\3\0abc", 5)), "it was opened")
+      << "a comment";
   EXPECT_MENTIONS(refusal_of(good + "x"), "no zip directory at its end");
   EXPECT_MENTIONS(refusal_of("x" + good), "neither a .pt");
   EXPECT_MENTIONS(refusal_of("PK\x05\x06" + std::string(18, '\0')), "without a NAME/data.pkl");
@@ -225,7 +241,8 @@ TEST(HostileFileTest, ZipsThatLieAreRefused) {
     copy.replace(at, to.size(), to);
     return refusal_of(copy);
   };
-  EXPECT_MENTIONS(changed(central + 20, little<std::uint32_t>(1 << 20) + little<std::uint32_t>(1 << 20)), "more than the file has");
+  EXPECT_MENTIONS(changed(central + 20, little<std::uint32_t>(1 << 20) + little<std::uint32_t>(1 << 20)),
+                  "more than the file has");
   EXPECT_MENTIONS(changed(central + 20, little<std::uint32_t>(1)), "is stored in 1 bytes");
   EXPECT_MENTIONS(changed(central + 42, little<std::uint32_t>(0x7fffffff)), "where no entry begins");
   EXPECT_MENTIONS(changed(central + 28, little<std::uint16_t>(0xffff)), "leaves the directory");
@@ -235,23 +252,26 @@ TEST(HostileFileTest, ZipsThatLieAreRefused) {
   EXPECT_MENTIONS(changed(end + 12, little<std::uint32_t>(0xfffffff0)), "does not fit");
   EXPECT_MENTIONS(changed(end + 16, little<std::uint32_t>(0xfffffff0)), "does not fit");
 
-  // Two entries over the same bytes, each with a header of its own: the outer one's data contain the inner one whole.
+  // Two entries over the same bytes, each with a header of its own: the outer one's data contain the inner
+  // one whole.
   const std::string name = "a/data/0";
   const std::string fields = little<std::uint16_t>(20) + std::string(12, '\0');
   const auto header = [&](const std::string& entry, std::uint32_t size) {
     return fields + little(size) + little(size) + little(static_cast<std::uint16_t>(entry.size()));
   };
   const std::string inner = "PK\x03\x04" + header("a/data/1", 4) + std::string(2, '\0') + "a/data/1" + "1234";
-  const std::string outer = "PK\x03\x04" + header(name, static_cast<std::uint32_t>(inner.size())) + std::string(2, '\0') + name;
+  const std::string outer =
+      "PK\x03\x04" + header(name, static_cast<std::uint32_t>(inner.size())) + std::string(2, '\0') + name;
   const auto listed = [&](const std::string& entry, std::size_t size, std::size_t offset) {
-    return "PK\x01\x02" + little<std::uint16_t>(20) + header(entry, static_cast<std::uint32_t>(size)) + std::string(12, '\0') +
-           little(static_cast<std::uint32_t>(offset)) + entry;
+    return "PK\x01\x02" + little<std::uint16_t>(20) + header(entry, static_cast<std::uint32_t>(size)) +
+           std::string(12, '\0') + little(static_cast<std::uint32_t>(offset)) + entry;
   };
   const std::string directory = listed(name, inner.size(), 0) + listed("a/data/1", 4, outer.size());
   const auto offset = static_cast<std::uint32_t>(outer.size() + inner.size());
   EXPECT_MENTIONS(
-      refusal_of(outer + inner + directory + "PK\x05\x06" + std::string(4, '\0') + little<std::uint16_t>(2) + little<std::uint16_t>(2) +
-                 little(static_cast<std::uint32_t>(directory.size())) + little(offset) + std::string(2, '\0')),
+      refusal_of(outer + inner + directory + "PK\x05\x06" + std::string(4, '\0') + little<std::uint16_t>(2) +
+                 little<std::uint16_t>(2) + little(static_cast<std::uint32_t>(directory.size())) +
+                 little(offset) + std::string(2, '\0')),
       "overlap");
 }
 

@@ -26,7 +26,8 @@ TEST(OpaqueTest, GoldenEntriesHoldNestedArchives) {
     const std::string content = as_string(entry.content);
     EXPECT_EQ(content.substr(0, 4), "PK\x03\x04") << entry.name;
     EXPECT_NE(content.find("archive/data.pkl"), std::string::npos);
-    EXPECT_EQ(content.substr(content.size() - 22, 4), "PK\x05\x06") << "the end record of the nested zip: not a byte is missing";
+    EXPECT_EQ(content.substr(content.size() - 22, 4), "PK\x05\x06")
+        << "the end record of the nested zip: not a byte is missing";
     EXPECT_EQ(file->opaque(entry.name)->data(), entry.content.data());
   }
   EXPECT_FALSE(file->opaque("nothing").has_value());
@@ -37,10 +38,11 @@ TEST(OpaqueTest, BytesAreDecodedHoweverTheyAreSpelt) {
   const std::string empty = global("__builtin__", "bytes") + ")R";
   const auto file = open_bytes(
       archive_of(pickle(dict(kWeight + text("ascii") + byte_stream(encoded_bytes("PK 12")) + text("wide") +
-                             byte_stream(encoded_bytes("a\xc2\x80\xc3\xbf")) + text("binary") + byte_stream("C\3\1\xff\2") +
-                             text("argument") + global("_io", "BytesIO") + encoded_bytes("x") + "\x85R" + text("unset") +
-                             global("_io", "BytesIO") + ")R" + text("empty") + byte_stream(empty) + text("bytes") +
-                             encoded_bytes("\xc3\xa9") + text("None") + "N" + text("number") + "K\5" + text("text") + text("t"))),
+                             byte_stream(encoded_bytes("a\xc2\x80\xc3\xbf")) + text("binary") +
+                             byte_stream("C\3\1\xff\2") + text("argument") + global("_io", "BytesIO") +
+                             encoded_bytes("x") + "\x85R" + text("unset") + global("_io", "BytesIO") + ")R" +
+                             text("empty") + byte_stream(empty) + text("bytes") + encoded_bytes("\xc3\xa9") +
+                             text("None") + "N" + text("number") + "K\5" + text("text") + text("t"))),
                  {kSix}));
   const auto content = [&](const std::string& name) { return as_string(file->opaque(name).value()); };
   EXPECT_EQ(content("ascii"), "PK 12");
@@ -53,22 +55,26 @@ TEST(OpaqueTest, BytesAreDecodedHoweverTheyAreSpelt) {
   EXPECT_EQ(content("None"), "");
   std::vector<Kind> kinds;
   for (const OpaqueEntry& entry : file->opaque()) kinds.push_back(entry.kind);
-  EXPECT_EQ(kinds, (std::vector<Kind>{Kind::byte_stream, Kind::byte_stream, Kind::byte_stream, Kind::byte_stream, Kind::byte_stream,
-                                      Kind::byte_stream, Kind::bytes, Kind::none, Kind::other, Kind::other}));
+  EXPECT_EQ(kinds, (std::vector<Kind>{Kind::byte_stream, Kind::byte_stream, Kind::byte_stream,
+                                      Kind::byte_stream, Kind::byte_stream, Kind::byte_stream, Kind::bytes,
+                                      Kind::none, Kind::other, Kind::other}));
 }
 
 TEST(OpaqueTest, CharactersThatAreNoBytesAreRefused) {
-  EXPECT_MENTIONS(refusal_of(archive_of(pickle(dict(kWeight + text("e") + byte_stream(encoded_bytes("\xc4\x80")))), {kSix})),
+  EXPECT_MENTIONS(refusal_of(archive_of(
+                      pickle(dict(kWeight + text("e") + byte_stream(encoded_bytes("\xc4\x80")))), {kSix})),
                   "the bytes of entry 'e' hold a character beyond U+00FF");
 }
 
 TEST(OpaqueTest, ManyEntriesOfOneTextShareItsBytes) {
   std::string wide;
   for (int i = 0; i < 1000; ++i) wide += "\xc3\xbf";
-  std::string items =
-      kWeight + text("first") + byte_stream(global("_codecs", "encode") + text(wide) + std::string("q\0", 2) + text("latin1") + "\x86R");
+  std::string items = kWeight + text("first") +
+                      byte_stream(global("_codecs", "encode") + text(wide) + std::string("q\0", 2) +
+                                  text("latin1") + "\x86R");
   for (int i = 0; i < 1000; ++i) {
-    items += text("e" + std::to_string(i)) + byte_stream(global("_codecs", "encode") + std::string("h\0", 2) + text("latin1") + "\x86R");
+    items += text("e" + std::to_string(i)) +
+             byte_stream(global("_codecs", "encode") + std::string("h\0", 2) + text("latin1") + "\x86R");
   }
   const auto file = open_bytes(archive_of(pickle(dict(items)), {kSix}));
   EXPECT_EQ(file->opaque().size(), 1001U);
@@ -87,8 +93,8 @@ TEST(OpaqueTest, AOneDimensionalByteTensorOfThatNameIsOne) {
   EXPECT_EQ(file->find("m._extra_state"), nullptr);
   EXPECT_EQ(file->tensors().size(), 3U);
 
-  const auto archive =
-      open_bytes(archive_of(pickle(dict(text("m._extra_state") + tensor(storage("ByteStorage", "0", 3), 0, {3}, {1}))), {"abc"}));
+  const auto archive = open_bytes(archive_of(
+      pickle(dict(text("m._extra_state") + tensor(storage("ByteStorage", "0", 3), 0, {3}, {1}))), {"abc"}));
   ASSERT_EQ(archive->opaque().size(), 1U);
   EXPECT_EQ(archive->opaque()[0].kind, Kind::byte_tensor);
   EXPECT_EQ(as_string(archive->opaque()[0].content), "abc");
@@ -97,7 +103,8 @@ TEST(OpaqueTest, AOneDimensionalByteTensorOfThatNameIsOne) {
 TEST(OpaqueTest, EntriesSurviveEveryConversion) {
   const std::string all = every_byte();
   const float value = 1;
-  const std::vector<TensorView> tensors = {{"w", DType::float32, {1}, reinterpret_cast<const std::byte*>(&value)}};
+  const std::vector<TensorView> tensors = {
+      {"w", DType::float32, {1}, reinterpret_cast<const std::byte*>(&value)}};
   const std::vector<OpaqueEntry> entries = {{"a._extra_state", Kind::byte_stream, as_bytes(all)},
                                             {"b._extra_state", Kind::byte_stream, {}}};
   const TemporaryFolder folder;
@@ -126,12 +133,15 @@ TEST(OpaqueTest, AnArchiveKeepsEveryKindButNumbers) {
   const auto file = TensorFile::open(folder / "all.pt");
   ASSERT_EQ(file->opaque().size(), entries.size());
   for (const OpaqueEntry& entry : entries) {
-    const auto found = std::find_if(file->opaque().begin(), file->opaque().end(), [&](const auto& e) { return e.name == entry.name; });
+    const auto found = std::find_if(file->opaque().begin(), file->opaque().end(),
+                                    [&](const auto& e) { return e.name == entry.name; });
     ASSERT_NE(found, file->opaque().end()) << entry.name;
     EXPECT_EQ(found->kind, entry.kind) << entry.name;
     EXPECT_EQ(as_string(found->content), as_string(entry.content)) << entry.name;
   }
-  EXPECT_MENTIONS(refusal_by<DataError>([&] { write_torch_archive(folder / "x.pt", {}, {{"n", Kind::other, {}}}); }), "'n' is neither");
+  EXPECT_MENTIONS(
+      refusal_by<DataError>([&] { write_torch_archive(folder / "x.pt", {}, {{"n", Kind::other, {}}}); }),
+      "'n' is neither");
 }
 
 TEST(OpaqueTest, WhatSafetensorsCannotHoldIsRefusedNotDropped) {
@@ -145,8 +155,9 @@ TEST(OpaqueTest, WhatSafetensorsCannotHoldIsRefusedNotDropped) {
   EXPECT_MENTIONS(refused({"", Kind::byte_stream, {}}), "needs a name");
   const float value = 1;
   EXPECT_THROW(
-      write_safetensors(folder / "x.safetensors", {{"m._extra_state", DType::float32, {1}, reinterpret_cast<const std::byte*>(&value)}}, {},
-                        {{"m._extra_state", Kind::byte_stream, {}}}),
+      write_safetensors(folder / "x.safetensors",
+                        {{"m._extra_state", DType::float32, {1}, reinterpret_cast<const std::byte*>(&value)}},
+                        {}, {{"m._extra_state", Kind::byte_stream, {}}}),
       DataError);
   EXPECT_TRUE(std::filesystem::is_empty(folder / ""));
 }

@@ -13,16 +13,17 @@ TEST(PartsTest, AreReadAsOneFileWhereverTheyAreCut) {
   const std::string expected = digest(*TensorFile::open(golden_checkpoint()));
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t directory = bytes.find("PK\x01\x02");
-  const std::vector<std::vector<std::size_t>> all_cuts = {{},
-                                                          {100'001},
-                                                          {10 * page},
-                                                          {10 * page, 20 * page},
-                                                          {10 * page, 20 * page + 1, 30 * page},
-                                                          {0, 5 * page, 5 * page},
-                                                          {1, 2, 3},
-                                                          {40, 70, 2000},  // inside the first header, name and pickle
-                                                          {directory + 3, directory + 60},
-                                                          {bytes.size() - 90, bytes.size() - 30, bytes.size() - 1}};
+  const std::vector<std::vector<std::size_t>> all_cuts = {
+      {},
+      {100'001},
+      {10 * page},
+      {10 * page, 20 * page},
+      {10 * page, 20 * page + 1, 30 * page},
+      {0, 5 * page, 5 * page},
+      {1, 2, 3},
+      {40, 70, 2000},  // inside the first header, name and pickle
+      {directory + 3, directory + 60},
+      {bytes.size() - 90, bytes.size() - 30, bytes.size() - 1}};
   for (const auto& cuts : all_cuts) {
     const TemporaryFolder folder;
     split(bytes, folder / "tiny7b.pt", cuts);
@@ -35,10 +36,11 @@ TEST(PartsTest, AreReadAsOneFileWhereverTheyAreCut) {
 
 TEST(PartsTest, EveryCutOfASmallFileGivesTheSameTensors) {
   const std::string six = raw_bytes<float>({1, 2, 3, 4, 5, 6});
-  const std::string bytes = archive_of(pickle(dict(text("w") + tensor(storage("FloatStorage", "0", 6), 0, {6}, {1}) + text("columns") +
-                                                   tensor(storage("FloatStorage", "0", 6), 0, {3, 2}, {1, 3}) + text("s._extra_state") +
-                                                   byte_stream(encoded_bytes("a\xc3\xbf")))),
-                                       {six});
+  const std::string bytes =
+      archive_of(pickle(dict(text("w") + tensor(storage("FloatStorage", "0", 6), 0, {6}, {1}) +
+                             text("columns") + tensor(storage("FloatStorage", "0", 6), 0, {3, 2}, {1, 3}) +
+                             text("s._extra_state") + byte_stream(encoded_bytes("a\xc3\xbf")))),
+                 {six});
   for (std::size_t cut = 0; cut <= bytes.size(); ++cut) {
     const TemporaryFolder folder;
     split(bytes, folder / "f", {cut, std::min(cut + 5, bytes.size())});
@@ -50,9 +52,9 @@ TEST(PartsTest, EveryCutOfASmallFileGivesTheSameTensors) {
 }
 
 TEST(PartsTest, SafetensorsMayBeSplitToo) {
-  const std::string bytes =
-      safetensors_of(R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"I32","shape":[1],"data_offsets":[8,12]}})",
-                     raw_bytes<std::int32_t>({7, 8, 9}));
+  const std::string bytes = safetensors_of(
+      R"({"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"I32","shape":[1],"data_offsets":[8,12]}})",
+      raw_bytes<std::int32_t>({7, 8, 9}));
   for (std::size_t cut = 0; cut <= bytes.size(); ++cut) {
     const TemporaryFolder folder;
     split(bytes, folder / "f", {cut});
@@ -69,8 +71,9 @@ TEST(PartsTest, OnlyATensorAcrossABoundaryIsCopied) {
   for (std::size_t i = 0; i < data.size(); ++i) data[i] = static_cast<char>(i * 7 + i / 256);
   std::string header = "{";
   for (int i = 0; i < 4; ++i) {
-    header += std::string(i == 0 ? "" : ",") + "\"t" + std::to_string(i) + "\":{\"dtype\":\"F32\",\"shape\":[1024],\"data_offsets\":[" +
-              std::to_string(i * 4096) + "," + std::to_string(i * 4096 + 4096) + "]}";
+    header += std::string(i == 0 ? "" : ",") + "\"t" + std::to_string(i) +
+              "\":{\"dtype\":\"F32\",\"shape\":[1024],\"data_offsets\":[" + std::to_string(i * 4096) + "," +
+              std::to_string(i * 4096 + 4096) + "]}";
   }
   header += "}";
   header.resize((header.size() + 7) / 8 * 8, ' ');
@@ -94,7 +97,8 @@ TEST(PartsTest, AMissingPartOrASinglePartIsRefusedWithAdvice) {
   const std::string bytes = read_bytes(golden_checkpoint());
   const TemporaryFolder folder;
   split(bytes, folder / "tiny7b.pt", {300'000, 600'000});
-  EXPECT_MENTIONS(refusal_of_path(folder / "tiny7b.pt.part0"), "pass '" + (folder / "tiny7b.pt").string() + "' to join all parts");
+  EXPECT_MENTIONS(refusal_of_path(folder / "tiny7b.pt.part0"),
+                  "pass '" + (folder / "tiny7b.pt").string() + "' to join all parts");
   std::filesystem::remove(folder / "tiny7b.pt.part1");
   EXPECT_MENTIONS(refusal_of_path(folder / "tiny7b.pt"), "no zip directory at its end");
   std::filesystem::remove(folder / "tiny7b.pt.part2");

@@ -8,8 +8,10 @@ namespace {
 
 const std::string kFour = raw_bytes<float>({1, 2, 3, 4});
 
-std::string entry(const std::string& name, const std::string& shape, const std::string& offsets, const std::string& dtype = "F32") {
-  return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":" + offsets + "}";
+std::string entry(const std::string& name, const std::string& shape, const std::string& offsets,
+                  const std::string& dtype = "F32") {
+  return "\"" + name + "\":{\"dtype\":\"" + dtype + "\",\"shape\":" + shape + ",\"data_offsets\":" + offsets +
+         "}";
 }
 std::string refused(const std::string& entries, const std::string& data = kFour) {
   return refusal_of(safetensors_of("{" + entries + "}", data));
@@ -17,7 +19,8 @@ std::string refused(const std::string& entries, const std::string& data = kFour)
 
 TEST(SafetensorsTest, TensorsAndMetadataInFileOrder) {
   const auto file =
-      open_bytes(safetensors_of("{" + entry("b", "[2]", "[8,16]") + ", \"__metadata__\":{\"format\":\"pt\",\"made by\":\"a \\u00e9\"} ," +
+      open_bytes(safetensors_of("{" + entry("b", "[2]", "[8,16]") +
+                                    ", \"__metadata__\":{\"format\":\"pt\",\"made by\":\"a \\u00e9\"} ," +
                                     entry("a", "[1,2]", "[0,8]") + "}   ",
                                 kFour));
   EXPECT_EQ(file->format(), "safetensors");
@@ -26,14 +29,15 @@ TEST(SafetensorsTest, TensorsAndMetadataInFileOrder) {
   EXPECT_EQ(values_of<float>(file->tensors()[0]), (std::vector<float>{1, 2}));
   EXPECT_EQ(file->tensors()[0].shape, (std::vector<std::int64_t>{1, 2}));
   EXPECT_EQ(values_of<float>(*file->find("b")), (std::vector<float>{3, 4}));
-  EXPECT_EQ(file->metadata(), (std::map<std::string, std::string>{{"format", "pt"}, {"made by", "a \xc3\xa9"}}));
+  EXPECT_EQ(file->metadata(),
+            (std::map<std::string, std::string>{{"format", "pt"}, {"made by", "a \xc3\xa9"}}));
   EXPECT_TRUE(file->opaque_entries().empty());
   EXPECT_TRUE(open_bytes(safetensors_of("{}", ""))->tensors().empty());
 }
 
 TEST(SafetensorsTest, MisalignedTensorsAreAligned) {
-  const auto file =
-      open_bytes(safetensors_of("{" + entry("flag", "[1]", "[0,1]", "BOOL") + "," + entry("w", "[4]", "[1,17]") + "}", "\1" + kFour));
+  const auto file = open_bytes(safetensors_of(
+      "{" + entry("flag", "[1]", "[0,1]", "BOOL") + "," + entry("w", "[4]", "[1,17]") + "}", "\1" + kFour));
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(file->find("w")->data) % 4, 0U);
   EXPECT_EQ(values_of<float>(*file->find("w")), (std::vector<float>{1, 2, 3, 4}));
 }
@@ -42,7 +46,9 @@ TEST(SafetensorsTest, WrittenFilesHaveAnAlignedHeaderAndTheGivenOrder) {
   const TemporaryFolder folder;
   const auto* data = reinterpret_cast<const std::byte*>(kFour.data());
   write_safetensors(folder / "f",
-                    {{"z", DType::float32, {2}, data}, {"a \"quoted\"", DType::float32, {}, data + 8}, {"e", DType::int64, {0}, nullptr}},
+                    {{"z", DType::float32, {2}, data},
+                     {"a \"quoted\"", DType::float32, {}, data + 8},
+                     {"e", DType::int64, {0}, nullptr}},
                     {{"k", "v\n"}});
   const std::string bytes = read_bytes(folder / "f");
   std::uint64_t header_bytes = 0;
@@ -60,8 +66,10 @@ TEST(SafetensorsTest, WrittenFilesHaveAnAlignedHeaderAndTheGivenOrder) {
 
 TEST(SafetensorsTest, OffsetsMustTileTheData) {
   EXPECT_EQ(refused(entry("a", "[4]", "[0,16]")), "it was opened");
-  EXPECT_MENTIONS(refused(entry("a", "[3]", "[0,12]") + "," + entry("b", "[2]", "[8,16]")), "overlaps the tensor before it");
-  EXPECT_MENTIONS(refused(entry("a", "[4]", "[0,16]") + "," + entry("b", "[4]", "[0,16]")), "overlaps the tensor before it");
+  EXPECT_MENTIONS(refused(entry("a", "[3]", "[0,12]") + "," + entry("b", "[2]", "[8,16]")),
+                  "overlaps the tensor before it");
+  EXPECT_MENTIONS(refused(entry("a", "[4]", "[0,16]") + "," + entry("b", "[4]", "[0,16]")),
+                  "overlaps the tensor before it");
   EXPECT_MENTIONS(refused(entry("a", "[1]", "[0,4]") + "," + entry("b", "[2]", "[8,16]")), "leaves a gap");
   EXPECT_MENTIONS(refused(entry("a", "[2]", "[8,16]")), "leaves a gap");
   EXPECT_MENTIONS(refused(entry("a", "[3]", "[0,12]")), "end at byte 12 of 16");
@@ -70,7 +78,8 @@ TEST(SafetensorsTest, OffsetsMustTileTheData) {
   EXPECT_MENTIONS(refused(entry("a", "[4]", "[16,0]")), "leaves");
   EXPECT_MENTIONS(refused(entry("a", "[4]", "[0,9223372036854775807]")), "leaves the 16 bytes of data");
   EXPECT_MENTIONS(refused(entry("a", "[4]", "[0,18446744073709551615]")), "the number 18446744073709551615");
-  EXPECT_MENTIONS(refused(entry("a", "[4]", "[0,99999999999999999999999]")), "the number '99999999999999999999999'");
+  EXPECT_MENTIONS(refused(entry("a", "[4]", "[0,99999999999999999999999]")),
+                  "the number '99999999999999999999999'");
   EXPECT_MENTIONS(refused(entry("a", "[4]", "[-16,0]")), "the number -16");
   EXPECT_MENTIONS(refused(entry("a", "[4]", "[0,16.0]")), "the number '16.0'");
 }
@@ -86,11 +95,16 @@ TEST(SafetensorsTest, ShapesMustFitTheirBytes) {
 }
 
 TEST(SafetensorsTest, HeadersMustBeWellFormed) {
-  EXPECT_MENTIONS(refused(entry("a", "[2]", "[0,8]") + "," + entry("a", "[2]", "[8,16]")), "the same name again at key 'a'");
-  EXPECT_MENTIONS(refused("\"a\":{\"dtype\":\"F32\",\"shape\":[4]}"), "lacks a dtype, a shape or two data_offsets");
+  EXPECT_MENTIONS(refused(entry("a", "[2]", "[0,8]") + "," + entry("a", "[2]", "[8,16]")),
+                  "the same name again at key 'a'");
+  EXPECT_MENTIONS(refused("\"a\":{\"dtype\":\"F32\",\"shape\":[4]}"),
+                  "lacks a dtype, a shape or two data_offsets");
   EXPECT_MENTIONS(refused(entry("a", "[4]", "[0,8,16]")), "lacks a dtype, a shape or two data_offsets");
-  EXPECT_MENTIONS(refused("\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}"), "tensor 'a'");
-  EXPECT_MENTIONS(refused("\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"shape\":[],\"data_offsets\":[0,16]}"), "the same key again");
+  EXPECT_MENTIONS(
+      refused("\"a\":{\"dtype\":\"F32\",\"dtype\":\"F32\",\"shape\":[4],\"data_offsets\":[0,16]}"),
+      "tensor 'a'");
+  EXPECT_MENTIONS(refused("\"a\":{\"dtype\":\"F32\",\"shape\":[4],\"shape\":[],\"data_offsets\":[0,16]}"),
+                  "the same key again");
   EXPECT_MENTIONS(refused("\"a\":{\"type\":\"F32\"}"), "an unknown key at key 'type'");
   EXPECT_MENTIONS(refused("\"a\":[1]"), "a list");
   EXPECT_MENTIONS(refused("\"a\":null"), "null");
@@ -107,7 +121,8 @@ TEST(SafetensorsTest, HeadersMustBeWellFormed) {
   EXPECT_MENTIONS(refused(entry("a", "[" + many + "]", "[0,0]")), "more than 64 numbers");
   EXPECT_MENTIONS(refusal_of(safetensors_of("[]", "")), "neither a .pt");
   EXPECT_MENTIONS(refusal_of(safetensors_of("{}{}", "")), "malformed JSON");
-  for (const std::uint64_t length : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{3}, std::uint64_t{1} << 40, ~std::uint64_t{0}}) {
+  for (const std::uint64_t length :
+       {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{3}, std::uint64_t{1} << 40, ~std::uint64_t{0}}) {
     EXPECT_MENTIONS(refusal_of(little(length) + "{}"), "header of " + std::to_string(length) + " bytes");
   }
 }
@@ -117,21 +132,26 @@ TEST(SafetensorsTest, AHeaderOfAnyLengthIsNotTakenForAnotherFormat) {
   for (const std::size_t length : {std::size_t{0x0280}, std::size_t{0x4b50}, std::size_t{0x227b}}) {
     std::string header = "{" + entry("a", "[4]", "[0,16]") + "}";
     header.resize(length, ' ');
-    EXPECT_EQ(values_of<float>(*open_bytes(safetensors_of(header, kFour))->find("a")), (std::vector<float>{1, 2, 3, 4})) << length;
+    EXPECT_EQ(values_of<float>(*open_bytes(safetensors_of(header, kFour))->find("a")),
+              (std::vector<float>{1, 2, 3, 4}))
+        << length;
   }
 }
 
 TEST(SafetensorsTest, EveryElementTypeIsRead) {
-  for (const std::string name : {"F32", "BF16", "F16", "F64", "I64", "I32", "I16", "I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"}) {
+  for (const std::string name :
+       {"F32", "BF16", "F16", "F64", "I64", "I32", "I16", "I8", "U8", "BOOL", "F8_E4M3", "F8_E5M2"}) {
     std::int64_t element_bytes = 1;
     if (name.find("64") != std::string::npos) element_bytes = 8;
     if (name.find("32") != std::string::npos) element_bytes = 4;
     if (name.find("16") != std::string::npos) element_bytes = 2;
-    const auto file =
-        open_bytes(safetensors_of("{" + entry("a", "[" + std::to_string(16 / element_bytes) + "]", "[0,16]", name) + "}", kFour));
+    const auto file = open_bytes(safetensors_of(
+        "{" + entry("a", "[" + std::to_string(16 / element_bytes) + "]", "[0,16]", name) + "}", kFour));
     EXPECT_EQ(name_of(file->tensors()[0].dtype), name);
     EXPECT_EQ(size_of(file->tensors()[0].dtype), element_bytes) << name;
-    EXPECT_EQ(values_of<float>({"", DType::float32, {4}, file->tensors()[0].data}), (std::vector<float>{1, 2, 3, 4})) << name;
+    EXPECT_EQ(values_of<float>({"", DType::float32, {4}, file->tensors()[0].data}),
+              (std::vector<float>{1, 2, 3, 4}))
+        << name;
   }
 }
 

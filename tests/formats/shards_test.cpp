@@ -21,12 +21,14 @@ TensorView view(const std::string& name, std::size_t first, std::int64_t count) 
 
 /// Three shards of one tensor each.
 void write_three(const std::filesystem::path& folder) {
-  write_safetensors_shards(folder, {view("a", 0, 2), view("b", 2, 2), view("c", 4, 4)}, {{"format", "pt"}}, 8);
+  write_safetensors_shards(folder, {view("a", 0, 2), view("b", 2, 2), view("c", 4, 4)}, {{"format", "pt"}},
+                           8);
 }
 
 std::vector<std::string> names_in(const std::filesystem::path& folder) {
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) names.push_back(entry.path().filename().string());
+  for (const auto& entry : std::filesystem::directory_iterator(folder))
+    names.push_back(entry.path().filename().string());
   std::sort(names.begin(), names.end());
   return names;
 }
@@ -34,10 +36,13 @@ std::vector<std::string> names_in(const std::filesystem::path& folder) {
 TEST(ShardsTest, WrittenFilesHaveTheUsualNamesAndIndex) {
   const TemporaryFolder folder;
   write_three(folder / "out");
-  EXPECT_EQ(names_in(folder / "out"), (std::vector<std::string>{"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
-                                                                "model-00003-of-00003.safetensors", "model.safetensors.index.json"}));
+  EXPECT_EQ(names_in(folder / "out"),
+            (std::vector<std::string>{"model-00001-of-00003.safetensors", "model-00002-of-00003.safetensors",
+                                      "model-00003-of-00003.safetensors", "model.safetensors.index.json"}));
   const auto index = nlohmann::json::parse(read_bytes(folder / "out" / "model.safetensors.index.json"));
-  EXPECT_EQ(index, nlohmann::json::parse(R"({"metadata": {"total_size": 32}, "weight_map": {"a": "model-00001-of-00003.safetensors",
+  EXPECT_EQ(index,
+            nlohmann::json::parse(
+                R"({"metadata": {"total_size": 32}, "weight_map": {"a": "model-00001-of-00003.safetensors",
       "b": "model-00002-of-00003.safetensors", "c": "model-00003-of-00003.safetensors"}})"));
   EXPECT_EQ(TensorFile::open(folder / "out" / "model-00002-of-00003.safetensors")->tensors().at(0).name, "b");
 }
@@ -46,7 +51,8 @@ TEST(ShardsTest, OpenThroughIndexOrFolder) {
   const TemporaryFolder folder;
   write_three(folder / "out");
   const std::vector<float> expected_c = {5, 6, 7, 8};
-  for (const auto& path : {folder / "out", folder / "out/", folder / "out" / "model.safetensors.index.json"}) {
+  for (const auto& path :
+       {folder / "out", folder / "out/", folder / "out" / "model.safetensors.index.json"}) {
     const auto file = TensorFile::open(path);
     EXPECT_EQ(file->format(), "safetensors");
     ASSERT_EQ(file->tensors().size(), 3U);
@@ -62,10 +68,12 @@ TEST(ShardsTest, OpenThroughIndexOrFolder) {
 TEST(ShardsTest, AStemNamesTheFiles) {
   const TemporaryFolder folder;
   write_safetensors_shards(folder / "tiny.safetensors", {view("a", 0, 8)}, {}, 1);
-  EXPECT_EQ(names_in(folder / ""), (std::vector<std::string>{"tiny-00001-of-00001.safetensors", "tiny.safetensors.index.json"}));
+  EXPECT_EQ(names_in(folder / ""),
+            (std::vector<std::string>{"tiny-00001-of-00001.safetensors", "tiny.safetensors.index.json"}));
   EXPECT_EQ(TensorFile::open(folder / "")->tensors().size(), 1U);
   write_safetensors_shards(folder / "named" / "x.safetensors.index.json", {view("a", 0, 8)}, {}, 1);
-  EXPECT_EQ(names_in(folder / "named"), (std::vector<std::string>{"x-00001-of-00001.safetensors", "x.safetensors.index.json"}));
+  EXPECT_EQ(names_in(folder / "named"),
+            (std::vector<std::string>{"x-00001-of-00001.safetensors", "x.safetensors.index.json"}));
   write_safetensors_shards(folder / "none", {}, {}, 1);
   EXPECT_TRUE(TensorFile::open(folder / "none")->tensors().empty());
 }
@@ -77,7 +85,8 @@ TEST(ShardsTest, ShardsAreFilledInOrderUpToTheLimit) {
   write_safetensors_shards(folder / "out", tensors, {}, 12);
   const auto index = nlohmann::json::parse(read_bytes(folder / "out" / "model.safetensors.index.json"));
   std::string shards;
-  for (const auto& tensor : tensors) shards += index["weight_map"][tensor.name].get<std::string>().substr(10, 1);
+  for (const auto& tensor : tensors)
+    shards += index["weight_map"][tensor.name].get<std::string>().substr(10, 1);
   EXPECT_EQ(shards, "112333");
   EXPECT_EQ(index["metadata"]["total_size"], 56);
 }
@@ -126,7 +135,8 @@ TEST(ShardsTest, IndexAndShardsMustAgreeExactly) {
   EXPECT_EQ(refused([](auto&) {}), "it was opened");
   EXPECT_MENTIONS(refused([](auto& map) { map["d"] = map["a"]; }),
                   "places 'd' in 'model-00001-of-00003.safetensors', which does not hold it");
-  EXPECT_MENTIONS(refused([](auto& map) { map.erase("c"); }), "it was opened") << "an unnamed shard is no part of the checkpoint";
+  EXPECT_MENTIONS(refused([](auto& map) { map.erase("c"); }), "it was opened")
+      << "an unnamed shard is no part of the checkpoint";
   EXPECT_MENTIONS(refused([](auto& map) { map["a"] = map["b"]; }),
                   "places 'a' in 'model-00002-of-00003.safetensors', which does not hold it");
   EXPECT_MENTIONS(refused([](auto& map) { std::swap(map["a"], map["b"]); }), "holds 'a', which the index");
@@ -135,8 +145,9 @@ TEST(ShardsTest, IndexAndShardsMustAgreeExactly) {
   for (const std::string name : {"../a.safetensors", "/etc/passwd", "..", ".", "", "sub/a", "sub\\a"}) {
     EXPECT_MENTIONS(refused([&](auto& map) { map["a"] = name; }), "is not a plain file name") << name;
   }
-  EXPECT_MENTIONS(refused([&](auto& map) { map["a"] = std::string("model-00001-of-00003.safetensors\0x", 34); }),
-                  "is not a plain file name");
+  EXPECT_MENTIONS(
+      refused([&](auto& map) { map["a"] = std::string("model-00001-of-00003.safetensors\0x", 34); }),
+      "is not a plain file name");
   write_safetensors(first, {view("a", 0, 2), view("extra", 0, 2)});
   EXPECT_MENTIONS(refused([](auto&) {}), "holds 'extra', which the index");
   // A shard that is the index itself, or a .pt, is none.
@@ -146,7 +157,8 @@ TEST(ShardsTest, IndexAndShardsMustAgreeExactly) {
   std::filesystem::remove(first);
   EXPECT_MENTIONS(refused([](auto&) {}), "1 of 3 shards is missing, 'model-00001-of-00003.safetensors'");
   std::filesystem::remove(folder / "out" / "model-00002-of-00003.safetensors");
-  EXPECT_MENTIONS(refused([](auto&) {}), "2 of 3 shards are missing, 'model-00001-of-00003.safetensors' first");
+  EXPECT_MENTIONS(refused([](auto&) {}),
+                  "2 of 3 shards are missing, 'model-00001-of-00003.safetensors' first");
 }
 
 TEST(ShardsTest, MalformedIndicesAreRefused) {
@@ -197,16 +209,19 @@ class FileSizeLimit {
 TEST(ShardsTest, AFailedWriteLeavesNothing) {
   const TemporaryFolder folder;
   const std::vector<float> many(10'000, 1.0F);
-  const std::vector<TensorView> tensors = {view("a", 0, 2),
-                                           {"b", DType::float32, {10'000}, reinterpret_cast<const std::byte*>(many.data())}};
+  const std::vector<TensorView> tensors = {
+      view("a", 0, 2), {"b", DType::float32, {10'000}, reinterpret_cast<const std::byte*>(many.data())}};
   std::filesystem::create_directory(folder / "kept");
   {
     const FileSizeLimit limit(20'000);
     EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors_shards(folder / "out", tensors, {}, 8); }),
                     "model-00002-of-00002.safetensors': File too large");
-    EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors_shards(folder / "kept", tensors, {}, 8); }), "File too large");
-    EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors(folder / "x.safetensors", tensors); }), "File too large");
-    EXPECT_MENTIONS(refusal_by<DataError>([&] { write_torch_archive(folder / "x.pt", tensors); }), "nothing was left under that name");
+    EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors_shards(folder / "kept", tensors, {}, 8); }),
+                    "File too large");
+    EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors(folder / "x.safetensors", tensors); }),
+                    "File too large");
+    EXPECT_MENTIONS(refusal_by<DataError>([&] { write_torch_archive(folder / "x.pt", tensors); }),
+                    "nothing was left under that name");
   }
   EXPECT_EQ(names_in(folder / ""), (std::vector<std::string>{"kept"}));
   EXPECT_TRUE(std::filesystem::is_empty(folder / "kept"));
@@ -228,7 +243,8 @@ TEST(ShardsTest, AnIndexThatCannotBeWrittenTakesItsShardsAway) {
 
 TEST(ShardsTest, AFullDiskIsOneClearError) {
   if (!std::filesystem::exists("/dev/full")) GTEST_SKIP() << "no /dev/full here";
-  EXPECT_MENTIONS(refusal_by<DataError>([] { write_safetensors("/dev/full", {view("a", 0, 2)}); }), "'/dev/full': No space left on device");
+  EXPECT_MENTIONS(refusal_by<DataError>([] { write_safetensors("/dev/full", {view("a", 0, 2)}); }),
+                  "'/dev/full': No space left on device");
   EXPECT_MENTIONS(refusal_by<DataError>([] { write_torch_archive("/dev/full", {view("a", 0, 2)}); }),
                   "'/dev/full': No space left on device");
 }
@@ -236,17 +252,22 @@ TEST(ShardsTest, AFullDiskIsOneClearError) {
 TEST(ShardsTest, TooLittleRoomIsSaidBeforeWriting) {
   const TemporaryFolder folder;
   // Nothing of it exists beyond the first byte, so a writer that began would crash.
-  const std::vector<TensorView> huge = {{"a", DType::uint8, {std::int64_t{1} << 52}, reinterpret_cast<const std::byte*>(kNumbers.data())}};
-  EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors(folder / "x.safetensors", huge); }), "it needs 4.0 PiB, the disk has");
-  EXPECT_MENTIONS(refusal_by<DataError>([&] { write_torch_archive(folder / "x.pt", huge); }), "it needs 4.0 PiB, the disk has");
-  EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors_shards(folder / "out", huge, {}, 1 << 30); }), "it needs 4.0 PiB");
+  const std::vector<TensorView> huge = {
+      {"a", DType::uint8, {std::int64_t{1} << 52}, reinterpret_cast<const std::byte*>(kNumbers.data())}};
+  EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors(folder / "x.safetensors", huge); }),
+                  "it needs 4.0 PiB, the disk has");
+  EXPECT_MENTIONS(refusal_by<DataError>([&] { write_torch_archive(folder / "x.pt", huge); }),
+                  "it needs 4.0 PiB, the disk has");
+  EXPECT_MENTIONS(refusal_by<DataError>([&] { write_safetensors_shards(folder / "out", huge, {}, 1 << 30); }),
+                  "it needs 4.0 PiB");
   EXPECT_TRUE(std::filesystem::is_empty(folder / ""));
 }
 
 TEST(ShardsTest, ImpossibleRequestsAreRefused) {
   const TemporaryFolder folder;
   EXPECT_THROW(write_safetensors_shards(folder / "out", {view("a", 0, 2)}, {}, 0), ConfigError);
-  EXPECT_THROW(write_safetensors_shards(folder / "out", {view("a", 0, 2), view("a", 0, 2)}, {}, 8), DataError);
+  EXPECT_THROW(write_safetensors_shards(folder / "out", {view("a", 0, 2), view("a", 0, 2)}, {}, 8),
+               DataError);
   EXPECT_THROW(write_safetensors_shards(folder / "no" / "such", {view("a", 0, 2)}, {}, 8), DataError);
   EXPECT_TRUE(std::filesystem::is_empty(folder / ""));
 }

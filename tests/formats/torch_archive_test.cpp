@@ -80,12 +80,14 @@ const std::string kSix = raw_bytes<float>({1, 2, 3, 4, 5, 6});
 
 TEST(TorchArchiveTest, OffsetsStridesScalarsAndEmptyTensors) {
   const std::string six = storage("FloatStorage", "0", 6);
-  const auto file = open_bytes(
-      archive_of(pickle(dict(text("whole") + tensor(six, 0, {2, 3}, {3, 1}) + text("transposed") + tensor(six, 0, {3, 2}, {1, 3}) +
-                             text("tail") + tensor(six, 4, {2}, {1}) + text("scalar") + tensor(six, 5, {}, {}) + text("empty") +
-                             tensor(six, 6, {3, 0, 2}, {2, 2, 1}) + text("expanded") + tensor(six, 1, {3}, {0}) + text("every other") +
-                             tensor(six, 1, {1, 3}, {99, 2}) + text("none") + tensor(storage("HalfStorage", "1", 0), 0, {0}, {1}))),
-                 {kSix, ""}));
+  const auto file = open_bytes(archive_of(
+      pickle(dict(text("whole") + tensor(six, 0, {2, 3}, {3, 1}) + text("transposed") +
+                  tensor(six, 0, {3, 2}, {1, 3}) + text("tail") + tensor(six, 4, {2}, {1}) + text("scalar") +
+                  tensor(six, 5, {}, {}) + text("empty") + tensor(six, 6, {3, 0, 2}, {2, 2, 1}) +
+                  text("expanded") + tensor(six, 1, {3}, {0}) + text("every other") +
+                  tensor(six, 1, {1, 3}, {99, 2}) + text("none") +
+                  tensor(storage("HalfStorage", "1", 0), 0, {0}, {1}))),
+      {kSix, ""}));
   ASSERT_EQ(file->tensors().size(), 8U);
   EXPECT_EQ(values_of<float>(*file->find("whole")), (std::vector<float>{1, 2, 3, 4, 5, 6}));
   EXPECT_EQ(values_of<float>(*file->find("transposed")), (std::vector<float>{1, 4, 2, 5, 3, 6}));
@@ -102,7 +104,8 @@ TEST(TorchArchiveTest, OffsetsStridesScalarsAndEmptyTensors) {
 TEST(TorchArchiveTest, MisalignedRecordsAreStillAligned) {
   const std::string bytes = pickle(dict(text("w") + tensor(storage("DoubleStorage", "0", 2), 0, {2}, {1})));
   for (std::size_t padding = 0; padding < 8; ++padding) {
-    const auto file = open_bytes(zip_of({{"a/data.pkl", bytes}, {"a/data/0", raw_bytes<double>({0.5, 2.5})}}, padding));
+    const auto file =
+        open_bytes(zip_of({{"a/data.pkl", bytes}, {"a/data/0", raw_bytes<double>({0.5, 2.5})}}, padding));
     EXPECT_EQ(reinterpret_cast<std::uintptr_t>(file->tensors()[0].data) % 8, 0U) << padding;
     EXPECT_EQ(values_of<double>(file->tensors()[0]), (std::vector<double>{0.5, 2.5})) << padding;
   }
@@ -110,69 +113,85 @@ TEST(TorchArchiveTest, MisalignedRecordsAreStillAligned) {
 
 TEST(TorchArchiveTest, ParametersStreamsAndStateDictsAttributesAreUnderstood) {
   const std::string weight = tensor(storage("FloatStorage", "0", 6), 0, {6}, {1});
-  const std::string parameter = global("torch._utils", "_rebuild_parameter") + "(" + weight + "\x88" + kDict + "tR";
+  const std::string parameter =
+      global("torch._utils", "_rebuild_parameter") + "(" + weight + "\x88" + kDict + "tR";
   const std::string content = global("_codecs", "encode") + text("\xc3\xbf") + text("latin1") + "\x86R";
   const std::string no_content = global("__builtin__", "bytes") + ")R";
-  const auto file =
-      open_bytes(archive_of(pickle(kDict + "(" + text("w") + parameter + text("stream") + global("_io", "BytesIO") + ")\x81" + content +
-                                   std::string("K\0N\x87", 4) + "b" + text("empty stream") + global("_io", "BytesIO") + ")\x81" +
-                                   no_content + std::string("K\0N\x87", 4) + "b" + text("reduced") + global("_io", "BytesIO") + content +
-                                   "\x85R" + text("nothing") + "N" + "u" + dict(text("_metadata") + kDict) + "b"),
-                            {kSix}));
+  const auto file = open_bytes(
+      archive_of(pickle(kDict + "(" + text("w") + parameter + text("stream") + global("_io", "BytesIO") +
+                        ")\x81" + content + std::string("K\0N\x87", 4) + "b" + text("empty stream") +
+                        global("_io", "BytesIO") + ")\x81" + no_content + std::string("K\0N\x87", 4) + "b" +
+                        text("reduced") + global("_io", "BytesIO") + content + "\x85R" + text("nothing") +
+                        "N" + "u" + dict(text("_metadata") + kDict) + "b"),
+                 {kSix}));
   ASSERT_EQ(file->tensors().size(), 1U);
   EXPECT_EQ(values_of<float>(*file->find("w")), (std::vector<float>{1, 2, 3, 4, 5, 6}));
-  EXPECT_EQ(file->opaque_entries(), (std::vector<std::string>{"stream", "empty stream", "reduced", "nothing"}));
+  EXPECT_EQ(file->opaque_entries(),
+            (std::vector<std::string>{"stream", "empty stream", "reduced", "nothing"}));
 }
 
 TEST(TorchArchiveTest, ALaterProtocolIsReadToo) {
   const auto short_text = [](const std::string& value) {
     return "\x8c" + little(static_cast<std::uint8_t>(value.size())) + value + "\x94";
   };
-  const std::string storage_id = "(" + short_text("storage") + short_text("torch") + short_text("ShortStorage") + "\x93\x94" +
-                                 short_text("0") + short_text("cpu") + "K\x02" + "t\x94Q";
-  const std::string rebuilt = short_text("torch._utils") + short_text("_rebuild_tensor_v2") + "\x93\x94(" + storage_id +
-                              std::string("K\0", 2) + "K\x02\x85\x94" + "K\x01\x85\x94\x89" + short_text("collections") +
-                              short_text("OrderedDict") + "\x93\x94)R\x94t\x94R\x94";
+  const std::string storage_id = "(" + short_text("storage") + short_text("torch") +
+                                 short_text("ShortStorage") + "\x93\x94" + short_text("0") +
+                                 short_text("cpu") + "K\x02" + "t\x94Q";
+  const std::string rebuilt = short_text("torch._utils") + short_text("_rebuild_tensor_v2") + "\x93\x94(" +
+                              storage_id + std::string("K\0", 2) + "K\x02\x85\x94" + "K\x01\x85\x94\x89" +
+                              short_text("collections") + short_text("OrderedDict") +
+                              "\x93\x94)R\x94t\x94R\x94";
   // The tensor is the memo's entry 19.
   const std::string body = "}\x94" + short_text("a") + rebuilt + "s" + short_text("b") + "h\x13" + "s.";
   const auto file =
-      open_bytes(archive_of("\x80\x04\x95" + little(static_cast<std::uint64_t>(body.size())) + body, {raw_bytes<std::int16_t>({-3, 4})}));
+      open_bytes(archive_of("\x80\x04\x95" + little(static_cast<std::uint64_t>(body.size())) + body,
+                            {raw_bytes<std::int16_t>({-3, 4})}));
   EXPECT_EQ(values_of<std::int16_t>(*file->find("b")), (std::vector<std::int16_t>{-3, 4}));
 }
 
 TEST(TorchArchiveTest, TheStateDictMayLieOneLevelDown) {
   const std::string weight = text("w") + tensor(storage("FloatStorage", "0", 6), 0, {6}, {1});
   for (const std::string key : {"state_dict", "model", "module", "anything"}) {
-    EXPECT_NE(open_bytes(archive_of(pickle(dict(text(key) + dict(weight))), {kSix}))->find("w"), nullptr) << key;
+    EXPECT_NE(open_bytes(archive_of(pickle(dict(text(key) + dict(weight))), {kSix}))->find("w"), nullptr)
+        << key;
   }
-  EXPECT_NE(
-      open_bytes(archive_of(pickle(dict(text("epoch") + integer(3) + text("state_dict") + dict(text("module") + dict(weight)))), {kSix}))
-          ->find("w"),
-      nullptr);
+  EXPECT_NE(open_bytes(archive_of(pickle(dict(text("epoch") + integer(3) + text("state_dict") +
+                                              dict(text("module") + dict(weight)))),
+                                  {kSix}))
+                ->find("w"),
+            nullptr);
   // Beside other tensors they keep their key, so that nothing is lost without a word.
   const auto beside =
       open_bytes(archive_of(pickle(dict(text("state_dict") + dict(weight) + weight)), {kSix}));
   ASSERT_EQ(beside->tensors().size(), 2U);
   EXPECT_EQ(beside->tensors()[0].name, "state_dict." + beside->tensors()[1].name);
-  EXPECT_MENTIONS(refusal_of(archive_of(pickle(dict(text("model") + dict(weight) + text("state_dict") + dict(weight))), {kSix})),
-                  "several");
-  EXPECT_MENTIONS(refusal_of(archive_of(pickle(dict(weight + text("optimizer") + dict(""))), {kSix})), "'optimizer' is a dict");
+  EXPECT_MENTIONS(
+      refusal_of(
+          archive_of(pickle(dict(text("model") + dict(weight) + text("state_dict") + dict(weight))), {kSix})),
+      "several");
+  EXPECT_MENTIONS(refusal_of(archive_of(pickle(dict(weight + text("optimizer") + dict(""))), {kSix})),
+                  "'optimizer' is a dict");
   EXPECT_MENTIONS(refusal_of(archive_of(pickle("]"), {})), "holds a list");
 }
 
 TEST(TorchArchiveTest, FolderNameIsFreeAndByteOrderChecked) {
   const std::string bytes = pickle(dict(text("w") + tensor(storage("FloatStorage", "0", 6), 0, {6}, {1})));
-  EXPECT_NE(open_bytes(zip_of({{"some/where/data.pkl", bytes}, {"some/where/data/0", kSix}}))->find("w"), nullptr);
-  EXPECT_MENTIONS(refusal_of(zip_of({{"a/data.pkl", bytes}, {"a/data/0", kSix}, {"a/byteorder", "big"}})), "byte order is 'big'");
-  EXPECT_MENTIONS(refusal_of(zip_of({{"a/data.pkl", bytes}, {"b/data.pkl", bytes}})), "more than one data.pkl");
+  EXPECT_NE(open_bytes(zip_of({{"some/where/data.pkl", bytes}, {"some/where/data/0", kSix}}))->find("w"),
+            nullptr);
+  EXPECT_MENTIONS(refusal_of(zip_of({{"a/data.pkl", bytes}, {"a/data/0", kSix}, {"a/byteorder", "big"}})),
+                  "byte order is 'big'");
+  EXPECT_MENTIONS(refusal_of(zip_of({{"a/data.pkl", bytes}, {"b/data.pkl", bytes}})),
+                  "more than one data.pkl");
   EXPECT_MENTIONS(refusal_of(zip_of({{"a/model.txt", bytes}})), "without a NAME/data.pkl");
   EXPECT_MENTIONS(refusal_of(zip_of({{"a/data.pkl", bytes}})), "storage '0' is not in the file");
-  EXPECT_MENTIONS(refusal_of(zip_of({{"a/data.pkl", bytes, 8}, {"a/data/0", kSix}})), "is compressed (method 8)");
+  EXPECT_MENTIONS(refusal_of(zip_of({{"a/data.pkl", bytes, 8}, {"a/data/0", kSix}})),
+                  "is compressed (method 8)");
 }
 
 TEST(TorchArchiveTest, AnotherElementTypeIsNamed) {
   const auto refused = [](const std::string& type) {
-    return refusal_of(archive_of(pickle(dict(text("w") + tensor(storage(type, "0", 6), 0, {6}, {1}))), {kSix}));
+    return refusal_of(
+        archive_of(pickle(dict(text("w") + tensor(storage(type, "0", 6), 0, {6}, {1}))), {kSix}));
   };
   EXPECT_MENTIONS(refused("ComplexFloatStorage"), "unsupported type 'torch.ComplexFloatStorage'");
   EXPECT_MENTIONS(refused("DoubleStorage"), "storage '0' has 24 bytes, expected 6 elements of 8 bytes");
@@ -187,16 +206,18 @@ TEST(TorchArchiveTest, EveryElementTypeIsRead) {
     expected.push_back(dtype);
     storages.push_back(bytes);
   };
-  const std::vector<std::pair<std::string, DType>> typed = {{"FloatStorage", DType::float32}, {"BFloat16Storage", DType::bfloat16},
-                                                            {"HalfStorage", DType::float16},  {"DoubleStorage", DType::float64},
-                                                            {"LongStorage", DType::int64},    {"IntStorage", DType::int32},
-                                                            {"ShortStorage", DType::int16},   {"CharStorage", DType::int8},
-                                                            {"ByteStorage", DType::uint8},    {"BoolStorage", DType::boolean}};
+  const std::vector<std::pair<std::string, DType>> typed = {
+      {"FloatStorage", DType::float32}, {"BFloat16Storage", DType::bfloat16},
+      {"HalfStorage", DType::float16},  {"DoubleStorage", DType::float64},
+      {"LongStorage", DType::int64},    {"IntStorage", DType::int32},
+      {"ShortStorage", DType::int16},   {"CharStorage", DType::int8},
+      {"ByteStorage", DType::uint8},    {"BoolStorage", DType::boolean}};
   for (const auto& [name, dtype] : typed) {
     const std::int64_t count = 16 / size_of(dtype);
     add(dtype, tensor(storage(name, std::to_string(expected.size()), count), 0, {count}, {1}));
   }
-  add(DType::float8_e4m3, untyped_tensor("float8_e4m3fn", std::to_string(expected.size()), 16, {2, 8}, {8, 1}));
+  add(DType::float8_e4m3,
+      untyped_tensor("float8_e4m3fn", std::to_string(expected.size()), 16, {2, 8}, {8, 1}));
   add(DType::float8_e5m2, untyped_tensor("float8_e5m2", std::to_string(expected.size()), 16, {8, 2}, {1, 8}));
   for (std::size_t i = 0; i < bytes.size(); ++i) storages.back()[i] = static_cast<char>(i);
   const auto file = open_bytes(archive_of(pickle(dict(items)), storages));
@@ -204,12 +225,14 @@ TEST(TorchArchiveTest, EveryElementTypeIsRead) {
     EXPECT_EQ(file->tensors()[i].dtype, expected[i]);
     EXPECT_EQ(file->tensors()[i].num_bytes(), 16);
   }
-  EXPECT_EQ(values_of<std::uint8_t>(file->tensors().back())[1], 8) << "strides count elements of the tensor's type";
+  EXPECT_EQ(values_of<std::uint8_t>(file->tensors().back())[1], 8)
+      << "strides count elements of the tensor's type";
 }
 
 TEST(TorchArchiveTest, HalfPrecisionValuesAreThoseOfTheFile) {
-  const auto file = open_bytes(archive_of(pickle(dict(text("h") + tensor(storage("HalfStorage", "0", 3), 1, {2}, {1}))),
-                                          {raw_bytes<std::uint16_t>({0x3c00, 0xc000, 0x7bff})}));
+  const auto file =
+      open_bytes(archive_of(pickle(dict(text("h") + tensor(storage("HalfStorage", "0", 3), 1, {2}, {1}))),
+                            {raw_bytes<std::uint16_t>({0x3c00, 0xc000, 0x7bff})}));
   EXPECT_EQ(file->find("h")->dtype, DType::float16);
   EXPECT_EQ(values_of<std::uint16_t>(*file->find("h")), (std::vector<std::uint16_t>{0xc000, 0x7bff}));
 }
@@ -219,16 +242,20 @@ TEST(TorchArchiveTest, UntypedStoragesMustFitTheirTensors) {
     return refusal_of(archive_of(pickle(dict(text("t") + value)), {std::string(size, '\0')}));
   };
   EXPECT_EQ(refused(untyped_tensor("float8_e5m2", "0", 4, {4}, {1})), "it was opened");
-  EXPECT_MENTIONS(refused(untyped_tensor("float8_e5m2", "0", 4, {5}, {1})), "leaves its storage of 4 elements");
-  EXPECT_MENTIONS(refused(untyped_tensor("float8_e5m2", "0", 5, {4}, {1})), "has 4 bytes, expected 5 elements of 1 bytes");
-  EXPECT_MENTIONS(refused(untyped_tensor("float8_e5m2fnuz", "0", 4, {4}, {1})), "unsupported type 'torch.float8_e5m2fnuz'");
+  EXPECT_MENTIONS(refused(untyped_tensor("float8_e5m2", "0", 4, {5}, {1})),
+                  "leaves its storage of 4 elements");
+  EXPECT_MENTIONS(refused(untyped_tensor("float8_e5m2", "0", 5, {4}, {1})),
+                  "has 4 bytes, expected 5 elements of 1 bytes");
+  EXPECT_MENTIONS(refused(untyped_tensor("float8_e5m2fnuz", "0", 4, {4}, {1})),
+                  "unsupported type 'torch.float8_e5m2fnuz'");
   EXPECT_MENTIONS(refused(untyped_tensor("uint16", "0", 4, {2}, {1})), "unsupported type 'torch.uint16'");
   EXPECT_MENTIONS(refused(untyped_tensor("FloatStorage", "0", 4, {4}, {1})), "a tensor's dtype is no dtype");
-  EXPECT_MENTIONS(refused(untyped_tensor("load", "0", 4, {4}, {1})), "refused: its pickle asks for the global 'torch.load'");
+  EXPECT_MENTIONS(refused(untyped_tensor("load", "0", 4, {4}, {1})),
+                  "refused: its pickle asks for the global 'torch.load'");
   EXPECT_MENTIONS(refused(global("torch", "float8_e5m2") + ")R"), "a dtype is called");
   EXPECT_MENTIONS(refused(global("torch.storage", "UntypedStorage") + ")R"), "a storage type is called");
-  const std::string untyped =
-      "(" + text("storage") + global("torch.storage", "UntypedStorage") + text("0") + text("cpu") + integer(4) + "tQ";
+  const std::string untyped = "(" + text("storage") + global("torch.storage", "UntypedStorage") + text("0") +
+                              text("cpu") + integer(4) + "tQ";
   EXPECT_MENTIONS(refused(tensor(untyped, 0, {4}, {1})), "_rebuild_tensor_v2 with a storage without a type");
 }
 

@@ -17,10 +17,12 @@ TEST(WriterTest, GoldenCheckpointSurvivesEveryRoundTrip) {
   write_torch_archive(folder / "again.pt", golden->tensors());
   const auto again = TensorFile::open(folder / "again.pt");
   EXPECT_EQ(digest(*again), digest(*golden));
-  EXPECT_EQ(again->find("unembed.weight")->data, again->find("embedding_layer.weight")->data) << "a shared storage is written once";
+  EXPECT_EQ(again->find("unembed.weight")->data, again->find("embedding_layer.weight")->data)
+      << "a shared storage is written once";
   for (std::size_t i = 0; i < golden->tensors().size(); ++i) {
     EXPECT_EQ(again->tensors()[i].name, golden->tensors()[i].name);
-    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(again->tensors()[i].data) % 64, 0U) << again->tensors()[i].name;
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(again->tensors()[i].data) % 64, 0U)
+        << again->tensors()[i].name;
   }
   write_safetensors(folder / "model.safetensors", again->tensors(), {{"source", "tiny7b"}});
   const auto safe = TensorFile::open(folder / "model.safetensors");
@@ -34,7 +36,8 @@ TEST(WriterTest, PieceByPieceMakesTheSameFile) {
   std::vector<float> numbers(1000);
   for (std::size_t i = 0; i < numbers.size(); ++i) numbers[i] = static_cast<float>(i);
   const auto* bytes = reinterpret_cast<const std::byte*>(numbers.data());
-  const std::vector<TensorView> whole = {{"b", DType::float32, {10, 60}, bytes}, {"a", DType::float32, {400}, bytes + 2400}};
+  const std::vector<TensorView> whole = {{"b", DType::float32, {10, 60}, bytes},
+                                         {"a", DType::float32, {400}, bytes + 2400}};
   write_safetensors(folder / "whole.safetensors", whole, {{"key", "value"}});
   std::vector<TensorView> announced = whole;
   for (TensorView& tensor : announced) tensor.data = nullptr;
@@ -59,10 +62,12 @@ TEST(WriterTest, EveryTypeAndOddShapeSurvives) {
   std::vector<std::byte> memory(4096);
   for (std::size_t i = 0; i < memory.size(); ++i) memory[i] = static_cast<std::byte>(i * 31 + 7);
   std::vector<TensorView> tensors;
-  for (const DType dtype : {DType::float32, DType::bfloat16, DType::float16, DType::float64, DType::int64, DType::int32, DType::int16,
-                            DType::int8, DType::uint8, DType::boolean, DType::float8_e4m3, DType::float8_e5m2}) {
+  for (const DType dtype :
+       {DType::float32, DType::bfloat16, DType::float16, DType::float64, DType::int64, DType::int32,
+        DType::int16, DType::int8, DType::uint8, DType::boolean, DType::float8_e4m3, DType::float8_e5m2}) {
     for (const Shape& shape : {Shape{}, Shape{0}, Shape{3}, Shape{2, 0, 5}, Shape{1, 300}, Shape{2, 3, 5}}) {
-      tensors.push_back({"t" + std::to_string(tensors.size()) + "." + name_of(dtype) + " \"\xc3\xa9\n", dtype, shape, memory.data()});
+      tensors.push_back({"t" + std::to_string(tensors.size()) + "." + name_of(dtype) + " \"\xc3\xa9\n", dtype,
+                         shape, memory.data()});
     }
   }
   write_torch_archive(folder / "all.pt", tensors);
@@ -89,17 +94,19 @@ TEST(WriterTest, WhatCannotBeWrittenIsRefusedAndLeavesNothing) {
   const TemporaryFolder folder;
   const float value = 1;
   const auto* data = reinterpret_cast<const std::byte*>(&value);
-  const std::vector<std::vector<TensorView>> bad = {{{"a", DType::float32, {1}, data}, {"a", DType::float32, {1}, data}},
-                                                    {{"a", DType::float32, {-1}, data}},
-                                                    {{"a", DType::float32, {std::int64_t{1} << 40, std::int64_t{1} << 40}, data}},
-                                                    {{"a", DType::float32, {1}, nullptr}},
-                                                    {{"\xff", DType::float32, {1}, data}},
-                                                    {{"", DType::float32, {1}, data}}};
+  const std::vector<std::vector<TensorView>> bad = {
+      {{"a", DType::float32, {1}, data}, {"a", DType::float32, {1}, data}},
+      {{"a", DType::float32, {-1}, data}},
+      {{"a", DType::float32, {std::int64_t{1} << 40, std::int64_t{1} << 40}, data}},
+      {{"a", DType::float32, {1}, nullptr}},
+      {{"\xff", DType::float32, {1}, data}},
+      {{"", DType::float32, {1}, data}}};
   for (const auto& tensors : bad) {
     EXPECT_THROW(write_torch_archive(folder / "bad.pt", tensors), DataError);
     EXPECT_THROW(write_safetensors(folder / "bad.pt", tensors), DataError);
   }
-  EXPECT_THROW(write_safetensors(folder / "bad.pt", {{"__metadata__", DType::float32, {1}, data}}), DataError);
+  EXPECT_THROW(write_safetensors(folder / "bad.pt", {{"__metadata__", DType::float32, {1}, data}}),
+               DataError);
   EXPECT_THROW(write_torch_archive(folder / "no folder" / "bad.pt", {}), DataError);
   EXPECT_FALSE(std::filesystem::exists(folder / "bad.pt"));
   EXPECT_TRUE(std::filesystem::is_empty((folder / "x").parent_path()));

@@ -27,7 +27,8 @@ namespace {
 using Bytes = std::span<const std::byte>;
 
 bool lies_in(Bytes outer, Bytes inner) {
-  return std::less_equal<>()(outer.data(), inner.data()) && std::less_equal<>()(inner.data() + inner.size(), outer.data() + outer.size());
+  return std::less_equal<>()(outer.data(), inner.data()) &&
+         std::less_equal<>()(inner.data() + inner.size(), outer.data() + outer.size());
 }
 
 Bytes bytes_of(const TensorView& view) { return {view.data, static_cast<std::size_t>(view.num_bytes())}; }
@@ -45,7 +46,8 @@ void check_views(const TensorFile& file, const std::vector<Bytes>& pieces) {
   for (const TensorView& view : file.tensors()) {
     if (view.num_elements() < 0 || view.num_bytes() < 0) finding("a negative size");
     if (!names.insert(view.name).second || file.find(view.name) != &view) finding("two entries of one name");
-    if (pieces.size() == 1 && view.num_bytes() > 0 && !view.is_aligned()) finding("a misaligned tensor of a single file");
+    if (pieces.size() == 1 && view.num_bytes() > 0 && !view.is_aligned())
+      finding("a misaligned tensor of a single file");
   }
   for (const OpaqueEntry& entry : file.opaque()) {
     if (!names.insert(entry.name).second) finding("two entries of one name");
@@ -61,12 +63,13 @@ void check_views(const TensorFile& file, const std::vector<Bytes>& pieces) {
     for (const Bytes& piece : pieces) inside = inside || lies_in(piece, content);
     if (!inside && counted.insert(content.data()).second) owned += content.size();
   }
-  if (owned > total) finding("copies of " + std::to_string(owned) + " bytes from an input of " + std::to_string(total));
+  if (owned > total)
+    finding("copies of " + std::to_string(owned) + " bytes from an input of " + std::to_string(total));
 }
 
 void check_same(const TensorFile& a, const TensorFile& b) {
-  if (a.tensors().size() != b.tensors().size() || a.opaque_entries() != b.opaque_entries() || a.metadata() != b.metadata() ||
-      a.format() != b.format()) {
+  if (a.tensors().size() != b.tensors().size() || a.opaque_entries() != b.opaque_entries() ||
+      a.metadata() != b.metadata() || a.format() != b.format()) {
     finding("the pieces give another file than the whole");
   }
   for (std::size_t i = 0; i < a.tensors().size(); ++i) {
@@ -76,7 +79,8 @@ void check_same(const TensorFile& a, const TensorFile& b) {
   }
   const std::vector<Bytes> left = contents_of(a), right = contents_of(b);
   for (std::size_t i = 0; i < left.size(); ++i) {
-    if (left[i].size() != right[i].size() || (!left[i].empty() && std::memcmp(left[i].data(), right[i].data(), left[i].size()) != 0)) {
+    if (left[i].size() != right[i].size() ||
+        (!left[i].empty() && std::memcmp(left[i].data(), right[i].data(), left[i].size()) != 0)) {
       finding("the pieces give other bytes than the whole");
     }
   }
@@ -89,7 +93,8 @@ void check_round_trip(const TensorFile& file) {
     try {
       write();
       const auto again = TensorFile::open(path);
-      if (digest(*again) != digest(file) || fingerprint(*again) != fingerprint(file)) finding("written and read back, it is another file");
+      if (digest(*again) != digest(file) || fingerprint(*again) != fingerprint(file))
+        finding("written and read back, it is another file");
     } catch (const DataError&) {
     }
     std::error_code ignored;
@@ -113,7 +118,8 @@ Outcome read(const std::vector<Bytes>& pieces, const Reader& reader) {
     if (outcome.refusal.empty() || outcome.refusal.size() > 4096)
       finding("a message of " + std::to_string(outcome.refusal.size()) + " bytes");
     for (const char c : outcome.refusal) {
-      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f) finding("a control character in a message: " + outcome.refusal);
+      if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f)
+        finding("a control character in a message: " + outcome.refusal);
     }
   }
   return outcome;
@@ -134,7 +140,8 @@ void check_reader(std::span<const std::byte> input, const Reader& reader) {
   std::size_t first = hash % (input.size() + 1), second = (hash >> 24) % (input.size() + 1);
   if (first > second) std::swap(first, second);
   const std::vector<std::byte> a(input.begin(), input.begin() + static_cast<std::ptrdiff_t>(first));
-  const std::vector<std::byte> b(input.begin() + static_cast<std::ptrdiff_t>(first), input.begin() + static_cast<std::ptrdiff_t>(second));
+  const std::vector<std::byte> b(input.begin() + static_cast<std::ptrdiff_t>(first),
+                                 input.begin() + static_cast<std::ptrdiff_t>(second));
   const std::vector<std::byte> c(input.begin() + static_cast<std::ptrdiff_t>(second), input.end());
   const std::vector<Bytes> pieces = {a, b, c};
   const Outcome cut = read(pieces, reader);
@@ -144,7 +151,8 @@ void check_reader(std::span<const std::byte> input, const Reader& reader) {
   } else if (whole.file || cut.file) {
     // Which tensors need a copy differs, so only one of the two may exceed the limit on copies.
     const std::string& refusal = whole.file ? cut.refusal : whole.refusal;
-    if (refusal.find("memory of its own") == std::string::npos) finding("whole and pieces do not agree: " + refusal);
+    if (refusal.find("memory of its own") == std::string::npos)
+      finding("whole and pieces do not agree: " + refusal);
   }
   if (whole.file && hash >> 56 < 16) check_round_trip(*whole.file);
 }

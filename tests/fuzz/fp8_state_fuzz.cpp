@@ -19,7 +19,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       for (const float scale : state->scale_fwd) {
         if (!std::isfinite(scale) || scale <= 0) std::abort();
       }
-      if (state->amax_history_fwd.size() != state->amax_history_length * state->scale_fwd.size()) std::abort();
+      if (state->amax_history_fwd.size() != state->amax_history_length * state->scale_fwd.size())
+        std::abort();
     }
   } catch (const focus::WeightsError& error) {
     if (std::string(error.what()).size() > 4096) std::abort();
@@ -28,6 +29,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   return 0;
 }
 
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned int seed) {
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned int seed) {
   return focus::formats::fuzz::mutate_torch_zip(data, size, max_size, seed);
 }

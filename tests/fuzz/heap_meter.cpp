@@ -9,7 +9,8 @@
 namespace focus::formats::fuzz {
 namespace {
 
-// The smallest pickle opcode, one byte, makes a node of 80 bytes in a vector that doubles. The rest is messages and the zip's names.
+// The smallest pickle opcode, one byte, makes a node of 80 bytes in a vector that doubles. The rest is
+// messages and the zip's names.
 constexpr std::ptrdiff_t kBytesPerInputByte = 400;
 constexpr std::ptrdiff_t kFixedBytes = 256 << 10;
 
@@ -20,7 +21,9 @@ void on_malloc(const volatile void*, std::size_t num_bytes) {
   peak_bytes = std::max(peak_bytes, live_bytes);
 }
 void on_free(const volatile void* address) {
-  if (address != nullptr) live_bytes -= static_cast<std::ptrdiff_t>(__sanitizer_get_allocated_size(const_cast<const void*>(address)));
+  if (address != nullptr)
+    live_bytes -=
+        static_cast<std::ptrdiff_t>(__sanitizer_get_allocated_size(const_cast<const void*>(address)));
 }
 
 }  // namespace
@@ -34,7 +37,8 @@ HeapMeter::HeapMeter() {
 void HeapMeter::check(std::size_t input_bytes) const {
   const std::ptrdiff_t limit = kFixedBytes + kBytesPerInputByte * static_cast<std::ptrdiff_t>(input_bytes);
   if (peak_bytes <= limit) return;
-  std::fprintf(stderr, "an input of %zu bytes took %td bytes of heap, expected at most %td\n", input_bytes, peak_bytes, limit);
+  std::fprintf(stderr, "an input of %zu bytes took %td bytes of heap, expected at most %td\n", input_bytes,
+               peak_bytes, limit);
   std::abort();
 }
 

@@ -9,7 +9,8 @@ namespace focus::formats::fuzz {
 class HeapMeter {
  public:
   HeapMeter();
-  /// Ends the process, as a finding, when the peak was beyond what an honest reader needs for an input of this size.
+  /// Ends the process, as a finding, when the peak was beyond what an honest reader needs for an input of
+  /// this size.
   void check(std::size_t input_bytes) const;
 };
 

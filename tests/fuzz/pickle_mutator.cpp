@@ -71,7 +71,8 @@ std::size_t length_of(const std::string& pickle, std::size_t at) {
 /// Where the opcodes begin, and the end.
 std::vector<std::size_t> boundaries_of(const std::string& pickle) {
   std::vector<std::size_t> boundaries = {0};
-  while (boundaries.back() < pickle.size()) boundaries.push_back(boundaries.back() + length_of(pickle, boundaries.back()));
+  while (boundaries.back() < pickle.size())
+    boundaries.push_back(boundaries.back() + length_of(pickle, boundaries.back()));
   return boundaries;
 }
 
@@ -105,22 +106,23 @@ std::string random_text(std::minstd_rand& random) {
 }
 
 std::string random_global(std::minstd_rand& random) {
-  const std::array<std::pair<const char*, const char*>, 16> globals = {{{"torch._utils", "_rebuild_tensor_v2"},
-                                                                        {"torch._utils", "_rebuild_tensor_v3"},
-                                                                        {"torch._utils", "_rebuild_parameter"},
-                                                                        {"collections", "OrderedDict"},
-                                                                        {"_io", "BytesIO"},
-                                                                        {"_codecs", "encode"},
-                                                                        {"__builtin__", "bytes"},
-                                                                        {"torch", "FloatStorage"},
-                                                                        {"torch", "ByteStorage"},
-                                                                        {"torch", "DoubleStorage"},
-                                                                        {"torch.storage", "UntypedStorage"},
-                                                                        {"torch", "float8_e4m3fn"},
-                                                                        {"torch", "bfloat16"},
-                                                                        {"torch", "HalfStorage"},
-                                                                        {"transformer_engine.common.recipe", "DelayedScaling"},
-                                                                        {"os", "system"}}};
+  const std::array<std::pair<const char*, const char*>, 16> globals = {
+      {{"torch._utils", "_rebuild_tensor_v2"},
+       {"torch._utils", "_rebuild_tensor_v3"},
+       {"torch._utils", "_rebuild_parameter"},
+       {"collections", "OrderedDict"},
+       {"_io", "BytesIO"},
+       {"_codecs", "encode"},
+       {"__builtin__", "bytes"},
+       {"torch", "FloatStorage"},
+       {"torch", "ByteStorage"},
+       {"torch", "DoubleStorage"},
+       {"torch.storage", "UntypedStorage"},
+       {"torch", "float8_e4m3fn"},
+       {"torch", "bfloat16"},
+       {"torch", "HalfStorage"},
+       {"transformer_engine.common.recipe", "DelayedScaling"},
+       {"os", "system"}}};
   const auto& [module, name] = globals[random() % globals.size()];
   return global(module, name);
 }
@@ -139,13 +141,14 @@ std::string random_fragment(std::minstd_rand& random) {
     case 2:
       return random_global(random);
     case 3:
-      return storage(random() % 2 == 0 ? "FloatStorage" : "ByteStorage", key, static_cast<std::int64_t>(random() % 8));
+      return storage(random() % 2 == 0 ? "FloatStorage" : "ByteStorage", key,
+                     static_cast<std::int64_t>(random() % 8));
     case 4:
       return tensor(storage("FloatStorage", key, 6), 0, {2, 3},
                     random() % 2 == 0 ? std::vector<std::int64_t>{3, 1} : std::vector<std::int64_t>{1, 2});
     case 5:
-      return global("_io", "BytesIO") + ")\x81(" + global("_codecs", "encode") + random_text(random) + text("latin1") + "\x86R" +
-             integer(0) + "Ntb";
+      return global("_io", "BytesIO") + ")\x81(" + global("_codecs", "encode") + random_text(random) +
+             text("latin1") + "\x86R" + integer(0) + "Ntb";
     case 6:
       return std::string("q") + static_cast<char>(random() % 4);
     case 7:
@@ -161,13 +164,15 @@ std::string mutate_pickle(const std::string& pickle, std::size_t max_size, std::
   const std::vector<std::size_t> at = boundaries_of(pickle);
   const std::size_t num_opcodes = at.size() - 1;
   const auto pick = [&](std::size_t count) { return count == 0 ? 0 : random() % count; };
-  const std::size_t first = pick(num_opcodes), last = std::min(num_opcodes, first + 1 + pick(6)), target = pick(num_opcodes + 1);
+  const std::size_t first = pick(num_opcodes), last = std::min(num_opcodes, first + 1 + pick(6)),
+                    target = pick(num_opcodes + 1);
   const std::string taken = pickle.substr(at[first], at[last] - at[first]);
   std::string out = pickle;
   switch (random() % 6) {
     case 0:
       out.resize(std::max(max_size, pickle.size()) + 1);
-      out.resize(LLVMFuzzerMutate(reinterpret_cast<std::uint8_t*>(out.data()), pickle.size(), std::max<std::size_t>(max_size, 1)));
+      out.resize(LLVMFuzzerMutate(reinterpret_cast<std::uint8_t*>(out.data()), pickle.size(),
+                                  std::max<std::size_t>(max_size, 1)));
       break;
     case 1:
       out.insert(at[target], random_fragment(random));

@@ -24,7 +24,8 @@ class Shards {
     std::filesystem::create_directory(folder_);
     static const float numbers[4] = {1, 2, 3, 4};
     const auto* data = reinterpret_cast<const std::byte*>(numbers);
-    write_safetensors(folder_ / "a.safetensors", {{"x", DType::float32, {2}, data}, {"y", DType::int8, {}, data}}, {{"format", "pt"}});
+    write_safetensors(folder_ / "a.safetensors",
+                      {{"x", DType::float32, {2}, data}, {"y", DType::int8, {}, data}}, {{"format", "pt"}});
     write_safetensors(folder_ / "b.safetensors", {{"z", DType::float32, {4}, data}}, {{"format", "pt"}});
   }
   ~Shards() {
@@ -52,16 +53,19 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     }
     return 0;
   }
-  fuzz::check_reader(input, [](std::unique_ptr<FileBytes> file) { return read_safetensors(std::move(file)); });
+  fuzz::check_reader(input,
+                     [](std::unique_ptr<FileBytes> file) { return read_safetensors(std::move(file)); });
   return 0;
 }
 
 /// Mostly changes the header and keeps its length right, so that the JSON is reached.
-extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned int seed) {
+extern "C" std::size_t LLVMFuzzerCustomMutator(std::uint8_t* data, std::size_t size, std::size_t max_size,
+                                               unsigned int seed) {
   std::minstd_rand random(seed);
   std::uint64_t length = 0;
   if (size >= 8) std::memcpy(&length, data, 8);
-  if (size < 8 || data[0] == '{' || length > size - 8 || random() % 8 == 0) return LLVMFuzzerMutate(data, size, max_size);
+  if (size < 8 || data[0] == '{' || length > size - 8 || random() % 8 == 0)
+    return LLVMFuzzerMutate(data, size, max_size);
   const std::vector<std::uint8_t> tail(data + 8 + length, data + size);
   const std::size_t room = max_size - 8 - std::min(tail.size(), max_size - 8);
   const std::uint64_t changed = LLVMFuzzerMutate(data + 8, length, std::max<std::size_t>(room, 1));

@@ -21,7 +21,8 @@ using testing::ZipEntry;
 std::string mutate_raw(const std::string& bytes, std::size_t max_size) {
   std::string out = bytes;
   out.resize(std::max(max_size, bytes.size()) + 1);
-  out.resize(LLVMFuzzerMutate(reinterpret_cast<std::uint8_t*>(out.data()), bytes.size(), std::max<std::size_t>(max_size, 1)));
+  out.resize(LLVMFuzzerMutate(reinterpret_cast<std::uint8_t*>(out.data()), bytes.size(),
+                              std::max<std::size_t>(max_size, 1)));
   return out;
 }
 
@@ -54,7 +55,8 @@ void mutate_entries(std::vector<ZipEntry>& entries, std::size_t max_size, std::m
       entries.push_back({"archive/data/" + std::to_string(random() % 4), any.content});
       return;
     case 3:
-      if (entries.size() > 1) entries.erase(entries.begin() + static_cast<std::ptrdiff_t>(random() % entries.size()));
+      if (entries.size() > 1)
+        entries.erase(entries.begin() + static_cast<std::ptrdiff_t>(random() % entries.size()));
       return;
     default:
       break;
@@ -70,7 +72,8 @@ std::size_t mutate_torch_zip(std::uint8_t* data, std::size_t size, std::size_t m
   std::minstd_rand random(seed);
   std::vector<ZipEntry> entries = entries_of(data, size);
   if (entries.empty() && random() % 2 == 0) {
-    entries = {{"archive/data.pkl", std::string(reinterpret_cast<const char*>(data), size)}, {"archive/data/0", std::string(24, '\1')}};
+    entries = {{"archive/data.pkl", std::string(reinterpret_cast<const char*>(data), size)},
+               {"archive/data/0", std::string(24, '\1')}};
   }
   if (entries.empty() || random() % 8 == 0) return LLVMFuzzerMutate(data, size, max_size);
   mutate_entries(entries, max_size, random);

@@ -1,4 +1,5 @@
-// Changes a torch.save zip so that it stays one: sizes, offsets and names fit, and what is mutated is the pickle or a storage.
+// Changes a torch.save zip so that it stays one: sizes, offsets and names fit, and what is mutated is the
+// pickle or a storage.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +7,8 @@
 
 namespace focus::formats::fuzz {
 
-/// A mutator as libFuzzer calls it. Bytes that are no zip are changed as they are, or become the pickle of a new one.
+/// A mutator as libFuzzer calls it. Bytes that are no zip are changed as they are, or become the pickle of a
+/// new one.
 std::size_t mutate_torch_zip(std::uint8_t* data, std::size_t size, std::size_t max_size, unsigned int seed);
 
 }  // namespace focus::formats::fuzz

@@ -31,15 +31,15 @@ std::vector<uint8_t> random_bases(int64_t length) {
   return out;
 }
 
-RecordScore score(model::Backbone& model, const std::vector<uint8_t>& tokens, const ScoreOptions& options = {},
-                  std::vector<float> weights = {}) {
+RecordScore score(model::Backbone& model, const std::vector<uint8_t>& tokens,
+                  const ScoreOptions& options = {}, std::vector<float> weights = {}) {
   if (weights.empty()) weights.assign(tokens.size(), 1.0F);
   return Scorer(model, plain_stream(model), options).score(tokens, weights, "record");
 }
 
 /// The logits of the whole record, [L, V].
-Tensor logits_of(model::Backbone& model, const std::vector<uint8_t>& tokens, ScoreOptions options, std::vector<float> weights = {},
-                 RecordScore* figures = nullptr) {
+Tensor logits_of(model::Backbone& model, const std::vector<uint8_t>& tokens, ScoreOptions options,
+                 std::vector<float> weights = {}, RecordScore* figures = nullptr) {
   std::vector<Tensor> rows;
   options.on_logits = [&](const Tensor& piece) {
     EXPECT_LE(piece.size(0), 1024);
@@ -65,14 +65,16 @@ class NotFinite final : public Stream {
   void load(const cache::TensorMap&, int64_t, int64_t) override {}
 };
 
-// Log-likelihood of bases 2..L from the reference's recordings: logits of A, C, G, T and the log-sum over the vocabulary, at every
-// position.
+// Log-likelihood of bases 2..L from the reference's recordings: logits of A, C, G, T and the log-sum over the
+// vocabulary, at every position.
 double recorded(const Golden& golden, const std::string& name, Norm norm) {
   const Tensor acgt = golden["acgt." + name][0].to(at::kDouble), tokens = golden["tokens." + name][0];
-  const Tensor total = norm == Norm::vocab ? golden["logsumexp." + name][0].to(at::kDouble) : acgt.logsumexp(-1);
+  const Tensor total =
+      norm == Norm::vocab ? golden["logsumexp." + name][0].to(at::kDouble) : acgt.logsumexp(-1);
   double sum = 0;
   for (int64_t t = 0; t + 1 < tokens.size(0); ++t) {
-    const auto base = static_cast<int64_t>(std::string("ACGT").find(static_cast<char>(tokens[t + 1].item<int64_t>())));
+    const auto base =
+        static_cast<int64_t>(std::string("ACGT").find(static_cast<char>(tokens[t + 1].item<int64_t>())));
     sum += (acgt[t][base] - total[t]).item<double>();
   }
   return sum;
@@ -94,7 +96,8 @@ TEST(ScoreTest, EqualsTheRecordedLogitsWhateverTheChunk) {
         const RecordScore got = score(*model, tokens, options);
         EXPECT_EQ(got.length, length);
         EXPECT_EQ(got.scored, length - 1);
-        EXPECT_NEAR(got.sum_log_likelihood, expected, 2e-6 * std::abs(expected)) << name << " chunk " << chunk;
+        EXPECT_NEAR(got.sum_log_likelihood, expected, 2e-6 * std::abs(expected))
+            << name << " chunk " << chunk;
         EXPECT_DOUBLE_EQ(got.mean_log_likelihood(), got.sum_log_likelihood / static_cast<double>(length - 1));
       }
     }
@@ -110,7 +113,8 @@ TEST(ScoreTest, LogitsAreTheSameForEveryChunk) {
   const Tensor whole = logits_of(*model, tokens, options);
   EXPECT_EQ(whole.sizes(), (at::IntArrayRef{2500, 512}));
   EXPECT_EQ(whole.scalar_type(), at::kFloat);
-  EXPECT_LT(max_difference(whole.index_select(0, golden["pos.len2500"]), golden["logits_at.len2500"][0]), 5e-4);
+  EXPECT_LT(max_difference(whole.index_select(0, golden["pos.len2500"]), golden["logits_at.len2500"][0]),
+            5e-4);
   for (const int64_t chunk : {1, 7, 1024, 4096}) {
     const int64_t length = chunk == 1 ? 600 : 2500;
     options.chunk = chunk;
@@ -135,7 +139,9 @@ TEST(ScoreTest, MaskedLettersAreReadButNotScored) {
     double expected = 0;
     for (int64_t t = 0; t < 199; ++t) {
       if (t + 1 == 50 || t + 1 == 51) continue;
-      const Tensor among = norm == Norm::vocab ? logits[t] : logits[t].index_select(0, at::tensor({65, 67, 71, 84}, at::kLong));
+      const Tensor among = norm == Norm::vocab
+                               ? logits[t]
+                               : logits[t].index_select(0, at::tensor({65, 67, 71, 84}, at::kLong));
       expected += (logits[t][tokens[static_cast<std::size_t>(t + 1)]] - among.logsumexp(0)).item<double>();
     }
     EXPECT_NEAR(masked.sum_log_likelihood, expected, 1e-3);
@@ -173,7 +179,8 @@ TEST(ScoreTest, ReferenceFiguresAreThoseOfTheLogits) {
     if (round > 0) {
       EXPECT_GT(got.top1, 0);
     }
-    for (std::size_t t = 100; t + 1 < 200; ++t) tokens[t + 1] = static_cast<uint8_t>(best[static_cast<int64_t>(t)].item<int64_t>() & 0xff);
+    for (std::size_t t = 100; t + 1 < 200; ++t)
+      tokens[t + 1] = static_cast<uint8_t>(best[static_cast<int64_t>(t)].item<int64_t>() & 0xff);
   }
   options.reference_figures = false;
   EXPECT_EQ(score(*model, tokens, options).top1, 0);
@@ -228,8 +235,10 @@ TEST(ScoreTest, Bf16StaysNearFp32) {
   const auto exact = golden_model("tiny7b", at::kFloat), rounded = golden_model("tiny7b", at::kBFloat16);
   const auto tokens = random_bases(300);
   RecordScore a, b;
-  const Tensor logits_a = logits_of(*exact, tokens, {}, {}, &a), logits_b = logits_of(*rounded, tokens, {}, {}, &b);
-  // A log-probability moves by at most twice what a logit of its position does; how far bf16 moves those, the golden tests say.
+  const Tensor logits_a = logits_of(*exact, tokens, {}, {}, &a),
+               logits_b = logits_of(*rounded, tokens, {}, {}, &b);
+  // A log-probability moves by at most twice what a logit of its position does; how far bf16 moves those, the
+  // golden tests say.
   const double moved = (logits_a - logits_b).abs().amax(1).sum().item<double>();
   EXPECT_LE(std::abs(a.sum_log_likelihood - b.sum_log_likelihood), 2 * moved);
   EXPECT_NE(a.sum_log_likelihood, b.sum_log_likelihood);

@@ -45,19 +45,25 @@ class StreamKinds : public ::testing::TestWithParam<std::string> {
     auto config = memory_config();
     if (GetParam() == "inline") config.focus.stream = compress::Stream::inline_tokens;
     if (GetParam() == "state_only") {
-      return {"state_only", compressed_stream(compress::make_memory("state_only", model, config), "state_only"), model};
+      return {"state_only",
+              compressed_stream(compress::make_memory("state_only", model, config), "state_only"), model};
     }
     return {"focus",
-            compressed_stream(std::make_shared<compress::CompressedModel>(model, testing::perturbed_adapter(*model, config)), "focus"),
+            compressed_stream(std::make_shared<compress::CompressedModel>(
+                                  model, testing::perturbed_adapter(*model, config)),
+                              "focus"),
             model};
   }
-  std::string path(const std::string& name) const { return (std::filesystem::path(::testing::TempDir()) / (GetParam() + name)).string(); }
+  std::string path(const std::string& name) const {
+    return (std::filesystem::path(::testing::TempDir()) / (GetParam() + name)).string();
+  }
   at::NoGradGuard guard_;
 };
 
 TEST_P(StreamKinds, ASnapshotGoesBackAndAForkGoesItsOwnWay) {
   const Kind k = kind();
-  const Tensor first = random_bases(1, 45, 1), second = random_bases(1, 40, 2), other = random_bases(1, 40, 3);
+  const Tensor first = random_bases(1, 45, 1), second = random_bases(1, 40, 2),
+               other = random_bases(1, 40, 3);
   auto stream = k.begin(0);
   stream->forward(first);
   auto before = stream->snapshot();
@@ -81,11 +87,13 @@ TEST_P(StreamKinds, SavedAndLoadedItGoesOnAsIfNothingHadHappened) {
   const Tensor hidden = stream->forward(first);
   save_stream(*stream, hidden.narrow(1, 76, 1), kOrigin, {"chr1", 177, "ACGT"}, path(".safetensors"));
   auto loaded = k.begin(0);
-  const Tensor last = load_stream(*loaded, kOrigin, StreamPlace{"chr1", 177, "ACGT"}, at::kCPU, path(".safetensors"));
+  const Tensor last =
+      load_stream(*loaded, kOrigin, StreamPlace{"chr1", 177, "ACGT"}, at::kCPU, path(".safetensors"));
   EXPECT_TRUE(at::equal(last, hidden.narrow(1, 76, 1)));
   EXPECT_EQ(loaded->bases(), 77);
   EXPECT_EQ(loaded->memory().total_bytes() > 0, true);
-  EXPECT_EQ(loaded->memory().kept_bytes, k.name == "full" ? loaded->memory().kept_bytes : stream->memory().kept_bytes);
+  EXPECT_EQ(loaded->memory().kept_bytes,
+            k.name == "full" ? loaded->memory().kept_bytes : stream->memory().kept_bytes);
   EXPECT_TRUE(at::equal(loaded->forward(second), stream->forward(second)));
 }
 
@@ -93,7 +101,8 @@ TEST_P(StreamKinds, ScoresOfPartsAddUp) {
   const Kind k = kind();
   std::vector<uint8_t> tokens;
   const Tensor bases = random_bases(1, 130, 5)[0];
-  for (int64_t i = 0; i < bases.size(0); ++i) tokens.push_back(static_cast<uint8_t>(bases[i].item<int64_t>()));
+  for (int64_t i = 0; i < bases.size(0); ++i)
+    tokens.push_back(static_cast<uint8_t>(bases[i].item<int64_t>()));
   const std::vector<float> weights(tokens.size(), 1.0F);
   ScoreOptions options;
   options.chunk = 17;
@@ -121,8 +130,9 @@ TEST(StreamFileTest, AnotherMemoryIsRefused) {
   const Tensor hidden = stream->forward(random_bases(1, 5, 1));
   const std::string path = ::testing::TempDir() + "/other.safetensors";
   save_stream(*stream, hidden.narrow(1, 4, 1), kOrigin, {"chr1", 5, ""}, path);
-  auto focus = compressed_stream(std::make_shared<compress::CompressedModel>(model, testing::perturbed_adapter(*model, memory_config())),
-                                 "focus W=32 k=8")(0);
+  auto focus = compressed_stream(
+      std::make_shared<compress::CompressedModel>(model, testing::perturbed_adapter(*model, memory_config())),
+      "focus W=32 k=8")(0);
   try {
     load_stream(*focus, kOrigin, {}, at::kCPU, path);
     FAIL() << "accepted";
@@ -201,17 +211,22 @@ class Limited final : public Stream {
   Limited(std::unique_ptr<Stream> inner, int64_t limit) : inner_(std::move(inner)), limit_(limit) {}
   Tensor forward(const Tensor& tokens) override {
     const Tensor hidden = inner_->forward(tokens);  // the state has moved on when the failure comes
-    if (tokens.size(1) > limit_) TORCH_CHECK(false, "DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes.");
+    if (tokens.size(1) > limit_)
+      TORCH_CHECK(false, "DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes.");
     return hidden;
   }
   std::unique_ptr<Stream> fork() const override { return std::make_unique<Limited>(inner_->fork(), limit_); }
-  std::unique_ptr<Stream> snapshot() const override { return std::make_unique<Limited>(inner_->snapshot(), limit_); }
+  std::unique_ptr<Stream> snapshot() const override {
+    return std::make_unique<Limited>(inner_->snapshot(), limit_);
+  }
   int64_t bases() const override { return inner_->bases(); }
   int64_t position() const override { return inner_->position(); }
   StreamMemory memory() const override { return inner_->memory(); }
   std::string description() const override { return inner_->description(); }
   cache::TensorMap save() const override { return inner_->save(); }
-  void load(const cache::TensorMap& t, int64_t position, int64_t bases) override { inner_->load(t, position, bases); }
+  void load(const cache::TensorMap& t, int64_t position, int64_t bases) override {
+    inner_->load(t, position, bases);
+  }
 
  private:
   std::unique_ptr<Stream> inner_;
@@ -264,12 +279,14 @@ class CountingAllocator final : public c10::Allocator {
 TEST(MemoryPlanTest, CoversWhatAStreamReallyAllocates) {
   const at::NoGradGuard guard;
   const auto model = small_model(at::kFloat);
-  const auto compressed = std::make_shared<compress::CompressedModel>(model, testing::perturbed_adapter(*model, memory_config()));
+  const auto compressed =
+      std::make_shared<compress::CompressedModel>(model, testing::perturbed_adapter(*model, memory_config()));
   uint8_t priority = 0;  // a later one must not be lower
   for (const bool full : {true, false}) {
     for (const int64_t chunk : {64, 512}) {
       constexpr int64_t kLength = 4096;
-      const MemoryPlan plan = plan_memory(*model, full ? nullptr : compressed.get(), kLength, chunk, int64_t{1} << 40);
+      const MemoryPlan plan =
+          plan_memory(*model, full ? nullptr : compressed.get(), kLength, chunk, int64_t{1} << 40);
       const std::vector<uint8_t> tokens(kLength, 'C');
       const std::vector<float> weights(kLength, 1.0F);
       ScoreOptions options;
@@ -279,7 +296,8 @@ TEST(MemoryPlanTest, CoversWhatAStreamReallyAllocates) {
       c10::SetCPUAllocator(&counting, ++priority);
       CountingAllocator::peak = CountingAllocator::now = 0;
       const auto result =
-          Scorer(*model, full ? plain_stream(*model) : compressed_stream(compressed, "focus"), options).score(tokens, weights, "r");
+          Scorer(*model, full ? plain_stream(*model) : compressed_stream(compressed, "focus"), options)
+              .score(tokens, weights, "r");
       c10::SetCPUAllocator(before, ++priority);
       EXPECT_LE(CountingAllocator::peak, plan.needed_bytes()) << "full " << full << " chunk " << chunk;
       EXPECT_GE(CountingAllocator::peak, plan.needed_bytes() / 5) << "full " << full << " chunk " << chunk;

@@ -37,8 +37,8 @@ Divergences reference(const std::vector<float>& a, const std::vector<float>& b) 
     js += (p[i] * std::log(p[i] / m) + q[i] * std::log(q[i] / m)) / 2;
     kl += p[i] * std::log(p[i] / q[i]);
   }
-  return {static_cast<double>(l1), static_cast<double>(std::sqrt(l2)), static_cast<double>(std::sqrt(h / 2)), static_cast<double>(js),
-          static_cast<double>(kl)};
+  return {static_cast<double>(l1), static_cast<double>(std::sqrt(l2)), static_cast<double>(std::sqrt(h / 2)),
+          static_cast<double>(js), static_cast<double>(kl)};
 }
 
 void expect_near(const Divergences& got, const Divergences& expected, double relative, double absolute) {
@@ -164,7 +164,8 @@ TEST(Divergence, TheLogSumOfExponentialsIsNotClipped) {
 }
 
 TEST(Divergence, RefusesRowsThatAreNoDistribution) {
-  const float nan = std::numeric_limits<float>::quiet_NaN(), infinity = std::numeric_limits<float>::infinity();
+  const float nan = std::numeric_limits<float>::quiet_NaN(),
+              infinity = std::numeric_limits<float>::infinity();
   Distribution p;
   EXPECT_THROW(p.assign(std::vector<float>{1, nan}), CheckFailed);
   EXPECT_THROW(p.assign(std::vector<float>{1, infinity}), CheckFailed);
@@ -191,7 +192,8 @@ TEST(Divergence, IsFastEnoughForMillionsOfPositions) {
     q.assign(rows[static_cast<std::size_t>(i * 7 + 1) % 64]);
     total += compare(p, q).kl;
   }
-  const double microseconds = 1e6 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / count;
+  const double microseconds =
+      1e6 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / count;
   RecordProperty("microseconds_per_row", static_cast<int>(microseconds));
   EXPECT_GT(total, 0);
   EXPECT_LT(microseconds, 400);  // generous: sanitizers and a busy machine; about 15 otherwise

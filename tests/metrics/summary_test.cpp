@@ -65,8 +65,10 @@ TEST(Bootstrap, IntervalCoversTheMeanAtItsRate) {
 
 TEST(Bootstrap, IsSeededAndNeedsTwoSegments) {
   std::vector<Total> segments(10);
-  for (std::size_t i = 0; i < segments.size(); ++i) segments[i] = {static_cast<double>(i * i), static_cast<int64_t>(i) + 1};
-  const Interval a = bootstrap_mean(segments), b = bootstrap_mean(segments), c = bootstrap_mean(segments, {1000, 7});
+  for (std::size_t i = 0; i < segments.size(); ++i)
+    segments[i] = {static_cast<double>(i * i), static_cast<int64_t>(i) + 1};
+  const Interval a = bootstrap_mean(segments), b = bootstrap_mean(segments),
+                 c = bootstrap_mean(segments, {1000, 7});
   EXPECT_EQ(a.low, b.low);
   EXPECT_EQ(a.high, b.high);
   EXPECT_NE(a.low, c.low);
@@ -77,7 +79,8 @@ TEST(Bootstrap, IsSeededAndNeedsTwoSegments) {
 }
 
 TEST(Recovered, IsPairedOverSegments) {
-  // The method keeps a quarter of the loss in every segment, however much segments differ: paired draws have no spread at all.
+  // The method keeps a quarter of the loss in every segment, however much segments differ: paired draws have
+  // no spread at all.
   std::vector<Total> state_only, method;
   for (const double loss : {0.1, 3.0, 0.5, 8.0, 0.02}) {
     state_only.push_back({loss, 10});
@@ -95,7 +98,8 @@ TEST(Recovered, IsPairedOverSegments) {
 TEST(Bins, ByPositionRespectBoundaries) {
   const int64_t positions = 2599, window = 1000;
   std::vector<float> values(static_cast<std::size_t>(2 * positions));
-  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>((i % static_cast<std::size_t>(positions)) / 1000);
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = static_cast<float>((i % static_cast<std::size_t>(positions)) / 1000);
   values[5] = kNan;
   const std::vector<Bin> bins = bin_by_position(values, positions, window, 32);
   int64_t expected = 0, count = 0;

@@ -1,4 +1,5 @@
-// Checkpoints of one model may hold norms and medium filters in bf16 or fp32; what they compute does not depend on it.
+// Checkpoints of one model may hold norms and medium filters in bf16 or fp32; what they compute does not
+// depend on it.
 #include <functional>
 
 #include "focus/weights/load_model.h"
@@ -15,7 +16,8 @@ using formats::TensorFile;
 /// A golden checkpoint whose tensors went through `convert`, in memory.
 class ConvertedFile final : public TensorFile {
  public:
-  ConvertedFile(const std::string& name, const std::function<Tensor(const std::string&, const Tensor&)>& convert) {
+  ConvertedFile(const std::string& name,
+                const std::function<Tensor(const std::string&, const Tensor&)>& convert) {
     const auto source = TensorFile::open(golden_path("checkpoints/" + name + ".pt"));
     format_ = source->format();
     for (const auto& entry : source->opaque()) add_opaque({entry.name, entry.kind, {}}, name);
@@ -31,7 +33,8 @@ class ConvertedFile final : public TensorFile {
 
 std::shared_ptr<model::StripedHyena> loaded(const std::string& name, const std::shared_ptr<TensorFile>& file,
                                             at::ScalarType dtype = at::kFloat) {
-  auto model = std::make_shared<model::StripedHyena>(model::read_model_config(golden_path("configs/" + name + ".yml")));
+  auto model = std::make_shared<model::StripedHyena>(
+      model::read_model_config(golden_path("configs/" + name + ".yml")));
   weights::load_weights(*model, file, {.dtype = dtype});
   model->set_trainable(false);
   return model;
@@ -47,11 +50,12 @@ TEST_P(CheckpointTypesTest, NormsAndMediumFiltersMayHaveEither) {
   const Tensor expected = golden_model(GetParam(), at::kFloat)->forward(tokens());
   for (const auto type : {at::kFloat, at::kBFloat16}) {
     int64_t converted = 0;
-    const auto file = std::make_shared<ConvertedFile>(GetParam(), [&](const std::string& name, const Tensor& value) {
-      if (!name.ends_with("norm.scale") && !name.ends_with("filter.h")) return value;
-      converted += value.scalar_type() != type ? 1 : 0;
-      return value.to(type);
-    });
+    const auto file =
+        std::make_shared<ConvertedFile>(GetParam(), [&](const std::string& name, const Tensor& value) {
+          if (!name.ends_with("norm.scale") && !name.ends_with("filter.h")) return value;
+          converted += value.scalar_type() != type ? 1 : 0;
+          return value.to(type);
+        });
     EXPECT_GT(converted, 0) << "to " << type;  // each file has one of the two in fp32
     EXPECT_TRUE(at::equal(loaded(GetParam(), file)->forward(tokens()), expected)) << "to " << type;
   }
@@ -65,8 +69,10 @@ TEST_P(CheckpointTypesTest, RotaryFrequenciesAreReadAndUsedAsTheyAre) {
   ASSERT_FALSE(at::equal(rounded.to(at::kFloat), stored));
   const auto with = [&](const Tensor& frequencies, at::ScalarType dtype) {
     return loaded(GetParam(),
-                  std::make_shared<ConvertedFile>(
-                      GetParam(), [&](const auto& name, const auto& value) { return is_frequency(name) ? frequencies : value; }),
+                  std::make_shared<ConvertedFile>(GetParam(),
+                                                  [&](const auto& name, const auto& value) {
+                                                    return is_frequency(name) ? frequencies : value;
+                                                  }),
                   dtype);
   };
   for (const auto dtype : {at::kFloat, at::kBFloat16}) {
@@ -78,13 +84,15 @@ TEST_P(CheckpointTypesTest, RotaryFrequenciesAreReadAndUsedAsTheyAre) {
   }
   const Tensor expected = original->forward(tokens()), got = with(rounded, at::kFloat)->forward(tokens());
   EXPECT_TRUE(at::equal(got, with(rounded.to(at::kFloat), at::kFloat)->forward(tokens())));
-  EXPECT_GT(max_difference(got, expected), GetParam() == "tiny7b" ? 1e-2 : 1e-4);  // rounded ones are used, not recomputed
+  EXPECT_GT(max_difference(got, expected),
+            GetParam() == "tiny7b" ? 1e-2 : 1e-4);  // rounded ones are used, not recomputed
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, CheckpointTypesTest, ::testing::Values("tiny7b", "tiny40b"),
                          [](const auto& model) { return model.param; });
 
-// Released files hold medium filters of 256 or 512 groups; the reference rounds them to bf16 whatever the file says.
+// Released files hold medium filters of 256 or 512 groups; the reference rounds them to bf16 whatever the
+// file says.
 TEST(CheckpointRoundingTest, MediumFiltersAreRoundedOnLoad) {
   const auto file = TensorFile::open(golden_path("checkpoints/tiny7b.pt"));
   const Tensor stored = weights::as_tensor(*file->find("blocks.1.filter.h"));

@@ -36,7 +36,8 @@ int64_t line_of(const std::string& yaml, const std::string& key) {
 
 void expect_refused(const std::string& key, const std::string& value, const std::string& why) {
   const std::string yaml = with(key, value), message = message_of(yaml);
-  EXPECT_EQ(message.find(concat("test.yml:", line_of(yaml, key), ": key '", key, "': ")), 0U) << key << ": " << value << " -> " << message;
+  EXPECT_EQ(message.find(concat("test.yml:", line_of(yaml, key), ": key '", key, "': ")), 0U)
+      << key << ": " << value << " -> " << message;
   EXPECT_NE(message.find(why), std::string::npos) << key << ": " << value << " -> " << message;
 }
 
@@ -56,10 +57,12 @@ TEST(ModelConfigTest, CraftedFilesAreRefusedInPlainWords) {
 TEST(ModelConfigTest, UnknownMissingAndRepeatedKeysAreErrorsWithTheirLine) {
   const std::string text = tiny();
   const int64_t lines = std::count(text.begin(), text.end(), '\n');
-  EXPECT_NE(message_of(tiny() + "hiden_size: 3\n").find(concat("test.yml:", lines + 1, ": unknown key 'hiden_size'")), std::string::npos);
-  EXPECT_NE(
-      message_of(tiny() + "vocab_size: 512\n").find(concat("test.yml:", lines + 1, ": key 'vocab_size' appears twice, first on line 3")),
-      std::string::npos);
+  EXPECT_NE(message_of(tiny() + "hiden_size: 3\n")
+                .find(concat("test.yml:", lines + 1, ": unknown key 'hiden_size'")),
+            std::string::npos);
+  EXPECT_NE(message_of(tiny() + "vocab_size: 512\n")
+                .find(concat("test.yml:", lines + 1, ": key 'vocab_size' appears twice, first on line 3")),
+            std::string::npos);
   EXPECT_NE(message_of("vocab_size: 512\n").find("required key 'hidden_size' is missing"), std::string::npos);
   EXPECT_NE(message_of("vocab_size: 512\n? [1]\n: 2\n").find("test.yml:2"), std::string::npos);
   EXPECT_NE(message_of("a: 1\nb: [1, 2").find("test.yml:2:"), std::string::npos);
@@ -116,16 +119,20 @@ TEST(ModelConfigTest, ValuesThatWouldComputeAnotherModelAreRefused) {
                                                                    {"log_intermediate_values", "True"}};
   for (const auto& [key, value] : others) expect_refused(key, value, "is supported, got " + value);
   const std::string scaled = tiny() + "rotary_emb_scaling_factor: 2\n";
-  EXPECT_NE(message_of(scaled).find("has no effect unless use_interpolated_rotary_pos_emb is True"), std::string::npos);
-  EXPECT_NE(message_of(scaled + "use_interpolated_rotary_pos_emb: False\n").find("has no effect"), std::string::npos);
-  EXPECT_DOUBLE_EQ(parse_model_config(scaled + "use_interpolated_rotary_pos_emb: True\n", "").rotary_scaling, 2.0);
+  EXPECT_NE(message_of(scaled).find("has no effect unless use_interpolated_rotary_pos_emb is True"),
+            std::string::npos);
+  EXPECT_NE(message_of(scaled + "use_interpolated_rotary_pos_emb: False\n").find("has no effect"),
+            std::string::npos);
+  EXPECT_DOUBLE_EQ(parse_model_config(scaled + "use_interpolated_rotary_pos_emb: True\n", "").rotary_scaling,
+                   2.0);
 }
 
 // Where these are missing the reference assumes another value than the released models have.
 TEST(ModelConfigTest, KeysWithADangerousDefaultMustBeThere) {
-  for (const std::string key :
-       {"interleave", "column_split_hyena", "tie_embeddings", "qkv_proj_bias", "hyena_out_proj_bias", "rotary_emb_base"})
-    EXPECT_NE(message_of(with(key, "")).find("required key '" + key + "' is missing"), std::string::npos) << key;
+  for (const std::string key : {"interleave", "column_split_hyena", "tie_embeddings", "qkv_proj_bias",
+                                "hyena_out_proj_bias", "rotary_emb_base"})
+    EXPECT_NE(message_of(with(key, "")).find("required key '" + key + "' is missing"), std::string::npos)
+        << key;
 }
 
 TEST(ModelConfigTest, InnerMlpSizeIsDerivedWhereItIsMissing) {

@@ -1,4 +1,5 @@
-// Models whose input projections run in FP8: the scales of the golden checkpoint's `_extra_state` entries, which the recordings ignore.
+// Models whose input projections run in FP8: the scales of the golden checkpoint's `_extra_state` entries,
+// which the recordings ignore.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -28,7 +29,8 @@ class Fp8ModelTest : public ::testing::Test {
     config_ = (std::filesystem::path(::testing::TempDir()) / "tiny1b-fp8.yml").string();
     std::ofstream(config_) << yaml;
   }
-  weights::LoadedModel load(const std::string& checkpoint, weights::Fp8 fp8, at::ScalarType dtype = at::kFloat) const {
+  weights::LoadedModel load(const std::string& checkpoint, weights::Fp8 fp8,
+                            at::ScalarType dtype = at::kFloat) const {
     return weights::load_model(config_, checkpoint, dtype, "cpu", fp8);
   }
   std::string config_, checkpoint_ = golden_path("checkpoints/tiny1b.pt");
@@ -44,7 +46,8 @@ TEST_F(Fp8ModelTest, TakesItsScalesFromTheCheckpointAndSaysSo) {
     const auto& projections = model.blocks->items[i]->projections;
     if (!projections) continue;
     std::string why;
-    const auto state = formats::read_fp8_state(*file->opaque(concat("blocks.", i, ".projections._extra_state")), "test", why);
+    const auto state = formats::read_fp8_state(
+        *file->opaque(concat("blocks.", i, ".projections._extra_state")), "test", why);
     ASSERT_TRUE(state.has_value()) << why;
     ASSERT_TRUE(projections->fp8().has_value());
     EXPECT_EQ(projections->fp8()->input, static_cast<double>(state->scale_fwd[0]));
@@ -58,7 +61,8 @@ TEST_F(Fp8ModelTest, RoundingIsNeverLeftOutSilently) {
   const auto off = load(checkpoint_, weights::Fp8::off);
   EXPECT_NE(off.precision.find("OFF"), std::string::npos) << off.precision;
   EXPECT_LT(relative_rms(off.model->forward(tokens), recorded), 2e-5);
-  const double rounding = relative_rms(load(checkpoint_, weights::Fp8::emulate).model->forward(tokens), recorded);
+  const double rounding =
+      relative_rms(load(checkpoint_, weights::Fp8::emulate).model->forward(tokens), recorded);
   EXPECT_GT(rounding, 1e-3) << "e4m3 has three bits of mantissa";
   EXPECT_LT(rounding, 1.0);
 }
@@ -68,8 +72,10 @@ TEST_F(Fp8ModelTest, ChunkedEqualsWhole) {
   const Tensor tokens = Golden("tiny1b.logits.fp32")["tokens.len64"];
   const Tensor whole = model->forward(tokens);
   cache::StreamState state;
-  const Tensor parts = at::cat({model->forward(tokens.narrow(1, 0, 21), &state), model->forward(tokens.narrow(1, 21, 43), &state)}, 1);
-  // A base whose input falls on a rounding boundary of e4m3 may land on the other side; nothing else may move.
+  const Tensor parts = at::cat(
+      {model->forward(tokens.narrow(1, 0, 21), &state), model->forward(tokens.narrow(1, 21, 43), &state)}, 1);
+  // A base whose input falls on a rounding boundary of e4m3 may land on the other side; nothing else may
+  // move.
   EXPECT_LT(relative_rms(parts, whole), 2e-2);
 }
 

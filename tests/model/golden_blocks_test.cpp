@@ -61,7 +61,8 @@ Tensor walk(model::StripedHyenaBlock& block, const model::ModelConfig& config, c
     const Tensor qkv = attention.Wqkv->forward(u);
     const auto flat = [](const Tensor& heads_BHLE) { return heads_BHLE.transpose(1, 2).flatten(2); };
     const auto parts = attention.split(qkv);
-    see("qkv", at::cat({flat(parts.q), flat(parts.k), flat(parts.v)}, -1));  // the recording has them in this order
+    see("qkv",
+        at::cat({flat(parts.q), flat(parts.k), flat(parts.v)}, -1));  // the recording has them in this order
     const auto p = attention.project(u, at::arange(x.size(1)));
     see("q_rope", flat(p.q));
     see("k_rope", flat(p.k));
@@ -73,9 +74,9 @@ Tensor walk(model::StripedHyenaBlock& block, const model::ModelConfig& config, c
     see("projections", z);
     const auto& filter = *block.filter;
     const int64_t width = x.size(2), context = filter.short_filter_weight.size(-1) - 1;
-    const Tensor fir =
-        ops::causal_fir(at::constant_pad_nd(z.to(at::kFloat), {0, 0, context, 0}), filter.short_filter_weight.squeeze(1).t().to(at::kFloat))
-            .to(type);
+    const Tensor fir = ops::causal_fir(at::constant_pad_nd(z.to(at::kFloat), {0, 0, context, 0}),
+                                       filter.short_filter_weight.squeeze(1).t().to(at::kFloat))
+                           .to(type);
     see("fir", fir);
     const Tensor channels = fir.unflatten(-1, {width, 3});
     const Tensor p = (channels.select(-1, 1) * channels.select(-1, 2)).to(at::kFloat);
@@ -121,7 +122,8 @@ TEST_P(GoldenInsideTest, OneBlockOfEachKind) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenBlocksTest, golden_models(), golden_test_name);
-INSTANTIATE_TEST_SUITE_P(Models, GoldenInsideTest, golden_models({"tiny7b"}), golden_test_name);  // recorded for this one only
+INSTANTIATE_TEST_SUITE_P(Models, GoldenInsideTest, golden_models({"tiny7b"}),
+                         golden_test_name);  // recorded for this one only
 
 }  // namespace
 }  // namespace focus::testing

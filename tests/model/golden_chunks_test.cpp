@@ -13,9 +13,11 @@ class GoldenChunksTest : public GoldenTest {};
 TEST_P(GoldenChunksTest, OfAnySizeEqualOnePass) {
   at::manual_seed(1);
   const Tensor letters = at::tensor({int64_t{'A'}, int64_t{'C'}, int64_t{'G'}, int64_t{'T'}});
-  // In bf16 very small chunks sum in another order before they are rounded, and the layers above amplify that as they amplify any rounding:
-  // measured 0.21 to 0.33 of what the reference loses to bf16 in chunks of 1 and 3, nothing from 127 on.
-  const double reference = exact() ? 0 : check_.reference_error("logits/logits_at.len300"), bound = exact() ? 2e-5 : 0.75 * reference;
+  // In bf16 very small chunks sum in another order before they are rounded, and the layers above amplify that
+  // as they amplify any rounding: measured 0.21 to 0.33 of what the reference loses to bf16 in chunks of 1
+  // and 3, nothing from 127 on.
+  const double reference = exact() ? 0 : check_.reference_error("logits/logits_at.len300"),
+               bound = exact() ? 2e-5 : 0.75 * reference;
   for (const int64_t batch : {1, 2}) {
     const Tensor tokens = letters.index({at::randint(0, 4, {batch, 1100}, at::kLong)});
     const Tensor whole = model_->forward(tokens);
@@ -29,10 +31,12 @@ TEST_P(GoldenChunksTest, OfAnySizeEqualOnePass) {
       const double largest = max_difference(got, expected), rms = relative_rms(got, expected);
       EXPECT_LE(rms, bound) << "batch " << batch << ", chunks of " << chunk;
       if (exact()) {
-        EXPECT_LE(largest, 2e-4 * expected.abs().max().item<double>()) << "batch " << batch << ", chunks of " << chunk;
+        EXPECT_LE(largest, 2e-4 * expected.abs().max().item<double>())
+            << "batch " << batch << ", chunks of " << chunk;
       }
       EXPECT_EQ(state.position, length);
-      check_.add_row(concat("chunks/", chunk, ".batch", batch), largest, rms, bound, exact() ? -1 : reference);
+      check_.add_row(concat("chunks/", chunk, ".batch", batch), largest, rms, bound,
+                     exact() ? -1 : reference);
     }
   }
 }

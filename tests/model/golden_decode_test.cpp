@@ -33,11 +33,13 @@ class GoldenDecodeTest : public GoldenTest {
         check("iir_state", hyena->tensors.inner);
       } else {
         const auto& kv = dynamic_cast<const cache::KeyValueState&>(*state_.layers[i]);
-        check("kv", at::stack({kv.keys().transpose(1, 2), kv.values().transpose(1, 2)}, 2));  // [B, L, 2, H, E]
+        check("kv",
+              at::stack({kv.keys().transpose(1, 2), kv.values().transpose(1, 2)}, 2));  // [B, L, 2, H, E]
       }
     }
     const auto names = golden_.names();
-    EXPECT_EQ(checked, std::count_if(names.begin(), names.end(), [&](const auto& name) { return name.starts_with(when + "."); }));
+    EXPECT_EQ(checked, std::count_if(names.begin(), names.end(),
+                                     [&](const auto& name) { return name.starts_with(when + "."); }));
     EXPECT_GE(checked, 6);
   }
 
@@ -53,14 +55,16 @@ TEST_P(GoldenDecodeTest, PromptAndItsStates) {
   check_states("prefill");
 }
 
-// In bf16 the recorded tokens are those that the fp32 run chose: two bf16 runs part ways at the first near tie.
+// In bf16 the recorded tokens are those that the fp32 run chose: two bf16 runs part ways at the first near
+// tie.
 TEST_P(GoldenDecodeTest, FortyGreedyStepsAndTheStatesAfterThem) {
   const Tensor tokens = golden_["greedy_tokens"], logits = steps_after_prompt(tokens);
   check_("decode/step_logits", logits, golden_["step_logits"]);
   check_("decode/stateless_logits", logits, golden_["stateless_logits"]);
   check_states("final");
   if (exact()) {
-    const Tensor chosen = at::cat({last_.unsqueeze(1), logits.narrow(1, 0, tokens.size(1) - 1)}, 1).argmax(-1);
+    const Tensor chosen =
+        at::cat({last_.unsqueeze(1), logits.narrow(1, 0, tokens.size(1) - 1)}, 1).argmax(-1);
     EXPECT_TRUE(at::equal(chosen, tokens)) << "got " << chosen << "\nexpected " << tokens;
   }
 }
@@ -74,12 +78,14 @@ TEST_P(GoldenDecodeTest, FortyForcedSteps) {
 // Here the reference repeats its last row's mixer output in every row.
 TEST_P(GoldenDecodeTest, SeveralTokensAfterAPrompt) {
   step(golden_["prompt"]);
-  check_("decode/one_call", step(golden_["forced_tokens"]), golden_["forced_stateless_logits"], "decode/forced_stateless_logits");
+  check_("decode/one_call", step(golden_["forced_tokens"]), golden_["forced_stateless_logits"],
+         "decode/forced_stateless_logits");
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenDecodeTest, golden_models(), golden_test_name);
 
-// The reference's own steps are wrong after a prompt shorter than a filter; the recording is of its stateless pass.
+// The reference's own steps are wrong after a prompt shorter than a filter; the recording is of its stateless
+// pass.
 class GoldenShortPromptTest : public GoldenTest {};
 
 TEST_P(GoldenShortPromptTest, DecodesRight) {
@@ -90,12 +96,14 @@ TEST_P(GoldenShortPromptTest, DecodesRight) {
     cache::StreamState state;
     model_->forward(tokens.narrow(1, 0, prompt), &state);
     std::vector<Tensor> logits;
-    for (int64_t s = 0; s < 12; ++s) logits.push_back(model_->forward(tokens.narrow(1, prompt + s, 1), &state).select(1, 0));
+    for (int64_t s = 0; s < 12; ++s)
+      logits.push_back(model_->forward(tokens.narrow(1, prompt + s, 1), &state).select(1, 0));
     check_("decode/" + at + ".stateless_logits", at::stack(logits, 1), golden[at + ".stateless_logits"]);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, GoldenShortPromptTest, golden_models({"tiny7b"}), golden_test_name);  // recorded for this one only
+INSTANTIATE_TEST_SUITE_P(Models, GoldenShortPromptTest, golden_models({"tiny7b"}),
+                         golden_test_name);  // recorded for this one only
 
 }  // namespace
 }  // namespace focus::testing

@@ -6,7 +6,8 @@ namespace {
 
 using at::Tensor;
 
-const std::vector<std::string> kCases = {"len1", "len2", "len3", "len7", "len64", "len300", "len1100", "len2500", "batch2_300", "bytes256"};
+const std::vector<std::string> kCases = {"len1",   "len2",    "len3",    "len7",       "len64",
+                                         "len300", "len1100", "len2500", "batch2_300", "bytes256"};
 
 class GoldenLogitsTest : public GoldenTest {};
 
@@ -19,7 +20,8 @@ TEST_P(GoldenLogitsTest, EveryRecordedInput) {
       check_("logits/logits." + name, logits, golden["logits." + name]);
       continue;
     }
-    check_("logits/logits_at." + name, logits.index_select(1, golden["pos." + name]), golden["logits_at." + name]);
+    check_("logits/logits_at." + name, logits.index_select(1, golden["pos." + name]),
+           golden["logits_at." + name]);
     check_("logits/acgt." + name, logits.index_select(-1, acgt), golden["acgt." + name]);
     check_("logits/logsumexp." + name, at::logsumexp(logits.to(at::kFloat), -1), golden["logsumexp." + name]);
   }

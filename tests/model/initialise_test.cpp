@@ -9,8 +9,10 @@ namespace {
 
 using at::Tensor;
 
-/// Mean attention that bases inside a copy pay, at the model's first attention block, to the base that followed their source.
-double attention_on_source(const StripedHyena& model, const Tensor& tokens, int64_t source, int64_t copy, int64_t length) {
+/// Mean attention that bases inside a copy pay, at the model's first attention block, to the base that
+/// followed their source.
+double attention_on_source(const StripedHyena& model, const Tensor& tokens, int64_t source, int64_t copy,
+                           int64_t length) {
   Tensor x = model.embed(tokens);
   for (const auto& block : model.blocks->items) {
     if (block->kind() != BlockKind::attention) {
@@ -18,12 +20,14 @@ double attention_on_source(const StripedHyena& model, const Tensor& tokens, int6
       continue;
     }
     const auto p = block->inner_mha_cls->project(block->pre_norm->forward(x), at::arange(x.size(1)));
-    const Tensor scores = at::matmul(p.q, p.k.transpose(-1, -2)) / std::sqrt(static_cast<double>(p.q.size(-1)));
+    const Tensor scores =
+        at::matmul(p.q, p.k.transpose(-1, -2)) / std::sqrt(static_cast<double>(p.q.size(-1)));
     const Tensor future = at::ones({x.size(1), x.size(1)}, at::kBool).triu_(1);
     const Tensor weights = at::softmax(scores.masked_fill(future, -1e30), -1);
     double total = 0;
     constexpr int64_t kSkip = 16;  // a match needs some context
-    for (int64_t i = kSkip; i < length - 1; ++i) total += weights[0].select(1, copy + i).select(1, source + i + 1).max().item<double>();
+    for (int64_t i = kSkip; i < length - 1; ++i)
+      total += weights[0].select(1, copy + i).select(1, source + i + 1).max().item<double>();
     return total / static_cast<double>(length - 1 - kSkip);
   }
   return 0;
@@ -48,7 +52,8 @@ TEST(InitialiseTest, DelayPairLooksAtTheBaseAfterTheMatchingContext) {
 }
 
 TEST(InitialiseTest, SameSeedSameWeights) {
-  StripedHyena a(read_model_config(std::string(FOCUS_SOURCE_DIR) + "/configs/models/focus-small.yml")), b(a.config());
+  StripedHyena a(read_model_config(std::string(FOCUS_SOURCE_DIR) + "/configs/models/focus-small.yml")),
+      b(a.config());
   InitConfig config;
   initialise(a, config);
   initialise(b, config);

@@ -1,5 +1,6 @@
-// Agreement with the reference's recordings (tests/golden/llama, made by scripts/make_llama_golden.py). fp32: within 2e-5 relative rms.
-// bf16: no farther from the fp32 recording than 1.5 times the reference's own bf16 run.
+// Agreement with the reference's recordings (tests/golden/llama, made by scripts/make_llama_golden.py). fp32:
+// within 2e-5 relative rms. bf16: no farther from the fp32 recording than 1.5 times the reference's own bf16
+// run.
 #include "focus/model/llama.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +20,8 @@ namespace {
 
 using at::Tensor;
 
-const std::vector<std::string> kCases = {"len1", "len2", "len7", "len129", "len300", "len2100", "batch2_300", "any64"};
+const std::vector<std::string> kCases = {"len1",   "len2",    "len7",       "len129",
+                                         "len300", "len2100", "batch2_300", "any64"};
 
 std::shared_ptr<model::Llama> load(const std::string& name, at::ScalarType dtype) {
   const std::string folder = golden_path("llama/" + name);
@@ -35,7 +37,8 @@ class LlamaTest : public ::testing::TestWithParam<std::string> {
 TEST_P(LlamaTest, Fp32LogitsOfAllInputs) {
   const auto model = load(GetParam(), at::kFloat);
   for (const auto& name : kCases) {
-    const Tensor logits = model->forward(golden_["tokens." + name]).index_select(1, golden_["positions." + name]);
+    const Tensor logits =
+        model->forward(golden_["tokens." + name]).index_select(1, golden_["positions." + name]);
     EXPECT_LT(relative_rms(logits, golden_["logits." + name]), 2e-5) << name;
   }
 }
@@ -43,8 +46,11 @@ TEST_P(LlamaTest, Fp32LogitsOfAllInputs) {
 TEST_P(LlamaTest, Bf16NoFartherFromFp32ThanTheReference) {
   const auto model = load(GetParam(), at::kBFloat16);
   for (const auto& name : kCases) {
-    const Tensor logits = model->forward(golden_["tokens." + name]).index_select(1, golden_["positions." + name]);
-    EXPECT_LE(relative_rms(logits.to(at::kFloat), golden_["logits." + name]), 1.5 * golden_["bf16_error." + name].item<double>()) << name;
+    const Tensor logits =
+        model->forward(golden_["tokens." + name]).index_select(1, golden_["positions." + name]);
+    EXPECT_LE(relative_rms(logits.to(at::kFloat), golden_["logits." + name]),
+              1.5 * golden_["bf16_error." + name].item<double>())
+        << name;
   }
 }
 
@@ -67,7 +73,9 @@ TEST_P(LlamaTest, TwentyCachedSteps) {
   model->forward(golden_["prompt"], &state);
   const Tensor steps = golden_["steps"], expected = golden_["step_logits"];
   for (int64_t s = 0; s < steps.size(1); ++s)
-    EXPECT_LT(relative_rms(model->forward(steps.narrow(1, s, 1), &state).select(1, 0), expected.select(1, s)), 2e-5) << s;
+    EXPECT_LT(relative_rms(model->forward(steps.narrow(1, s, 1), &state).select(1, 0), expected.select(1, s)),
+              2e-5)
+        << s;
   EXPECT_EQ(state.position, 60);
 }
 
@@ -94,7 +102,8 @@ TEST_P(LlamaTest, AForkedStreamLeavesItsOriginAlone) {
   EXPECT_TRUE(at::equal(model->forward(tokens.narrow(1, 50, 30), &state), first));
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, LlamaTest, ::testing::Values("bytes", "letters"), [](const auto& model) { return model.param; });
+INSTANTIATE_TEST_SUITE_P(Models, LlamaTest, ::testing::Values("bytes", "letters"),
+                         [](const auto& model) { return model.param; });
 
 TEST(LlamaShapeTest, FromTheFiles) {
   const auto bytes = load("bytes", at::kBFloat16), letters = load("letters", at::kFloat);
@@ -114,7 +123,8 @@ TEST(LlamaShapeTest, FromTheFiles) {
 
 class LlamaCheckpointTest : public ::testing::Test {
  protected:
-  LlamaCheckpointTest() : folder_(std::filesystem::temp_directory_path() / ("focus-llama-" + std::to_string(::getpid()))) {
+  LlamaCheckpointTest()
+      : folder_(std::filesystem::temp_directory_path() / ("focus-llama-" + std::to_string(::getpid()))) {
     std::filesystem::remove_all(folder_);
     std::filesystem::copy(golden_path("llama/letters"), folder_);
   }
@@ -152,8 +162,9 @@ TEST_F(LlamaCheckpointTest, MissingUnexpectedAndMisshapenTensorsAreListed) {
     tensors["model.layers.2.mlp.up_proj.weight"] = at::ones({3, 4});
   });
   const std::string message = refusal();
-  for (const char* part : {"missing from the file (2)", "model.norm.weight", "k_proj.bias", "unexpected in the file (1)",
-                           "model.layers.0.extra", "model.layers.2.mlp.up_proj.weight: file [3, 4], config [64, 32]"})
+  for (const char* part :
+       {"missing from the file (2)", "model.norm.weight", "k_proj.bias", "unexpected in the file (1)",
+        "model.layers.0.extra", "model.layers.2.mlp.up_proj.weight: file [3, 4], config [64, 32]"})
     EXPECT_NE(message.find(part), std::string::npos) << part << " in: " << message;
 }
 
@@ -163,7 +174,9 @@ TEST_F(LlamaCheckpointTest, StoredRotaryFrequenciesAreIgnored) {
   at::NoGradGuard guard;
   const Golden golden("llama/letters");
   const auto model = weights::load_model("", folder_.string(), at::kFloat, "cpu").model;
-  EXPECT_LT(relative_rms(model->forward(golden["tokens.len7"]).index_select(1, golden["positions.len7"]), golden["logits.len7"]), 2e-5);
+  EXPECT_LT(relative_rms(model->forward(golden["tokens.len7"]).index_select(1, golden["positions.len7"]),
+                         golden["logits.len7"]),
+            2e-5);
 }
 
 TEST_F(LlamaCheckpointTest, ATiedUnembeddingMayBeStoredIfItIsTheEmbedding) {
@@ -174,9 +187,10 @@ TEST_F(LlamaCheckpointTest, ATiedUnembeddingMayBeStoredIfItIsTheEmbedding) {
 }
 
 TEST_F(LlamaCheckpointTest, TheConfigurationIsFoundOrAskedFor) {
-  EXPECT_THROW(weights::load_model("", (folder_ / "model.safetensors").string(), at::kFloat, "cpu"), ConfigError);
-  const auto by_file =
-      weights::load_model((folder_ / "config.json").string(), (folder_ / "model.safetensors").string(), at::kFloat, "cpu");
+  EXPECT_THROW(weights::load_model("", (folder_ / "model.safetensors").string(), at::kFloat, "cpu"),
+               ConfigError);
+  const auto by_file = weights::load_model((folder_ / "config.json").string(),
+                                           (folder_ / "model.safetensors").string(), at::kFloat, "cpu");
   EXPECT_EQ(by_file.model->shape().vocab_size, 12);
   std::filesystem::remove(folder_ / "config.json");
   EXPECT_THROW(weights::load_model(folder_.string(), folder_.string(), at::kFloat, "cpu"), ConfigError);

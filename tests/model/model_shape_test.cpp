@@ -25,7 +25,8 @@ namespace {
 
 std::vector<TensorView> llama(const std::vector<float>& memory) {
   const auto view = [&](const std::string& name, std::vector<int64_t> shape) {
-    return TensorView{name, DType::float32, std::move(shape), reinterpret_cast<const std::byte*>(memory.data())};
+    return TensorView{name, DType::float32, std::move(shape),
+                      reinterpret_cast<const std::byte*>(memory.data())};
   };
   return {view("model.embed_tokens.weight", {40, 32}),
           view("model.layers.0.self_attn.q_proj.weight", {32, 32}),
@@ -36,8 +37,10 @@ std::vector<TensorView> llama(const std::vector<float>& memory) {
           view("lm_head.weight", {40, 32})};
 }
 
-std::shared_ptr<TensorFile> written(const std::vector<TensorView>& tensors, const std::map<std::string, std::string>& metadata = {}) {
-  const auto path = std::filesystem::temp_directory_path() / ("focus-shape-" + std::to_string(::getpid()) + ".safetensors");
+std::shared_ptr<TensorFile> written(const std::vector<TensorView>& tensors,
+                                    const std::map<std::string, std::string>& metadata = {}) {
+  const auto path =
+      std::filesystem::temp_directory_path() / ("focus-shape-" + std::to_string(::getpid()) + ".safetensors");
   write_safetensors(path, tensors, metadata);
   auto file = TensorFile::open(path);
   std::filesystem::remove(path);
@@ -66,7 +69,8 @@ TEST(ModelShapeTest, ReadsEvo2ShapesOffTheTensors) {
     EXPECT_TRUE(shape.own_unembedding);
     EXPECT_EQ(shape.num_parameters, model::StripedHyena(config).num_parameters());
     ASSERT_EQ(shape.blocks.size(), config.blocks.size());
-    for (std::size_t i = 0; i < shape.blocks.size(); ++i) EXPECT_EQ(shape.blocks[i], model::name_of(config.blocks[i])) << i;
+    for (std::size_t i = 0; i < shape.blocks.size(); ++i)
+      EXPECT_EQ(shape.blocks[i], model::name_of(config.blocks[i])) << i;
     EXPECT_TRUE(mismatches(*file, config).empty());
   }
 }
@@ -76,7 +80,9 @@ TEST(ModelShapeTest, NamesEveryMismatch) {
   const auto file = TensorFile::open(testing::golden_path("checkpoints/tiny7b.pt"));
   config.inner_mlp_size = 176;
   EXPECT_EQ(mismatches(*file, config).size(), 3U * 8U);
-  EXPECT_NE(mismatches(*file, config).front().find("blocks.0.mlp.l1.weight: [172, 64] in the file, [176, 64]"), std::string::npos);
+  EXPECT_NE(
+      mismatches(*file, config).front().find("blocks.0.mlp.l1.weight: [172, 64] in the file, [176, 64]"),
+      std::string::npos);
   config.inner_mlp_size = 172;
   // Frequencies are values: same shape, another model.
   config.rotary_base = 1e6;
@@ -85,7 +91,8 @@ TEST(ModelShapeTest, NamesEveryMismatch) {
   config.rotary_base = 1e4;
   config.attention_out_bias = false;
   ASSERT_EQ(mismatches(*file, config).size(), 2U);
-  EXPECT_NE(mismatches(*file, config).front().find("out_proj.bias: not in the configuration"), std::string::npos);
+  EXPECT_NE(mismatches(*file, config).front().find("out_proj.bias: not in the configuration"),
+            std::string::npos);
   config.attention_out_bias = true;
   config.qkv_bias = true;
   ASSERT_EQ(mismatches(*file, config).size(), 2U);
@@ -101,16 +108,19 @@ class ShapesOnly final : public TensorFile {
       if (spec.buffer) {
         const double size = static_cast<double>(spec.shape[0]);
         for (int64_t i = 0; i < spec.shape[0]; ++i)
-          frequencies_.push_back(static_cast<float>(std::pow(config.rotary_base, -static_cast<double>(i) / size)));
+          frequencies_.push_back(
+              static_cast<float>(std::pow(config.rotary_base, -static_cast<double>(i) / size)));
         place_.emplace_back(spec.name, frequencies_.size() - static_cast<std::size_t>(spec.shape[0]));
         continue;
       }
       add_tensor(view, "test");
     }
     for (const auto& [name, at] : place_)
-      add_tensor(
-          {name, DType::float32, {config.hidden_size / config.num_heads / 2}, reinterpret_cast<const std::byte*>(frequencies_.data() + at)},
-          "test");
+      add_tensor({name,
+                  DType::float32,
+                  {config.hidden_size / config.num_heads / 2},
+                  reinterpret_cast<const std::byte*>(frequencies_.data() + at)},
+                 "test");
   }
 
  private:
@@ -119,7 +129,8 @@ class ShapesOnly final : public TensorFile {
 };
 
 TEST(ModelShapeTest, ReleasedModelsFitTheirOwnConfigurationsOnly) {
-  const std::vector<std::string> names = {"1b_base", "7b_base", "7b_262k", "7b_microviridae", "7b", "20b", "40b_base", "40b"};
+  const std::vector<std::string> names = {"1b_base", "7b_base", "7b_262k",  "7b_microviridae",
+                                          "7b",      "20b",     "40b_base", "40b"};
   const auto read = [](const std::string& name) {
     return model::read_model_config(std::string(FOCUS_SOURCE_DIR) + "/configs/models/evo2_" + name + ".yml");
   };
@@ -136,7 +147,8 @@ TEST(ModelShapeTest, ReleasedModelsFitTheirOwnConfigurationsOnly) {
     EXPECT_NEAR(shape.rotary_base, read(name).rotary_base, 1e-3 * read(name).rotary_base);
     int64_t parameters = 0;
     for (const auto& spec : model::parameter_list(read(name))) {
-      if (!spec.buffer) parameters += std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
+      if (!spec.buffer)
+        parameters += std::accumulate(spec.shape.begin(), spec.shape.end(), int64_t{1}, std::multiplies<>());
     }
     EXPECT_EQ(shape.num_parameters, parameters);
   }

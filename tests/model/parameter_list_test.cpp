@@ -49,7 +49,8 @@ TEST(ParameterListTest, EqualsWhatTheModelRegisters) {
 
 TEST(ParameterListTest, HasThePrecisionOfASavedCheckpoint) {
   const ModelConfig config = shapes().front();
-  const auto path = std::filesystem::temp_directory_path() / ("focus-parameter-list-" + std::to_string(::getpid()) + ".pt");
+  const auto path =
+      std::filesystem::temp_directory_path() / ("focus-parameter-list-" + std::to_string(::getpid()) + ".pt");
   weights::save_weights(StripedHyena(config), path);
   const auto file = formats::TensorFile::open(path);
   std::filesystem::remove(path);

@@ -29,14 +29,15 @@ TEST(PlacementTest, OneDeviceSharesAndRanges) {
   const auto shared = parse_placement("cuda:0,cuda:1", *model);
   EXPECT_EQ(shared.front().str(), "cuda:0");
   EXPECT_EQ(shared.back().str(), "cuda:1");
-  for (std::size_t i = 1; i < shared.size(); ++i) EXPECT_GE(shared[i].index(), shared[i - 1].index()) << "in order";
+  for (std::size_t i = 1; i < shared.size(); ++i)
+    EXPECT_GE(shared[i].index(), shared[i - 1].index()) << "in order";
   EXPECT_EQ(first_device("cuda:1=0,cpu=1-4").str(), "cuda:1");
 }
 
 TEST(PlacementTest, WhatMakesNoSenseIsRefused) {
   const auto model = small_model(at::kFloat);
-  for (const char* text : {"", "gpu9x", "cuda:0,", "cuda:0=0-4,cuda:1", "cuda:0=0-3", "cuda:0=0-5", "cuda:0=1-4", "cuda:0=0-2,cuda:1=2-4",
-                           "cuda:0=4-0", "cuda:0=a-b", "cuda:0=0-"}) {
+  for (const char* text : {"", "gpu9x", "cuda:0,", "cuda:0=0-4,cuda:1", "cuda:0=0-3", "cuda:0=0-5",
+                           "cuda:0=1-4", "cuda:0=0-2,cuda:1=2-4", "cuda:0=4-0", "cuda:0=a-b", "cuda:0=0-"}) {
     EXPECT_THROW(parse_placement(text, *model), ConfigError) << text;
   }
   if (!at::hasCUDA()) {
@@ -52,7 +53,8 @@ TEST(PlacementTest, SplitOverTwoSharesItComputesTheSame) {
   const at::NoGradGuard guard;
   const auto model = small_model(at::kFloat);
   const Tensor tokens = random_bases(1, 60, 1), expected = model->forward(tokens);
-  const std::string devices = at::hasCUDA() && at::detail::getCUDAHooks().deviceCount() > 1 ? "cuda:0,cuda:1" : "cpu,cpu";
+  const std::string devices =
+      at::hasCUDA() && at::detail::getCUDAHooks().deviceCount() > 1 ? "cuda:0,cuda:1" : "cpu,cpu";
   model->place(parse_placement(devices, *model));
   cache::StreamState state;
   const Tensor first = model->forward(tokens.narrow(1, 0, 25).to(model->device()), &state);
@@ -62,7 +64,8 @@ TEST(PlacementTest, SplitOverTwoSharesItComputesTheSame) {
 }
 
 TEST(PlacementTest, SplitOverTwoCards) {
-  if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() < 2) GTEST_SKIP() << "needs two CUDA devices";
+  if (!at::hasCUDA() || at::detail::getCUDAHooks().deviceCount() < 2)
+    GTEST_SKIP() << "needs two CUDA devices";
   const at::NoGradGuard guard;
   const auto model = small_model(at::kFloat);
   model->place(parse_placement("cuda:0=0-1,cuda:1=2-4", *model));
@@ -84,7 +87,8 @@ TEST_P(RecomputeBlocks, GradientsAreTheSame) {
     Tensor logits;
     if (streaming) {
       cache::StreamState state;
-      const Tensor a = model->forward(tokens.narrow(1, 0, 20), &state), b = model->forward(tokens.narrow(1, 20, 28), &state);
+      const Tensor a = model->forward(tokens.narrow(1, 0, 20), &state),
+                   b = model->forward(tokens.narrow(1, 20, 28), &state);
       logits = at::cat({a, b}, 1);
     } else {
       logits = model->forward(tokens);
@@ -149,7 +153,8 @@ TEST(RecomputeUnderAHook, RunsAgainOnlyWhatMayBe) {
   model->set_recompute(false);
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, RecomputeBlocks, ::testing::Bool(), [](const auto& p) { return p.param ? "streaming" : "whole"; });
+INSTANTIATE_TEST_SUITE_P(Modes, RecomputeBlocks, ::testing::Bool(),
+                         [](const auto& p) { return p.param ? "streaming" : "whole"; });
 
 }  // namespace
 }  // namespace focus::model

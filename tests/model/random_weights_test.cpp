@@ -39,9 +39,11 @@ ModelConfig deep() {
 }
 
 /// Through a file, as a user's program reads it: strictly.
-std::shared_ptr<model::StripedHyena> loaded(const ModelConfig& config, const RandomWeights& checkpoint, const std::string& extension) {
+std::shared_ptr<model::StripedHyena> loaded(const ModelConfig& config, const RandomWeights& checkpoint,
+                                            const std::string& extension) {
   const auto path = std::filesystem::temp_directory_path() / concat("focus-random-", ::getpid(), extension);
-  extension == ".pt" ? write_torch_archive(path, checkpoint.tensors()) : write_safetensors(path, checkpoint.tensors());
+  extension == ".pt" ? write_torch_archive(path, checkpoint.tensors())
+                     : write_safetensors(path, checkpoint.tensors());
   auto model = std::make_shared<model::StripedHyena>(config);
   const auto report = load_weights(*model, TensorFile::open(path), {});
   std::filesystem::remove(path);
@@ -51,12 +53,14 @@ std::shared_ptr<model::StripedHyena> loaded(const ModelConfig& config, const Ran
 
 TEST(RandomWeightsTest, FiftyLayersStayFiniteAndSayDifferentThings) {
   const at::NoGradGuard guard;
-  for (const ModelConfig& config : {tiny(), model::read_model_config(testing::golden_path("configs/tiny7b-1m.yml")), deep()}) {
+  for (const ModelConfig& config :
+       {tiny(), model::read_model_config(testing::golden_path("configs/tiny7b-1m.yml")), deep()}) {
     for (const DType dtype : {DType::bfloat16, DType::float32}) {
-      const auto model =
-          loaded(config, RandomWeights(config, {.seed = 1, .dtype = dtype}), dtype == DType::bfloat16 ? ".pt" : ".safetensors");
+      const auto model = loaded(config, RandomWeights(config, {.seed = 1, .dtype = dtype}),
+                                dtype == DType::bfloat16 ? ".pt" : ".safetensors");
       at::manual_seed(3);
-      const Tensor tokens = at::tensor({65, 67, 71, 84}, at::kLong).index({at::randint(0, 4, {1, 700}, at::kLong)});
+      const Tensor tokens =
+          at::tensor({65, 67, 71, 84}, at::kLong).index({at::randint(0, 4, {1, 700}, at::kLong)});
       for (const auto type : {at::kFloat, at::kBFloat16}) {
         model->cast(type);
         const Tensor logits = model->forward(tokens).to(at::kFloat)[0];
@@ -68,7 +72,10 @@ TEST(RandomWeightsTest, FiftyLayersStayFiniteAndSayDifferentThings) {
         EXPECT_GT((logits.slice(0, 1) - logits.slice(0, 0, -1)).abs().mean().item<double>(), 0.1);
         Tensor other = tokens.clone();
         other.narrow(1, 0, 350).copy_(tokens.narrow(1, 0, 350).flip(1));
-        EXPECT_GT((model->forward(other).to(at::kFloat)[0].narrow(0, 351, 20) - logits.narrow(0, 351, 20)).abs().mean().item<double>(),
+        EXPECT_GT((model->forward(other).to(at::kFloat)[0].narrow(0, 351, 20) - logits.narrow(0, 351, 20))
+                      .abs()
+                      .mean()
+                      .item<double>(),
                   0.01);
       }
     }
@@ -84,7 +91,8 @@ TEST(RandomWeightsTest, ResidualStreamGrowsSlowly) {
   Tensor x = model->embed(at::randint(65, 85, {1, 300}, at::kLong));
   for (const auto& block : model->blocks->items) {
     x = block->forward(x, 0, nullptr, nullptr);
-    EXPECT_LT(x.square().mean().sqrt().item<double>(), 12.0) << "after a block of kind " << model::name_of(block->kind());
+    EXPECT_LT(x.square().mean().sqrt().item<double>(), 12.0)
+        << "after a block of kind " << model::name_of(block->kind());
   }
   EXPECT_GT(x.square().mean().sqrt().item<double>(), 0.5);
 }
@@ -96,8 +104,10 @@ TEST(RandomWeightsTest, SameSeedSameNumbersAndNoSharedStorage) {
   bool differs = false;
   for (std::size_t i = 0; i < a.tensors().size(); ++i) {
     const TensorView &first = a.tensors()[i], &again = b.tensors()[i], &other = c.tensors()[i];
-    EXPECT_EQ(std::memcmp(first.data, again.data, static_cast<std::size_t>(first.num_bytes())), 0) << first.name;
-    differs = differs || std::memcmp(first.data, other.data, static_cast<std::size_t>(first.num_bytes())) != 0;
+    EXPECT_EQ(std::memcmp(first.data, again.data, static_cast<std::size_t>(first.num_bytes())), 0)
+        << first.name;
+    differs =
+        differs || std::memcmp(first.data, other.data, static_cast<std::size_t>(first.num_bytes())) != 0;
     EXPECT_TRUE(places.insert(first.data).second) << first.name << " shares its storage";
   }
   EXPECT_TRUE(differs);
@@ -130,7 +140,8 @@ TEST(RandomWeightsTest, ShapesWithFp8ProjectionsGetScales) {
   ASSERT_EQ(state->scale_fwd.size(), 3U);
   float largest = 0;
   for (const TensorView& view : checkpoint.tensors()) {
-    if (view.name.ends_with("projections.weight")) largest = std::max(largest, as_tensor(view).to(at::kFloat).abs().max().item<float>());
+    if (view.name.ends_with("projections.weight"))
+      largest = std::max(largest, as_tensor(view).to(at::kFloat).abs().max().item<float>());
   }
   // No weight leaves the range of E4M3, and most of it is used.
   EXPECT_LE(largest * state->scale_fwd[1], 448.0F);

@@ -13,10 +13,12 @@
 namespace focus::model {
 namespace {
 
-std::string models_path(const std::string& file) { return std::string(FOCUS_SOURCE_DIR) + "/configs/models/" + file; }
+std::string models_path(const std::string& file) {
+  return std::string(FOCUS_SOURCE_DIR) + "/configs/models/" + file;
+}
 
-const std::vector<int64_t> kAttention20 = {3, 10, 17}, kAttention1 = {3, 10, 17, 24}, kAttention7 = {3, 10, 17, 24, 31},
-                           kAttention40 = {3, 10, 17, 24, 31, 35, 42, 49};
+const std::vector<int64_t> kAttention20 = {3, 10, 17}, kAttention1 = {3, 10, 17, 24},
+                           kAttention7 = {3, 10, 17, 24, 31}, kAttention40 = {3, 10, 17, 24, 31, 35, 42, 49};
 
 struct Released {
   const char* name;
@@ -78,7 +80,8 @@ TEST(ReleasedModelsTest, ShapesAreThePublished) {
     EXPECT_EQ(c.fp8_input_projections, expected.fp8);
     EXPECT_EQ(std::tie(c.input_taps, c.hcs_taps, c.hcm_taps, c.state_size), std::make_tuple(3, 7, 128, 16));
     EXPECT_EQ(c.eps, 1e-6);
-    EXPECT_TRUE(c.column_split && c.attention_out_bias && c.hyena_out_bias && c.final_norm && c.evo2_activations);
+    EXPECT_TRUE(c.column_split && c.attention_out_bias && c.hyena_out_bias && c.final_norm &&
+                c.evo2_activations);
     EXPECT_FALSE(c.qkv_bias);
     EXPECT_EQ(num_parameters(c), expected.parameters);
   }
@@ -88,8 +91,10 @@ TEST(ReleasedModelsTest, ShapesAreThePublished) {
 TEST(ReleasedModelsTest, Evo240bHasTheBytesOfItsManifest) {
   const ModelConfig c = read_model_config(models_path("evo2_40b.yml"));
   const auto count = [&](BlockKind kind) { return std::count(c.blocks.begin(), c.blocks.end(), kind); };
-  const int64_t in_bf16 = 2 * (num_parameters(c) + c.vocab_size * c.hidden_size);  // with a copy of the embedding
-  const int64_t norms = (2 * c.num_layers + 1) * c.hidden_size, modes = count(BlockKind::hcl) * 2 * c.hidden_size * c.state_size;
+  const int64_t in_bf16 =
+      2 * (num_parameters(c) + c.vocab_size * c.hidden_size);  // with a copy of the embedding
+  const int64_t norms = (2 * c.num_layers + 1) * c.hidden_size,
+                modes = count(BlockKind::hcl) * 2 * c.hidden_size * c.state_size;
   const int64_t frequencies = count(BlockKind::attention) * c.hidden_size / c.num_heads / 2;
   EXPECT_EQ(in_bf16 + 2 * (norms + modes) + 4 * frequencies, 82252533760);  // these are fp32 in the file
 }
@@ -121,7 +126,8 @@ TEST(ReleasedModelsTest, EveryExpectationBelongsToAModel) {
     EXPECT_EQ(figures.at("tolerance").get<double>(), 1e-3) << name;
   }
   EXPECT_EQ(expected.size(), 6U);
-  EXPECT_FALSE(expected.contains("evo2_7b_262k") || expected.contains("evo2_7b_microviridae"));  // none is published
+  EXPECT_FALSE(expected.contains("evo2_7b_262k") ||
+               expected.contains("evo2_7b_microviridae"));  // none is published
 }
 
 }  // namespace

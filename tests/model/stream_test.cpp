@@ -12,7 +12,8 @@ TEST(StreamTest, AForkedStreamLeavesItsOriginAlone) {
   at::NoGradGuard guard;
   const auto model = golden_model("tiny7b", at::kFloat);
   at::manual_seed(2);
-  const Tensor tokens = at::randint(65, 85, {1, 64}, at::kLong), other = at::randint(65, 85, {1, 9}, at::kLong);
+  const Tensor tokens = at::randint(65, 85, {1, 64}, at::kLong),
+               other = at::randint(65, 85, {1, 9}, at::kLong);
   cache::StreamState state;
   model->forward(tokens, &state);
   cache::StreamState fork = state.clone();
@@ -57,7 +58,8 @@ TEST(StreamTest, GradientThroughChunksEqualsOnePass) {
     model->zero_grad();
     cache::StreamState state;
     std::vector<Tensor> parts;
-    for (int64_t t = 0; t < 90; t += chunk) parts.push_back(model->forward(tokens.narrow(1, t, std::min(chunk, 90 - t)), &state));
+    for (int64_t t = 0; t < 90; t += chunk)
+      parts.push_back(model->forward(tokens.narrow(1, t, std::min(chunk, 90 - t)), &state));
     (at::cat(parts, 1)[0] * weighting).sum().backward();
     std::vector<Tensor> out;
     for (const auto& p : model->parameters()) out.push_back(p.grad().flatten().clone());

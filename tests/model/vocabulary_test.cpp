@@ -19,7 +19,9 @@ class VocabularyTest : public ::testing::Test {
     fs::create_directories(folder_);
   }
   ~VocabularyTest() override { fs::remove_all(folder_); }
-  void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name) << text; }
+  void write(const std::string& name, const std::string& text) const {
+    std::ofstream(folder_ / name) << text;
+  }
   Vocabulary read(int64_t size = 300) const { return read_vocabulary(folder_, size); }
   std::string refusal(int64_t size = 300) const {
     try {
@@ -30,7 +32,8 @@ class VocabularyTest : public ::testing::Test {
     return "accepted";
   }
   static std::vector<int64_t> encode(const Vocabulary& vocabulary, const std::string& letters) {
-    return vocabulary.encode({reinterpret_cast<const uint8_t*>(letters.data()), letters.size()}, "record", 10);
+    return vocabulary.encode({reinterpret_cast<const uint8_t*>(letters.data()), letters.size()}, "record",
+                             10);
   }
   fs::path folder_;
 };
@@ -39,7 +42,8 @@ class VocabularyTest : public ::testing::Test {
 
 TEST_F(VocabularyTest, BytesAreTheirOwnTokens) {
   const Vocabulary evo2 = Vocabulary::bytes(512);
-  EXPECT_EQ(encode(evo2, "ACGTNacgtRY"), (std::vector<int64_t>{65, 67, 71, 84, 78, 97, 99, 103, 116, 82, 89}));
+  EXPECT_EQ(encode(evo2, "ACGTNacgtRY"),
+            (std::vector<int64_t>{65, 67, 71, 84, 78, 97, 99, 103, 116, 82, 89}));
   EXPECT_THROW(Vocabulary::bytes(84), ConfigError);
   EXPECT_THROW(encode(Vocabulary::bytes(100), "t"), DataError);
 }
@@ -59,17 +63,21 @@ TEST_F(VocabularyTest, ByT5TokensStandBehindThreeSpecialOnes) {
 }
 
 TEST_F(VocabularyTest, TokenizerJsonWithSingleLetters) {
-  write("tokenizer.json", R"({"normalizer": {"type": "NFC"}, "added_tokens": [{"id": 0, "content": "<s>"}, {"id": 9, "content": "N"}],
+  write(
+      "tokenizer.json",
+      R"({"normalizer": {"type": "NFC"}, "added_tokens": [{"id": 0, "content": "<s>"}, {"id": 9, "content": "N"}],
                               "model": {"type": "BPE", "vocab": {"<s>": 0, "T": 1, "G": 2, "C": 3, "A": 4}, "merges": []}})");
   const Vocabulary v = read(10);
   EXPECT_EQ(v.bases, (std::array<int32_t, 4>{4, 3, 2, 1}));
-  // Letters without a token become N, lowercase bases do not: whoever keeps the case must hear that the model knows none.
+  // Letters without a token become N, lowercase bases do not: whoever keeps the case must hear that the model
+  // knows none.
   EXPECT_EQ(encode(v, "ANRn"), (std::vector<int64_t>{4, 9, 9, 9}));
   try {
     encode(v, "ACg");
     FAIL();
   } catch (const DataError& e) {
-    EXPECT_STREQ(e.what(), "the model has no token for 'g', position 13 of 'record'; read lowercase as uppercase");
+    EXPECT_STREQ(e.what(),
+                 "the model has no token for 'g', position 13 of 'record'; read lowercase as uppercase");
   }
   EXPECT_REFUSED(refusal(9), "token 9 of 'N' is outside");
 }
@@ -83,7 +91,8 @@ TEST_F(VocabularyTest, LowercaseVocabulariesReadUppercaseLetters) {
 }
 
 TEST_F(VocabularyTest, ALowercasingNormalizerDecides) {
-  write("tokenizer.json", R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}]},
+  write("tokenizer.json",
+        R"({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFKC"}, {"type": "Lowercase"}]},
                               "model": {"vocab": {"A": 1, "C": 2, "G": 3, "T": 4, "a": 5, "c": 6, "g": 7, "t": 8}}})");
   EXPECT_EQ(read().bases, (std::array<int32_t, 4>{5, 6, 7, 8}));
   write("tokenizer.json", R"({"normalizer": {"type": "Replace", "pattern": {"String": "T"}, "content": "U"},
@@ -99,9 +108,13 @@ TEST_F(VocabularyTest, LinesOfVocabTxt) {
 }
 
 TEST_F(VocabularyTest, TokensOfSeveralBasesAreRefused) {
-  write("tokenizer.json", R"({"model": {"type": "BPE", "vocab": {"A": 1, "C": 2, "G": 3, "T": 4, "AC": 5}, "merges": ["A C"]}})");
+  write(
+      "tokenizer.json",
+      R"({"model": {"type": "BPE", "vocab": {"A": 1, "C": 2, "G": 3, "T": 4, "AC": 5}, "merges": ["A C"]}})");
   EXPECT_REFUSED(refusal(), "1 merges");
-  write("tokenizer.json", R"({"model": {"type": "Unigram", "vocab": [["A", 0], ["C", 0], ["G", 0], ["T", 0], ["gat", -3.5]]}})");
+  write(
+      "tokenizer.json",
+      R"({"model": {"type": "Unigram", "vocab": [["A", 0], ["C", 0], ["G", 0], ["T", 0], ["gat", -3.5]]}})");
   EXPECT_REFUSED(refusal(), "token 'gat'");
   write("tokenizer.json", R"({"model": {"type": "WordLevel", "vocab": {"A": 1, "C": 2, "G": 3}}})");
   EXPECT_REFUSED(refusal(), "no token for the single letter T");

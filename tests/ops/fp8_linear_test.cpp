@@ -17,14 +17,16 @@ std::vector<double> all_e4m3() {
   std::vector<double> out;
   for (int bits = 0; bits < 0x7f; ++bits) {
     const int exponent = bits >> 3, mantissa = bits & 7;
-    const double magnitude = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
+    const double magnitude =
+        exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, exponent - 10);
     out.push_back(magnitude);
     if (magnitude > 0) out.push_back(-magnitude);
   }
   return out;
 }
 
-/// The nearest e4m3 number, ties to the even mantissa, saturating: by search, independent of any library's conversion.
+/// The nearest e4m3 number, ties to the even mantissa, saturating: by search, independent of any library's
+/// conversion.
 double nearest_e4m3(double value) {
   static const std::vector<double> numbers = all_e4m3();
   double best = 0, distance = std::fabs(value);
@@ -46,11 +48,12 @@ double nearest_e4m3(double value) {
 
 TEST(Fp8LinearTest, RoundsToTheNearestE4m3AndSaturates) {
   at::manual_seed(1);
-  const Tensor x =
-      at::cat({at::randn({400}) * at::logspace(-4, 3, 400), at::tensor({0.0F, 447.9F, 448.0F, 500.0F, -1e6F, 1.0F / 1024, 17.0F, 19.0F})});
+  const Tensor x = at::cat({at::randn({400}) * at::logspace(-4, 3, 400),
+                            at::tensor({0.0F, 447.9F, 448.0F, 500.0F, -1e6F, 1.0F / 1024, 17.0F, 19.0F})});
   const Tensor rounded = to_e4m3(x, 1.0).to(at::kDouble);
   for (int64_t i = 0; i < x.numel(); ++i)
-    EXPECT_EQ(rounded[i].item<double>(), nearest_e4m3(std::clamp(x[i].item<double>(), -448.0, 448.0))) << x[i].item<double>();
+    EXPECT_EQ(rounded[i].item<double>(), nearest_e4m3(std::clamp(x[i].item<double>(), -448.0, 448.0)))
+        << x[i].item<double>();
   EXPECT_EQ(to_e4m3(at::tensor({3.0F}), 200.0).to(at::kFloat).item<float>(), 448.0F);
   EXPECT_THROW(to_e4m3(x, 0.0), WeightsError);
   EXPECT_THROW(to_e4m3(x, std::nan("")), WeightsError);
@@ -61,11 +64,14 @@ TEST(Fp8LinearTest, IsTheExactProductOfTheRoundedFactors) {
   const double input_scale = 37.5, weight_scale = 611.0;
   const Tensor x = at::randn({2, 5, 33}), w = at::randn({1030, 33}) * 0.3, bias = at::randn({1030});
   const Tensor rounded_w = to_e4m3(w, weight_scale);
-  const Tensor exact = at::matmul(to_e4m3(x, input_scale).to(at::kDouble), rounded_w.to(at::kDouble).t()) / (input_scale * weight_scale);
+  const Tensor exact = at::matmul(to_e4m3(x, input_scale).to(at::kDouble), rounded_w.to(at::kDouble).t()) /
+                       (input_scale * weight_scale);
   EXPECT_LT(testing::relative_rms(fp8_linear(x, rounded_w, {}, input_scale, weight_scale), exact), 1e-6);
-  EXPECT_LT(testing::relative_rms(fp8_linear(x, rounded_w, bias, input_scale, weight_scale), exact + bias), 1e-6);
+  EXPECT_LT(testing::relative_rms(fp8_linear(x, rounded_w, bias, input_scale, weight_scale), exact + bias),
+            1e-6);
   // It is not the unrounded product.
-  EXPECT_GT(testing::relative_rms(fp8_linear(x, rounded_w, {}, input_scale, weight_scale), at::linear(x, w)), 1e-2);
+  EXPECT_GT(testing::relative_rms(fp8_linear(x, rounded_w, {}, input_scale, weight_scale), at::linear(x, w)),
+            1e-2);
 }
 
 TEST(Fp8LinearTest, InBf16TheSumIsRoundedOnce) {
@@ -73,7 +79,8 @@ TEST(Fp8LinearTest, InBf16TheSumIsRoundedOnce) {
   const Tensor x = at::randn({7, 48}).to(at::kBFloat16), w = at::randn({20, 48}).to(at::kBFloat16);
   for (const auto& [input_scale, weight_scale] : {std::pair{16.0, 64.0}, std::pair{11.3, 90.0}}) {
     const Tensor rounded_w = to_e4m3(w, weight_scale);
-    const Tensor exact = at::matmul(to_e4m3(x, input_scale).to(at::kDouble), rounded_w.to(at::kDouble).t()) / (input_scale * weight_scale);
+    const Tensor exact = at::matmul(to_e4m3(x, input_scale).to(at::kDouble), rounded_w.to(at::kDouble).t()) /
+                         (input_scale * weight_scale);
     const Tensor y = fp8_linear(x, rounded_w, {}, input_scale, weight_scale);
     EXPECT_EQ(y.scalar_type(), at::kBFloat16);
     EXPECT_TRUE(at::equal(y, exact.to(at::kFloat).to(at::kBFloat16))) << input_scale;

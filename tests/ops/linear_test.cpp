@@ -33,23 +33,27 @@ TEST_P(LinearTest, EqualsTheExactProductRoundedOnce) {
   const auto [shape, types, with_bias] = GetParam();
   const auto [rows, in, out] = shape;
   at::manual_seed(1);
-  const Tensor x = at::randn({rows, in}).to(types.x), weight = (at::randn({out, in}) / std::sqrt(static_cast<double>(in))).to(types.weight),
+  const Tensor x = at::randn({rows, in}).to(types.x),
+               weight = (at::randn({out, in}) / std::sqrt(static_cast<double>(in))).to(types.weight),
                bias = with_bias ? at::randn({out}).to(types.weight) : Tensor();
-  const Tensor exact = at::linear(x.to(at::kDouble), weight.to(at::kDouble), with_bias ? bias.to(at::kDouble) : Tensor());
+  const Tensor exact =
+      at::linear(x.to(at::kDouble), weight.to(at::kDouble), with_bias ? bias.to(at::kDouble) : Tensor());
   const Tensor got = ops::linear(x, weight, bias);
   EXPECT_EQ(got.scalar_type(), types.x);
   ASSERT_EQ(got.sizes(), exact.sizes());
   EXPECT_LT(error_in_roundings(got, exact), types.x == at::kBFloat16 ? 1.01 : 4.0);
-  EXPECT_LT(error_in_roundings(linear_reference(x, weight, bias), exact), types.x == at::kBFloat16 ? 2.01 : 4.0);
+  EXPECT_LT(error_in_roundings(linear_reference(x, weight, bias), exact),
+            types.x == at::kBFloat16 ? 2.01 : 4.0);
 }
 
-INSTANTIATE_TEST_SUITE_P(OddSizes, LinearTest,
-                         ::testing::Combine(::testing::Values(Shape{1, 1, 1}, Shape{1, 31, 7}, Shape{2, 33, 5}, Shape{3, 64, 9},
-                                                              Shape{4, 129, 4}, Shape{5, 200, 3}, Shape{7, 1025, 66}, Shape{1, 4096, 130},
-                                                              Shape{33, 95, 37}, Shape{80, 70, 300}),
-                                            ::testing::Values(Types{at::kBFloat16, at::kBFloat16}, Types{at::kFloat, at::kBFloat16},
-                                                              Types{at::kFloat, at::kFloat}),
-                                            ::testing::Bool()));
+INSTANTIATE_TEST_SUITE_P(
+    OddSizes, LinearTest,
+    ::testing::Combine(::testing::Values(Shape{1, 1, 1}, Shape{1, 31, 7}, Shape{2, 33, 5}, Shape{3, 64, 9},
+                                         Shape{4, 129, 4}, Shape{5, 200, 3}, Shape{7, 1025, 66},
+                                         Shape{1, 4096, 130}, Shape{33, 95, 37}, Shape{80, 70, 300}),
+                       ::testing::Values(Types{at::kBFloat16, at::kBFloat16},
+                                         Types{at::kFloat, at::kBFloat16}, Types{at::kFloat, at::kFloat}),
+                       ::testing::Bool()));
 
 TEST(LinearTest, KeepsLeadingDimensionsAndReadsStridedInput) {
   at::manual_seed(2);
@@ -74,7 +78,8 @@ TEST(LinearTest, ARowDependsNeitherOnThreadsNorOnTheOtherRows) {
     const Tensor three = ops::linear(x, weight, {});
     at::set_num_threads(threads);
     EXPECT_TRUE(at::equal(one, three));
-    for (int64_t row = 0; row < 4; ++row) EXPECT_TRUE(at::equal(ops::linear(x[row], weight, {}), one[row])) << row;
+    for (int64_t row = 0; row < 4; ++row)
+      EXPECT_TRUE(at::equal(ops::linear(x[row], weight, {}), one[row])) << row;
   }
 }
 
@@ -92,17 +97,22 @@ TEST(LinearTest, SpecialValuesPassThrough) {
 
 TEST(LinearTest, GradientFlowsThroughEveryTypePairing) {
   at::manual_seed(4);
-  testing::expect_gradient_matches([](const std::vector<Tensor>& in) { return ops::linear(in[0], in[1], in[2]); },
-                                   {at::randn({3, 5}, at::kDouble), at::randn({4, 5}, at::kDouble), at::randn({4}, at::kDouble)});
-  for (const auto types : {Types{at::kBFloat16, at::kBFloat16}, Types{at::kFloat, at::kBFloat16}, Types{at::kFloat, at::kFloat}}) {
+  testing::expect_gradient_matches(
+      [](const std::vector<Tensor>& in) { return ops::linear(in[0], in[1], in[2]); },
+      {at::randn({3, 5}, at::kDouble), at::randn({4, 5}, at::kDouble), at::randn({4}, at::kDouble)});
+  for (const auto types : {Types{at::kBFloat16, at::kBFloat16}, Types{at::kFloat, at::kBFloat16},
+                           Types{at::kFloat, at::kFloat}}) {
     const Tensor x = at::randn({2, 5}).to(types.x).set_requires_grad(true);
     const Tensor weight = at::randn({4, 5}).to(types.weight).set_requires_grad(true);
     const Tensor y = ops::linear(x, weight, {});
     ASSERT_TRUE(y.requires_grad());
     const auto gradients = torch::autograd::grad({y.sum()}, {x, weight});
-    const Tensor exact[] = {weight.detach().to(at::kDouble).sum(0).expand({2, 5}), x.detach().to(at::kDouble).sum(0).expand({4, 5})};
+    const Tensor exact[] = {weight.detach().to(at::kDouble).sum(0).expand({2, 5}),
+                            x.detach().to(at::kDouble).sum(0).expand({4, 5})};
     for (std::size_t i = 0; i < 2; ++i)
-      EXPECT_LT(error_in_roundings(gradients[i], exact[i]), gradients[i].scalar_type() == at::kBFloat16 ? 2.01 : 4.0) << i;
+      EXPECT_LT(error_in_roundings(gradients[i], exact[i]),
+                gradients[i].scalar_type() == at::kBFloat16 ? 2.01 : 4.0)
+          << i;
   }
 }
 

@@ -21,8 +21,9 @@ struct Case {
 };
 
 void PrintTo(const Case& c, std::ostream* out) {
-  *out << "B" << c.batch << " H" << c.heads << " G" << c.key_heads << " Q" << c.queries << " P" << c.entries << " S" << c.keys << " E"
-       << c.dim << (c.with_beta ? c.beta_per_query_head ? " beta per query head" : " beta" : "");
+  *out << "B" << c.batch << " H" << c.heads << " G" << c.key_heads << " Q" << c.queries << " P" << c.entries
+       << " S" << c.keys << " E" << c.dim
+       << (c.with_beta ? c.beta_per_query_head ? " beta per query head" : " beta" : "");
 }
 
 struct Inputs {
@@ -47,19 +48,25 @@ Inputs make(const Case& c, at::ScalarType type) {
 /// Written out in fp64, with every array whole.
 Tensor by_definition(const Inputs& in) {
   const int64_t heads = in.q.size(1), queries = in.q.size(2);
-  const auto all_heads = [&](const Tensor& t) { return t.to(at::kDouble).repeat_interleave(heads / t.size(1), 1); };
+  const auto all_heads = [&](const Tensor& t) {
+    return t.to(at::kDouble).repeat_interleave(heads / t.size(1), 1);
+  };
   std::vector<Tensor> k, v, bias;
   if (in.memory.k.defined()) {
     const int64_t entries = in.memory.k.size(2);
     k.push_back(all_heads(in.memory.k)), v.push_back(all_heads(in.memory.v));
-    const Tensor beta = in.memory.beta.defined() ? all_heads(in.memory.beta).unsqueeze(2) : at::zeros({1, 1, 1, 1}, at::kDouble);
+    const Tensor beta = in.memory.beta.defined() ? all_heads(in.memory.beta).unsqueeze(2)
+                                                 : at::zeros({1, 1, 1, 1}, at::kDouble);
     bias.push_back(beta.expand({in.q.size(0), heads, queries, entries}));
   }
   if (in.k.defined()) {
     k.push_back(all_heads(in.k)), v.push_back(all_heads(in.v));
-    bias.push_back(causal_bias(queries, in.k.size(2), at::kCPU).to(at::kDouble).expand({in.q.size(0), heads, queries, in.k.size(2)}));
+    bias.push_back(causal_bias(queries, in.k.size(2), at::kCPU)
+                       .to(at::kDouble)
+                       .expand({in.q.size(0), heads, queries, in.k.size(2)}));
   }
-  const Tensor scores = at::matmul(in.q.to(at::kDouble), at::cat(k, 2).transpose(-1, -2)) / std::sqrt(static_cast<double>(in.q.size(-1)));
+  const Tensor scores = at::matmul(in.q.to(at::kDouble), at::cat(k, 2).transpose(-1, -2)) /
+                        std::sqrt(static_cast<double>(in.q.size(-1)));
   return at::matmul(at::softmax(scores + at::cat(bias, -1), -1), at::cat(v, 2));
 }
 
@@ -75,20 +82,22 @@ TEST_P(MemoryAttentionTest, EqualsTheDefinition) {
     // The result is rounded once; values reach about 4, where half a unit of bf16 is 2^-7.
     EXPECT_LT(max_difference(got, expected), type == at::kFloat ? 5e-6 : 0x1.02p-7);
     for (const int64_t block_bytes : {int64_t{1} << 26, int64_t{20000}})
-      EXPECT_LT(max_difference(memory_attention_reference(in.q, in.memory, in.k, in.v, block_bytes), expected),
-                type == at::kFloat ? 5e-6 : 0.03);
+      EXPECT_LT(
+          max_difference(memory_attention_reference(in.q, in.memory, in.k, in.v, block_bytes), expected),
+          type == at::kFloat ? 5e-6 : 0.03);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(OddSizes, MemoryAttentionTest,
-                         ::testing::Values(Case{1, 1, 1, 1, 0, 1, 2, false, false}, Case{1, 2, 2, 1, 0, 300, 16, false, false},
-                                           Case{2, 3, 3, 7, 0, 12, 10, false, false}, Case{1, 2, 2, 65, 0, 65, 32, false, false},
-                                           Case{1, 1, 1, 130, 0, 259, 40, false, false}, Case{2, 2, 2, 1, 17, 5, 128, true, false},
-                                           Case{2, 3, 3, 33, 41, 70, 20, true, false}, Case{1, 2, 2, 67, 129, 67, 96, true, false},
-                                           Case{1, 2, 2, 5, 9, 40, 8, false, false}, Case{2, 2, 2, 6, 131, 0, 24, true, false},
-                                           Case{1, 2, 2, 6, 13, 0, 24, false, false}, Case{2, 4, 2, 1, 9, 30, 16, true, false},
-                                           Case{2, 6, 2, 37, 21, 50, 34, true, false}, Case{1, 6, 3, 37, 21, 50, 34, true, true},
-                                           Case{1, 8, 1, 19, 0, 200, 64, false, false}, Case{1, 4, 2, 9, 11, 0, 12, true, true}));
+INSTANTIATE_TEST_SUITE_P(
+    OddSizes, MemoryAttentionTest,
+    ::testing::Values(Case{1, 1, 1, 1, 0, 1, 2, false, false}, Case{1, 2, 2, 1, 0, 300, 16, false, false},
+                      Case{2, 3, 3, 7, 0, 12, 10, false, false}, Case{1, 2, 2, 65, 0, 65, 32, false, false},
+                      Case{1, 1, 1, 130, 0, 259, 40, false, false}, Case{2, 2, 2, 1, 17, 5, 128, true, false},
+                      Case{2, 3, 3, 33, 41, 70, 20, true, false}, Case{1, 2, 2, 67, 129, 67, 96, true, false},
+                      Case{1, 2, 2, 5, 9, 40, 8, false, false}, Case{2, 2, 2, 6, 131, 0, 24, true, false},
+                      Case{1, 2, 2, 6, 13, 0, 24, false, false}, Case{2, 4, 2, 1, 9, 30, 16, true, false},
+                      Case{2, 6, 2, 37, 21, 50, 34, true, false}, Case{1, 6, 3, 37, 21, 50, 34, true, true},
+                      Case{1, 8, 1, 19, 0, 200, 64, false, false}, Case{1, 4, 2, 9, 11, 0, 12, true, true}));
 
 TEST_P(MemoryAttentionTest, GradientsEqualThoseOfTheDefinitionWholeAndInBlocks) {
   at::manual_seed(2);
@@ -101,8 +110,10 @@ TEST_P(MemoryAttentionTest, GradientsEqualThoseOfTheDefinitionWholeAndInBlocks) 
   }
   const Tensor weighting = at::randn(in.q.sizes(), at::kDouble);
   const auto expected = torch::autograd::grad({(by_definition(in) * weighting).sum()}, leaves);
-  const auto whole = torch::autograd::grad({(memory_attention(in.q, in.memory, in.k, in.v) * weighting).sum()}, leaves);
-  const auto blocks = torch::autograd::grad({(memory_attention_reference(in.q, in.memory, in.k, in.v, 20000) * weighting).sum()}, leaves);
+  const auto whole =
+      torch::autograd::grad({(memory_attention(in.q, in.memory, in.k, in.v) * weighting).sum()}, leaves);
+  const auto blocks = torch::autograd::grad(
+      {(memory_attention_reference(in.q, in.memory, in.k, in.v, 20000) * weighting).sum()}, leaves);
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     EXPECT_LT(max_difference(whole[i], expected[i]), 1e-10) << "leaf " << i;
     EXPECT_LT(max_difference(blocks[i], expected[i]), 1e-10) << "leaf " << i;
@@ -114,7 +125,8 @@ TEST(MemoryAttentionTest, ReadsStridedInputAndIsIndependentOfThreads) {
   const Tensor qkv = at::randn({1, 90, 3, 2, 16}).permute({2, 0, 3, 1, 4});
   const Tensor dense = memory_attention(qkv[0].contiguous(), {}, qkv[1].contiguous(), qkv[2].contiguous());
   EXPECT_TRUE(at::equal(memory_attention(qkv[0], {}, qkv[1], qkv[2]), dense));
-  const Tensor reversed = qkv.transpose(3, 4).contiguous().transpose(3, 4);  // the head dimension is not contiguous
+  const Tensor reversed =
+      qkv.transpose(3, 4).contiguous().transpose(3, 4);  // the head dimension is not contiguous
   EXPECT_TRUE(at::equal(memory_attention(reversed[0], {}, reversed[1], reversed[2]), dense));
   const int threads = at::get_num_threads();
   at::set_num_threads(3);
@@ -123,7 +135,8 @@ TEST(MemoryAttentionTest, ReadsStridedInputAndIsIndependentOfThreads) {
 }
 
 TEST(MemoryAttentionTest, ExtremeScoresNeitherOverflowNorVanish) {
-  const Tensor q = at::full({1, 1, 1, 4}, 1e4), k = at::full({1, 1, 2, 4}, 1e4), v = at::arange(8, at::kFloat).view({1, 1, 2, 4});
+  const Tensor q = at::full({1, 1, 1, 4}, 1e4), k = at::full({1, 1, 2, 4}, 1e4),
+               v = at::arange(8, at::kFloat).view({1, 1, 2, 4});
   EXPECT_TRUE(at::allclose(memory_attention(q, {}, k, v), v.mean(2, true)));
   const Tensor far = at::tensor({-1e30f, -1e30f}).view({1, 1, 2});
   EXPECT_TRUE(at::allclose(memory_attention(at::zeros_like(q), {k, v, far}, {}, {}), v.mean(2, true)));
@@ -132,8 +145,9 @@ TEST(MemoryAttentionTest, ExtremeScoresNeitherOverflowNorVanish) {
 TEST(MemoryAttentionTest, AQueryThatSeesNothingGetsZerosAndNanIsKept) {
   const Tensor q = at::randn({1, 2, 3, 4}), k = at::randn({1, 2, 5, 4});
   const Tensor hidden = at::full({1, 2, 5}, -std::numeric_limits<float>::infinity());
-  for (const auto& f : {memory_attention_reference(q, {k, k, hidden}, {}, {}), memory_attention(q, {k, k, hidden}, {}, {}),
-                        memory_attention(q, {}, {}, {}), memory_attention_reference(q, {}, {}, {})})
+  for (const auto& f :
+       {memory_attention_reference(q, {k, k, hidden}, {}, {}), memory_attention(q, {k, k, hidden}, {}, {}),
+        memory_attention(q, {}, {}, {}), memory_attention_reference(q, {}, {}, {})})
     EXPECT_TRUE(at::equal(f, at::zeros_like(q)));
   Tensor broken = k.clone();
   broken[0][1][4][0] = std::numeric_limits<float>::quiet_NaN();
@@ -155,7 +169,8 @@ TEST(MemoryAttentionTest, WrongShapesAreRefused) {
 
 TEST(MemoryAttentionTest, PlainAttentionSharesHeadsToo) {
   at::manual_seed(4);
-  const Tensor q = at::randn({2, 6, 5, 8}), k = at::randn({2, 2, 7, 8}), v = at::randn({2, 2, 7, 8}), bias = at::randn({2, 2, 5, 7});
+  const Tensor q = at::randn({2, 6, 5, 8}), k = at::randn({2, 2, 7, 8}), v = at::randn({2, 2, 7, 8}),
+               bias = at::randn({2, 2, 5, 7});
   const auto all = [](const Tensor& t) { return t.repeat_interleave(3, 1); };
   EXPECT_LT(max_difference(attention(q, k, v, bias), attention(q, all(k), all(v), all(bias))), 1e-6);
   EXPECT_LT(max_difference(attention(q, k, v, {}), attention(q, all(k), all(v), {})), 1e-6);
@@ -175,7 +190,9 @@ class CountingAllocator final : public c10::Allocator {
     return {block->data.get(), block, &release, at::Device(at::kCPU)};
   }
   at::DeleterFnPtr raw_deleter() const override { return nullptr; }
-  void copy_data(void* to, const void* from, std::size_t count) const override { below_->copy_data(to, from, count); }
+  void copy_data(void* to, const void* from, std::size_t count) const override {
+    below_->copy_data(to, from, count);
+  }
   /// The most that lived at once since the last call, beyond what lived then.
   int64_t peak_since(int64_t before) const { return peak_ - before; }
   int64_t mark() {

@@ -11,7 +11,8 @@ using at::Tensor;
 
 TEST(RecomputeTest, GradientsOfInputsAndParametersAreTheSame) {
   at::manual_seed(1);
-  Tensor x = at::randn({3, 4}, at::kDouble), y = at::randn({3, 4}, at::kDouble), w = at::randn({4, 4}, at::kDouble);
+  Tensor x = at::randn({3, 4}, at::kDouble), y = at::randn({3, 4}, at::kDouble),
+         w = at::randn({4, 4}, at::kDouble);
   const Tensor plain = at::randn({3, 4}, at::kDouble);
   for (Tensor* t : {&x, &y, &w}) t->set_requires_grad(true);
   int calls = 0;
@@ -30,12 +31,14 @@ TEST(RecomputeTest, GradientsOfInputsAndParametersAreTheSame) {
   EXPECT_EQ(calls, 1);
   const auto got = gradients(true);
   EXPECT_EQ(calls, 3) << "once forward, once again for the gradient";
-  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_LT(testing::max_difference(got[i], expected[i]), 1e-12) << i;
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    EXPECT_LT(testing::max_difference(got[i], expected[i]), 1e-12) << i;
 }
 
 TEST(RecomputeTest, AnOutputWithoutGradientIsNoHindrance) {
   Tensor x = at::ones({2}, at::kDouble).set_requires_grad(true);
-  const auto out = recomputed([](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {in[0] * 2, in[0] * 5}; }, {x});
+  const auto out = recomputed(
+      [](const std::vector<Tensor>& in) -> std::vector<Tensor> { return {in[0] * 2, in[0] * 5}; }, {x});
   out[0].sum().backward();
   EXPECT_TRUE(at::equal(x.grad(), at::full({2}, 2.0, at::kDouble)));
 }
@@ -53,7 +56,8 @@ TEST(RecomputeTest, WithoutGradientItIsAPlainCall) {
 }
 
 TEST(RecomputeTest, ReachesParametersWhereNoInputNeedsAGradient) {
-  const Tensor weight = at::full({2}, 3.0, at::kDouble).set_requires_grad(true), x = at::arange(2, at::kDouble);
+  const Tensor weight = at::full({2}, 3.0, at::kDouble).set_requires_grad(true),
+               x = at::arange(2, at::kDouble);
   int calls = 0;
   const auto f = [&](const std::vector<Tensor>& in) -> std::vector<Tensor> {
     ++calls;

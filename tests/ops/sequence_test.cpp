@@ -19,7 +19,8 @@ using testing::error_in_roundings;
 using testing::expect_gradient_matches;
 using testing::max_difference;
 
-/// What a sum of products computed in fp64 is made of: the exact result, and the sum of the terms' sizes that its rounding goes by.
+/// What a sum of products computed in fp64 is made of: the exact result, and the sum of the terms' sizes that
+/// its rounding goes by.
 struct Exact {
   Tensor value, magnitude;
 };
@@ -27,8 +28,9 @@ struct Exact {
 struct Shape {
   int64_t batch, length, channels, taps;
 };
-const auto kFirShapes = ::testing::Values(Shape{1, 1, 1, 1}, Shape{2, 5, 3, 3}, Shape{1, 17, 16, 7}, Shape{2, 131, 30, 7},
-                                          Shape{1, 257, 33, 128}, Shape{3, 64, 90, 3}, Shape{1, 1025, 48, 9});
+const auto kFirShapes =
+    ::testing::Values(Shape{1, 1, 1, 1}, Shape{2, 5, 3, 3}, Shape{1, 17, 16, 7}, Shape{2, 131, 30, 7},
+                      Shape{1, 257, 33, 128}, Shape{3, 64, 90, 3}, Shape{1, 1025, 48, 9});
 
 class FirOnDeviceTest : public testing::OnDeviceTest<Shape> {};
 
@@ -36,14 +38,16 @@ TEST_P(FirOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
   at::manual_seed(1);
   const auto [batch, length, channels, taps] = shape();
   for (const auto type : {at::kFloat, at::kDouble}) {
-    const Tensor x = at::randn({batch, length + taps - 1, channels}, type), w = at::randn({taps, channels}, type);
+    const Tensor x = at::randn({batch, length + taps - 1, channels}, type),
+                 w = at::randn({taps, channels}, type);
     const Tensor x64 = x.to(at::kDouble), w64 = w.to(at::kDouble);
     const Exact exact{causal_fir_reference(x64, w64), causal_fir_reference(x64.abs(), w64.abs())};
     // Each product and each sum rounds once; in fp64 what counts as exact does so too.
     const double bound = static_cast<double>(type == at::kFloat ? taps : 2 * taps);
     const Tensor x_there = x.to(device()), w_there = w.to(device());
     EXPECT_LE(error_in_roundings(causal_fir(x_there, w_there), exact.value, exact.magnitude), bound);
-    EXPECT_LE(error_in_roundings(causal_fir_reference(x_there, w_there), exact.value, exact.magnitude), bound);
+    EXPECT_LE(error_in_roundings(causal_fir_reference(x_there, w_there), exact.value, exact.magnitude),
+              bound);
   }
 }
 
@@ -55,7 +59,8 @@ TEST_P(FirTest, GradientMatchesDifferences) {
   at::manual_seed(2);
   const auto [batch, length, channels, taps] = GetParam();
   expect_gradient_matches([](const std::vector<Tensor>& in) { return causal_fir(in[0], in[1]); },
-                          {at::randn({batch, length + taps - 1, channels}, at::kDouble), at::randn({taps, channels}, at::kDouble)});
+                          {at::randn({batch, length + taps - 1, channels}, at::kDouble),
+                           at::randn({taps, channels}, at::kDouble)});
 }
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, FirTest, kFirShapes);
@@ -77,18 +82,22 @@ struct ScanShape {
   int64_t batch, length, channels, modes;
 };
 
-const auto kScanShapes = ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16},
-                                           ScanShape{2, 65, 30, 16}, ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16});
+const auto kScanShapes =
+    ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16},
+                      ScanShape{2, 65, 30, 16}, ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16});
 
 std::vector<Tensor> scan_inputs(const ScanShape& s, at::ScalarType type) {
-  return {at::randn({s.batch, s.length, s.channels}, type), -(at::randn({s.channels, s.modes}, type).exp() * 0.2),
-          at::randn({s.channels, s.modes}, type), at::randn({s.batch, s.channels, s.modes}, type)};
+  return {at::randn({s.batch, s.length, s.channels}, type),
+          -(at::randn({s.channels, s.modes}, type).exp() * 0.2), at::randn({s.channels, s.modes}, type),
+          at::randn({s.batch, s.channels, s.modes}, type)};
 }
 
 /// By definition, each output a sum over all inputs before it: y [B, L, D] and the final state [B, D, N].
-std::pair<Tensor, Tensor> scan_by_sums(const Tensor& p, const Tensor& log_poles, const Tensor& residues, const Tensor& state) {
+std::pair<Tensor, Tensor> scan_by_sums(const Tensor& p, const Tensor& log_poles, const Tensor& residues,
+                                       const Tensor& state) {
   const int64_t length = p.size(1);
-  const Tensor decay = (log_poles.unsqueeze(-1) * at::arange(length + 1, at::kDouble)).exp();  // [D, N, L + 1]
+  const Tensor decay =
+      (log_poles.unsqueeze(-1) * at::arange(length + 1, at::kDouble)).exp();  // [D, N, L + 1]
   std::vector<Tensor> y;
   Tensor states;
   for (int64_t t = 0; t < length; ++t) {
@@ -112,9 +121,10 @@ TEST_P(ScanOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
     const auto [y, final] = scan_by_sums(exact[0], exact[1], exact[2], exact[3]);
     const auto [y_size, final_size] = scan_by_sums(exact[0].abs(), exact[1], exact[2].abs(), exact[3].abs());
     // Three roundings a step, and one for each mode of an output; in fp64 what counts as exact has as many.
-    const double steps = static_cast<double>(3 * shape().length + shape().modes + 1), bound = type == at::kFloat ? steps : 2 * steps;
-    for (const auto& [got_y, got_final] :
-         {modal_scan(there[0], there[1], there[2], there[3]), modal_scan_reference(there[0], there[1], there[2], there[3])}) {
+    const double steps = static_cast<double>(3 * shape().length + shape().modes + 1),
+                 bound = type == at::kFloat ? steps : 2 * steps;
+    for (const auto& [got_y, got_final] : {modal_scan(there[0], there[1], there[2], there[3]),
+                                           modal_scan_reference(there[0], there[1], there[2], there[3])}) {
       EXPECT_LE(error_in_roundings(got_y, y, y_size), bound);
       EXPECT_LE(error_in_roundings(got_final, final, final_size), bound);
     }

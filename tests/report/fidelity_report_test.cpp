@@ -44,7 +44,8 @@ const std::vector<Kind> kKinds = {{"full", 0, 6144, 503316480},
                                   {"state_only", 0.08, 0, 0},
                                   {"noise_floor", 2e-6, 6144, 503316480}};
 
-// Values of the size and shape that real runs have: zero in the first window, a jump behind each boundary that decays, heavy tails.
+// Values of the size and shape that real runs have: zero in the first window, a jump behind each boundary
+// that decays, heavy tails.
 FidelityResult synthetic(int64_t segments, int64_t length, int64_t window) {
   FidelityResult result;
   result.window = window;
@@ -52,13 +53,16 @@ FidelityResult synthetic(int64_t segments, int64_t length, int64_t window) {
   result.length = length;
   result.positions = length - 1;
   result.skipped_n_rich = 3;
-  result.provenance = {
-      {"version", "focus 0.1.0"}, {"device", "cpu"}, {"command", "focus-eval fidelity --config <x> & more"}, {"seed", "42"}};
+  result.provenance = {{"version", "focus 0.1.0"},
+                       {"device", "cpu"},
+                       {"command", "focus-eval fidelity --config <x> & more"},
+                       {"seed", "42"}};
   result.config_json = "{\"window\": {\"size\": 1024}, // note\n \"k\": 100}";
   std::mt19937 generator(1);
   std::normal_distribution<double> normal;
   for (int64_t s = 0; s < segments; ++s)
-    result.segments.push_back({s % 2 == 0 ? "chr20" : "chrX<1>", 100000 * s, s % 4 == 3 ? 0.15 + 0.01 * static_cast<double>(s) : 0.002});
+    result.segments.push_back({s % 2 == 0 ? "chr20" : "chrX<1>", 100000 * s,
+                               s % 4 == 3 ? 0.15 + 0.01 * static_cast<double>(s) : 0.002});
   for (const Kind& kind : kKinds) {
     MethodResult& method = result.methods.emplace_back();
     method.name = kind.name;
@@ -70,15 +74,17 @@ FidelityResult synthetic(int64_t segments, int64_t length, int64_t window) {
     for (auto& values : method.values) values.resize(static_cast<std::size_t>(segments * (length - 1)));
     std::mt19937 truth(7);
     for (int64_t s = 0; s < segments; ++s) {
-      const double segment_factor =
-          std::exp(0.5 * normal(generator)) * (result.segments[static_cast<std::size_t>(s)].repeat >= 0.1 ? 3 : 1);
+      const double segment_factor = std::exp(0.5 * normal(generator)) *
+                                    (result.segments[static_cast<std::size_t>(s)].repeat >= 0.1 ? 3 : 1);
       for (int64_t p = 0; p < length - 1; ++p) {
         const auto at = static_cast<std::size_t>(s * (length - 1) + p);
         const bool noise = std::strcmp(kind.name, "noise_floor") == 0;
         const double offset = static_cast<double>(p % window);
-        double kl = kind.loss * segment_factor * (0.3 + 1.7 * std::exp(-offset / 150)) * std::exp(1.4 * normal(generator) - 1);
+        double kl = kind.loss * segment_factor * (0.3 + 1.7 * std::exp(-offset / 150)) *
+                    std::exp(1.4 * normal(generator) - 1);
         if (p < window && !noise) kl = 0;
-        const double ce = 1.25 + 0.15 * std::exp(-static_cast<double>(p) / 400) + 0.2 * std::normal_distribution<double>()(truth);
+        const double ce = 1.25 + 0.15 * std::exp(-static_cast<double>(p) / 400) +
+                          0.2 * std::normal_distribution<double>()(truth);
         const double values[] = {kl,     std::sqrt(kl), 0.7 * std::sqrt(kl), 0.5 * std::sqrt(kl),
                                  kl / 4, ce + 0.8 * kl, kl * 0.98,           kl > 0.1 ? 0.0 : 1.0};
         for (std::size_t m = 0; m < kNumMeasures; ++m) method.values[m][at] = static_cast<float>(values[m]);
@@ -112,7 +118,8 @@ class Folder {
 };
 
 // Rows of a table by the joined first columns; every cell by its column name.
-std::map<std::string, std::map<std::string, std::string>> read_tsv(const fs::path& path, std::size_t key_columns) {
+std::map<std::string, std::map<std::string, std::string>> read_tsv(const fs::path& path,
+                                                                   std::size_t key_columns) {
   std::map<std::string, std::map<std::string, std::string>> rows;
   std::vector<std::string> header;
   std::istringstream text(read_file(path));
@@ -159,7 +166,8 @@ int64_t read_attribute(hid_t file, const std::string& object, const std::string&
 
 int count_of(const std::string& text, const std::string& part) {
   int count = 0;
-  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size())) ++count;
+  for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + part.size()))
+    ++count;
   return count;
 }
 
@@ -173,10 +181,14 @@ std::string html_of(const FidelityResult& result) {
 std::string between(const std::string& text, const std::string& first, const std::string& last) {
   const std::size_t begin = text.find(first);
   EXPECT_NE(begin, std::string::npos) << first;
-  return begin == std::string::npos ? "" : text.substr(begin + first.size(), text.find(last, begin) - begin - first.size());
+  return begin == std::string::npos
+             ? ""
+             : text.substr(begin + first.size(), text.find(last, begin) - begin - first.size());
 }
 
-nlohmann::json digest_of(const std::string& html) { return nlohmann::json::parse(between(html, "id=\"digest\">", "</script>")); }
+nlohmann::json digest_of(const std::string& html) {
+  return nlohmann::json::parse(between(html, "id=\"digest\">", "</script>"));
+}
 
 // The page's body once Chromium has run its script; empty where no Chromium can show a page.
 std::string drawn(const std::string& html) {
@@ -190,16 +202,18 @@ std::string drawn(const std::string& html) {
   FILE* pipe = popen(command.c_str(), "r");
   std::string dom;
   char buffer[65536];
-  for (std::size_t size = 0; (size = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;) dom.append(buffer, size);
+  for (std::size_t size = 0; (size = std::fread(buffer, 1, sizeof buffer, pipe)) > 0;)
+    dom.append(buffer, size);
   pclose(pipe);
   return dom.find("<h1>") == std::string::npos ? "" : between(dom, "<main>", "</main>");
 }
 
 // What a script writes where a number is missing.
 const std::regex kNoNumber("[^a-z](NaN|Infinity|undefined|null)[^a-z]");
-const std::vector<std::string> kFigures = {"KL divergence by position", "KL divergence behind a boundary",
-                                           "Loss against memory",       "Distribution over positions",
-                                           "Cross entropy by position", "Cross entropy less that of the full cache"};
+const std::vector<std::string> kFigures = {
+    "KL divergence by position", "KL divergence behind a boundary",
+    "Loss against memory",       "Distribution over positions",
+    "Cross entropy by position", "Cross entropy less that of the full cache"};
 
 TEST(Report, WritesTablesThatHoldTheStatistics) {
   const Folder folder;
@@ -234,8 +248,10 @@ TEST(Report, WritesTablesThatHoldTheStatistics) {
   EXPECT_LT(number(row.at("recovered_low")), 1 - late / state_only);
   EXPECT_EQ(row.at("kept_entries"), "61");
   EXPECT_EQ(row.at("kept_bytes"), "4997120");
-  EXPECT_NEAR(number(rows.at("focus repeat_rich kl").at("mean")), rich / static_cast<double>(rich_count), 1e-9);
-  EXPECT_NEAR(number(rows.at("focus after_boundary delta_cross_entropy").at("mean")), 0.8 * number(row.at("mean")), 1e-4);
+  EXPECT_NEAR(number(rows.at("focus repeat_rich kl").at("mean")), rich / static_cast<double>(rich_count),
+              1e-9);
+  EXPECT_NEAR(number(rows.at("focus after_boundary delta_cross_entropy").at("mean")),
+              0.8 * number(row.at("mean")), 1e-4);
   EXPECT_EQ(rows.at("full after_boundary delta_cross_entropy").at("mean"), "0");
   EXPECT_EQ(number(rows.at("state_only after_boundary kl").at("recovered")), 0);
 
@@ -260,7 +276,8 @@ TEST(Report, WritesEveryValueToHdf5) {
   for (const MethodResult& method : result.methods) {
     for (std::size_t m = 0; m < kNumMeasures; ++m) {
       std::vector<hsize_t> dims;
-      const std::vector<float> values = read_dataset(file, "/methods/" + method.name + "/" + kMeasureNames[m], &dims);
+      const std::vector<float> values =
+          read_dataset(file, "/methods/" + method.name + "/" + kMeasureNames[m], &dims);
       EXPECT_EQ(dims, (std::vector<hsize_t>{5, 699}));
       ASSERT_EQ(values.size(), method.values[m].size());
       EXPECT_EQ(std::memcmp(values.data(), method.values[m].data(), values.size() * sizeof(float)), 0);
@@ -285,7 +302,8 @@ TEST(Report, WritesJsonWithConfigurationAndProvenance) {
   EXPECT_EQ(json["methods"][0]["name"], "full");
   EXPECT_TRUE(json["methods"][1]["scopes"]["after_boundary"]["kl"]["mean"].is_number());
   EXPECT_EQ(json["segments"].size(), 4U);
-  for (const auto& entry : fs::directory_iterator(folder / "report")) EXPECT_EQ(entry.path().string().find(".tmp"), std::string::npos);
+  for (const auto& entry : fs::directory_iterator(folder / "report"))
+    EXPECT_EQ(entry.path().string().find(".tmp"), std::string::npos);
 }
 
 TEST(Report, PageIsOneSelfContainedFile) {
@@ -338,7 +356,8 @@ TEST(Report, PageShowsFiguresAndTables) {
   const std::string page = drawn(html_of(result));
   if (page.empty()) GTEST_SKIP() << "no Chromium that shows a page";
   EXPECT_FALSE(std::regex_search(page, kNoNumber));
-  for (const std::string& title : kFigures) EXPECT_NE(page.find("<h3>" + title + "</h3>"), std::string::npos) << title;
+  for (const std::string& title : kFigures)
+    EXPECT_NE(page.find("<h3>" + title + "</h3>"), std::string::npos) << title;
   EXPECT_EQ(count_of(page, "<figure>"), 6);
   EXPECT_EQ(count_of(page, "<table>"), 7);
   EXPECT_NE(page.find("chrX&lt;1&gt;:100,001-106,144"), std::string::npos);
@@ -349,14 +368,17 @@ TEST(Report, PageShowsFiguresAndTables) {
 }
 
 // The figure whose heading is `title`, up to the next one.
-std::string figure_of(const std::string& html, const std::string& title) { return between(html, "<h3>" + title + "</h3>", "</figure>"); }
+std::string figure_of(const std::string& html, const std::string& title) {
+  return between(html, "<h3>" + title + "</h3>", "</figure>");
+}
 
 // The least power of ten that is a tick of the y axis.
 int lowest_power(const std::string& figure) {
   const std::vector<std::string> digits = {"\u2070", "\u00B9", "\u00B2", "\u00B3", "\u2074",
                                            "\u2075", "\u2076", "\u2077", "\u2078", "\u2079"};
   for (int power = 9; power >= 0; --power) {
-    if (figure.find(">10\u207B" + digits[static_cast<std::size_t>(power)] + "</text>") != std::string::npos) return -power;
+    if (figure.find(">10\u207B" + digits[static_cast<std::size_t>(power)] + "</text>") != std::string::npos)
+      return -power;
   }
   return 1;
 }

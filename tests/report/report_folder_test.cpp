@@ -46,7 +46,9 @@ TEST(ReportFolderTest, OneReportAtATime) {
   EXPECT_THROW(ReportFolder(space / "out", false), ConfigError);
   EXPECT_NO_THROW(ReportFolder(space / "out", true));
   EXPECT_EQ(read_file(space / "out/report.html"), "x") << "it was not committed";
-  { const ReportFolder given_up(space / "new", false); }
+  {
+    const ReportFolder given_up(space / "new", false);
+  }
   EXPECT_FALSE(std::filesystem::exists(space / "new"));
 }
 

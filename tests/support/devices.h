@@ -12,7 +12,8 @@ namespace focus::testing {
 /// The devices that there may be: the second parameter of a suite of OnDeviceTest.
 inline const auto kDevices = ::testing::Values(at::kCPU, at::kCUDA);
 
-/// A test on a shape and a device; skipped where the device is missing. Gradients are checked on the CPU alone.
+/// A test on a shape and a device; skipped where the device is missing. Gradients are checked on the CPU
+/// alone.
 template <class Shape>
 class OnDeviceTest : public ::testing::TestWithParam<std::tuple<Shape, at::DeviceType>> {
  protected:

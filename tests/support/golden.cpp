@@ -14,7 +14,8 @@ namespace focus::testing {
 
 std::string golden_path(const std::string& relative) { return std::string(FOCUS_TEST_DATA) + "/" + relative; }
 
-Golden::Golden(const std::string& name) : file_(formats::TensorFile::open(golden_path(name + ".safetensors"))) {}
+Golden::Golden(const std::string& name)
+    : file_(formats::TensorFile::open(golden_path(name + ".safetensors"))) {}
 
 at::Tensor Golden::operator[](const std::string& tensor) const {
   const auto* view = file_->find(tensor);
@@ -30,13 +31,14 @@ std::vector<std::string> Golden::names() const {
 }
 
 std::shared_ptr<model::StripedHyena> golden_model(const std::string& name, at::ScalarType dtype) {
-  const auto loaded =
-      weights::load_model(golden_path("configs/" + name + ".yml"), golden_path("checkpoints/" + name + ".pt"), dtype, "cpu");
+  const auto loaded = weights::load_model(golden_path("configs/" + name + ".yml"),
+                                          golden_path("checkpoints/" + name + ".pt"), dtype, "cpu");
   return std::dynamic_pointer_cast<model::StripedHyena>(loaded.model);
 }
 
 double GoldenCheck::reference_error(const std::string& what) const {
-  static const nlohmann::json errors = nlohmann::json::parse(std::ifstream(golden_path("reference_error.json")));
+  static const nlohmann::json errors =
+      nlohmann::json::parse(std::ifstream(golden_path("reference_error.json")));
   return errors.at(model_).at(what).get<double>();
 }
 
@@ -56,16 +58,18 @@ void GoldenCheck::operator()(const std::string& what, const at::Tensor& got, con
   }
 }
 
-void GoldenCheck::add_row(const std::string& what, double largest, double rms, double bound, double reference) const {
+void GoldenCheck::add_row(const std::string& what, double largest, double rms, double bound,
+                          double reference) const {
   const char* path = std::getenv("FOCUS_GOLDEN_TABLE");
   if (path == nullptr) return;
   std::ofstream out(path, std::ios::app);
-  out << model_ << '\t' << (dtype_ == at::kFloat ? "fp32" : "bf16") << '\t' << what << '\t' << largest << '\t' << rms << '\t' << bound
-      << '\t' << reference << '\n';
+  out << model_ << '\t' << (dtype_ == at::kFloat ? "fp32" : "bf16") << '\t' << what << '\t' << largest << '\t'
+      << rms << '\t' << bound << '\t' << reference << '\n';
   EXPECT_TRUE(out.flush().good()) << "FOCUS_GOLDEN_TABLE: cannot write " << path;
 }
 
-::testing::internal::ParamGenerator<GoldenTest::ParamType> golden_models(const std::vector<std::string>& names) {
+::testing::internal::ParamGenerator<GoldenTest::ParamType> golden_models(
+    const std::vector<std::string>& names) {
   return ::testing::Combine(::testing::ValuesIn(names), ::testing::Values(at::kFloat, at::kBFloat16));
 }
 

@@ -32,16 +32,20 @@ class Golden {
 std::shared_ptr<model::StripedHyena> golden_model(const std::string& name, at::ScalarType dtype);
 std::string golden_path(const std::string& relative);
 
-/// Judges one model in one precision against its fp32 recordings (tests/golden/README.md): fp32 within 2e-5 relative rms and 2e-4 of the
-/// recording's largest value everywhere; bf16 no farther than 1.5 times the reference's own bf16 run.
+/// Judges one model in one precision against its fp32 recordings (tests/golden/README.md): fp32 within 2e-5
+/// relative rms and 2e-4 of the recording's largest value everywhere; bf16 no farther than 1.5 times the
+/// reference's own bf16 run.
 class GoldenCheck {
  public:
   GoldenCheck(std::string model, at::ScalarType dtype) : model_(std::move(model)), dtype_(dtype) {}
-  /// `what` names the recording, "hidden/3": file and tensor. `yardstick` names the reference's error to judge bf16 by, if not its own.
-  void operator()(const std::string& what, const at::Tensor& got, const at::Tensor& recorded, const std::string& yardstick = "") const;
+  /// `what` names the recording, "hidden/3": file and tensor. `yardstick` names the reference's error to
+  /// judge bf16 by, if not its own.
+  void operator()(const std::string& what, const at::Tensor& got, const at::Tensor& recorded,
+                  const std::string& yardstick = "") const;
   /// The relative rms between the reference's bf16 run and its fp32 run, from reference_error.json.
   double reference_error(const std::string& what) const;
-  /// Adds a row to the table that FOCUS_GOLDEN_TABLE names, if set: what was measured, its bound, the reference's own error (< 0: none).
+  /// Adds a row to the table that FOCUS_GOLDEN_TABLE names, if set: what was measured, its bound, the
+  /// reference's own error (< 0: none).
   void add_row(const std::string& what, double largest, double rms, double bound, double reference) const;
 
  private:
@@ -64,7 +68,8 @@ class GoldenTest : public ::testing::TestWithParam<std::tuple<std::string, at::S
 
 const std::vector<std::string> kGoldenModels = {"tiny7b", "tiny7b-1m", "tiny1b", "tiny40b"};
 /// Parameters for INSTANTIATE_TEST_SUITE_P: each model in fp32 and in bf16.
-::testing::internal::ParamGenerator<GoldenTest::ParamType> golden_models(const std::vector<std::string>& names = kGoldenModels);
+::testing::internal::ParamGenerator<GoldenTest::ParamType> golden_models(
+    const std::vector<std::string>& names = kGoldenModels);
 std::string golden_test_name(const ::testing::TestParamInfo<GoldenTest::ParamType>& info);
 
 }  // namespace focus::testing

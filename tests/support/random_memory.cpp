@@ -30,7 +30,8 @@ MemoryConfig draw(Random& random) {
   if (c.kind == MemoryKind::tables || chance(0.1)) {
     c.tables.word = 1 + below(3);
     c.tables.offsets = {below(4)};
-    for (int64_t more = below(4); more > 0; --more) c.tables.offsets.push_back(c.tables.offsets.back() + 1 + below(3));
+    for (int64_t more = below(4); more > 0; --more)
+      c.tables.offsets.push_back(c.tables.offsets.back() + 1 + below(3));
   }
   if (c.kind == MemoryKind::tables) {
     f.stream = Stream::side;
@@ -45,7 +46,8 @@ MemoryConfig draw(Random& random) {
     f.fitted.leave_out = below(4);
     f.fitted.check = chance(0.7);
   } else {
-    f.paper = {static_cast<FocusSees>(below(2)), static_cast<Update>(below(2)), static_cast<EntrySource>(below(2))};
+    f.paper = {static_cast<FocusSees>(below(2)), static_cast<Update>(below(2)),
+               static_cast<EntrySource>(below(2))};
     f.bias = chance(0.7);
   }
   if (c.kind == MemoryKind::focus) f.rank = chance(0.5) ? 0 : 1 + below(4);

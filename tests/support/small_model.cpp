@@ -14,8 +14,8 @@ std::shared_ptr<model::StripedHyena> small_model(at::ScalarType dtype) {
   config.vocab_size = 128;
   config.hidden_size = 16;
   config.num_layers = 5;
-  config.blocks = {model::BlockKind::hcs, model::BlockKind::hcm, model::BlockKind::attention, model::BlockKind::hcl,
-                   model::BlockKind::attention};
+  config.blocks = {model::BlockKind::hcs, model::BlockKind::hcm, model::BlockKind::attention,
+                   model::BlockKind::hcl, model::BlockKind::attention};
   config.num_heads = 2;
   config.inner_mlp_size = 24;
   config.hcm_taps = 16;
@@ -95,10 +95,12 @@ Tensor random_bases(int64_t batch, int64_t length, int64_t seed) {
 void perturb(compress::FocusAdapter& adapter, double size, int64_t seed) {
   at::NoGradGuard guard;
   at::manual_seed(static_cast<uint64_t>(seed));
-  for (auto& parameter : adapter.parameters()) parameter.add_(at::randn(parameter.sizes(), parameter.options()) * size);
+  for (auto& parameter : adapter.parameters())
+    parameter.add_(at::randn(parameter.sizes(), parameter.options()) * size);
 }
 
-std::shared_ptr<compress::FocusAdapter> perturbed_adapter(const model::Backbone& backbone, const compress::MemoryConfig& config,
+std::shared_ptr<compress::FocusAdapter> perturbed_adapter(const model::Backbone& backbone,
+                                                          const compress::MemoryConfig& config,
                                                           int64_t seed) {
   auto adapter = std::make_shared<compress::FocusAdapter>(backbone, config, seed);
   if (backbone.dtype() == at::kDouble) {

@@ -1,4 +1,5 @@
-// LoRA and unfrozen blocks beside the adapter: they start at the backbone, never touch it, and travel with the adapter's file.
+// LoRA and unfrozen blocks beside the adapter: they start at the backbone, never touch it, and travel with
+// the adapter's file.
 #include "focus/model/adapt.h"
 
 #include <set>
@@ -21,7 +22,8 @@ model::AdaptConfig lora(std::vector<std::string> targets) {
 void move(const model::AdaptedBackbone& adapted) {
   const at::NoGradGuard guard;
   at::manual_seed(5);
-  for (const auto& [name, tensor] : adapted.trained) tensor.add_(at::randn(tensor.sizes(), tensor.options()) * 0.1);
+  for (const auto& [name, tensor] : adapted.trained)
+    tensor.add_(at::randn(tensor.sizes(), tensor.options()) * 0.1);
 }
 Tensor logits(model::Backbone& backbone) {
   const at::NoGradGuard guard;
@@ -30,7 +32,8 @@ Tensor logits(model::Backbone& backbone) {
 
 TEST(AdaptTest, StartsAtTheBackboneAndNeverTouchesIt) {
   std::vector<std::pair<std::shared_ptr<model::Backbone>, model::AdaptConfig>> cases = {
-      {testing::small_model(at::kFloat), lora({"inner_mha_cls.Wqkv", "inner_mha_cls.out_proj", "projections", "mlp.l1"})},
+      {testing::small_model(at::kFloat),
+       lora({"inner_mha_cls.Wqkv", "inner_mha_cls.out_proj", "projections", "mlp.l1"})},
       {testing::small_llama(at::kFloat), lora({"self_attn.q_proj", "mlp.down_proj"})},
       {testing::small_model(at::kFloat), {}}};
   cases[0].second.unfreeze_top = 1;
@@ -67,7 +70,8 @@ TEST(AdaptTest, PartsOfAProjectionHaveItsChange) {
   const nn::Attention& attention = *adapted.backbone->block(2).attention();
   const Tensor u = at::randn({1, 7, 16}, at::kDouble);
   const auto all = attention.split(attention.Wqkv->forward(u));
-  EXPECT_TRUE(at::allclose(attention.project_part(u, 1).unflatten(-1, {2, 8}).transpose(1, 2), all.k, 1e-6, 1e-7));
+  EXPECT_TRUE(
+      at::allclose(attention.project_part(u, 1).unflatten(-1, {2, 8}).transpose(1, 2), all.k, 1e-6, 1e-7));
 }
 
 TEST(AdaptTest, WhatMakesNoSenseIsRefused) {
@@ -130,7 +134,8 @@ TEST_F(AdaptTrainingTest, ResumesBitEqualAndLoadsAsItWasTrained) {
   expect_resumes_bit_equal(c);
 
   const auto original = weights::load_model(c.model_config, c.model_checkpoint, at::kFloat, "cpu");
-  const auto loaded = compress::load_adapter(folder_.path() / "whole/adapter.safetensors", original.model, original.digest);
+  const auto loaded =
+      compress::load_adapter(folder_.path() / "whole/adapter.safetensors", original.model, original.digest);
   EXPECT_EQ(loaded.adapted.config.unfreeze_top, 1);
   EXPECT_NE(loaded.adapted.backbone, original.model);
   // The last validation's figure, computed anew from the file.
@@ -139,9 +144,13 @@ TEST_F(AdaptTrainingTest, ResumesBitEqualAndLoadsAsItWasTrained) {
   double kl = 0, count = 0;
   for (uint64_t i = 0; i < 2; ++i) {
     const Batch batch = make_batch({sampler.sample(i, 64)}, original.model->vocabulary(), at::kCPU);
-    const auto log_softmax = [&](const Tensor& hidden) { return at::log_softmax(original.model->unembed(hidden), -1).narrow(1, 0, 63); };
-    const Tensor p = log_softmax(original.model->forward_embedded(original.model->embed(batch.tokens), nullptr));
-    const Tensor q = log_softmax(compress::CompressedModel(loaded.adapted.backbone, loaded.adapter).parallel(batch.tokens).bases);
+    const auto log_softmax = [&](const Tensor& hidden) {
+      return at::log_softmax(original.model->unembed(hidden), -1).narrow(1, 0, 63);
+    };
+    const Tensor p =
+        log_softmax(original.model->forward_embedded(original.model->embed(batch.tokens), nullptr));
+    const Tensor q = log_softmax(
+        compress::CompressedModel(loaded.adapted.backbone, loaded.adapter).parallel(batch.tokens).bases);
     kl += divergence(p, q).sum().item<double>();
     count += 63;
   }

@@ -1,4 +1,5 @@
-// Training the adapter end to end on a small random backbone: it learns, accumulation is exact, and a resumed run is the uninterrupted one.
+// Training the adapter end to end on a small random backbone: it learns, accumulation is exact, and a resumed
+// run is the uninterrupted one.
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -107,10 +108,12 @@ TEST_F(AdapterTrainingTest, ATrainingStartsFromAnAdapter) {
   EXPECT_THROW(make_task(on, at::kCPU), CheckpointError);
 }
 
-// A run cut after step 8 (its later checkpoints removed, as after a kill) ends in the same bytes as the uninterrupted one.
+// A run cut after step 8 (its later checkpoints removed, as after a kill) ends in the same bytes as the
+// uninterrupted one.
 TEST_F(AdapterTrainingTest, ResumeIsBitEqual) {
   run(config(), "whole");
-  std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut", std::filesystem::copy_options::recursive);
+  std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut",
+                        std::filesystem::copy_options::recursive);
   std::filesystem::remove_all(folder_.path() / "cut/checkpoints/step-00000012");
   std::filesystem::remove(folder_.path() / "cut/adapter.safetensors");
   run(config(), "cut", /*resume=*/true);
@@ -197,7 +200,8 @@ TEST_F(AdapterTrainingTest, PretrainingLearnsAndResumesBitEqual) {
   run(c, "whole");
   const auto curve = losses("whole");
   EXPECT_LT(curve.back(), curve.front());
-  std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut", std::filesystem::copy_options::recursive);
+  std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut",
+                        std::filesystem::copy_options::recursive);
   std::filesystem::remove_all(folder_.path() / "cut/checkpoints/step-00000012");
   std::filesystem::remove(folder_.path() / "cut/model.pt");
   run(c, "cut", /*resume=*/true);

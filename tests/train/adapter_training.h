@@ -54,14 +54,17 @@ class AdapterTrainingTest : public ::testing::Test {
     options.resume = resume;
     return train(c, *task, options);
   }
-  std::string adapter(const std::string& name) const { return read_file(folder_.path() / name / "adapter.safetensors"); }
+  std::string adapter(const std::string& name) const {
+    return read_file(folder_.path() / name / "adapter.safetensors");
+  }
   /// One figure of all lines of metrics that have it.
   std::vector<double> figures(const std::string& name, const std::string& figure) const {
     std::ifstream in(folder_.path() / name / "metrics.jsonl");
     std::vector<double> out;
     const std::string key = "\"" + figure + "\":";
     for (std::string line; std::getline(in, line);) {
-      if (const auto at = line.find(key); at != std::string::npos) out.push_back(std::stod(line.substr(at + key.size())));
+      if (const auto at = line.find(key); at != std::string::npos)
+        out.push_back(std::stod(line.substr(at + key.size())));
     }
     return out;
   }
@@ -70,7 +73,8 @@ class AdapterTrainingTest : public ::testing::Test {
   /// A run of 12 steps whose last checkpoint and result are taken away, resumed: the same adapter and losses.
   void expect_resumes_bit_equal(const TrainConfig& c) const {
     run(c, "whole");
-    std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut", std::filesystem::copy_options::recursive);
+    std::filesystem::copy(folder_.path() / "whole", folder_.path() / "cut",
+                          std::filesystem::copy_options::recursive);
     std::filesystem::remove_all(folder_.path() / "cut/checkpoints/step-00000012");
     std::filesystem::remove(folder_.path() / "cut/adapter.safetensors");
     run(c, "cut", /*resume=*/true);

@@ -21,7 +21,8 @@ Checkpoint example(int64_t step) {
   Checkpoint out;
   out.state.step = step;
   out.state.samples = 4 * step;
-  out.state.extra = {{"rng", std::string(64, '7')}, {"cursor", (int64_t{1} << 60) + 1}, {"best_loss", 0.1}, {"three", 3.0}};
+  out.state.extra = {
+      {"rng", std::string(64, '7')}, {"cursor", (int64_t{1} << 60) + 1}, {"best_loss", 0.1}, {"three", 3.0}};
   out.trainable = {{"b.weight", at::arange(12, at::kFloat).view({3, 4}).t()},  // not contiguous
                    {"a.bias", at::full({5}, 0.1, at::kBFloat16)},
                    {"scalar", at::tensor(2.5, at::kDouble)},
@@ -63,7 +64,8 @@ TEST(Checkpoint, LoadsWhatWasSaved) {
   EXPECT_EQ(loaded.state.get<double>("three"), 3.0);
   EXPECT_THROW(loaded.state.get<double>("cursor"), CheckpointError);
   EXPECT_THROW(loaded.state.get<double>("absent"), CheckpointError);
-  for (const auto& [got, expected] : {std::pair(loaded.trainable, saved.trainable), std::pair(loaded.optimizer, saved.optimizer)}) {
+  for (const auto& [got, expected] :
+       {std::pair(loaded.trainable, saved.trainable), std::pair(loaded.optimizer, saved.optimizer)}) {
     ASSERT_EQ(got.size(), expected.size());
     for (const auto& [name, tensor] : expected) {
       EXPECT_EQ(got.at(name).scalar_type(), tensor.scalar_type()) << name;
@@ -127,8 +129,9 @@ TEST(Checkpoint, TruncatedMissingOrMalformedFilesAreRefused) {
   EXPECT_NE(error_of([&] { store.load(5); }).find("has 10 bytes, but the manifest says"), std::string::npos);
   fs::remove(state);
   EXPECT_NE(error_of([&] { store.load(5); }).find("state.json"), std::string::npos);
-  for (const char* text : {"", "[]", "{}", "{\"format\": 2, \"files\": {}}", "{\"format\": 1, \"files\": {}}",
-                           "{\"format\": 1, \"files\": []}", "{\"format\": 1, \"files\": {\"trainable.safetensors\": 3}}"}) {
+  for (const char* text :
+       {"", "[]", "{}", "{\"format\": 2, \"files\": {}}", "{\"format\": 1, \"files\": {}}",
+        "{\"format\": 1, \"files\": []}", "{\"format\": 1, \"files\": {\"trainable.safetensors\": 3}}"}) {
     write_file(manifest, text);
     EXPECT_NE(error_of([&] { store.load(5); }).find("manifest.json"), std::string::npos) << text;
   }
@@ -169,11 +172,13 @@ TEST(Checkpoint, StepsBeyondEightDigitsSortByNumber) {
 
 TEST(AssignTensors, CopiesInPlaceOrListsEveryMismatch) {
   const at::Tensor weight = at::zeros({2, 2}).requires_grad_(true), bias = at::zeros({2});
-  assign_tensors({{"weight", at::ones({2, 2})}, {"bias", at::ones({2})}}, {{"weight", weight}, {"bias", bias}}, "step 1");
+  assign_tensors({{"weight", at::ones({2, 2})}, {"bias", at::ones({2})}},
+                 {{"weight", weight}, {"bias", bias}}, "step 1");
   EXPECT_TRUE(at::equal(weight, at::ones({2, 2})));
   EXPECT_TRUE(weight.requires_grad());
   const std::string error = error_of([&] {
-    assign_tensors({{"weight", at::zeros({3})}, {"other", at::zeros({1})}}, {{"weight", weight}, {"bias", bias}}, "step 1");
+    assign_tensors({{"weight", at::zeros({3})}, {"other", at::zeros({1})}},
+                   {{"weight", weight}, {"bias", bias}}, "step 1");
   });
   EXPECT_NE(error.find("step 1: "), std::string::npos);
   EXPECT_NE(error.find("missing (1):\n    bias"), std::string::npos) << error;

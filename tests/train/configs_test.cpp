@@ -14,12 +14,14 @@ namespace {
 TEST(ShippedConfigsTest, TrainingRunsParseAndHold) {
   int64_t seen = 0;
   for (const auto& entry : std::filesystem::directory_iterator(std::string(FOCUS_SOURCE_DIR) + "/configs")) {
-    if (entry.path().extension() != ".json" || read_file(entry.path()).find("\"task\"") == std::string::npos) continue;
+    if (entry.path().extension() != ".json" || read_file(entry.path()).find("\"task\"") == std::string::npos)
+      continue;
     TrainConfig config;
     config::read_file(entry.path().string(), {}, config);
     config.validate();
     const auto exists = [&](const std::string& path) {
-      EXPECT_TRUE(path.empty() || std::filesystem::exists(std::string(FOCUS_SOURCE_DIR) + "/" + path)) << entry.path() << ": " << path;
+      EXPECT_TRUE(path.empty() || std::filesystem::exists(std::string(FOCUS_SOURCE_DIR) + "/" + path))
+          << entry.path() << ": " << path;
     };
     exists(config.model_config);
     exists(config.model_checkpoint);
@@ -45,7 +47,8 @@ TEST(TrainConfigTest, SettingsWithoutEffectAreRefused) {
 }
 
 TEST(ShippedConfigsTest, ModelShapesParse) {
-  for (const auto& entry : std::filesystem::directory_iterator(std::string(FOCUS_SOURCE_DIR) + "/configs/models")) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(FOCUS_SOURCE_DIR) + "/configs/models")) {
     if (entry.path().extension() != ".yml") continue;
     EXPECT_GT(model::read_model_config(entry.path().string()).hidden_size, 0) << entry.path();
   }

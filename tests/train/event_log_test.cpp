@@ -30,7 +30,9 @@ std::vector<int> steps(const fs::path& path) {
     uint64_t size = 0;
     std::memcpy(&size, bytes.data() + at, 8);
     const std::string message = bytes.substr(at + 12, size);
-    if (at > 0) out.push_back(message.at(10));  // after the key and the 8 bytes of the wall time, and the step's key; below 128 one byte
+    if (at > 0)
+      out.push_back(message.at(
+          10));  // after the key and the 8 bytes of the wall time, and the step's key; below 128 one byte
     at += 16 + size;
   }
   return out;
@@ -72,7 +74,9 @@ TEST(EventLog, ResumingDropsLaterStepsAndATornRecord) {
   }
   EXPECT_EQ(only_file(folder.path()), path);
   EXPECT_EQ(steps(path), (std::vector<int>{1, 2, 3, 4, 5}));
-  { EventLog log(folder.path()); }  // a fresh start keeps nothing
+  {
+    EventLog log(folder.path());
+  }  // a fresh start keeps nothing
   EXPECT_EQ(steps(only_file(folder.path())), std::vector<int>{});
 }
 

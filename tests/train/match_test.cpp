@@ -20,7 +20,8 @@ struct Case {
   std::unique_ptr<CompressedModel> model;
   Tensor tokens, weights;
 
-  explicit Case(compress::UnitKind unit, int64_t k = 5, bool perturbed = true, int64_t entries_per_kmer = 1, bool check = true) {
+  explicit Case(compress::UnitKind unit, int64_t k = 5, bool perturbed = true, int64_t entries_per_kmer = 1,
+                bool check = true) {
     MemoryConfig memory;
     memory.focus.entries_per_kmer = entries_per_kmer;
     memory.window.size = 16;
@@ -41,7 +42,9 @@ struct Case {
     tokens = testing::random_bases(2, 56, 4);
     weights = at::rand({2, 56}, at::kFloat);
   }
-  MatchSum sum(const MatchConfig& config, int64_t draw = 0) const { return match_sum(config, *backbone, *adapter, tokens, weights, draw); }
+  MatchSum sum(const MatchConfig& config, int64_t draw = 0) const {
+    return match_sum(config, *backbone, *adapter, tokens, weights, draw);
+  }
   double kl() const {
     const at::NoGradGuard guard;
     const Tensor p = at::log_softmax(backbone->forward(tokens), -1);
@@ -77,8 +80,9 @@ TEST(MatchTest, GradientsEqualFiniteDifferences) {
   }
 }
 
-// The output term, from the definition: with all queries it is the error of the layer's output relative to what leaves the layer. The
-// first compressed layer of the stream sees the same input with either memory, so its error is the difference of the two runs.
+// The output term, from the definition: with all queries it is the error of the layer's output relative to
+// what leaves the layer. The first compressed layer of the stream sees the same input with either memory, so
+// its error is the difference of the two runs.
 class EntriesPerKmerTest : public ::testing::TestWithParam<int64_t> {};
 
 TEST_P(EntriesPerKmerTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
@@ -90,7 +94,8 @@ TEST_P(EntriesPerKmerTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
   config.queries = 0;
   const double measured = c.sum(config).output.item<double>();
 
-  // What block 2 adds to the residual stream, seen by an observing hook of the full model and computed from entries by hand.
+  // What block 2 adds to the residual stream, seen by an observing hook of the full model and computed from
+  // entries by hand.
   struct Observer final : model::AttentionHook {
     at::Tensor mix(const model::AttentionCall& call) override {
       const Tensor mixed = model::attend(call.attention, call.u_BLD, 0, nullptr);
@@ -118,10 +123,12 @@ TEST_P(EntriesPerKmerTest, OutputErrorIsThatOfTheFirstCompressedLayer) {
     const auto window = plan.window(w);
     const int64_t end = std::min<int64_t>(window.end, 55);
     for (int64_t row = window.begin; w > 0 && row < end; ++row) {
-      const Tensor q = all.q.narrow(2, row, 1), k = at::cat({entries.k, all.k.narrow(2, window.begin, row + 1 - window.begin)}, 2),
+      const Tensor q = all.q.narrow(2, row, 1),
+                   k = at::cat({entries.k, all.k.narrow(2, window.begin, row + 1 - window.begin)}, 2),
                    v = at::cat({entries.v, all.v.narrow(2, window.begin, row + 1 - window.begin)}, 2);
       const Tensor bias = at::constant_pad_nd(entries.beta, {0, row + 1 - window.begin}).unsqueeze(2);
-      const Tensor context = at::matmul(at::softmax(at::matmul(q, k.transpose(-1, -2)) / std::sqrt(8.0) + bias, -1), v);
+      const Tensor context =
+          at::matmul(at::softmax(at::matmul(q, k.transpose(-1, -2)) / std::sqrt(8.0) + bias, -1), v);
       const Tensor error = observer.attention->output(context) - observer.full.narrow(1, row, 1);
       const Tensor relative = error.square().sum(-1) / observer.after.narrow(1, row, 1).square().sum(-1);
       expected += (relative.squeeze(1) * c.weights.select(1, row + 1)).sum().item<double>();

@@ -21,7 +21,8 @@ TEST(MetricsLog, OneOrderedLinePerWriteAtOnce) {
   // Read while the log is still open: nothing waits in a buffer.
   EXPECT_EQ(read_file(path), "{\"step\":1,\"loss\":1.25,\"kind\":\"train\",\"bases\":1152921504606846976}\n");
   log.write(2, {{"loss", std::nan("")}, {"norm", std::numeric_limits<double>::infinity()}, {"a", 0.0}});
-  EXPECT_NE(read_file(path).find("\n{\"step\":2,\"loss\":null,\"norm\":null,\"a\":0.0}\n"), std::string::npos);
+  EXPECT_NE(read_file(path).find("\n{\"step\":2,\"loss\":null,\"norm\":null,\"a\":0.0}\n"),
+            std::string::npos);
   EXPECT_THROW(log.write(3, {{"loss", 1.0}, {"loss", 2.0}}), InternalError);
   EXPECT_THROW(log.write(3, {{"step", 1.0}}), InternalError);
   log.sync();
@@ -49,7 +50,9 @@ TEST(MetricsLog, ResumeDropsLaterStepsAndATornLine) {
     fill(log, 7, 10);
   }
   EXPECT_EQ(read_file(path), uninterrupted);
-  { MetricsLog log(path, 0); }
+  {
+    MetricsLog log(path, 0);
+  }
   EXPECT_EQ(read_file(path), "");
 }
 

@@ -9,10 +9,13 @@ namespace {
 
 using at::Tensor;
 
-Tensor log_of(std::initializer_list<double> p) { return at::tensor(std::vector<double>(p), at::kDouble).log().view({1, 1, -1}); }
+Tensor log_of(std::initializer_list<double> p) {
+  return at::tensor(std::vector<double>(p), at::kDouble).log().view({1, 1, -1});
+}
 
 TEST(ObjectiveTest, TermsAreTheirDefinitions) {
-  const Tensor p = log_of({0.5, 0.25, 0.25}), q = log_of({0.25, 0.5, 0.25}), target = at::ones({1, 1}, at::kLong);
+  const Tensor p = log_of({0.5, 0.25, 0.25}), q = log_of({0.25, 0.5, 0.25}),
+               target = at::ones({1, 1}, at::kLong);
   ObjectiveConfig config;
   config.ce = 2;
   config.kl = 3;
@@ -38,14 +41,17 @@ TEST(ObjectiveTest, DirectionsOfTheDivergence) {
 }
 
 TEST(ObjectiveTest, NeedCountsWhatMemoryGainsUpToTheLimit) {
-  const Tensor full = log_of({0.9, 0.1}), none = log_of({0.5, 0.5}), hit = at::zeros({1, 1}, at::kLong), miss = at::ones({1, 1}, at::kLong);
+  const Tensor full = log_of({0.9, 0.1}), none = log_of({0.5, 0.5}), hit = at::zeros({1, 1}, at::kLong),
+               miss = at::ones({1, 1}, at::kLong);
   NeedConfig config;
   config.weight = 10;
-  EXPECT_NEAR(need_factor(config, full, none, hit).item<double>(), 1 + 10 * divergence(full, none).item<double>(), 1e-12);
+  EXPECT_NEAR(need_factor(config, full, none, hit).item<double>(),
+              1 + 10 * divergence(full, none).item<double>(), 1e-12);
   EXPECT_NEAR(need_factor(config, full, full, hit).item<double>(), 1, 1e-12);
   config.source = NeedSource::ce;
   EXPECT_NEAR(need_factor(config, full, none, hit).item<double>(), 1 + 10 * std::log(1.8), 1e-12);
-  EXPECT_NEAR(need_factor(config, full, none, miss).item<double>(), 1, 1e-12) << "memory misled: no need of it";
+  EXPECT_NEAR(need_factor(config, full, none, miss).item<double>(), 1, 1e-12)
+      << "memory misled: no need of it";
   config.limit = 0.1;
   EXPECT_NEAR(need_factor(config, full, none, hit).item<double>(), 2, 1e-12);
 }

@@ -57,7 +57,8 @@ TEST_P(AdamWReference, MatchesTheFormula) {
   AdamW optimizer({{"decayed", decayed, true}, {"plain", plain, false}}, config);
   std::vector<ScalarAdamW> expected;
   for (const at::Tensor& tensor : {decayed, plain}) {
-    for (int64_t i = 0; i < tensor.numel(); ++i) expected.push_back({config, tensor.detach().view({-1})[i].item<double>()});
+    for (int64_t i = 0; i < tensor.numel(); ++i)
+      expected.push_back({config, tensor.detach().view({-1})[i].item<double>()});
   }
   for (int step = 0; step < 8; ++step) {
     const double lr = 1e-2 / (1 + step);
@@ -75,7 +76,8 @@ TEST_P(AdamWReference, MatchesTheFormula) {
   const double tolerance = GetParam() == at::kDouble ? 1e-14 : GetParam() == at::kFloat ? 2e-6 : 2.6 / 256;
   std::size_t at = 0;
   for (const at::Tensor& tensor : {decayed, plain}) {
-    for (int64_t i = 0; i < tensor.numel(); ++i) EXPECT_NEAR(tensor.detach().view({-1})[i].item<double>(), expected[at++].p, tolerance);
+    for (int64_t i = 0; i < tensor.numel(); ++i)
+      EXPECT_NEAR(tensor.detach().view({-1})[i].item<double>(), expected[at++].p, tolerance);
   }
 }
 INSTANTIATE_TEST_SUITE_P(DTypes, AdamWReference, ::testing::Values(at::kDouble, at::kFloat, at::kBFloat16),
@@ -110,7 +112,8 @@ TEST(AdamW, SavedAndRestoredMidRunContinuesBitEqual) {
     };
     run(optimizer, a, b, 0, 7);
     const auto state = cloned(optimizer.state_tensors());
-    const at::Tensor a_then = a.detach().clone().requires_grad_(true), b_then = b.detach().clone().requires_grad_(true);
+    const at::Tensor a_then = a.detach().clone().requires_grad_(true),
+                     b_then = b.detach().clone().requires_grad_(true);
     run(optimizer, a, b, 7, 20);
 
     AdamW resumed({{"a", a_then, true}, {"b", b_then, false}}, {});
@@ -119,7 +122,8 @@ TEST(AdamW, SavedAndRestoredMidRunContinuesBitEqual) {
     EXPECT_TRUE(at::equal(a, a_then)) << dtype;
     EXPECT_TRUE(at::equal(b, b_then)) << dtype;
     const auto end = cloned(optimizer.state_tensors());
-    for (const auto& [name, tensor] : resumed.state_tensors()) EXPECT_TRUE(at::equal(tensor, end.at(name))) << name;
+    for (const auto& [name, tensor] : resumed.state_tensors())
+      EXPECT_TRUE(at::equal(tensor, end.at(name))) << name;
     EXPECT_EQ(end.at("a.updates").item<int64_t>(), 20);
     EXPECT_EQ(end.at("b.updates").item<int64_t>(), 13);
   }
@@ -154,13 +158,15 @@ TEST(AdamW, LoadStateListsEveryMismatchAndChangesNothing) {
     FAIL() << "expected CheckpointError";
   } catch (const CheckpointError& error) {
     const std::string message = error.what();
-    for (const char* part : {"missing (1):\n    a.exp_avg Float [3]", "unexpected (1):\n    c.exp_avg Float [1]",
-                             "different shape or type (2):", "b.exp_avg_sq: expected Float [2, 2], got Float [4]",
-                             "b.exp_avg: expected Float [2, 2], got Double [2, 2]"}) {
+    for (const char* part :
+         {"missing (1):\n    a.exp_avg Float [3]", "unexpected (1):\n    c.exp_avg Float [1]",
+          "different shape or type (2):", "b.exp_avg_sq: expected Float [2, 2], got Float [4]",
+          "b.exp_avg: expected Float [2, 2], got Double [2, 2]"}) {
       EXPECT_NE(message.find(part), std::string::npos) << part << " in " << message;
     }
   }
-  for (const auto& [name, tensor] : optimizer.state_tensors()) EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
+  for (const auto& [name, tensor] : optimizer.state_tensors())
+    EXPECT_TRUE(at::equal(tensor, before.at(name))) << name;
 }
 
 TEST(AdamW, RefusesBadParameters) {

@@ -66,7 +66,9 @@ TEST(RandomScheduleTest, DrawsStayWithinTheirBoundsAndReachThem) {
 TEST(RandomScheduleTest, WindowsFollowTheirSteps) {
   RandomConfig config;
   config.window = {{10, 16}, {20, 32}};
-  const auto size = [&](int64_t step) { return draw_memory(config, nominal(), kBlocks, 1, step).window.size; };
+  const auto size = [&](int64_t step) {
+    return draw_memory(config, nominal(), kBlocks, 1, step).window.size;
+  };
   EXPECT_EQ(size(0), 16);
   EXPECT_EQ(size(9), 16);
   EXPECT_EQ(size(10), 32);

@@ -1,4 +1,5 @@
-// How an adapter is trained: stages, weights by need, random schedules, truncated back-propagation, planted copies.
+// How an adapter is trained: stages, weights by need, random schedules, truncated back-propagation, planted
+// copies.
 #include <ATen/record_function.h>
 
 #include <string_view>
@@ -23,7 +24,8 @@ class RecipeTest : public AdapterTrainingTest {
     return make_batch({sampler.sample(0, length), sampler.sample(1, length)},
                       task.model().backbone->vocabulary(), at::kCPU);
   }
-  /// All gradients of a batch's loss, one behind the other. Parameters are moved off their start, where some maps are zero.
+  /// All gradients of a batch's loss, one behind the other. Parameters are moved off their start, where some
+  /// maps are zero.
   Tensor gradient(Task& task, const Batch& batch) const {
     Tensor all;
     std::vector<Tensor> flat;
@@ -35,12 +37,15 @@ class RecipeTest : public AdapterTrainingTest {
     }
     task.objective(0, config().stages[0])->loss(batch).sum.backward();
     for (auto& parameter : parameters) {
-      flat.push_back(parameter.tensor.grad().defined() ? parameter.tensor.grad().flatten() : at::zeros({parameter.tensor.numel()}));
+      flat.push_back(parameter.tensor.grad().defined() ? parameter.tensor.grad().flatten()
+                                                       : at::zeros({parameter.tensor.numel()}));
       parameter.tensor.mutable_grad().reset();
     }
     return at::cat(flat);
   }
-  static double relative(const Tensor& a, const Tensor& b) { return ((a - b).norm() / b.norm()).item<double>(); }
+  static double relative(const Tensor& a, const Tensor& b) {
+    return ((a - b).norm() / b.norm()).item<double>();
+  }
 };
 
 /// Counts how often the host reads a number out of a tensor, which on a device waits for all work before it.
@@ -97,8 +102,8 @@ TEST_F(RecipeTest, BackPropagationOverAllWindowsEqualsTheParallelGradient) {
   EXPECT_GT(relative(gradient(*make_task(c, at::kCPU), b), expected), 1e-2);
 }
 
-// With two windows the stream is cut after the second: the third window's loss reaches no entry that it reads, the fourth's reaches those
-// of the third.
+// With two windows the stream is cut after the second: the third window's loss reaches no entry that it
+// reads, the fourth's reaches those of the third.
 TEST_F(RecipeTest, TruncationReallyCuts) {
   TrainConfig c = config();
   c.execution = Execution::sequential;
@@ -107,7 +112,8 @@ TEST_F(RecipeTest, TruncationReallyCuts) {
   const auto only = [&](int64_t begin) {
     Batch b = batch(*task);
     const Tensor kept =
-        b.weights.narrow(1, begin, 15).clone();  // the window's outputs but its last, which predicts the next window's first
+        b.weights.narrow(1, begin, 15)
+            .clone();  // the window's outputs but its last, which predicts the next window's first
     b.weights.zero_();
     b.weights.narrow(1, begin, 15).copy_(kept);
     return gradient(*task, b).norm().item<double>();

@@ -27,7 +27,8 @@ bool has(const std::string& text, const std::string& part) { return text.find(pa
 
 class RunFolderTest : public ::testing::Test {
  protected:
-  RunFolderOptions options(const std::string& config = R"({"steps": 10, "optim": {"lr": 0.1}, "layers": [1, 2]})") {
+  RunFolderOptions options(
+      const std::string& config = R"({"steps": 10, "optim": {"lr": 0.1}, "layers": [1, 2]})") {
     RunFolderOptions made;
     made.output = folder_.path() / "run";
     made.config_json = config;
@@ -52,8 +53,9 @@ TEST_F(RunFolderTest, FreshRunWritesConfigAndProvenance) {
   EXPECT_EQ(read_file(made.output / "config.json"), made.config_json);
   const std::string provenance = read_file(made.output / "provenance.json");
   for (const std::string& part :
-       {std::string("\"focus-train\""), std::string(version()), std::string(git_hash()), std::string("genome.fa"),
-        std::string("\"bytes\": 3"), std::string("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")}) {
+       {std::string("\"focus-train\""), std::string(version()), std::string(git_hash()),
+        std::string("genome.fa"), std::string("\"bytes\": 3"),
+        std::string("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")}) {
     EXPECT_TRUE(has(provenance, part)) << part << " in " << provenance;
   }
 }
@@ -62,7 +64,8 @@ TEST_F(RunFolderTest, NonEmptyOutputIsRefusedWithAdvice) {
   prepare_run_folder(options());
   EXPECT_THROW(prepare_run_folder(options()), ConfigError);
   const std::string error = error_of(options());
-  for (const char* part : {"is not empty", "--resume", "--force", "--output"}) EXPECT_TRUE(has(error, part)) << error;
+  for (const char* part : {"is not empty", "--resume", "--force", "--output"})
+    EXPECT_TRUE(has(error, part)) << error;
   RunFolderOptions both = options();
   both.resume = both.force = true;
   EXPECT_TRUE(has(error_of(both), "contradict"));

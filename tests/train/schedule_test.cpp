@@ -25,7 +25,8 @@ TEST(Schedule, LinearAndCosineEndAtTheFinalRatio) {
     EXPECT_DOUBLE_EQ(lr_at(config, 1, 60, 111), 0.6);  // half way, both are at the middle
     EXPECT_DOUBLE_EQ(lr_at(config, 1, 110, 111), 0.2);
     EXPECT_DOUBLE_EQ(lr_at(config, 1, 500, 111), 0.2);
-    for (int64_t step = 11; step < 111; ++step) EXPECT_LT(lr_at(config, 1, step, 111), lr_at(config, 1, step - 1, 111));
+    for (int64_t step = 11; step < 111; ++step)
+      EXPECT_LT(lr_at(config, 1, step, 111), lr_at(config, 1, step - 1, 111));
   }
   EXPECT_DOUBLE_EQ(lr_at({11, DecayKind::linear, 0.2}, 1, 35, 111), 0.8);
   EXPECT_DOUBLE_EQ(lr_at({11, DecayKind::cosine, 0}, 1, 35, 111), 0.5 * (1 + std::sqrt(0.5)));

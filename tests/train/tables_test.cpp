@@ -36,7 +36,8 @@ class TablesTrainingTest : public AdapterTrainingTest {
   double divergence(const TrainConfig& c, const std::string& name) const {
     const auto task = make_task(c, at::kCPU);
     const auto backbone = weights::load_model(c.model_config, c.model_checkpoint, at::kFloat, "cpu");
-    const auto loaded = compress::load_adapter(folder_.path() / name / "adapter.safetensors", backbone.model, backbone.digest);
+    const auto loaded = compress::load_adapter(folder_.path() / name / "adapter.safetensors", backbone.model,
+                                               backbone.digest);
     const compress::CompressedModel model(loaded.adapted.backbone, loaded.adapter);
     const at::NoGradGuard guard;
     const Tensor text = testing::random_bases(2, 400, 77);

@@ -1,4 +1,5 @@
-// The loop around a task: non-finite steps, the best parameters, interrupts and resuming, on a task small enough to say when each happens.
+// The loop around a task: non-finite steps, the best parameters, interrupts and resuming, on a task small
+// enough to say when each happens.
 #include "focus/train/loop/trainer.h"
 
 #include <gtest/gtest.h>
@@ -21,7 +22,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-/// Four numbers that learn the letters' frequencies. The loss is not finite for a sequence that begins with `poison`.
+/// Four numbers that learn the letters' frequencies. The loss is not finite for a sequence that begins with
+/// `poison`.
 class LetterTask final : public Task {
  public:
   explicit LetterTask(char poison) : poison_(poison) { model_.parameters[0].tensor.set_requires_grad(true); }
@@ -103,7 +105,8 @@ class TrainerTest : public ::testing::Test {
     c.validation.data.sources[0].fasta = (folder_.path() / "held_out.fa").string();
     return c;
   }
-  TrainResult run(const TrainConfig& c, const std::string& name, char poison = 0, bool resume = false, int validations = 0) const {
+  TrainResult run(const TrainConfig& c, const std::string& name, char poison = 0, bool resume = false,
+                  int validations = 0) const {
     LetterTask task(poison);
     task.validations = validations;
     TrainerOptions options;
@@ -111,7 +114,8 @@ class TrainerTest : public ::testing::Test {
     options.resume = resume;
     return train(c, task, options);
   }
-  std::string error_of(const TrainConfig& c, const std::string& name, char poison = 0, bool resume = false) const {
+  std::string error_of(const TrainConfig& c, const std::string& name, char poison = 0,
+                       bool resume = false) const {
     try {
       run(c, name, poison, resume);
     } catch (const CheckFailed& error) {
@@ -126,15 +130,21 @@ class TrainerTest : public ::testing::Test {
     std::vector<Json> out;
     for (std::string line; std::getline(in, line);) {
       out.push_back(Json::parse(line));
-      for (const char* volatile_field : {"bases_per_second", "seconds_left", "peak_resident_bytes"}) out.back().erase(volatile_field);
+      for (const char* volatile_field : {"bases_per_second", "seconds_left", "peak_resident_bytes"})
+        out.back().erase(volatile_field);
     }
     return out;
   }
-  std::string result(const std::string& name) const { return read_file(folder_.path() / name / "result.txt"); }
-  std::vector<int64_t> steps(const std::string& name) const { return CheckpointStore(folder_.path() / name / "checkpoints").steps(); }
+  std::string result(const std::string& name) const {
+    return read_file(folder_.path() / name / "result.txt");
+  }
+  std::vector<int64_t> steps(const std::string& name) const {
+    return CheckpointStore(folder_.path() / name / "checkpoints").steps();
+  }
   /// As a kill would leave the folder that was last saved at `step`.
   void cut(const std::string& from, const std::string& to, int64_t step) const {
-    std::filesystem::copy(folder_.path() / from, folder_.path() / to, std::filesystem::copy_options::recursive);
+    std::filesystem::copy(folder_.path() / from, folder_.path() / to,
+                          std::filesystem::copy_options::recursive);
     const CheckpointStore store(folder_.path() / to / "checkpoints");
     for (const int64_t later : store.steps()) {
       if (later > step) std::filesystem::remove_all(store.path_of(later));
@@ -201,7 +211,8 @@ TEST_F(TrainerTest, EachStageHasItsPeakLearningRate) {
   const auto written = lines("stages");
   const std::vector<double> expected = {4e-3, 4e-3 * 0.9, 1e-2 * 0.8, 1e-2 * 0.7, 1e-3 * 0.6, 1e-3 * 0.5};
   ASSERT_EQ(written.size(), expected.size());
-  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(written[i]["lr"].get<double>(), expected[i], 1e-12) << "step " << i + 1;
+  for (std::size_t i = 0; i < expected.size(); ++i)
+    EXPECT_NEAR(written[i]["lr"].get<double>(), expected[i], 1e-12) << "step " << i + 1;
 }
 
 TEST_F(TrainerTest, TheBestParametersAreKeptWhateverTheIntervalsAndAreTheResult) {
@@ -323,10 +334,12 @@ TEST_F(TrainerTest, HeldOutSequencesUnderAnotherNameAreFound) {
   write_file(folder_.path() / "renamed.fa", ">other\n" + text.substr(5));
   std::string reversed(text.substr(5, 2000));
   std::reverse(reversed.begin(), reversed.end());
-  for (char& letter : reversed) letter = letter == 'A' ? 'T' : letter == 'T' ? 'A' : letter == 'C' ? 'G' : 'C';
+  for (char& letter : reversed)
+    letter = letter == 'A' ? 'T' : letter == 'T' ? 'A' : letter == 'C' ? 'G' : 'C';
   write_file(folder_.path() / "reversed.fa", ">reversed\n" + reversed + "\n");
-  for (const auto& [file, message] : {std::pair{"copy.fa", "is a copy of it"}, std::pair{"renamed.fa", "also in the training data"},
-                                      std::pair{"reversed.fa", "also in the training data"}}) {
+  for (const auto& [file, message] :
+       {std::pair{"copy.fa", "is a copy of it"}, std::pair{"renamed.fa", "also in the training data"},
+        std::pair{"reversed.fa", "also in the training data"}}) {
     c.validation.data.sources[0].fasta = (folder_.path() / file).string();
     EXPECT_TRUE(has(error_of(c, "run"), message)) << file << ": " << error_of(c, "run");
   }

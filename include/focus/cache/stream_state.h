@@ -1,5 +1,6 @@
-// What a stream of bases carries between calls: constant-size Hyena states and, per attention layer, keys and values. States are
-// explicit: clone() forks a stream (a recurrent state cannot be rewound), num_bytes() is what the tensors really occupy.
+// What a stream of bases carries between calls: constant-size Hyena states and, per attention layer, keys and
+// values. States are explicit: clone() forks a stream (a recurrent state cannot be rewound), num_bytes() is
+// what the tensors really occupy.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -21,10 +22,11 @@ class LayerState {
   virtual ~LayerState() = default;
   /// In memory of its own.
   virtual std::unique_ptr<LayerState> clone() const = 0;
-  /// Shares memory with this state, which may go on: going back to a snapshot undoes what was done since, and costs nothing to prepare.
-  /// Of a state and its snapshots only one may ever be advanced again.
+  /// Shares memory with this state, which may go on: going back to a snapshot undoes what was done since, and
+  /// costs nothing to prepare. Of a state and its snapshots only one may ever be advanced again.
   virtual std::unique_ptr<LayerState> snapshot() const = 0;
-  /// Everything that makes up the state, on the CPU, in tensors that hold no more than it. Empty before the first chunk.
+  /// Everything that makes up the state, on the CPU, in tensors that hold no more than it. Empty before the
+  /// first chunk.
   virtual TensorMap save() const = 0;
   /// The inverse, onto a fresh state. Throws CheckpointError when the tensors are none of this kind's.
   virtual void load(const TensorMap& tensors, const at::Device& device) = 0;
@@ -45,7 +47,8 @@ class HyenaLayerState final : public LayerState {
   nn::HyenaState tensors;
 };
 
-/// All keys and values of the past, rotated, [B, key/value heads, S, E]. Has room for more where no gradient is recorded.
+/// All keys and values of the past, rotated, [B, key/value heads, S, E]. Has room for more where no gradient
+/// is recorded.
 class KeyValueState final : public LayerState {
  public:
   /// `capacity`: how many positions to make room for at the first append; more than that grow by half.
@@ -62,16 +65,18 @@ class KeyValueState final : public LayerState {
   at::Tensor values() const { return view(v_); }
 
  private:
-  at::Tensor view(const at::Tensor& store) const { return store.defined() ? store.narrow(2, 0, size_) : store; }
+  at::Tensor view(const at::Tensor& store) const {
+    return store.defined() ? store.narrow(2, 0, size_) : store;
+  }
   at::Tensor k_, v_;
   int64_t size_ = 0;
   int64_t capacity_ = 0;
 };
 
 struct StreamState {
-  int64_t position = 0;                             // tokens consumed so far: the next token's rotary position
+  int64_t position = 0;  // tokens consumed so far: the next token's rotary position
   std::vector<std::unique_ptr<LayerState>> layers;  // one per block; created by the first forward
-  int64_t expected_length = 0;                      // where known: full memory then makes room once instead of growing
+  int64_t expected_length = 0;  // where known: full memory then makes room once instead of growing
 
   StreamState clone() const;
   StreamState snapshot() const;

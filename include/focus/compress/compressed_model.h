@@ -1,5 +1,6 @@
-// A backbone with compressed memory. Two executions of the same semantics: forward() walks a stream in chunks of any size and really drops
-// closed windows; parallel() takes a whole sequence in one pass, with masks that show each base exactly what the stream would have kept.
+// A backbone with compressed memory. Two executions of the same semantics: forward() walks a stream in chunks
+// of any size and really drops closed windows; parallel() takes a whole sequence in one pass, with masks that
+// show each base exactly what the stream would have kept.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -10,8 +11,8 @@
 #include <string>
 
 #include "focus/compress/focus/adapter.h"
-#include "focus/compress/plan/config.h"
 #include "focus/compress/memory/memory.h"
+#include "focus/compress/plan/config.h"
 #include "focus/compress/plan/plan.h"
 #include "focus/model/backbone.h"
 
@@ -30,24 +31,30 @@ struct CompressedStream {
 struct HiddenStates {
   at::Tensor bases;      // [B, n, D] final hidden state of every base
   at::Tensor focus;      // inline: [B, F, D] of the Focus tokens inserted in this call; else undefined
-  at::Tensor next_base;  // inline: [F] index, within this call, of the base after each Focus token (n when it lies beyond the call)
+  at::Tensor next_base;  // inline: [F] index, within this call, of the base after each Focus token (n when it
+                         // lies beyond the call)
 };
 
 class CompressedModel {
  public:
-  /// `memories` has each of the backbone's attention blocks. `focus_embedding` [D]: where Focus tokens are inserted among the bases, after
-  /// each k-mer of the plan; else undefined. ConfigError: a storage that cannot apply to the backbone.
-  CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config, Memories memories, at::Tensor focus_embedding = {});
+  /// `memories` has each of the backbone's attention blocks. `focus_embedding` [D]: where Focus tokens are
+  /// inserted among the bases, after each k-mer of the plan; else undefined. ConfigError: a storage that
+  /// cannot apply to the backbone.
+  CompressedModel(std::shared_ptr<model::Backbone> backbone, const MemoryConfig& config, Memories memories,
+                  at::Tensor focus_embedding = {});
   /// An adapter's memory on its blocks; the others keep everything.
-  CompressedModel(std::shared_ptr<model::Backbone> backbone, const std::shared_ptr<const FocusAdapter>& adapter);
+  CompressedModel(std::shared_ptr<model::Backbone> backbone,
+                  const std::shared_ptr<const FocusAdapter>& adapter);
 
-  /// Continues a stream by tokens [B, n >= 1]. The result does not depend on how a sequence is cut into calls (up to rounding).
+  /// Continues a stream by tokens [B, n >= 1]. The result does not depend on how a sequence is cut into calls
+  /// (up to rounding).
   HiddenStates forward(const at::Tensor& tokens_BL, CompressedStream& stream) const;
-  /// A whole sequence [B, L] in one pass, each base shown exactly what the stream would still hold. Cost L (W + L/k); no L x L array.
-  /// ConfigError: a memory that can only stream.
+  /// A whole sequence [B, L] in one pass, each base shown exactly what the stream would still hold. Cost L (W
+  /// + L/k); no L x L array. ConfigError: a memory that can only stream.
   HiddenStates parallel(const at::Tensor& tokens_BL) const;
 
-  /// What a stream's attention layers hold together, and what they will hold after `num_bases` bases of one sequence.
+  /// What a stream's attention layers hold together, and what they will hold after `num_bases` bases of one
+  /// sequence.
   MemoryUse memory_use(const CompressedStream& stream) const;
   MemoryUse planned_use(int64_t num_bases) const;
   /// Layer states as make_state() gives them, for loading a saved stream.

@@ -17,9 +17,10 @@ struct FieldLine {
   bool is_group = false;
 };
 
-/// Every field in order. `by_element`: each element of a list, else one fresh element, with "N" for its index;
-/// lists are resized for that. `prefix`: path of the visited struct, "focus.".
-std::vector<FieldLine> field_lines(const Visit& visit, bool by_element = false, const std::string& prefix = "");
+/// Every field in order. `by_element`: each element of a list, else one fresh element, with "N" for its
+/// index; lists are resized for that. `prefix`: path of the visited struct, "focus.".
+std::vector<FieldLine> field_lines(const Visit& visit, bool by_element = false,
+                                   const std::string& prefix = "");
 /// The settings that are not as `fresh` has them and have no effect.
 std::vector<FieldLine> idle_lines(const Visit& visit, const Visit& fresh, const std::string& prefix = "");
 /// "focus.tail has no effect unless focus.eviction is 'window'; remove it".

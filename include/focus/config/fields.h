@@ -59,17 +59,21 @@ class Fields {
   virtual void integer(std::string_view name, int64_t& value, IntegerRange range, std::string_view doc) = 0;
   virtual void number(std::string_view name, double& value, NumberRange range, std::string_view doc) = 0;
   virtual void text(std::string_view name, std::string& value, std::string_view doc) = 0;
-  virtual void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range, std::string_view doc) = 0;
+  virtual void integers(std::string_view name, std::vector<int64_t>& value, IntegerRange range,
+                        std::string_view doc) = 0;
   virtual void texts(std::string_view name, std::vector<std::string>& value, std::string_view doc) = 0;
-  /// A file or folder that is read. Written in a configuration file, it counts from the working folder or, where nothing is
-  /// there, from the configuration file's; which is said.
-  virtual void file(std::string_view name, std::string& value, std::string_view doc) { text(name, value, doc); }
+  /// A file or folder that is read. Written in a configuration file, it counts from the working folder or,
+  /// where nothing is there, from the configuration file's; which is said.
+  virtual void file(std::string_view name, std::string& value, std::string_view doc) {
+    text(name, value, doc);
+  }
   /// Regions by name, or BED files, which are found like file().
   virtual void regions(std::string_view name, std::vector<std::string>& value, std::string_view doc) {
     texts(name, value, doc);
   }
   /// An object of files, each found like file(), whose keys are names of the user's own.
-  virtual void named_files(std::string_view name, std::map<std::string, std::string>& value, std::string_view doc) = 0;
+  virtual void named_files(std::string_view name, std::map<std::string, std::string>& value,
+                           std::string_view doc) = 0;
 
   /// "setting predicate" as a condition; `setting` is a path from the visited struct on. Conditions count
   /// when everything has been read, so they may ask for fields that stand later in the list.
@@ -92,7 +96,8 @@ class Fields {
   }
   /// An enum, written as one of the given names.
   template <class E>
-  void choice(std::string_view name, E& value, std::vector<std::pair<std::string, E>> options, std::string_view doc) {
+  void choice(std::string_view name, E& value, std::vector<std::pair<std::string, E>> options,
+              std::string_view doc) {
     std::vector<std::string> names;
     int64_t index = -1;
     for (const auto& [text, option] : options) {
@@ -113,15 +118,13 @@ class Fields {
   /// A nested object: any struct with visit(Fields&), or what `visit` lists.
   template <class T>
   void group(std::string_view name, T& value, std::string_view doc) {
-    nest(
-        name, [&](Fields& inner) { value.visit(inner); }, doc);
+    nest(name, [&](Fields& inner) { value.visit(inner); }, doc);
   }
   void group(std::string_view name, const Visit& visit, std::string_view doc) { nest(name, visit, doc); }
   /// A list of objects; reading resizes it.
   template <class T>
   void list(std::string_view name, std::vector<T>& value, std::string_view doc) {
-    list(
-        name, value, [](T& element, Fields& inner) { element.visit(inner); }, doc);
+    list(name, value, [](T& element, Fields& inner) { element.visit(inner); }, doc);
   }
   template <class T, class VisitElement>
   void list(std::string_view name, std::vector<T>& value, const VisitElement& visit, std::string_view doc) {
@@ -161,12 +164,13 @@ std::string describe(const Visit& visit);
 void refuse_idle(const Visit& visit, const Visit& fresh, const std::string& prefix);
 
 /// Reads JSON text (// and /* */ comments allowed) over the defaults already in `value`, then applies
-/// `overrides`, each "path.to.key=value" (value parsed as JSON, else taken as text; list elements as "key.0.sub").
-/// ConfigError, which leaves `value` as it was, names `source` or the override, the JSON path, what was expected
-/// and, for an unknown key, the nearest known one. A key that stands twice is an error too, and so is a setting
-/// without effect, unless it says what a fresh T has: resolved configurations name every field and stay readable.
-/// A number too small for a double is an error, as is nesting beyond kDeepestJson. `folder`: where files are looked for
-/// that the working folder does not have (Fields::file); empty = nowhere.
+/// `overrides`, each "path.to.key=value" (value parsed as JSON, else taken as text; list elements as
+/// "key.0.sub"). ConfigError, which leaves `value` as it was, names `source` or the override, the JSON path,
+/// what was expected and, for an unknown key, the nearest known one. A key that stands twice is an error too,
+/// and so is a setting without effect, unless it says what a fresh T has: resolved configurations name every
+/// field and stay readable. A number too small for a double is an error, as is nesting beyond kDeepestJson.
+/// `folder`: where files are looked for that the working folder does not have (Fields::file); empty =
+/// nowhere.
 template <class T>
 void read_text(std::string_view json, const std::string& source, const std::vector<std::string>& overrides,
                T& value, const std::filesystem::path& folder = {}) {
@@ -180,14 +184,16 @@ template <class T>
 void read_file(const std::string& path, const std::vector<std::string>& overrides, T& value) {
   read_text(file_text(path), path, overrides, value, std::filesystem::path(path).parent_path());
 }
-/// What a message that a file is missing should add: that it was looked for beside the configuration file too. Often "".
+/// What a message that a file is missing should add: that it was looked for beside the configuration file
+/// too. Often "".
 std::string tried_too(std::string_view message);
 /// All fields as pretty-printed JSON, in field order: what was resolved, and itself readable again.
 template <class T>
 std::string to_json(const T& value) {
   return to_json(visiting(value));
 }
-/// One line per field, for --help-config: path, type, default, range or choices, meaning, when it has an effect.
+/// One line per field, for --help-config: path, type, default, range or choices, meaning, when it has an
+/// effect.
 template <class T>
 std::string describe(const T& value) {
   return describe(visiting(value));

@@ -1,5 +1,6 @@
-// The error family. Libraries throw these and never exit; only the command line programs catch them and turn exit_code() into the program's.
-// A message says what is wrong, where (file, key, tensor, layer, line), what was expected and what to do.
+// The error family. Libraries throw these and never exit; only the command line programs catch them and turn
+// exit_code() into the program's. A message says what is wrong, where (file, key, tensor, layer, line), what
+// was expected and what to do.
 #pragma once
 
 #include <sstream>
@@ -8,12 +9,23 @@
 
 namespace focus {
 
-/// Exit codes of the command line programs; an interrupt ends with 128 + the signal's number, as 130 (SIGINT) and 143 (SIGTERM).
-enum class ExitCode : int { ok = 0, usage = 1, data = 2, model = 3, resources = 4, check_failed = 5, interrupted = 130, terminated = 143 };
+/// Exit codes of the command line programs; an interrupt ends with 128 + the signal's number, as 130 (SIGINT)
+/// and 143 (SIGTERM).
+enum class ExitCode : int {
+  ok = 0,
+  usage = 1,
+  data = 2,
+  model = 3,
+  resources = 4,
+  check_failed = 5,
+  interrupted = 130,
+  terminated = 143
+};
 
 class Error : public std::runtime_error {
  public:
-  Error(const std::string& message, ExitCode exit_code) : std::runtime_error(message), exit_code_(exit_code) {}
+  Error(const std::string& message, ExitCode exit_code)
+      : std::runtime_error(message), exit_code_(exit_code) {}
   ExitCode exit_code() const { return exit_code_; }
 
  private:
@@ -36,7 +48,8 @@ FOCUS_DECLARE_ERROR(CheckFailed, check_failed);    // a self-test, gate or finit
 FOCUS_DECLARE_ERROR(InternalError, check_failed);  // a bug in focus itself
 #undef FOCUS_DECLARE_ERROR
 
-/// Thrown after an interrupt was honoured (the step finished, the checkpoint is written). Its exit code names the signal that arrived.
+/// Thrown after an interrupt was honoured (the step finished, the checkpoint is written). Its exit code names
+/// the signal that arrived.
 class Interrupted : public Error {
  public:
   explicit Interrupted(const std::string& message);
@@ -59,8 +72,9 @@ template <class E, class... Args>
 }  // namespace focus
 
 /// Guards an invariant of focus itself (not user input): throws InternalError with file and line.
-#define FOCUS_CHECK(condition, ...)                                                                                                     \
-  do {                                                                                                                                  \
-    if (!(condition))                                                                                                                   \
-      ::focus::fail<::focus::InternalError>("internal check failed: " #condition " at ", __FILE__, ":", __LINE__, ": ", ##__VA_ARGS__); \
+#define FOCUS_CHECK(condition, ...)                                                                     \
+  do {                                                                                                  \
+    if (!(condition))                                                                                   \
+      ::focus::fail<::focus::InternalError>("internal check failed: " #condition " at ", __FILE__, ":", \
+                                            __LINE__, ": ", ##__VA_ARGS__);                             \
   } while (false)

@@ -17,10 +17,10 @@ namespace focus {
 using WriteProgress = std::function<void(std::int64_t)>;
 
 /// Writes to "<path>.tmp-<pid>" and renames to `path` in commit(); without commit() the temporary file is
-/// removed (core/temporary.h). Every write is checked: a full disk or a missing folder throws DataError naming the path and the
-/// system's reason. A device or pipe (/dev/null, a FIFO) and an open stream (/dev/stdout, whatever it leads
-/// to) are written to directly, as they can be neither replaced nor taken back.
-/// ConfigError: a name that promises packing (.gz, ...): nothing is packed on writing.
+/// removed (core/temporary.h). Every write is checked: a full disk or a missing folder throws DataError
+/// naming the path and the system's reason. A device or pipe (/dev/null, a FIFO) and an open stream
+/// (/dev/stdout, whatever it leads to) are written to directly, as they can be neither replaced nor taken
+/// back. ConfigError: a name that promises packing (.gz, ...): nothing is packed on writing.
 class AtomicFile {
  public:
   explicit AtomicFile(std::filesystem::path path, WriteProgress progress = {});

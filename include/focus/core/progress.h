@@ -1,4 +1,5 @@
-// How far a long task is: a bar on a terminal, otherwise one log line every 30 seconds, so that a batch job's log stays short but alive.
+// How far a long task is: a bar on a terminal, otherwise one log line every 30 seconds, so that a batch job's
+// log stays short but alive.
 #pragma once
 
 #include <cstdint>
@@ -20,8 +21,9 @@ struct ProgressOptions {
   std::function<double()> now_seconds = {};
 };
 
-/// Messages go to stderr; nothing at verbosity 0. Safe to call from several threads. Shows rate and remaining time, from the work done
-/// since construction. Destruction without finish() (an exception) ends the bar's line without claiming success.
+/// Messages go to stderr; nothing at verbosity 0. Safe to call from several threads. Shows rate and remaining
+/// time, from the work done since construction. Destruction without finish() (an exception) ends the bar's
+/// line without claiming success.
 class Progress {
  public:
   explicit Progress(ProgressOptions options);

@@ -1,4 +1,5 @@
-// Random numbers that are the same on every platform, compiler and thread count: the C++ library's distributions are not.
+// Random numbers that are the same on every platform, compiler and thread count: the C++ library's
+// distributions are not.
 #pragma once
 
 #include <array>
@@ -10,8 +11,9 @@
 
 namespace focus {
 
-/// xoshiro256** (Blackman and Vigna 2021), seeded through splitmix64. Generators of one seed and different streams are independent, so each
-/// record, worker or purpose takes a stream of its own instead of sharing one generator in an order that could change. Making one is cheap.
+/// xoshiro256** (Blackman and Vigna 2021), seeded through splitmix64. Generators of one seed and different
+/// streams are independent, so each record, worker or purpose takes a stream of its own instead of sharing
+/// one generator in an order that could change. Making one is cheap.
 class Random {
  public:
   explicit Random(uint64_t seed, uint64_t stream = 0);

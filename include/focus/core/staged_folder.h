@@ -9,8 +9,9 @@
 
 namespace focus {
 
-/// Work is done in a temporary sibling, "<path>.tmp-<pid>", which takes the name in commit(). What stood there before gives way
-/// only then, and comes back when that fails. Without commit() nothing is left (core/temporary.h). Every error is a DataError that names `path`.
+/// Work is done in a temporary sibling, "<path>.tmp-<pid>", which takes the name in commit(). What stood
+/// there before gives way only then, and comes back when that fails. Without commit() nothing is left
+/// (core/temporary.h). Every error is a DataError that names `path`.
 class StagedFolder {
  public:
   /// Makes the temporary folder, and the folder above it where it is missing.

@@ -10,12 +10,15 @@ namespace focus {
 /// Bytes; nothing where the system does not tell, or sets no limit.
 struct SystemMemory {
   std::optional<int64_t> total, available, swap;  // of the machine: /proc/meminfo
-  /// The smallest limit among the control groups (version 1 or 2) that this process is in, from its own to the root.
+  /// The smallest limit among the control groups (version 1 or 2) that this process is in, from its own to
+  /// the root.
   std::optional<int64_t> limit;
-  /// The least that one of those groups has left below its limit. Pages of files that are not in use do not count.
+  /// The least that one of those groups has left below its limit. Pages of files that are not in use do not
+  /// count.
   std::optional<int64_t> left;
 
-  /// What this process can still take: `available`, or `left` where that is less. Unlimited where nothing is known.
+  /// What this process can still take: `available`, or `left` where that is less. Unlimited where nothing is
+  /// known.
   int64_t usable() const;
 };
 /// `root` stands for "/": tests give a folder with a proc and a sys of its own.

@@ -14,11 +14,12 @@ std::string format_count(int64_t count);
 /// "0.25 s", "12.3 s", "3m 05s", "2h 07m", "4d 03h"; "?" when negative or not finite.
 std::string format_duration(double seconds);
 
-/// Bytes from "4096", "20G", "20GiB" or "1.5g" (K, M, G, T are powers of 1024, as samtools and dorado read them) or "20GB" (KB, MB, GB, TB
-/// are powers of 1000). Throws ConfigError naming the text: no number, unknown suffix, negative, more than 2^63 - 1.
+/// Bytes from "4096", "20G", "20GiB" or "1.5g" (K, M, G, T are powers of 1024, as samtools and dorado read
+/// them) or "20GB" (KB, MB, GB, TB are powers of 1000). Throws ConfigError naming the text: no number,
+/// unknown suffix, negative, more than 2^63 - 1.
 int64_t parse_bytes(std::string_view text);
-/// A count of bases, tokens or entries from "1024", "1,000,000", "100k" or "1.5M" (k, M, G are powers of 1000); must come out whole.
-/// Throws ConfigError as parse_bytes does.
+/// A count of bases, tokens or entries from "1024", "1,000,000", "100k" or "1.5M" (k, M, G are powers of
+/// 1000); must come out whole. Throws ConfigError as parse_bytes does.
 int64_t parse_count(std::string_view text);
 
 }  // namespace focus

@@ -8,11 +8,13 @@
 
 namespace focus::data {
 
-/// upper: 'a' becomes 'A' (what Evo-2 was trained on; lowercase only lowers the loss weight). keep: letters stay as they are.
+/// upper: 'a' becomes 'A' (what Evo-2 was trained on; lowercase only lowers the loss weight). keep: letters
+/// stay as they are.
 enum class CasePolicy { upper, keep };
 
-/// What to do with letters other than A, C, G, T. mask: the letter stays and its prediction gets loss weight 0; error: DataError
-/// naming record and position; keep: an ordinary letter with full weight. U is an error under mask and error (the sequence is RNA).
+/// What to do with letters other than A, C, G, T. mask: the letter stays and its prediction gets loss weight
+/// 0; error: DataError naming record and position; keep: an ordinary letter with full weight. U is an error
+/// under mask and error (the sequence is RNA).
 enum class AmbiguousPolicy { mask, error, keep };
 
 /// Whether a byte is a letter of the nucleotide code, in either case: ACGTU, the ambiguity codes RYKMSWBDHVN,
@@ -30,10 +32,11 @@ std::string foreign_byte(uint8_t byte);
 /// in the record) only serve error messages, which give 1-based positions. A byte that is no nucleotide is a
 /// DataError under every policy.
 std::vector<uint8_t> clean(std::string_view sequence, CasePolicy case_policy = CasePolicy::upper,
-                           AmbiguousPolicy ambiguous = AmbiguousPolicy::mask, std::string_view record = "sequence", int64_t offset = 0);
+                           AmbiguousPolicy ambiguous = AmbiguousPolicy::mask,
+                           std::string_view record = "sequence", int64_t offset = 0);
 
-/// Loss weight of each letter as a target: 1, `lowercase_weight` for lowercase (soft-masked) letters, 0 for other letters than ACGT
-/// under AmbiguousPolicy::mask.
+/// Loss weight of each letter as a target: 1, `lowercase_weight` for lowercase (soft-masked) letters, 0 for
+/// other letters than ACGT under AmbiguousPolicy::mask.
 std::vector<float> loss_weights(std::string_view sequence, float lowercase_weight = 0.1F,
                                 AmbiguousPolicy ambiguous = AmbiguousPolicy::mask);
 

@@ -10,12 +10,14 @@
 
 namespace focus::data {
 
-/// Reads "chr", "chr:start" (to the record's end), "chr:start-" or "chr:start-end"; 1-based, both ends included, thousands commas allowed.
-/// A name that itself holds ':' is found by the longest match against the file's records; "{name}:start-end" says it outright.
-/// DataError: unknown record (with the nearest name), malformed numbers, start 0, end before start, past the record's end.
+/// Reads "chr", "chr:start" (to the record's end), "chr:start-" or "chr:start-end"; 1-based, both ends
+/// included, thousands commas allowed. A name that itself holds ':' is found by the longest match against the
+/// file's records; "{name}:start-end" says it outright. DataError: unknown record (with the nearest name),
+/// malformed numbers, start 0, end before start, past the record's end.
 Region parse_region(std::string_view text, const SequenceFile& file);
 
-/// "name:start-end", 1-based, both ends included; braces round a name that holds ':'. parse_region() reads it back.
+/// "name:start-end", 1-based, both ends included; braces round a name that holds ':'. parse_region() reads it
+/// back.
 std::string format_region(const Region& region);
 
 /// A line of a BED file.

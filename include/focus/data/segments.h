@@ -28,17 +28,20 @@ struct SegmentSample {
   std::vector<SampledSegment> segments;  // by region, then by position
   int64_t skipped_n_rich = 0;            // candidates skipped for too many N
   int64_t skipped_regions = 0;           // regions shorter than a segment
-  int64_t overlapping = 0;               // segments that overlap another of their region, because there was no room left
+  int64_t overlapping = 0;  // segments that overlap another of their region, because there was no room left
 };
 
-/// Draws segments as in the paper's evaluation (§4.3: random, not overlapping, per chromosome): `count` from each region (an empty list
-/// means every record), uniformly placed. Segments overlap only where a region has no room for `count` of them. A region with too few
-/// places that are free of N gives fewer. DataError when not one segment can be drawn.
-SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions, const SegmentOptions& options);
+/// Draws segments as in the paper's evaluation (§4.3: random, not overlapping, per chromosome): `count` from
+/// each region (an empty list means every record), uniformly placed. Segments overlap only where a region has
+/// no room for `count` of them. A region with too few places that are free of N gives fewer. DataError when
+/// not one segment can be drawn.
+SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions,
+                              const SegmentOptions& options);
 
-/// Share of positions t of `sequence` whose preceding `word` letters also ended at least `window` bases before t: where only a memory that
-/// reaches behind the window can have seen the context before. Exact; case is ignored; words with other letters than ACGT match nothing.
-/// word from 1 to 32; O(length) time and memory. "" gives 0.
+/// Share of positions t of `sequence` whose preceding `word` letters also ended at least `window` bases
+/// before t: where only a memory that reaches behind the window can have seen the context before. Exact; case
+/// is ignored; words with other letters than ACGT match nothing. word from 1 to 32; O(length) time and
+/// memory. "" gives 0.
 double repeat_share(std::string_view sequence, int64_t window, int64_t word = 32);
 
 }  // namespace focus::data

@@ -20,8 +20,8 @@ struct Region {
   bool operator==(const Region&) const = default;
 };
 
-/// What FASTA files and token stores have in common: records with unique names and at least one base. fetch() may be called from several
-/// threads.
+/// What FASTA files and token stores have in common: records with unique names and at least one base. fetch()
+/// may be called from several threads.
 class SequenceFile {
  public:
   virtual ~SequenceFile() = default;
@@ -34,8 +34,8 @@ class SequenceFile {
   int64_t length(std::string_view name) const;
   /// Bases of all records together.
   int64_t total_length() const { return total_length_; }
-  /// Bases [begin, end) of a record, 0-based, letters as in the file (case kept). begin == end gives "". DataError when the record is
-  /// unknown or the range leaves it.
+  /// Bases [begin, end) of a record, 0-based, letters as in the file (case kept). begin == end gives "".
+  /// DataError when the record is unknown or the range leaves it.
   std::string fetch(std::string_view name, int64_t begin, int64_t end) const;
   /// A whole record.
   std::string fetch(std::string_view name) const { return fetch(name, 0, length(name)); }
@@ -60,7 +60,8 @@ class SequenceFile {
   int64_t total_length_ = 0;
 };
 
-/// The entry of `known` nearest to `name`, counting edits and ignoring case; names that differ only by a leading "chr" come first.
+/// The entry of `known` nearest to `name`, counting edits and ignoring case; names that differ only by a
+/// leading "chr" come first.
 /// "" when nothing is near. For error messages.
 std::string nearest_name(std::string_view name, const std::vector<std::string>& known);
 

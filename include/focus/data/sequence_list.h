@@ -21,6 +21,7 @@ struct NamedSequence {
 /// an empty one, a byte that is no nucleotide (is_nucleotide), which is how CSV separated by something else
 /// shows, a quoted cell over several lines, a comma, quote or blank in a line of `lines`; and what
 /// FastaStream throws.
-std::vector<NamedSequence> read_sequences(const std::filesystem::path& path, SequenceFormat format = SequenceFormat::automatic);
+std::vector<NamedSequence> read_sequences(const std::filesystem::path& path,
+                                          SequenceFormat format = SequenceFormat::automatic);
 
 }  // namespace focus::data

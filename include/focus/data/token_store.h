@@ -9,8 +9,8 @@
 
 namespace focus::data {
 
-/// How training sequences are drawn: every window of a record is equally likely, or a document (a line of JSONL) is drawn in proportion
-/// to its length and given whole where it is shorter than the wanted length.
+/// How training sequences are drawn: every window of a record is equally likely, or a document (a line of
+/// JSONL) is drawn in proportion to its length and given whole where it is shorter than the wanted length.
 enum class Drawing { windows, documents };
 
 /// A file that pack() wrote; also read by any HDF5 program:
@@ -20,10 +20,12 @@ enum class Drawing { windows, documents };
 ///                            bases [begin, end) of a record are bases[offset : offset + end - begin]
 ///   sources/<i>              attributes: where the records came from
 ///   attributes               format, format_version, drawing, and what the writing program said of itself
-/// Coordinates are those of the source, so a region means the same in both. One byte a base, not 2 bits and a list of exceptions:
-/// deflate brings it near 2 bits anyway, and case, N and ambiguity codes need no second place.
+/// Coordinates are those of the source, so a region means the same in both. One byte a base, not 2 bits and a
+/// list of exceptions: deflate brings it near 2 bits anyway, and case, N and ambiguity codes need no second
+/// place.
 ///
-/// Throws DataError: no such file, not HDF5, not a token store, of a later version, damaged; in fetch() also bases that were not packed.
+/// Throws DataError: no such file, not HDF5, not a token store, of a later version, damaged; in fetch() also
+/// bases that were not packed.
 class TokenStore final : public SequenceFile {
  public:
   explicit TokenStore(const std::filesystem::path& path);

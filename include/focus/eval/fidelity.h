@@ -1,5 +1,6 @@
-// How close compressed memory stays to full memory: every method streams over the same segments of real sequence, really dropping what it
-// drops, and each next-base distribution is compared with the full memory's at the same position (paper, Appendix B).
+// How close compressed memory stays to full memory: every method streams over the same segments of real
+// sequence, really dropping what it drops, and each next-base distribution is compared with the full memory's
+// at the same position (paper, Appendix B).
 #pragma once
 
 #include <c10/core/ScalarType.h>
@@ -20,7 +21,8 @@ namespace focus::eval {
 /// The method 'oracle': Adam on the entries themselves, for each sequence anew.
 struct OracleConfig {
   int64_t steps = 100;
-  /// Of keys and values relative to the root mean square of the layer's; of betas in nats. Falls to zero along half a cosine.
+  /// Of keys and values relative to the root mean square of the layer's; of betas in nats. Falls to zero
+  /// along half a cosine.
   double lr = 0.02;
   void visit(config::Fields& f);
 };
@@ -29,10 +31,10 @@ struct OracleConfig {
 struct FidelityConfig {
   std::string model_config;  // as weights::load_model
   std::string model_checkpoint;
-  std::string adapter;            // adapter file, or the run folder that holds adapter.safetensors; empty = none
+  std::string adapter;  // adapter file, or the run folder that holds adapter.safetensors; empty = none
   std::map<std::string, std::string> adapters;  // more of them, each a method under its label
-  compress::MemoryConfig memory;  // without an adapter
-  compress::PlanOverride plan;    // of the adapter or of `memory`, for all methods
+  compress::MemoryConfig memory;                // without an adapter
+  compress::PlanOverride plan;                  // of the adapter or of `memory`, for all methods
   std::string fasta;
   bool allow_truncated = false;      // data::FastaOptions
   std::vector<std::string> regions;  // as data::read_regions; empty = every record
@@ -48,43 +50,49 @@ struct FidelityConfig {
   weights::Fp8 fp8 = weights::Fp8::emulate;
   std::string device = "auto";
   int64_t threads = 0;  // 0 = all cores, shared out among the ranks of a machine
-  /// Several ranks: how long one that is done waits for the others. One that died is noticed at once, so this need not be short.
+  /// Several ranks: how long one that is done waits for the others. One that died is noticed at once, so this
+  /// need not be short.
   int64_t rank_timeout_seconds = 86400;
   void visit(config::Fields& f);
   /// Settings that contradict each other, are missing or have no effect; ConfigError.
   void validate() const;
 };
 
-/// full, noise_floor, the other compress::memory_names(), adaptive_entropy, focus, the labels of `adapters`, oracle: those that `config`
-/// names, or all that apply but the oracle, which is slow. "full" comes first. ConfigError: unknown or repeated names, a method whose adapter is missing.
-///   full         every key and value is kept, streamed in chunks: what all others are compared with, itself included
-///   noise_floor  the plain backbone over the whole segment in one call: what rounding alone does. It needs the memory of one such call.
-///   memories     compress::make_memory, the rivals each with the bytes that Focus entries would take
-///   adaptive_entropy   fitted entries of k-mers with equal shares of entropy, which a first pass with state_only memory measures
-///   fitted       the closed form without trained parts
+/// full, noise_floor, the other compress::memory_names(), adaptive_entropy, focus, the labels of `adapters`,
+/// oracle: those that `config` names, or all that apply but the oracle, which is slow. "full" comes first.
+/// ConfigError: unknown or repeated names, a method whose adapter is missing.
+///   full         every key and value is kept, streamed in chunks: what all others are compared with, itself
+///   included noise_floor  the plain backbone over the whole segment in one call: what rounding alone does.
+///   It needs the memory of one such call. memories     compress::make_memory, the rivals each with the bytes
+///   that Focus entries would take adaptive_entropy   fitted entries of k-mers with equal shares of entropy,
+///   which a first pass with state_only memory measures fitted       the closed form without trained parts
 ///   focus        the trained adapter
 ///   a label      another trained adapter
-///   oracle       no method but a control: the entries of `fitted`, optimised for the very segment that is measured. What it recovers can
-///   be
+///   oracle       no method but a control: the entries of `fitted`, optimised for the very segment that is
+///   measured. What it recovers can be
 ///                held by so many entries; what it does not is lost to their number, or to the optimisation
 std::vector<std::string> fidelity_methods(const FidelityConfig& config);
 
-/// Measures. Segments go one at a time (batch 1), and one method after the other: besides the model and one method's memory, the logits of
-/// one segment are held twice (fp32, length x vocabulary: 2 KiB per base with 512 tokens), and the result, 32 bytes per position and
-/// method.
+/// Measures. Segments go one at a time (batch 1), and one method after the other: besides the model and one
+/// method's memory, the logits of one segment are held twice (fp32, length x vocabulary: 2 KiB per base with
+/// 512 tokens), and the result, 32 bytes per position and method.
 ///
-/// The first call of a stream is one base shorter than the others: calls then end one base before a window does, where its open part is
-/// largest, so that `open_bytes` is the peak but for one base. Kept entries and bytes are those at the segment's end.
+/// The first call of a stream is one base shorter than the others: calls then end one base before a window
+/// does, where its open part is largest, so that `open_bytes` is the peak but for one base. Kept entries and
+/// bytes are those at the segment's end.
 ///
-/// A segment that crosses no window boundary measures nothing; that is allowed, with a warning. Progress and warnings go to the log.
-/// Ranks take the segments in turn, each on its own `device`, and put their values together at the end: the result is the same on all,
-/// and but for the times that of one process. More ranks than segments is allowed, with a warning.
+/// A segment that crosses no window boundary measures nothing; that is allowed, with a warning. Progress and
+/// warnings go to the log. Ranks take the segments in turn, each on its own `device`, and put their values
+/// together at the end: the result is the same on all, and but for the times that of one process. More ranks
+/// than segments is allowed, with a warning.
 ///
-/// Throws ConfigError, DataError, WeightsError, CheckpointError as the parts do; CheckFailed for logits that are not finite, naming method,
-/// segment and position; Interrupted after Ctrl-C, between two calls of the model; DeviceError when another rank was lost.
-report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype,
-                                    distributed::Ranks& ranks);
+/// Throws ConfigError, DataError, WeightsError, CheckpointError as the parts do; CheckFailed for logits that
+/// are not finite, naming method, segment and position; Interrupted after Ctrl-C, between two calls of the
+/// model; DeviceError when another rank was lost.
+report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device,
+                                    c10::ScalarType dtype, distributed::Ranks& ranks);
 /// The same in one process.
-report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype);
+report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device,
+                                    c10::ScalarType dtype);
 
 }  // namespace focus::eval

@@ -1,5 +1,6 @@
-// Files of named tensors, memory-mapped and read without executing anything: Evo-2 checkpoints (.pt zip with a pickle inside, whole or
-// as NAME.part0, NAME.part1, ...) and safetensors (one file, or shards with an index). No torch type appears here.
+// Files of named tensors, memory-mapped and read without executing anything: Evo-2 checkpoints (.pt zip with
+// a pickle inside, whole or as NAME.part0, NAME.part1, ...) and safetensors (one file, or shards with an
+// index). No torch type appears here.
 #pragma once
 
 #include <cstddef>
@@ -15,10 +16,24 @@
 
 namespace focus::formats {
 
-enum class DType { float32, bfloat16, float16, float64, int64, int32, int16, int8, uint8, boolean, float8_e4m3, float8_e5m2 };
+enum class DType {
+  float32,
+  bfloat16,
+  float16,
+  float64,
+  int64,
+  int32,
+  int16,
+  int8,
+  uint8,
+  boolean,
+  float8_e4m3,
+  float8_e5m2
+};
 
 int64_t size_of(DType dtype);
-/// safetensors' spelling: F32, BF16, F16, F64, I64, I32, I16, I8, U8, BOOL, F8_E4M3 (torch's float8_e4m3fn), F8_E5M2.
+/// safetensors' spelling: F32, BF16, F16, F64, I64, I32, I16, I8, U8, BOOL, F8_E4M3 (torch's float8_e4m3fn),
+/// F8_E5M2.
 const char* name_of(DType dtype);
 /// The other way; nothing for another text.
 std::optional<DType> dtype_named(std::string_view name);
@@ -26,7 +41,8 @@ std::optional<DType> dtype_named(std::string_view name);
 /// [2, 3]; of more than eight dimensions the first eight.
 std::string shape_text(const std::vector<int64_t>& shape);
 
-/// A contiguous row-major tensor. `data` points into the file's mapping (reading) or to the caller's memory (writing).
+/// A contiguous row-major tensor. `data` points into the file's mapping (reading) or to the caller's memory
+/// (writing).
 struct TensorView {
   std::string name;
   DType dtype = DType::float32;
@@ -34,14 +50,17 @@ struct TensorView {
   const std::byte* data = nullptr;
   int64_t num_elements() const;
   int64_t num_bytes() const { return num_elements() * size_of(dtype); }
-  /// Whether `data` may be read as an array of its dtype. Always so when read from one file; in parts cut at odd places (the released
-  /// 40B's have 41,126,745,847 bytes each) whole parts are misaligned, and copying them at opening would take tens of GB.
+  /// Whether `data` may be read as an array of its dtype. Always so when read from one file; in parts cut at
+  /// odd places (the released 40B's have 41,126,745,847 bytes each) whole parts are misaligned, and copying
+  /// them at opening would take tens of GB.
   bool is_aligned() const;
 };
 
-/// An entry that is no tensor. Transformer Engine keeps FP8 scales in such entries, called `..._extra_state` (fp8_state.h).
+/// An entry that is no tensor. Transformer Engine keeps FP8 scales in such entries, called `..._extra_state`
+/// (fp8_state.h).
 struct OpaqueEntry {
-  /// byte_stream: an io.BytesIO; byte_tensor: a one-dimensional U8 tensor called ..._extra_state, in a .pt; other: a number or text.
+  /// byte_stream: an io.BytesIO; byte_tensor: a one-dimensional U8 tensor called ..._extra_state, in a .pt;
+  /// other: a number or text.
   enum class Kind { byte_stream, byte_tensor, bytes, none, other };
   std::string name;
   Kind kind = Kind::byte_stream;
@@ -73,12 +92,13 @@ class TensorFile {
   const std::vector<TensorView>& tensors() const { return tensors_; }
   /// nullptr when absent.
   const TensorView* find(const std::string& name) const;
-  /// Names of entries that are no tensors (BytesIO `_extra_state`; in safetensors a one-dimensional U8 tensor of such a name), in file
-  /// order.
+  /// Names of entries that are no tensors (BytesIO `_extra_state`; in safetensors a one-dimensional U8 tensor
+  /// of such a name), in file order.
   const std::vector<std::string>& opaque_entries() const { return opaque_names_; }
   /// The same entries with what they hold.
   const std::vector<OpaqueEntry>& opaque() const { return opaque_; }
-  /// The bytes of one of them; nothing when there is no such entry, empty when it has no bytes (None, a number, a text).
+  /// The bytes of one of them; nothing when there is no such entry, empty when it has no bytes (None, a
+  /// number, a text).
   std::optional<std::span<const std::byte>> opaque(const std::string& name) const;
   /// safetensors' __metadata__, of shards what all of them agree on; empty for .pt.
   const std::map<std::string, std::string>& metadata() const { return metadata_; }

@@ -9,7 +9,8 @@
 namespace focus::infer {
 
 struct MemoryPlan {
-  int64_t weight_bytes = 0;  // parameters; on the CPU those mapped from the checkpoint are pages that the system may drop and read again
+  int64_t weight_bytes = 0;  // parameters; on the CPU those mapped from the checkpoint are pages that the
+                             // system may drop and read again
   int64_t state_bytes = 0;   // Hyena states
   int64_t kept_bytes = 0;    // at the end of the longest sequence
   int64_t open_bytes = 0;
@@ -25,9 +26,10 @@ struct MemoryPlan {
 /// Bytes free on the device: on the CPU SystemMemory::usable().
 int64_t available_memory(const at::Device& device);
 
-/// The plan of a sequence of `length` bases. `chunk` 0 chooses: the largest power of two, at most 8192, whose workspace takes no more than
-/// half of what is free after state and memory; never below 16. `compressed` null: full memory.
-MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedModel* compressed, int64_t length, int64_t chunk,
-                       int64_t available_bytes);
+/// The plan of a sequence of `length` bases. `chunk` 0 chooses: the largest power of two, at most 8192, whose
+/// workspace takes no more than half of what is free after state and memory; never below 16. `compressed`
+/// null: full memory.
+MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedModel* compressed,
+                       int64_t length, int64_t chunk, int64_t available_bytes);
 
 }  // namespace focus::infer

@@ -1,5 +1,5 @@
-// A stream of bases through a model, plain or with compressed memory: what scoring, embedding and generation feed chunk after chunk.
-// Legend: B batch (here 1), L length, D width.
+// A stream of bases through a model, plain or with compressed memory: what scoring, embedding and generation
+// feed chunk after chunk. Legend: B batch (here 1), L length, D width.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -28,8 +28,8 @@ struct StreamMemory {
 class Stream {
  public:
   virtual ~Stream() = default;
-  /// The next chunk's tokens [1, L] int64 on the model's device -> final hidden states [1, L, D]. When it throws, the stream is in no
-  /// state to go on from; a snapshot taken before is.
+  /// The next chunk's tokens [1, L] int64 on the model's device -> final hidden states [1, L, D]. When it
+  /// throws, the stream is in no state to go on from; a snapshot taken before is.
   virtual at::Tensor forward(const at::Tensor& tokens_BL) = 0;
   /// An independent stream that has read the same bases.
   virtual std::unique_ptr<Stream> fork() const = 0;
@@ -40,7 +40,8 @@ class Stream {
   virtual StreamMemory memory() const = 0;
   /// Says which memory this is; a saved stream goes on only in one of the same description.
   virtual std::string description() const = 0;
-  /// Everything that is carried, "block.name" -> tensor on the CPU, and back onto a stream that has read nothing.
+  /// Everything that is carried, "block.name" -> tensor on the CPU, and back onto a stream that has read
+  /// nothing.
   virtual cache::TensorMap save() const = 0;
   virtual void load(const cache::TensorMap& tensors, int64_t position, int64_t bases) = 0;
   /// Rotary position of the next token.
@@ -53,7 +54,8 @@ using StreamFactory = std::function<std::unique_ptr<Stream>(int64_t expected_len
 /// The backbone as it is, with all keys and values kept. The model must outlive the streams.
 StreamFactory plain_stream(model::Backbone& model);
 /// Focus or a rival. Streams share the model.
-StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel> model, std::string description);
+StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel> model,
+                                std::string description);
 
 /// What computes a stream. A saved one goes on only under the same.
 struct StreamOrigin {

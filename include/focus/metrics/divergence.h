@@ -11,8 +11,9 @@ namespace focus::metrics {
 /// Probabilities are clipped from below at this value, then renormalised (paper, Appendix B).
 inline constexpr double kClip = 1e-12;
 
-/// softmax of one row of logits (or log-probabilities), computed in double, clipped and renormalised. Everything that a comparison needs of
-/// one side is kept, so a baseline row is prepared once and compared with any number of others. Reusing an object costs no allocation.
+/// softmax of one row of logits (or log-probabilities), computed in double, clipped and renormalised.
+/// Everything that a comparison needs of one side is kept, so a baseline row is prepared once and compared
+/// with any number of others. Reusing an object costs no allocation.
 class Distribution {
  public:
   /// Over all entries. CheckFailed when the row holds NaN or +infinity, or when all of it is -infinity.
@@ -46,8 +47,8 @@ struct Divergences {
   double kl = 0;         // Eq. 11: KL(p || q)
 };
 
-/// All five measures, p the baseline. Accurate for near-equal distributions too: nothing is a difference of large terms but KL, whose
-/// error is about 1e-16. InternalError when the sizes differ.
+/// All five measures, p the baseline. Accurate for near-equal distributions too: nothing is a difference of
+/// large terms but KL, whose error is about 1e-16. InternalError when the sizes differ.
 Divergences compare(const Distribution& p, const Distribution& q);
 
 }  // namespace focus::metrics

@@ -1,4 +1,5 @@
-// Statistics over positions and segments. A table of values is laid out [segment * positions + position]; NaN means "not measured".
+// Statistics over positions and segments. A table of values is laid out [segment * positions + position]; NaN
+// means "not measured".
 #pragma once
 
 #include <cstdint>
@@ -7,8 +8,8 @@
 
 namespace focus::metrics {
 
-/// Statistics of all values that are not NaN; NaN throughout (count 0) when there is none. Quantiles interpolate linearly between
-/// neighbours (the default of NumPy and R).
+/// Statistics of all values that are not NaN; NaN throughout (count 0) when there is none. Quantiles
+/// interpolate linearly between neighbours (the default of NumPy and R).
 struct Summary {
   int64_t count = 0;
   double mean = 0, median = 0, q25 = 0, q75 = 0, p99 = 0, max = 0;
@@ -33,7 +34,8 @@ struct Total {
 };
 
 /// One total per segment over positions [first_position, positions).
-std::vector<Total> segment_totals(std::span<const float> values, int64_t positions, int64_t first_position = 0);
+std::vector<Total> segment_totals(std::span<const float> values, int64_t positions,
+                                  int64_t first_position = 0);
 
 /// A 95% interval; NaN where fewer than two segments leave nothing to resample.
 struct Interval {
@@ -45,18 +47,22 @@ struct BootstrapOptions {
   uint64_t seed = 42;
 };
 
-/// Percentile bootstrap of the pooled mean: whole segments are drawn with replacement, as positions of one segment are not independent.
+/// Percentile bootstrap of the pooled mean: whole segments are drawn with replacement, as positions of one
+/// segment are not independent.
 Interval bootstrap_mean(std::span<const Total> segments, const BootstrapOptions& options = {});
 
-/// The share of the lost information that a method recovers, R = 1 - KL(full||method) / KL(full||state only), over the positions behind the
-/// first boundary. 1: nothing is lost; 0: as bad as keeping nothing; NaN: state only loses nothing, so there is nothing to recover.
+/// The share of the lost information that a method recovers, R = 1 - KL(full||method) / KL(full||state only),
+/// over the positions behind the first boundary. 1: nothing is lost; 0: as bad as keeping nothing; NaN: state
+/// only loses nothing, so there is nothing to recover.
 struct Recovered {
   double share = 0;
   Interval interval;
 };
 
-/// From the KL totals of both per segment. The bootstrap is paired: method and state only are always taken from the same segments.
-Recovered recovered_share(std::span<const Total> method, std::span<const Total> state_only, const BootstrapOptions& options = {});
+/// From the KL totals of both per segment. The bootstrap is paired: method and state only are always taken
+/// from the same segments.
+Recovered recovered_share(std::span<const Total> method, std::span<const Total> state_only,
+                          const BootstrapOptions& options = {});
 
 /// A stretch [begin, end) of positions or of offsets, and the values in it, all segments pooled.
 struct Bin {
@@ -64,12 +70,14 @@ struct Bin {
   Total total;
 };
 
-/// By position: bins of equal width within every window, none across a boundary, about `max_bins` in all. Window w is positions
-/// [w * window, (w + 1) * window).
-std::vector<Bin> bin_by_position(std::span<const float> values, int64_t positions, int64_t window, int64_t max_bins = 256);
+/// By position: bins of equal width within every window, none across a boundary, about `max_bins` in all.
+/// Window w is positions [w * window, (w + 1) * window).
+std::vector<Bin> bin_by_position(std::span<const float> values, int64_t positions, int64_t window,
+                                 int64_t max_bins = 256);
 
-/// By offset behind the last boundary, for the positions behind the first one (position >= window): offset = position % window. Bins are
-/// single offsets at first and widen in proportion, as what a boundary costs changes fast right behind it. Empty when positions <= window.
+/// By offset behind the last boundary, for the positions behind the first one (position >= window): offset =
+/// position % window. Bins are single offsets at first and widen in proportion, as what a boundary costs
+/// changes fast right behind it. Empty when positions <= window.
 std::vector<Bin> bin_by_offset(std::span<const float> values, int64_t positions, int64_t window);
 
 }  // namespace focus::metrics

@@ -1,5 +1,6 @@
-// Optional training of the backbone beside the Focus adapter (App. A): low-rank changes of chosen linear layers (LoRA, Hu et al. 2021), and
-// the top blocks unfrozen. The original is never touched: the adapted model is a twin that shares its memory.
+// Optional training of the backbone beside the Focus adapter (App. A): low-rank changes of chosen linear
+// layers (LoRA, Hu et al. 2021), and the top blocks unfrozen. The original is never touched: the adapted
+// model is a twin that shares its memory.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -17,7 +18,8 @@ namespace focus::model {
 
 /// y = W x + (alpha / rank) * up down x; `up` starts at zero, so that training starts at the backbone.
 struct LoraConfig {
-  std::vector<std::string> targets;  // linear layers by their name within a block ("inner_mha_cls.Wqkv"); empty = no LoRA
+  std::vector<std::string>
+      targets;  // linear layers by their name within a block ("inner_mha_cls.Wqkv"); empty = no LoRA
   int64_t rank = 8;
   double alpha = 16.0;
   std::vector<int64_t> blocks;  // empty = every frozen block that has a target
@@ -36,7 +38,8 @@ struct AdaptConfig {
 struct AdaptedBackbone {
   std::shared_ptr<Backbone> backbone;  // the original itself when nothing is adapted
   AdaptConfig config;
-  std::vector<std::pair<std::string, at::Tensor>> trained;  // by name, "backbone." in front; leaves that require gradient
+  std::vector<std::pair<std::string, at::Tensor>>
+      trained;  // by name, "backbone." in front; leaves that require gradient
 };
 
 /// `seed` fixes LoRA's initial values. ConfigError: a setting without effect, a target or block that is not

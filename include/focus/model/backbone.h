@@ -1,6 +1,6 @@
-// What every backbone is: an embedding, blocks that map a residual stream to itself, a final norm and an unembedding. It knows nothing of
-// compression: the one hook below, called at attention layers, is the seam; without a hook a backbone is exactly the published model.
-// Legend: B batch, L length, D width, V vocabulary.
+// What every backbone is: an embedding, blocks that map a residual stream to itself, a final norm and an
+// unembedding. It knows nothing of compression: the one hook below, called at attention layers, is the seam;
+// without a hook a backbone is exactly the published model. Legend: B batch, L length, D width, V vocabulary.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -22,7 +22,7 @@ struct BackboneShape {
   std::string name;
   int64_t vocab_size = 0, width = 0;
   int64_t num_heads = 0, num_kv_heads = 0, head_dim = 0;  // of the attention layers
-  int64_t max_length = 0;                                 // what the model was trained for; longer input is computed all the same
+  int64_t max_length = 0;  // what the model was trained for; longer input is computed all the same
 };
 
 /// What an attention layer shows its hook.
@@ -41,8 +41,9 @@ class AttentionHook : public std::enable_shared_from_this<AttentionHook> {
   virtual ~AttentionHook() = default;
   /// Replaces the layer's attention: returns what is added to the residual stream, [B, L, D].
   virtual at::Tensor mix(const AttentionCall& call) = 0;
-  /// Whether mix() without a state is a pure function of the call, the carried tensors and parameters, so that a backbone that recomputes
-  /// may run a block again in the backward pass. Such a hook is held by a shared pointer and owns what it refers to.
+  /// Whether mix() without a state is a pure function of the call, the carried tensors and parameters, so
+  /// that a backbone that recomputes may run a block again in the backward pass. Such a hook is held by a
+  /// shared pointer and owns what it refers to.
   virtual bool repeatable() const { return false; }
   /// What passes from layer to layer beside the residual stream: mix() reads and replaces it.
   virtual std::vector<at::Tensor> carried() const { return {}; }
@@ -52,13 +53,17 @@ class AttentionHook : public std::enable_shared_from_this<AttentionHook> {
 
 class Block : public torch::nn::Module {
  public:
-  /// `state` null: a whole sequence from position 0. Otherwise the chunk continues the stream and the state is advanced.
-  virtual at::Tensor forward(const at::Tensor& x_BLD, int64_t position, cache::LayerState* state, AttentionHook* hook) = 0;
+  /// `state` null: a whole sequence from position 0. Otherwise the chunk continues the stream and the state
+  /// is advanced.
+  virtual at::Tensor forward(const at::Tensor& x_BLD, int64_t position, cache::LayerState* state,
+                             AttentionHook* hook) = 0;
   /// `expected_length` of the stream, 0 where unknown.
-  virtual std::unique_ptr<cache::LayerState> make_state(AttentionHook* hook, int64_t expected_length) const = 0;
+  virtual std::unique_ptr<cache::LayerState> make_state(AttentionHook* hook,
+                                                        int64_t expected_length) const = 0;
   /// The block's attention; null where it mixes positions by other means.
   virtual const nn::Attention* attention() const { return nullptr; }
-  /// Bytes that the block carries from chunk to chunk per sequence, however long it is; keys and values of the past not counted.
+  /// Bytes that the block carries from chunk to chunk per sequence, however long it is; keys and values of
+  /// the past not counted.
   virtual int64_t state_bytes() const { return 0; }
   /// Bytes of temporary memory that forward() needs at its peak, per token of a chunk, in inference.
   virtual int64_t workspace_bytes() const = 0;
@@ -70,14 +75,16 @@ class Backbone : public torch::nn::Module {
   virtual at::Tensor embed(const at::Tensor& tokens_BL) const = 0;
   /// Final hidden states [B, L, D] -> logits [B, L, V].
   virtual at::Tensor unembed(const at::Tensor& hidden_BLD) const = 0;
-  /// Runs all blocks and the final norm on embedded tokens of any length >= 1. With a state, the chunk continues the stream and the state
-  /// is advanced; without, it is a whole sequence from position 0.
-  at::Tensor forward_embedded(const at::Tensor& x_BLD, cache::StreamState* state, AttentionHook* hook = nullptr);
+  /// Runs all blocks and the final norm on embedded tokens of any length >= 1. With a state, the chunk
+  /// continues the stream and the state is advanced; without, it is a whole sequence from position 0.
+  at::Tensor forward_embedded(const at::Tensor& x_BLD, cache::StreamState* state,
+                              AttentionHook* hook = nullptr);
   /// embed, forward_embedded, unembed.
-  at::Tensor forward(const at::Tensor& tokens_BL, cache::StreamState* state = nullptr, AttentionHook* hook = nullptr);
+  at::Tensor forward(const at::Tensor& tokens_BL, cache::StreamState* state = nullptr,
+                     AttentionHook* hook = nullptr);
 
-  /// Another model over the same memory: its parameters are tensors of their own that alias this one's, frozen. Whoever trains one of them
-  /// gives it storage of its own first.
+  /// Another model over the same memory: its parameters are tensors of their own that alias this one's,
+  /// frozen. Whoever trains one of them gives it storage of its own first.
   virtual std::shared_ptr<Backbone> twin() const = 0;
 
   const BackboneShape& shape() const { return shape_; }
@@ -93,14 +100,17 @@ class Backbone : public torch::nn::Module {
   at::ScalarType dtype() const { return embedding_weight().scalar_type(); }
   int64_t num_parameters() const;
   void set_trainable(bool trainable);
-  /// Puts each block on a device of its own (one per block); embedding, final norm and unembedding go to the first block's.
+  /// Puts each block on a device of its own (one per block); embedding, final norm and unembedding go to the
+  /// first block's.
   void place(const std::vector<at::Device>& devices);
   at::Device block_device(int64_t block) const;
-  /// Training keeps only each block's input and runs the block again in the backward pass: far less memory, a third more time. Attention
-  /// blocks with a state, or under a hook that is not repeatable, are not run again.
+  /// Training keeps only each block's input and runs the block again in the backward pass: far less memory, a
+  /// third more time. Attention blocks with a state, or under a hook that is not repeatable, are not run
+  /// again.
   void set_recompute(bool recompute) { recompute_ = recompute; }
   bool recomputes() const { return recompute_; }
-  /// The dtype of a parameter when the model computes in `compute`: its own for parameters that must keep their digits.
+  /// The dtype of a parameter when the model computes in `compute`: its own for parameters that must keep
+  /// their digits.
   virtual at::ScalarType dtype_of_parameter(const std::string& name, at::ScalarType compute) const;
   /// Rounds the parameters to what dtype_of_parameter() says.
   void cast(at::ScalarType compute);
@@ -111,16 +121,19 @@ class Backbone : public torch::nn::Module {
   virtual at::Tensor final_norm(const at::Tensor& x_BLD) const = 0;
   BackboneShape shape_;
   Vocabulary vocabulary_;
-  std::vector<std::shared_ptr<Block>> blocks_;  // in order; registered by the architecture under its own names
+  std::vector<std::shared_ptr<Block>>
+      blocks_;  // in order; registered by the architecture under its own names
 
  private:
-  at::Tensor run_block(std::size_t index, const at::Tensor& x_BLD, int64_t position, cache::LayerState* state, AttentionHook* hook);
+  at::Tensor run_block(std::size_t index, const at::Tensor& x_BLD, int64_t position, cache::LayerState* state,
+                       AttentionHook* hook);
 
   std::vector<at::Device> devices_;  // empty: all on one
   bool recompute_ = false;
 };
 
 /// Plain causal attention of a chunk, with all keys and values of the past in `state` (null: no past).
-at::Tensor attend(const nn::Attention& attention, const at::Tensor& u_BLD, int64_t position, cache::LayerState* state);
+at::Tensor attend(const nn::Attention& attention, const at::Tensor& u_BLD, int64_t position,
+                  cache::LayerState* state);
 
 }  // namespace focus::model

@@ -19,10 +19,11 @@ struct InitConfig {
   void visit(config::Fields& f);
 };
 
-/// Fills every parameter, deterministically from the seed. With delay_pair the Hyena block in front of each attention block starts with
-/// the upper half of its channels a copy of the lower half delayed by one base, and attention starts as a similarity search: queries read
-/// the lower half, keys the upper half, through the same matrix. A hit then points at the base that followed the matching context, which is
-/// what copying needs; training finds it more than ten times sooner.
+/// Fills every parameter, deterministically from the seed. With delay_pair the Hyena block in front of each
+/// attention block starts with the upper half of its channels a copy of the lower half delayed by one base,
+/// and attention starts as a similarity search: queries read the lower half, keys the upper half, through the
+/// same matrix. A hit then points at the base that followed the matching context, which is what copying
+/// needs; training finds it more than ten times sooner.
 void initialise(StripedHyena& model, const InitConfig& config);
 
 }  // namespace focus::model

@@ -1,8 +1,9 @@
-// A plain decoder-only transformer (Llama, Mistral, Qwen2): RMS norm, rotary grouped-query attention, SwiGLU. Modules are named as in
-// Hugging Face checkpoints. Legend: B batch, L length, D width, V vocabulary.
+// A plain decoder-only transformer (Llama, Mistral, Qwen2): RMS norm, rotary grouped-query attention, SwiGLU.
+// Modules are named as in Hugging Face checkpoints. Legend: B batch, L length, D width, V vocabulary.
 //
-// Where it rounds otherwise than the reference in bf16: rotary angles, their sines and the rotation stay fp32 and are rounded once
-// (tests/model/llama_test.cpp holds the error against fp32 below 1.5 times the reference's own).
+// Where it rounds otherwise than the reference in bf16: rotary angles, their sines and the rotation stay fp32
+// and are rounded once (tests/model/llama_test.cpp holds the error against fp32 below 1.5 times the
+// reference's own).
 #pragma once
 
 #include <ATen/ATen.h>
@@ -23,7 +24,8 @@ namespace focus::model {
 class LlamaBlock final : public Block {
  public:
   LlamaBlock(const LlamaConfig& config, const at::Tensor& frequencies, int64_t index);
-  at::Tensor forward(const at::Tensor& x_BLD, int64_t position, cache::LayerState* state, AttentionHook* hook) override;
+  at::Tensor forward(const at::Tensor& x_BLD, int64_t position, cache::LayerState* state,
+                     AttentionHook* hook) override;
   std::unique_ptr<cache::LayerState> make_state(AttentionHook* hook, int64_t expected_length) const override;
   const nn::Attention* attention() const override { return self_attn.get(); }
   int64_t workspace_bytes() const override;
@@ -63,8 +65,8 @@ class Llama final : public Backbone {
   LlamaConfig config_;
 };
 
-/// Rotary frequencies [E/2] fp32, scaled as the configuration says. Computed in fp32 throughout, as in the reference: far along a sequence
-/// an angle is a large multiple of their last digit.
+/// Rotary frequencies [E/2] fp32, scaled as the configuration says. Computed in fp32 throughout, as in the
+/// reference: far along a sequence an angle is a large multiple of their last digit.
 at::Tensor llama_frequencies(const LlamaConfig& config);
 
 }  // namespace focus::model

@@ -1,6 +1,6 @@
-// The shape of a plain decoder-only transformer, read from a Hugging Face config.json. Every key is known: one that computes something is
-// read, one that only steers training, generation or file handling is listed as having no effect, any other key and any unsupported value
-// is an error.
+// The shape of a plain decoder-only transformer, read from a Hugging Face config.json. Every key is known:
+// one that computes something is read, one that only steers training, generation or file handling is listed
+// as having no effect, any other key and any unsupported value is an error.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,8 @@ namespace focus::model {
 
 enum class RotaryScaling { none, linear, llama3 };
 
-/// LlamaForCausalLM, MistralForCausalLM or Qwen2ForCausalLM: they differ in biases and in the defaults of their files alone.
+/// LlamaForCausalLM, MistralForCausalLM or Qwen2ForCausalLM: they differ in biases and in the defaults of
+/// their files alone.
 struct LlamaConfig {
   std::string name;          // the folder's
   std::string architecture;  // as in the file
@@ -21,7 +22,8 @@ struct LlamaConfig {
   int64_t num_layers = 0;
   int64_t num_heads = 1, num_kv_heads = 1, head_dim = 0;
   double eps = 1e-6;
-  int64_t max_length = 0;  // max_position_embeddings: what the model was trained for; longer input is computed all the same
+  int64_t max_length =
+      0;  // max_position_embeddings: what the model was trained for; longer input is computed all the same
   double rotary_base = 10000.0;
   RotaryScaling rotary_scaling = RotaryScaling::none;
   double rotary_factor = 1.0;                                      // linear, llama3
@@ -31,7 +33,8 @@ struct LlamaConfig {
   bool tied = false;  // the unembedding is the embedding matrix
 };
 
-/// Throws ConfigError: missing file, syntax, repeated, unknown or missing key, wrong type, inconsistent or unsupported value.
+/// Throws ConfigError: missing file, syntax, repeated, unknown or missing key, wrong type, inconsistent or
+/// unsupported value.
 LlamaConfig read_llama_config(const std::filesystem::path& path);
 LlamaConfig parse_llama_config(const std::string& json, const std::string& source);
 

@@ -10,13 +10,14 @@
 
 namespace focus::model {
 
-/// "cuda:0" (all blocks), "cuda:0,cuda:1" (contiguous shares of about the same number of parameter bytes, in this order), or
-/// "cuda:0=0-19,cuda:1=20-31" (block ranges, both ends included, that cover all blocks once). One device per block. Throws ConfigError;
-/// does not check that a device exists.
+/// "cuda:0" (all blocks), "cuda:0,cuda:1" (contiguous shares of about the same number of parameter bytes, in
+/// this order), or "cuda:0=0-19,cuda:1=20-31" (block ranges, both ends included, that cover all blocks once).
+/// One device per block. Throws ConfigError; does not check that a device exists.
 std::vector<at::Device> parse_placement(const std::string& text, const Backbone& backbone);
 
-/// What `--device` means on this machine: "auto" becomes cuda:0 or cpu; anything else stays, if each device it names is there. Needs no
-/// model, for checks before anything is loaded. ConfigError as above, DeviceError for a device that is not there.
+/// What `--device` means on this machine: "auto" becomes cuda:0 or cpu; anything else stays, if each device
+/// it names is there. Needs no model, for checks before anything is loaded. ConfigError as above, DeviceError
+/// for a device that is not there.
 std::string resolve_devices(const std::string& text);
 /// The first device of a resolved placement: where tokens enter and logits leave.
 at::Device first_device(const std::string& text);

@@ -19,7 +19,8 @@ namespace focus::model {
 class StripedHyenaBlock final : public Block {
  public:
   StripedHyenaBlock(const ModelConfig& config, int64_t index);
-  at::Tensor forward(const at::Tensor& x_BLD, int64_t position, cache::LayerState* state, AttentionHook* hook) override;
+  at::Tensor forward(const at::Tensor& x_BLD, int64_t position, cache::LayerState* state,
+                     AttentionHook* hook) override;
   std::unique_ptr<cache::LayerState> make_state(AttentionHook* hook, int64_t expected_length) const override;
   const nn::Attention* attention() const override { return inner_mha_cls.get(); }
   int64_t state_bytes() const override;
@@ -54,7 +55,8 @@ class StripedHyena final : public Backbone {
   at::Tensor unembed(const at::Tensor& hidden_BLD) const override;
   std::shared_ptr<Backbone> twin() const override;
   const at::Tensor& embedding_weight() const override { return embedding_layer->weight; }
-  /// Poles and residues stay fp32 (fp64 in fp64, for tests), as do the rotary frequencies, which are a buffer.
+  /// Poles and residues stay fp32 (fp64 in fp64, for tests), as do the rotary frequencies, which are a
+  /// buffer.
   at::ScalarType dtype_of_parameter(const std::string& name, at::ScalarType compute) const override;
   const ModelConfig& config() const { return config_; }
 
@@ -63,7 +65,9 @@ class StripedHyena final : public Backbone {
   std::shared_ptr<nn::RmsNorm> norm;
 
  private:
-  at::Tensor final_norm(const at::Tensor& x_BLD) const override { return norm ? norm->forward(x_BLD) : x_BLD; }
+  at::Tensor final_norm(const at::Tensor& x_BLD) const override {
+    return norm ? norm->forward(x_BLD) : x_BLD;
+  }
   ModelConfig config_;
 };
 

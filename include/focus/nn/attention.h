@@ -1,5 +1,6 @@
-// Multi-head attention with rotary positions and, where keys and values have fewer heads, grouped queries. Legend: B batch, L length,
-// D model width, H query heads, G key/value heads, E head dimension, C output channels of a projection.
+// Multi-head attention with rotary positions and, where keys and values have fewer heads, grouped queries.
+// Legend: B batch, L length, D model width, H query heads, G key/value heads, E head dimension, C output
+// channels of a projection.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -12,15 +13,17 @@
 
 namespace focus::nn {
 
-/// One projection Wqkv and out_proj, as in Evo-2; or q_proj, k_proj, v_proj and o_proj, as in Hugging Face checkpoints.
+/// One projection Wqkv and out_proj, as in Evo-2; or q_proj, k_proj, v_proj and o_proj, as in Hugging Face
+/// checkpoints.
 enum class AttentionLayout { fused, separate };
 
 struct AttentionOptions {
   AttentionLayout layout = AttentionLayout::fused;
   int64_t width = 0;
   int64_t heads = 1;
-  int64_t kv_heads = 0;  // 0 = heads; fewer only in the separate layout: query head h reads key head h / (heads / kv_heads)
-  int64_t dim = 0;       // of a head; 0 = width / heads
+  int64_t kv_heads =
+      0;  // 0 = heads; fewer only in the separate layout: query head h reads key head h / (heads / kv_heads)
+  int64_t dim = 0;  // of a head; 0 = width / heads
   double rotary_base = 10000.0;
   double rotary_scaling = 1.0;  // positions are divided by it
   at::Tensor inv_freq;          // [E/2] fp32 rotary frequencies; undefined = from rotary_base
@@ -48,11 +51,13 @@ class Attention : public torch::nn::Module {
  public:
   /// ConfigError: sizes that do not fit together.
   explicit Attention(const AttentionOptions& options);
-  /// `u_BLD` normed input; `positions` [L] (int64). Queries, keys and values; q and k rotated to their positions.
+  /// `u_BLD` normed input; `positions` [L] (int64). Queries, keys and values; q and k rotated to their
+  /// positions.
   Projection project(const at::Tensor& u_BLD, const at::Tensor& positions) const;
   /// Fused: splits Wqkv's output [B, L, 3D] into un-rotated q, k, v.
   Projection split(const at::Tensor& qkv_BLC) const;
-  /// Only q (0), k (1) or v (2), before rotation and before its channels are split into heads: [B, L, heads * E], heads outermost.
+  /// Only q (0), k (1) or v (2), before rotation and before its channels are split into heads: [B, L, heads *
+  /// E], heads outermost.
   at::Tensor project_part(const at::Tensor& u_BLD, int64_t part) const;
   at::Tensor rotate(const at::Tensor& x_BHLE, const at::Tensor& positions) const;
   /// [B, H, L, E] -> output projection -> [B, L, D].

@@ -1,5 +1,6 @@
-// The Hyena mixer, with checkpoint names as member names. Legend: B batch, L length, D model width, K filter taps, N IIR modes. Formulas
-// follow Evo-2's public reference; where its filter direction or channel order is easy to get wrong a comment says which one holds.
+// The Hyena mixer, with checkpoint names as member names. Legend: B batch, L length, D model width, K filter
+// taps, N IIR modes. Formulas follow Evo-2's public reference; where its filter direction or channel order is
+// easy to get wrong a comment says which one holds.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -13,7 +14,7 @@ namespace focus::nn {
 
 /// What a Hyena layer carries from one chunk to the next: constant size.
 struct HyenaState {
-  at::Tensor fir;    // [B, taps-1, 3D] last outputs of the input projection, oldest first, interleaved channels
+  at::Tensor fir;  // [B, taps-1, 3D] last outputs of the input projection, oldest first, interleaved channels
   at::Tensor inner;  // [B, K-1, D] last values of x1*v (hcs, hcm), or [B, D, N] fp32 modal state (hcl)
 };
 
@@ -39,13 +40,15 @@ class HyenaFilter : public torch::nn::Module {
   at::Tensor residues;             // [D, N] fp32: hcl
 };
 
-/// Gated convolution: z' = fir(z); x2, x1, v = z'[0::3], z'[1::3], z'[2::3]; p = x1 v; y = x2 (conv(p) + D p).
-/// hcs convolves by cross-correlation, hcm by true convolution, hcl by a sum of decaying exponentials.
+/// Gated convolution: z' = fir(z); x2, x1, v = z'[0::3], z'[1::3], z'[2::3]; p = x1 v; y = x2 (conv(p) + D
+/// p). hcs convolves by cross-correlation, hcm by true convolution, hcl by a sum of decaying exponentials.
 class HyenaMixer {
  public:
-  HyenaMixer(const HyenaOptions& options, std::shared_ptr<HyenaFilter> filter) : options_(options), filter_(std::move(filter)) {}
-  /// `z_BLC` [B, L, 3D], the input projection. `state` may be null (a whole sequence from its first base, nothing carried); otherwise
-  /// undefined members mean the start of a sequence, and it is replaced by the state after the chunk. Returns [B, L, D].
+  HyenaMixer(const HyenaOptions& options, std::shared_ptr<HyenaFilter> filter)
+      : options_(options), filter_(std::move(filter)) {}
+  /// `z_BLC` [B, L, 3D], the input projection. `state` may be null (a whole sequence from its first base,
+  /// nothing carried); otherwise undefined members mean the start of a sequence, and it is replaced by the
+  /// state after the chunk. Returns [B, L, D].
   at::Tensor forward(const at::Tensor& z_BLC, HyenaState* state) const;
   const HyenaOptions& options() const { return options_; }
 

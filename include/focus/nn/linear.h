@@ -19,14 +19,14 @@ class Linear : public torch::nn::Module {
  public:
   Linear(int64_t in, int64_t out, bool with_bias);
   at::Tensor forward(const at::Tensor& x) const;
-  /// From now on input and weight are rounded to FP8 (e4m3) as FP8 hardware would. The weight is rounded here, once: call it when the
-  /// weight is in place, and do not train it afterwards.
+  /// From now on input and weight are rounded to FP8 (e4m3) as FP8 hardware would. The weight is rounded
+  /// here, once: call it when the weight is in place, and do not train it afterwards.
   void emulate_fp8(const Fp8Scales& scales);
   const std::optional<Fp8Scales>& fp8() const { return fp8_; }
   /// Takes over what emulate_fp8() made of a layer with the same weight.
   void share_fp8(const Linear& other);
-  /// From now on y = x W^T + b + scale * x down^T up^T (LoRA), in x's type. `down` is drawn, `up` starts at zero; both are fp32 parameters.
-  /// ConfigError when the rank is larger than the weight.
+  /// From now on y = x W^T + b + scale * x down^T up^T (LoRA), in x's type. `down` is drawn, `up` starts at
+  /// zero; both are fp32 parameters. ConfigError when the rank is larger than the weight.
   void add_low_rank(int64_t rank, double scale, at::Generator& generator);
   /// W, or what W and the low-rank change are together. Without FP8.
   at::Tensor effective_weight() const;

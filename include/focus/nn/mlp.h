@@ -1,4 +1,5 @@
-// Multilayer perceptrons with a gate. Member names are checkpoint names: Evo-2's, or Hugging Face's for what only its models have.
+// Multilayer perceptrons with a gate. Member names are checkpoint names: Evo-2's, or Hugging Face's for what
+// only its models have.
 #pragma once
 
 #include <ATen/ATen.h>

@@ -5,8 +5,9 @@
 
 namespace focus::nn {
 
-/// While one lives on this thread, layers are made without memory for their parameters: each is a single number broadcast to its shape,
-/// until set_data() gives it a tensor (a view of a mapped checkpoint, say). A 7B model is then built in no time and no memory.
+/// While one lives on this thread, layers are made without memory for their parameters: each is a single
+/// number broadcast to its shape, until set_data() gives it a tensor (a view of a mapped checkpoint, say). A
+/// 7B model is then built in no time and no memory.
 class DeferAllocation {
  public:
   DeferAllocation();

@@ -8,8 +8,9 @@
 
 namespace focus::nn {
 
-/// Where the norm's epsilon stands. outside (Evo-2): x / (rms(x) + eps) * scale, rounded once. inside (Llama): x / sqrt(mean(x^2) + eps)
-/// in fp32, rounded to x's type, then times scale in that type. The checkpoint names follow: "scale" or "weight".
+/// Where the norm's epsilon stands. outside (Evo-2): x / (rms(x) + eps) * scale, rounded once. inside
+/// (Llama): x / sqrt(mean(x^2) + eps) in fp32, rounded to x's type, then times scale in that type. The
+/// checkpoint names follow: "scale" or "weight".
 enum class Epsilon { outside, inside };
 
 class RmsNorm : public torch::nn::Module {

@@ -1,15 +1,18 @@
-// One softmax over everything a query may see. Legend: B batch, H query heads, G key heads (H / G queries share one: query head h uses key
-// head h / (H / G)), Q queries, S keys, P remembered entries, E head dimension.
+// One softmax over everything a query may see. Legend: B batch, H query heads, G key heads (H / G queries
+// share one: query head h uses key head h / (H / G)), Q queries, S keys, P remembered entries, E head
+// dimension.
 #pragma once
 
 #include <ATen/ATen.h>
 
 namespace focus::ops {
 
-/// softmax(q k^T / sqrt(E) + bias) v. `bias` is undefined or broadcasts to [B,H,Q,S], or has G heads (fp32; -inf hides a key): visibility
-/// and the log-mass beta of retained entries both travel in it. Differentiable in q, k, v and bias. A fused kernel is used where the bias
-/// needs no gradient, else an explicit softmax in fp32; both give the same values up to rounding.
-at::Tensor attention(const at::Tensor& q_BHQE, const at::Tensor& k_BGSE, const at::Tensor& v_BGSE, const at::Tensor& bias);
+/// softmax(q k^T / sqrt(E) + bias) v. `bias` is undefined or broadcasts to [B,H,Q,S], or has G heads (fp32;
+/// -inf hides a key): visibility and the log-mass beta of retained entries both travel in it. Differentiable
+/// in q, k, v and bias. A fused kernel is used where the bias needs no gradient, else an explicit softmax in
+/// fp32; both give the same values up to rounding.
+at::Tensor attention(const at::Tensor& q_BHQE, const at::Tensor& k_BGSE, const at::Tensor& v_BGSE,
+                     const at::Tensor& bias);
 
 /// Entries that every query sees. All undefined: none.
 struct Memory {
@@ -17,13 +20,17 @@ struct Memory {
   at::Tensor beta;  // [B,G,P] or [B,H,P] fp32, added to the entries' scores; undefined = 0
 };
 
-/// One softmax over the memory and, causally, over k and v (undefined or S = 0: the memory alone), whose last Q positions are the queries'.
-/// Differentiable in everything. A query that sees nothing gets zeros. Throws ShapeError.
-/// No [Q, P + S] array is ever whole: on the CPU and without gradients focus's kernel streams the keys (fp32 or bf16; sums in fp32, one
-/// rounding); otherwise blocks of queries are worked off one by one, and recomputed in the backward pass where there is more than one.
-at::Tensor memory_attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE, const at::Tensor& v_BGSE);
-/// The same in plain ATen, for any device and type, with no intermediate array of scores or biases beyond `block_bytes`.
-at::Tensor memory_attention_reference(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE, const at::Tensor& v_BGSE,
+/// One softmax over the memory and, causally, over k and v (undefined or S = 0: the memory alone), whose last
+/// Q positions are the queries'. Differentiable in everything. A query that sees nothing gets zeros. Throws
+/// ShapeError. No [Q, P + S] array is ever whole: on the CPU and without gradients focus's kernel streams the
+/// keys (fp32 or bf16; sums in fp32, one rounding); otherwise blocks of queries are worked off one by one,
+/// and recomputed in the backward pass where there is more than one.
+at::Tensor memory_attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
+                            const at::Tensor& v_BGSE);
+/// The same in plain ATen, for any device and type, with no intermediate array of scores or biases beyond
+/// `block_bytes`.
+at::Tensor memory_attention_reference(const at::Tensor& q_BHQE, const Memory& memory,
+                                      const at::Tensor& k_BGSE, const at::Tensor& v_BGSE,
                                       int64_t block_bytes = int64_t{64} << 20);
 
 /// Plain causal attention whose queries are the last Q of S positions (Q <= S).
@@ -32,8 +39,10 @@ at::Tensor causal_attention(const at::Tensor& q_BHQE, const at::Tensor& k_BGSE, 
 /// [Q, S] fp32 bias with 0 where key s <= query position q + S - Q, else -inf.
 at::Tensor causal_bias(int64_t num_queries, int64_t num_keys, const at::Device& device);
 
-/// Rotary embedding, halves convention: rotates x [.., L, E] by angle[l,i] = position_l / scaling * inv_freq_i; computed in fp32
-/// (fp64 for fp64 input), rounded once. `positions` [L] int64 or floating; inv_freq [E/2] fp32.
-at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& inv_freq, double scaling);
+/// Rotary embedding, halves convention: rotates x [.., L, E] by angle[l,i] = position_l / scaling *
+/// inv_freq_i; computed in fp32 (fp64 for fp64 input), rounded once. `positions` [L] int64 or floating;
+/// inv_freq [E/2] fp32.
+at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& inv_freq,
+                  double scaling);
 
 }  // namespace focus::ops

@@ -7,10 +7,11 @@
 
 namespace focus::ops {
 
-/// Bytes that new tensors on a CUDA device can take: free on the device or cached by LibTorch's allocator. DeviceError in a build without
-/// CUDA.
+/// Bytes that new tensors on a CUDA device can take: free on the device or cached by LibTorch's allocator.
+/// DeviceError in a build without CUDA.
 int64_t free_device_bytes(const at::Device& device);
-/// The most bytes that tensors on a CUDA device took together so far in this process. DeviceError in a build without CUDA.
+/// The most bytes that tensors on a CUDA device took together so far in this process. DeviceError in a build
+/// without CUDA.
 int64_t peak_device_bytes(const at::Device& device);
 
 }  // namespace focus::ops

@@ -5,13 +5,13 @@
 
 namespace focus::ops {
 
-/// x W^T + b: x [.., in], weight [out, in], bias [out] or undefined; returns [.., out] in x's type. Sums are fp32 (fp64 for fp64), and the
-/// bias is added before the only rounding. x may be fp32 where the weights are bf16: they are then widened, x is not rounded.
-/// Differentiable in x, weight and bias. Throws ShapeError.
+/// x W^T + b: x [.., in], weight [out, in], bias [out] or undefined; returns [.., out] in x's type. Sums are
+/// fp32 (fp64 for fp64), and the bias is added before the only rounding. x may be fp32 where the weights are
+/// bf16: they are then widened, x is not rounded. Differentiable in x, weight and bias. Throws ShapeError.
 ///
-/// On the CPU and without gradients, few rows (as in decoding) run in focus's kernel, which streams the weights once; so does any number of
-/// rows of bf16 on a processor without bf16 products, where LibTorch's linear is slow. A row's result then depends neither on the number of
-/// threads nor on the other rows.
+/// On the CPU and without gradients, few rows (as in decoding) run in focus's kernel, which streams the
+/// weights once; so does any number of rows of bf16 on a processor without bf16 products, where LibTorch's
+/// linear is slow. A row's result then depends neither on the number of threads nor on the other rows.
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
 
 /// The same in plain ATen.

@@ -8,10 +8,12 @@
 
 namespace focus::ops {
 
-/// Whether an operation on these tensors would be recorded for a backward pass. Undefined tensors do not count.
+/// Whether an operation on these tensors would be recorded for a backward pass. Undefined tensors do not
+/// count.
 inline bool tracked(std::initializer_list<at::Tensor> tensors) {
-  return at::GradMode::is_enabled() &&
-         std::any_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) { return t.defined() && t.requires_grad(); });
+  return at::GradMode::is_enabled() && std::any_of(tensors.begin(), tensors.end(), [](const at::Tensor& t) {
+           return t.defined() && t.requires_grad();
+         });
 }
 
 }  // namespace focus::ops

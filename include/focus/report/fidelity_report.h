@@ -11,18 +11,22 @@ namespace focus::report {
 inline constexpr double kRepeatRich = 0.1;
 
 /// Writes the report of a run into `folder` (created if missing); each file appears whole or not at all:
-///   summary.tsv      one row per method, scope (all, after_boundary, repeat_rich, ordinary) and measure: count, mean with
-///                    the bootstrap 95% interval over segments, median, quartiles, p99, max, kept entries and bytes, and
-///                    for KL the recovered share R
-///   by_position.tsv  means by position in the segment        by_offset.tsv  means by offset behind the last boundary
-///   segments.tsv     every segment with its repeat share and each method's mean KL
-///   summary.json     all of summary.tsv and segments.tsv, the run's provenance and resolved configuration
-///   values.h5        /methods/<name>/<measure>: float32 [segments, positions]; attributes carry what the tables say of the method
-///   report.html      the page: tables and plots, drawn by its own script; nothing is loaded from elsewhere
-/// Divergences are those of the full cache from the method, in nats where they are logarithmic; `delta_cross_entropy` is the method's cross
-/// entropy less that of the method called "full", R compares with the method called "state_only" and the method "noise_floor" is drawn as
-/// the reference below which differences are rounding; each is left out where the run has no such method. A measure without values is NaN.
-/// Throws DataError when the folder cannot be written, InternalError when arrays do not fit the declared sizes.
+///   summary.tsv      one row per method, scope (all, after_boundary, repeat_rich, ordinary) and measure:
+///   count, mean with
+///                    the bootstrap 95% interval over segments, median, quartiles, p99, max, kept entries and
+///                    bytes, and for KL the recovered share R
+///   by_position.tsv  means by position in the segment        by_offset.tsv  means by offset behind the last
+///   boundary segments.tsv     every segment with its repeat share and each method's mean KL summary.json all
+///   of summary.tsv and segments.tsv, the run's provenance and resolved configuration values.h5
+///   /methods/<name>/<measure>: float32 [segments, positions]; attributes carry what the tables say of the
+///   method report.html      the page: tables and plots, drawn by its own script; nothing is loaded from
+///   elsewhere
+/// Divergences are those of the full cache from the method, in nats where they are logarithmic;
+/// `delta_cross_entropy` is the method's cross entropy less that of the method called "full", R compares with
+/// the method called "state_only" and the method "noise_floor" is drawn as the reference below which
+/// differences are rounding; each is left out where the run has no such method. A measure without values is
+/// NaN. Throws DataError when the folder cannot be written, InternalError when arrays do not fit the declared
+/// sizes.
 void write_fidelity_report(const FidelityResult& result, const std::filesystem::path& folder);
 
 }  // namespace focus::report

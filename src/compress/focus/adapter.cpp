@@ -52,19 +52,25 @@ void FocusAdapter::add(int64_t block, std::shared_ptr<BaseTables> tables) {
   tables_.emplace(block, std::move(tables));
 }
 
-FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& config, int64_t seed) : FocusAdapter(config) {
+FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& config, int64_t seed)
+    : FocusAdapter(config) {
   const auto attention = backbone.attention_blocks();
-  if (attention.empty()) fail<ConfigError>("model '", backbone.shape().name, "' has no attention block: there is nothing to compress");
+  if (attention.empty())
+    fail<ConfigError>("model '", backbone.shape().name,
+                      "' has no attention block: there is nothing to compress");
   const bool shared = config.focus.share == Share::all;
   for (const int64_t block : config.focus.layers.empty() ? attention : config.focus.layers) {
     if (std::find(attention.begin(), attention.end(), block) == attention.end()) {
       std::string known;
       for (const int64_t a : attention) known += (known.empty() ? "" : ", ") + std::to_string(a);
-      fail<ConfigError>("focus.layers: block ", block, " is no attention block; attention blocks are ", known);
+      fail<ConfigError>("focus.layers: block ", block, " is no attention block; attention blocks are ",
+                        known);
     }
-    if (units_.contains(block) || tables_.contains(block)) fail<ConfigError>("focus.layers names block ", block, " twice");
+    if (units_.contains(block) || tables_.contains(block))
+      fail<ConfigError>("focus.layers names block ", block, " twice");
     const FocusConfig layer = config.focus.at(block).value_or(config.focus);
-    const MemoryKind scheduled = config.kind_at(block), kind = scheduled == MemoryKind::full ? config.kind : scheduled;
+    const MemoryKind scheduled = config.kind_at(block),
+                     kind = scheduled == MemoryKind::full ? config.kind : scheduled;
     if (kind == MemoryKind::tables) {
       add(block, std::make_shared<BaseTables>(config.tables, backbone.shape()));
     } else if (shared && !units_.empty()) {
@@ -78,20 +84,24 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
   }
   const auto generator = at::make_generator<at::CPUGeneratorImpl>(static_cast<uint64_t>(seed));
   const at::NoGradGuard guard;
-  if (!units_.empty() && (config.focus.unit == UnitKind::paper || config.focus.stream == Stream::inline_tokens))
+  if (!units_.empty() &&
+      (config.focus.unit == UnitKind::paper || config.focus.stream == Stream::inline_tokens))
     embedding = register_parameter("embedding", initial_embedding(backbone, generator));
   for (auto& item : named_parameters()) {
     if (item.key().ends_with(".down"))
-      item.value().copy_(at::randn(item.value().sizes(), generator) / std::sqrt(static_cast<double>(item.value().size(1))));
+      item.value().copy_(at::randn(item.value().sizes(), generator) /
+                         std::sqrt(static_cast<double>(item.value().size(1))));
   }
   if (embedding.defined()) embedding.set_data(embedding.to(backbone.device()));
   for (const auto& [block, unit] : units_) unit->to(backbone.block_device(block));
   for (const auto& [block, tables] : tables_) tables->to(backbone.block_device(block));
 }
 
-FocusAdapter::FocusAdapter(const MemoryConfig& config, std::map<int64_t, std::shared_ptr<FocusUnit>> units) : FocusAdapter(config) {
+FocusAdapter::FocusAdapter(const MemoryConfig& config, std::map<int64_t, std::shared_ptr<FocusUnit>> units)
+    : FocusAdapter(config) {
   for (auto& [block, unit] : units) {
-    FOCUS_CHECK(!unit->updates_focus_state(), "the unit of block ", block, " needs Focus states, which have an embedding to start from");
+    FOCUS_CHECK(!unit->updates_focus_state(), "the unit of block ", block,
+                " needs Focus states, which have an embedding to start from");
     add(block, std::move(unit), std::to_string(block));
   }
 }
@@ -103,19 +113,23 @@ std::shared_ptr<FocusAdapter> FocusAdapter::with(const MemoryConfig& config) con
   other.focus.layers = config_.focus.layers;
   other.storage = config_.storage;
   if (config::to_json(other) != config::to_json(config_))
-    fail<ConfigError>("an adapter serves other window plans, other k and fewer layers, not other Focus units or visibilities");
+    fail<ConfigError>(
+        "an adapter serves other window plans, other k and fewer layers, not other Focus units or "
+        "visibilities");
   const std::shared_ptr<FocusAdapter> out(new FocusAdapter(config));
   const bool shared = config.focus.share == Share::all;
   for (const int64_t block : config.focus.layers.empty() ? blocks() : config.focus.layers) {
     if (const auto unit = units_.find(block); unit != units_.end()) {
-      out->add(block, unit->second->with(config.focus.at(block).value_or(config.focus)), shared ? "all" : std::to_string(block));
+      out->add(block, unit->second->with(config.focus.at(block).value_or(config.focus)),
+               shared ? "all" : std::to_string(block));
     } else if (const auto tables = tables_.find(block); tables != tables_.end()) {
       out->add(block, tables->second);
     } else {
       fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);
     }
   }
-  if (embedding.defined()) out->embedding = out->register_parameter("embedding", embedding, embedding.requires_grad());
+  if (embedding.defined())
+    out->embedding = out->register_parameter("embedding", embedding, embedding.requires_grad());
   return out;
 }
 

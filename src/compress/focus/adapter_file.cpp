@@ -19,22 +19,26 @@ constexpr const char* kBackbone = "backbone";
 constexpr const char* kAdapt = "adapt";        // absent where the backbone is as it was
 constexpr const char* kTraining = "training";  // absent where it was not recorded
 
-std::vector<std::pair<std::string, Tensor>> trained_tensors(const FocusAdapter& adapter, const model::AdaptedBackbone& adapted) {
+std::vector<std::pair<std::string, Tensor>> trained_tensors(const FocusAdapter& adapter,
+                                                            const model::AdaptedBackbone& adapted) {
   std::vector<std::pair<std::string, Tensor>> out;
   for (const auto& item : adapter.named_parameters()) out.emplace_back(item.key(), item.value());
   out.insert(out.end(), adapted.trained.begin(), adapted.trained.end());
   return out;
 }
 
-std::string metadata_of(const formats::TensorFile& file, const std::string& key, const std::filesystem::path& path) {
+std::string metadata_of(const formats::TensorFile& file, const std::string& key,
+                        const std::filesystem::path& path) {
   const auto found = file.metadata().find(key);
-  if (found == file.metadata().end()) fail<CheckpointError>("'", path.string(), "' is no FOCUS adapter: metadata '", key, "' is missing");
+  if (found == file.metadata().end())
+    fail<CheckpointError>("'", path.string(), "' is no FOCUS adapter: metadata '", key, "' is missing");
   return found->second;
 }
 
 MemoryConfig config_of(const formats::TensorFile& file, const std::filesystem::path& path) {
   if (metadata_of(file, "format", path) != kFormat)
-    fail<CheckpointError>("'", path.string(), "': unknown adapter format '", metadata_of(file, "format", path), "'");
+    fail<CheckpointError>("'", path.string(), "': unknown adapter format '",
+                          metadata_of(file, "format", path), "'");
   MemoryConfig config;
   config::read_text(metadata_of(file, kMemory, path), path.string(), {}, config);
   if (!config.uses(MemoryKind::focus) || config.focus.unit != UnitKind::fitted) return config;
@@ -89,16 +93,22 @@ std::filesystem::path adapter_file(const std::filesystem::path& path) {
   if (std::filesystem::is_directory(path, ignored)) {
     const auto inside = path / "adapter.safetensors";
     if (!std::filesystem::exists(inside, ignored))
-      fail<CheckpointError>("folder '", path.string(), "' holds no adapter.safetensors: is it the folder of a finished adapter training?");
+      fail<CheckpointError>(
+          "folder '", path.string(),
+          "' holds no adapter.safetensors: is it the folder of a finished adapter training?");
     return inside;
   }
-  if (!std::filesystem::exists(path, ignored)) fail<CheckpointError>("adapter '", path.string(), "': no such file or folder");
+  if (!std::filesystem::exists(path, ignored))
+    fail<CheckpointError>("adapter '", path.string(), "': no such file or folder");
   return path;
 }
 
-MemoryConfig read_adapter_config(const std::filesystem::path& path) { return config_of(*formats::TensorFile::open(path), path); }
+MemoryConfig read_adapter_config(const std::filesystem::path& path) {
+  return config_of(*formats::TensorFile::open(path), path);
+}
 
-LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_ptr<model::Backbone>& backbone,
+LoadedAdapter load_adapter(const std::filesystem::path& path,
+                           const std::shared_ptr<model::Backbone>& backbone,
                            const std::string& backbone_digest) {
   const auto file = formats::TensorFile::open(path);
   const MemoryConfig config = config_of(*file, path);
@@ -115,11 +125,13 @@ LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_
     if (view == nullptr) fail<CheckpointError>("'", path.string(), "': tensor '", name, "' is missing");
     const Tensor source = weights::as_tensor(*view);
     if (source.sizes() != tensor.sizes())
-      fail<CheckpointError>("'", path.string(), "': tensor '", name, "' has shape ", source.sizes(), ", expected ", tensor.sizes());
+      fail<CheckpointError>("'", path.string(), "': tensor '", name, "' has shape ", source.sizes(),
+                            ", expected ", tensor.sizes());
     tensor.detach().copy_(source);
   }
   if (wanted.size() != file->tensors().size())
-    fail<CheckpointError>("'", path.string(), "' holds ", file->tensors().size(), " tensors, its configuration has ", wanted.size());
+    fail<CheckpointError>("'", path.string(), "' holds ", file->tensors().size(),
+                          " tensors, its configuration has ", wanted.size());
   out.adapted.backbone->set_trainable(false);
   return out;
 }

@@ -15,12 +15,14 @@ namespace {
 
 using at::Tensor;
 
-// Score of a base that a reference leaves out: next to no weight, and finite where all references leave it out.
+// Score of a base that a reference leaves out: next to no weight, and finite where all references leave it
+// out.
 constexpr double kLeftOut = -1e4;
 
-/// Bases that are entries themselves, [B, G, m, slots] indices into a k-mer's bases, and which bases are left to the fit, [B, G, m, kmax].
-/// A k-mer with more bases than slots has its last slot for the fit; in a shorter one every base is an entry, and `fitted` names one all
-/// the same, so that the fit, which nobody reads, stays finite.
+/// Bases that are entries themselves, [B, G, m, slots] indices into a k-mer's bases, and which bases are left
+/// to the fit, [B, G, m, kmax]. A k-mer with more bases than slots has its last slot for the fit; in a
+/// shorter one every base is an entry, and `fitted` names one all the same, so that the fit, which nobody
+/// reads, stays finite.
 struct Heavy {
   Tensor bases, fitted;
 };
@@ -34,9 +36,10 @@ Heavy heaviest(const Tensor& log_share, const Tensor& exists, int64_t slots) {
   return {bases, fitted.logical_or(none.logical_and(exists))};
 }
 
-/// Puts each k-mer's exact entries before its fitted one; a k-mer of no more bases than slots has exact ones only. Returns the base of
-/// each entry, -1 for a fit, [B, G, entries].
-Tensor add_heavy(const Heavy& heavy, const Tensor& keys, const Tensor& values, const ClosedSpan& span, Entries& entries) {
+/// Puts each k-mer's exact entries before its fitted one; a k-mer of no more bases than slots has exact ones
+/// only. Returns the base of each entry, -1 for a fit, [B, G, entries].
+Tensor add_heavy(const Heavy& heavy, const Tensor& keys, const Tensor& values, const ClosedSpan& span,
+                 Entries& entries) {
   const int64_t slots = heavy.bases.size(-1), dim = keys.size(-1);
   const Tensor chosen = heavy.bases.unsqueeze(-1).expand({-1, -1, -1, -1, dim});
   std::vector<int64_t> order;  // into [exact slots of all k-mers, fits]
@@ -54,7 +57,8 @@ Tensor add_heavy(const Heavy& heavy, const Tensor& keys, const Tensor& values, c
   entries.v = join(values.gather(3, chosen), entries.v);
   entries.beta = join(at::zeros(heavy.bases.sizes(), entries.beta.options()), entries.beta);
   const Tensor& of_kmers = span.kmers.table(keys.device()).index;
-  const Tensor bases = of_kmers.expand({heavy.bases.size(0), heavy.bases.size(1), -1, -1}).gather(-1, heavy.bases);
+  const Tensor bases =
+      of_kmers.expand({heavy.bases.size(0), heavy.bases.size(1), -1, -1}).gather(-1, heavy.bases);
   return join(bases, at::full({bases.size(0), bases.size(1), count}, -1, bases.options()));
 }
 
@@ -80,13 +84,15 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
   const int64_t bases = span.num_bases();
   const References own = references(span, every_base(span, config_.fitted.reference_stride));
   const Tensor ahead = config_.fitted.gradient ? own.q : own.q.detach();  // [B, G, R, E]
-  const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;  // [B, G, R, n]
+  const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;   // [B, G, R, n]
   const bool leaves_out = config_.fitted.leave_out > 0;
   const Tensor near = near_own(own, bases, config_.fitted.leave_out);  // [R, n]
   const Kmers::Table& table = span.kmers.table(span.k.device());
   const Tensor &index = table.index, &exists = table.exists;
   constexpr double kNothing = -std::numeric_limits<double>::infinity();
-  const auto by_kmer = [&](const Tensor& t) { return t.index_select(-1, index.flatten()).unflatten(-1, index.sizes()); };
+  const auto by_kmer = [&](const Tensor& t) {
+    return t.index_select(-1, index.flatten()).unflatten(-1, index.sizes());
+  };
   // Share of each base in the span's attention, from log sums: no k-mer can underflow to nothing.
   const Tensor weighing = leaves_out ? scores.masked_fill(near, kLeftOut) : scores;
   const Tensor log_share = by_kmer(at::logsumexp(weighing - at::logsumexp(weighing, -1, true), 2))
@@ -97,13 +103,14 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
   const Heavy heavy = heaviest(log_share.detach(), exists, slots);
   const Tensor rest_share = at::softmax(log_share.masked_fill(heavy.fitted.logical_not(), kNothing), -1);
   const Tensor part = slots == 1 ? exists : heavy.fitted.unsqueeze(2);  // which differs from head to head
-  const Tensor log_mass =  // [B, G, R, m]
+  const Tensor log_mass =                                               // [B, G, R, m]
       leaves_out ? log_mass_of(by_kmer(scores), part, by_kmer(near))
                  : at::logsumexp(by_kmer(scores).masked_fill(part.logical_not(), kNothing), -1);
-  const Tensor keys = k.index_select(2, index.flatten()).unflatten(2, index.sizes());                     // [B, G, m, kmax, E]
-  const Tensor values = v.index_select(2, index.flatten()).unflatten(2, index.sizes());                   // [B, G, m, kmax, E]
+  const Tensor keys = k.index_select(2, index.flatten()).unflatten(2, index.sizes());    // [B, G, m, kmax, E]
+  const Tensor values = v.index_select(2, index.flatten()).unflatten(2, index.sizes());  // [B, G, m, kmax, E]
   const Tensor fitted = heavy.fitted.to(k.scalar_type());
-  const Tensor mean_key = at::matmul((fitted / fitted.sum(-1, true)).unsqueeze(-2), keys).squeeze(-2);  // [B, G, m, E]
+  const Tensor mean_key =
+      at::matmul((fitted / fitted.sum(-1, true)).unsqueeze(-2), keys).squeeze(-2);  // [B, G, m, E]
 
   const FittedKeys fit = regress_keys(ahead, mean_key, log_mass, config_.fitted.ridge);
   Tensor value_out = at::matmul(rest_share.unsqueeze(-2), values).squeeze(-2);
@@ -116,16 +123,19 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
   }
   Tensor key_out = judged.k, beta = judged.beta;
   if (key) {
-    const Tensor hidden = span.focus_x.defined()
-                              ? span.pre_norm.forward(span.focus_x).to(options)
-                              : at::matmul(span.kmers.mean_matrix(bases, options), span.u_BND.to(options));  // [B, m, D]
+    const Tensor hidden = span.focus_x.defined() ? span.pre_norm.forward(span.focus_x).to(options)
+                                                 : at::matmul(span.kmers.mean_matrix(bases, options),
+                                                              span.u_BND.to(options));  // [B, m, D]
     const int64_t heads = k.size(1);
-    key_out = key_out + span.attention.rotate(to_heads(key->forward(hidden), heads), anchor_positions(span, config_.anchor));
+    key_out = key_out + span.attention.rotate(to_heads(key->forward(hidden), heads),
+                                              anchor_positions(span, config_.anchor));
     value_out = value_out + to_heads(value->forward(hidden), heads);
     beta = beta + at::linear(hidden, beta_weight.to(options), beta_bias.to(options)).transpose(1, 2);
   }
   Summary out;
-  out.entries = {.k = key_out.to(span.k.scalar_type()), .v = value_out.to(span.v.scalar_type()), .beta = beta,
+  out.entries = {.k = key_out.to(span.k.scalar_type()),
+                 .v = value_out.to(span.v.scalar_type()),
+                 .beta = beta,
                  .origin = kmer_origins(span, config_.entries_per_kmer)};
   if (slots > 1) {
     const Tensor made_of = add_heavy(heavy, keys, values, span, out.entries);
@@ -135,7 +145,8 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
       out.entries.beta = out.entries.beta.masked_fill(judged.beta.le(kSwitchedOff), kSwitchedOff);
     }
   }
-  FOCUS_CHECK(out.entries.k.size(2) == static_cast<int64_t>(out.entries.origin.size()), "every entry has its k-mer");
+  FOCUS_CHECK(out.entries.k.size(2) == static_cast<int64_t>(out.entries.origin.size()),
+              "every entry has its k-mer");
   return out;
 }
 

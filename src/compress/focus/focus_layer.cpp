@@ -16,22 +16,26 @@ Span FocusLayer::seen_in_stream(int64_t kmer) const {
 ClosedSpan FocusLayer::span(const LayerBases& source, const Span& bases, int64_t window, int64_t first_kmer,
                             std::vector<Span> relative) const {
   const WindowPlan& plan = rules.plan();
-  const int64_t inserted = inline_stream() ? plan.kmers_completed(bases.end - 1) - plan.kmers_completed(bases.begin) : 0;
+  const int64_t inserted =
+      inline_stream() ? plan.kmers_completed(bases.end - 1) - plan.kmers_completed(bases.begin) : 0;
   return source.span(bases, bases.size() + inserted, window, first_kmer, kmers->get(std::move(relative)));
 }
 
 Entries FocusLayer::sinks(const Tensor& k, const Tensor& v, const Span& bases, int64_t first_base) const {
-  Entries out = raw_entries(k, v, bases.begin - first_base, bases.end - first_base, rules.plan().window_of(bases.begin), first_base);
+  Entries out = raw_entries(k, v, bases.begin - first_base, bases.end - first_base,
+                            rules.plan().window_of(bases.begin), first_base);
   if (rules.focus().bias) add_zero_beta(out);
   return out;
 }
 
-Summary FocusLayer::summarise(ClosedSpan span, const Entries& history, ModelCall& call, std::size_t& next_side) const {
+Summary FocusLayer::summarise(ClosedSpan span, const Entries& history, ModelCall& call,
+                              std::size_t& next_side) const {
   if (!unit->updates_focus_state()) return compress::summarise(unit, span, history, call.recompute);
   const std::size_t own = next_side++;
   if (own == call.side.size()) {
     const auto count = static_cast<int64_t>(span.kmers.size());
-    call.side.push_back(embedding.to(span.u_BND.device(), span.u_BND.scalar_type()).expand({span.u_BND.size(0), count, -1}));
+    call.side.push_back(
+        embedding.to(span.u_BND.device(), span.u_BND.scalar_type()).expand({span.u_BND.size(0), count, -1}));
   }
   span.focus_x = call.side[own].to(span.u_BND.device());
   span.focus_positions = last_positions(span);
@@ -40,11 +44,13 @@ Summary FocusLayer::summarise(ClosedSpan span, const Entries& history, ModelCall
   return summary;
 }
 
-std::optional<FocusLayer> focus_layer(const FocusAdapter& adapter, int64_t block, std::shared_ptr<KmersCache> kmers) {
+std::optional<FocusLayer> focus_layer(const FocusAdapter& adapter, int64_t block,
+                                      std::shared_ptr<KmersCache> kmers) {
   const auto unit = adapter.unit(block);
   const auto settings = adapter.config().focus.at(block);
   if (unit == nullptr || !settings) return std::nullopt;
-  return FocusLayer{LayerRules(adapter.config().window, *settings), unit, adapter.embedding, adapter.config().storage, std::move(kmers)};
+  return FocusLayer{LayerRules(adapter.config().window, *settings), unit, adapter.embedding,
+                    adapter.config().storage, std::move(kmers)};
 }
 
 }  // namespace focus::compress

@@ -7,29 +7,35 @@ namespace focus::compress {
 FocusMemory::FocusMemory(FocusLayer focus, const model::Backbone& backbone) : focus_(std::move(focus)) {
   const auto& shape = backbone.shape();
   const auto element = static_cast<int64_t>(at::elementSize(backbone.dtype()));
-  entry_bytes_ = focus_.format.entry_bytes(shape.num_kv_heads, shape.head_dim, backbone.dtype(), focus_.rules.focus().bias);
-  open_bytes_ = bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false) +
-                static_cast<int64_t>(sizeof(int64_t));
+  entry_bytes_ = focus_.format.entry_bytes(shape.num_kv_heads, shape.head_dim, backbone.dtype(),
+                                           focus_.rules.focus().bias);
+  open_bytes_ =
+      bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false) +
+      static_cast<int64_t>(sizeof(int64_t));
   unread_bytes_ = (shape.num_heads * shape.head_dim + shape.width) * element;
 }
 
 MemoryUse FocusMemory::planned(int64_t num_bases) const {
   const LayerRules::Held held = focus_.rules.held(num_bases);
-  return {held.entries, held.entries * entry_bytes_, held.open_bases * open_bytes_ + held.unread * unread_bytes_};
+  return {held.entries, held.entries * entry_bytes_,
+          held.open_bases * open_bytes_ + held.unread * unread_bytes_};
 }
 
 std::string FocusMemory::describe() const {
   const FocusConfig& f = focus_.rules.focus();
   const bool is_fitted = f.unit == UnitKind::fitted, trained = !is_fitted || f.fitted.corrections;
-  std::string text = concat(trained ? "" : "closed form, untrained: ", is_fitted ? "fitted" : "the paper's", " unit, k ", f.k,
-                            f.stream == Stream::side ? ", beside the bases" : ", among the bases", f.bias ? ", with beta" : ", no beta");
+  std::string text =
+      concat(trained ? "" : "closed form, untrained: ", is_fitted ? "fitted" : "the paper's", " unit, k ",
+             f.k, f.stream == Stream::side ? ", beside the bases" : ", among the bases",
+             f.bias ? ", with beta" : ", no beta");
   if (trained) text += f.rank > 0 ? concat(", rank ", f.rank) : std::string(", full rank");
   if (f.local == Local::kmer) text += ", bases see their k-mer only";
   if (f.eviction == Eviction::rolling) text += ", rolling eviction";
   if (f.tail > 0) text += concat(", raw tail of ", f.tail);
   if (f.sinks > 0) text += concat(", ", f.sinks, " raw sinks");
   if (f.entries_per_kmer > 1) text += concat(", ", f.entries_per_kmer, " entries per k-mer");
-  if (f.history != History::all) text += f.history == History::window ? ", history of one window" : ", no history";
+  if (f.history != History::all)
+    text += f.history == History::window ? ", history of one window" : ", no history";
   return text;
 }
 

@@ -11,14 +11,21 @@ class FocusMemory final : public LayerMemory {
  public:
   FocusMemory(FocusLayer focus, const model::Backbone& backbone);
   std::string describe() const override;
-  std::unique_ptr<MemoryState> make_state() const override { return std::make_unique<EntriesState>(focus_.format); }
-  at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override { return stream_focus(focus_, layer, call); }
-  at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const override { return whole_focus(focus_, layer, call); }
+  std::unique_ptr<MemoryState> make_state() const override {
+    return std::make_unique<EntriesState>(focus_.format);
+  }
+  at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override {
+    return stream_focus(focus_, layer, call);
+  }
+  at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const override {
+    return whole_focus(focus_, layer, call);
+  }
   MemoryUse planned(int64_t num_bases) const override;
 
  private:
   FocusLayer focus_;
-  int64_t entry_bytes_, open_bytes_, unread_bytes_;  // of an entry, a raw base, and a base that is not summarised yet
+  int64_t entry_bytes_, open_bytes_,
+      unread_bytes_;  // of an entry, a raw base, and a base that is not summarised yet
 };
 
 }  // namespace focus::compress

@@ -27,7 +27,8 @@ class FocusWalk final : public CallWalk {
 
   Tensor bases(int64_t row, int64_t, int64_t count) override {
     const auto rows = [&](const Tensor& t) { return t.narrow(2, row, count); };
-    open_.append(rows(now_.k), rows(now_.v), rows(now_.q), layer_.u_BLD.narrow(1, row, count), positions_.narrow(0, row, count));
+    open_.append(rows(now_.k), rows(now_.v), rows(now_.q), layer_.u_BLD.narrow(1, row, count),
+                 positions_.narrow(0, row, count));
     return layer_.attention.output(attend_past(rows(now_.q), open_.k, open_.v));
   }
 
@@ -38,7 +39,8 @@ class FocusWalk final : public CallWalk {
     const Tensor x = layer_.x_BLD.narrow(1, row, 1);
     if (focus_.unit->updates_focus_state()) {
       const Span seen = focus_.seen_in_stream(kmer);
-      ClosedSpan span = focus_.span(raw(base), seen, window, kmer, {{own.begin - seen.begin, own.end - seen.begin}});
+      ClosedSpan span =
+          focus_.span(raw(base), seen, window, kmer, {{own.begin - seen.begin, own.end - seen.begin}});
       span.focus_x = x;
       span.focus_positions = positions_.narrow(0, row, 1);
       const Summary summary = focus_.unit->summarise(span, history(span));
@@ -61,7 +63,8 @@ class FocusWalk final : public CallWalk {
       const int64_t count = open_.size();
       if (focus_.closes_spans()) {
         const int64_t kmer = plan_.kmers_before(window) + plan_.kmer_of(base - 1);
-        state_.retained.append(close(focus_.span(raw(base), {base - count, base}, window, kmer, {{0, count}})));
+        state_.retained.append(
+            close(focus_.span(raw(base), {base - count, base}, window, kmer, {{0, count}})));
       }
       drop_open();
     }
@@ -83,14 +86,17 @@ class FocusWalk final : public CallWalk {
     return {layer_.attention, layer_.pre_norm, base, open_.q, open_.k, open_.v, open_.u, open_.positions};
   }
   /// All entries made before are what a span's Focus queries may see.
-  Entries history(const ClosedSpan& span) const { return focus_.unit->reads_history() ? state_.retained.read(span.k) : Entries{}; }
+  Entries history(const ClosedSpan& span) const {
+    return focus_.unit->reads_history() ? state_.retained.read(span.k) : Entries{};
+  }
 
   /// Rolling eviction: k-mers whose first base is W bases old when `base` comes.
   void evict_before(int64_t base) {
     const int64_t keep_from = rules_.visible(base).raw_begin;
     for (int64_t first = base - open_.size(); first < keep_from; first = base - open_.size()) {
       const Span oldest = rules_.atom(first);
-      const int64_t window = plan_.window_of(first), j = plan_.kmer_of(first), kmer = plan_.kmers_before(window) + j;
+      const int64_t window = plan_.window_of(first), j = plan_.kmer_of(first),
+                    kmer = plan_.kmers_before(window) + j;
       if (j >= 0 && kmer >= rules_.sink_kmers() && focus_.closes_spans()) {
         // Its reference queries are those of all raw bases; a Focus query has no use for later bases.
         const Span used{first, focus_.unit->updates_focus_state() ? oldest.end : base};
@@ -107,15 +113,19 @@ class FocusWalk final : public CallWalk {
     const Span bases = plan_.window(window);
     const int64_t tail_begin = rules_.tail_begin(window + 1), sinks = window == 0 ? rules_.sink_kmers() : 0;
     Entries made;
-    if (sinks > 0) made = focus_.sinks(open_.k, open_.v, {bases.begin, bases.begin + rules_.sink_bases()}, bases.begin);
+    if (sinks > 0)
+      made = focus_.sinks(open_.k, open_.v, {bases.begin, bases.begin + rules_.sink_bases()}, bases.begin);
     if (focus_.closes_spans() && plan_.num_kmers(window) > sinks) {
       std::vector<Span> kmers = plan_.kmers(window);
       kmers.erase(kmers.begin(), kmers.begin() + sinks);
-      if (sinks > 0 && !state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin(), state_.focus_x.begin() + sinks);
-      made.append(close(focus_.span(raw(bases.end), bases, window, plan_.kmers_before(window) + sinks, std::move(kmers))));
+      if (sinks > 0 && !state_.focus_x.empty())
+        state_.focus_x.erase(state_.focus_x.begin(), state_.focus_x.begin() + sinks);
+      made.append(close(
+          focus_.span(raw(bases.end), bases, window, plan_.kmers_before(window) + sinks, std::move(kmers))));
     }
     // Entries of bases that stay raw in the tail wait until it goes.
-    const int64_t shown = rules_.entry_index(plan_.kmers_completed(tail_begin)) - rules_.entry_index(plan_.kmers_before(window));
+    const int64_t shown = rules_.entry_index(plan_.kmers_completed(tail_begin)) -
+                          rules_.entry_index(plan_.kmers_before(window));
     state_.retained.append(made);
     state_.hidden = std::max<int64_t>(made.size() - shown, 0);
     state_.focus_x.clear();

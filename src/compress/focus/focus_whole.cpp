@@ -18,10 +18,13 @@ struct Rows {
 };
 Rows rows_of(const std::vector<bool>& is_focus, const at::Device& device) {
   std::vector<int64_t> bases, focus;
-  for (std::size_t row = 0; row < is_focus.size(); ++row) (is_focus[row] ? focus : bases).push_back(static_cast<int64_t>(row));
+  for (std::size_t row = 0; row < is_focus.size(); ++row)
+    (is_focus[row] ? focus : bases).push_back(static_cast<int64_t>(row));
   std::vector<int64_t> order(is_focus.size());
-  for (std::size_t i = 0; i < bases.size(); ++i) order[static_cast<std::size_t>(bases[i])] = static_cast<int64_t>(i);
-  for (std::size_t i = 0; i < focus.size(); ++i) order[static_cast<std::size_t>(focus[i])] = static_cast<int64_t>(bases.size() + i);
+  for (std::size_t i = 0; i < bases.size(); ++i)
+    order[static_cast<std::size_t>(bases[i])] = static_cast<int64_t>(i);
+  for (std::size_t i = 0; i < focus.size(); ++i)
+    order[static_cast<std::size_t>(focus[i])] = static_cast<int64_t>(bases.size() + i);
   const auto index = [&](const std::vector<int64_t>& rows) { return at::tensor(rows, at::kLong).to(device); };
   return {index(bases), index(focus), index(order)};
 }
@@ -36,7 +39,9 @@ class WholeSequence {
     const nn::Projection all = layer_.attention.project(layer_.u_BLD, positions);
     const bool mixed = std::find(call_.is_focus.begin(), call_.is_focus.end(), true) != call_.is_focus.end();
     const Rows rows = mixed ? rows_of(call_.is_focus, layer_.u_BLD.device()) : Rows{};
-    const auto of_bases = [&](const Tensor& t, int64_t dim) { return mixed ? t.index_select(dim, rows.bases) : t; };
+    const auto of_bases = [&](const Tensor& t, int64_t dim) {
+      return mixed ? t.index_select(dim, rows.bases) : t;
+    };
     bases_ = {of_bases(all.q, 2), of_bases(all.k, 2), of_bases(all.v, 2)};
     u_ = of_bases(layer_.u_BLD, 1);
     base_positions_ = of_bases(positions, 0);
@@ -50,7 +55,8 @@ class WholeSequence {
     const auto shown = [this](const LayerRules::Visible& seen) { return shown_to(seen); };
     const Tensor out = layer_.attention.output(attend_stretches(rules_, bases_, shown, call_.recompute));
     if (!mixed) return out;
-    const Tensor focus_out = focus_.unit->updates_focus_state() ? at::cat(focus_updates_, 1) : layer_.attention.output(attend_focus());
+    const Tensor focus_out = focus_.unit->updates_focus_state() ? at::cat(focus_updates_, 1)
+                                                                : layer_.attention.output(attend_focus());
     return at::cat({out, focus_out}, 1).index_select(1, rows.order);
   }
 
@@ -58,7 +64,8 @@ class WholeSequence {
   int64_t num_focus() const { return focus_x_.defined() ? focus_x_.size(1) : 0; }
 
   ClosedSpan span(const Span& bases, int64_t window, int64_t first_kmer, std::vector<Span> kmers) const {
-    const LayerBases all{layer_.attention, layer_.pre_norm, num_bases_, bases_.q, bases_.k, bases_.v, u_, base_positions_};
+    const LayerBases all{layer_.attention, layer_.pre_norm, num_bases_, bases_.q,
+                         bases_.k,         bases_.v,        u_,         base_positions_};
     return focus_.span(all, bases, window, first_kmer, std::move(kmers));
   }
 
@@ -76,7 +83,9 @@ class WholeSequence {
     entries_.append(rounded(summary.entries, focus_.format));
   }
 
-  void append_sinks(const Span& bases) { entries_.append(rounded(focus_.sinks(bases_.k, bases_.v, bases, 0), focus_.format)); }
+  void append_sinks(const Span& bases) {
+    entries_.append(rounded(focus_.sinks(bases_.k, bases_.v, bases, 0), focus_.format));
+  }
 
   void make_entries() {
     if (rules_.made_in_stream()) return make_from_focus_tokens();
@@ -128,7 +137,8 @@ class WholeSequence {
     return seen.entry_begin < seen.entry_end ? entries_.slice(seen.entry_begin, seen.entry_end) : Entries{};
   }
 
-  /// Focus tokens of an inline stream that are read out: each sees what the last base of its k-mer sees of the past, and its own k-mer.
+  /// Focus tokens of an inline stream that are read out: each sees what the last base of its k-mer sees of
+  /// the past, and its own k-mer.
   Tensor attend_focus() const {
     std::vector<Tensor> out;
     const WindowPlan& plan = rules_.plan();
@@ -136,7 +146,8 @@ class WholeSequence {
       const int64_t window = plan.window_of_kmer(g);
       const Span kmer = plan.kmer(window, g - plan.kmers_before(window));
       const auto own = [&](const Tensor& t) { return t.narrow(2, kmer.begin, kmer.size()); };
-      out.push_back(attend(focus_q_.narrow(2, g, 1), shown_to(rules_.visible(kmer.end - 1)), own(bases_.k), own(bases_.v), call_.recompute));
+      out.push_back(attend(focus_q_.narrow(2, g, 1), shown_to(rules_.visible(kmer.end - 1)), own(bases_.k),
+                           own(bases_.v), call_.recompute));
     }
     return at::cat(out, 2);
   }

@@ -29,8 +29,8 @@ Tensor together(const Reading& open, const Reading& past) {
   return open.mean + (past.mean - open.mean) * share;
 }
 
-/// One base of every two strides, none of them a reference of the fit where the stride allows it. Their places between
-/// the references follow the golden ratio.
+/// One base of every two strides, none of them a reference of the fit where the stride allows it. Their
+/// places between the references follow the golden ratio.
 Tensor judging_bases(int64_t bases, int64_t stride) {
   constexpr double kGolden = 0.6180339887498949;
   std::vector<int64_t> out;
@@ -59,9 +59,11 @@ void check_entries(const ClosedSpan& span, const Tensor& stands_for_BGN, const T
     const Tensor later = at::arange(bases, judges.own.options()).gt(judges.own.unsqueeze(1));  // [R, n]
     const Tensor open_scores = scores_of(own_queries(span, rows), k).masked_fill(later, kNothing);
     const Tensor part = stands_for_BGN.defined() ? stands_for_BGN.unsqueeze(2) : at::ones_like(later);
-    // Entries as fine as what a judge leaves out hold its own continuation almost by itself: then nothing is left out.
+    // Entries as fine as what a judge leaves out hold its own continuation almost by itself: then nothing is
+    // left out.
     const bool fine = 2 * config.leave_out * fits.k.size(2) > bases;
-    const Tensor near = near_own(judges, bases, fine ? 0 : config.leave_out), past_scores = scores_of(judges.q, k);
+    const Tensor near = near_own(judges, bases, fine ? 0 : config.leave_out),
+                 past_scores = scores_of(judges.q, k);
     const Tensor counted = past_scores.masked_fill(measured(part, near).logical_not(), kNothing);
     const Reading open = read(open_scores, v);
     const Reading past = {read(counted, v).mean, log_mass_of(past_scores, part, near).unsqueeze(-1)};
@@ -69,12 +71,15 @@ void check_entries(const ClosedSpan& span, const Tensor& stands_for_BGN, const T
     Tensor entry_scores = scores_of(judges.q, fits.k) + fits.beta.to(type).unsqueeze(2);
     if (made_of_BGM.defined()) {
       const Tensor bases_of = made_of_BGM.clamp_min(0);
-      const Tensor beside = near.index_select(1, bases_of.flatten()).unflatten(1, bases_of.sizes());  // [R, B, G, m]
+      const Tensor beside =
+          near.index_select(1, bases_of.flatten()).unflatten(1, bases_of.sizes());  // [R, B, G, m]
       entry_scores = entry_scores.masked_fill(
           beside.permute({1, 2, 0, 3}).logical_and(made_of_BGM.ge(0).unsqueeze(2)), kSwitchedOff);
     }
     const Tensor by_entries = together(open, read(entry_scores, fits.v.to(type)));
-    const auto error = [&](const Tensor& output) { return (output - target).square().sum({2, 3}); };  // [B, G]
+    const auto error = [&](const Tensor& output) {
+      return (output - target).square().sum({2, 3});
+    };  // [B, G]
     worse = error(by_entries).gt(error(open.mean) + kRounding * target.square().sum({2, 3}));
   }
   fits.beta = fits.beta.masked_fill(worse.unsqueeze(-1), kSwitchedOff);

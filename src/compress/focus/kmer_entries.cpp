@@ -8,7 +8,9 @@ using at::Tensor;
 
 Tensor anchor_positions(const ClosedSpan& span, Anchor anchor) {
   const Kmers::Table& table = span.kmers.table(span.positions.device());
-  const auto at_bases = [&](const Tensor& bases) { return span.positions.index_select(0, bases).to(at::kDouble); };
+  const auto at_bases = [&](const Tensor& bases) {
+    return span.positions.index_select(0, bases).to(at::kDouble);
+  };
   if (anchor == Anchor::end) return at_bases(table.lasts);
   if (anchor == Anchor::start) return at_bases(table.firsts);
   return (at_bases(table.firsts) + at_bases(table.lasts)) / 2;

@@ -14,11 +14,13 @@ using at::Tensor;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kBetaRidge = 1e-3;
 constexpr double kLeftOut = -1e4;  // score of a base that a reference leaves out: finite in every sum
-constexpr double kFaintest = -40.0;  // log of the share of the mass that a group without items is given: a fit needs a number
+constexpr double kFaintest =
+    -40.0;  // log of the share of the mass that a group without items is given: a fit needs a number
 
 }  // namespace
 
-FittedKeys regress_keys(const Tensor& references_BGRE, const Tensor& mean_BGME, const Tensor& log_mass_BGRM, double ridge) {
+FittedKeys regress_keys(const Tensor& references_BGRE, const Tensor& mean_BGME, const Tensor& log_mass_BGRM,
+                        double ridge) {
   const Tensor& q = references_BGRE;
   const int64_t dim = q.size(3);
   const double scale = 1.0 / std::sqrt(static_cast<double>(dim));
@@ -28,11 +30,13 @@ FittedKeys regress_keys(const Tensor& references_BGRE, const Tensor& mean_BGME, 
   Tensor penalty = at::full({dim + 1}, ridge, q.options());
   penalty[dim] = kBetaRidge;
   const Tensor gram = at::matmul(design.transpose(-1, -2), design) + at::diag(penalty);
-  const Tensor solution = at::linalg_solve(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, G, E+1, m]
+  const Tensor solution =
+      at::linalg_solve(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, G, E+1, m]
   return {mean_BGME + solution.narrow(2, 0, dim).transpose(-1, -2), solution.select(2, dim)};
 }
 
-Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const std::vector<Span>& groups, FittedKey key) {
+Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const std::vector<Span>& groups,
+                     FittedKey key) {
   const Tensor& q = references_BGRE;
   const int64_t dim = q.size(3);
   const Tensor k = items.k.to(q.scalar_type()), v = items.v.to(q.scalar_type());
@@ -44,22 +48,27 @@ Entries fit_log_mass(const Tensor& references_BGRE, const FitItems& items, const
   const Tensor log_share = at::logsumexp(scores - log_total, 2);  // [B, G, n]: of all references together
 
   // Which items are there at all, [B, G, 1, n].
-  const Tensor there = items.log_mass.defined() ? items.log_mass.ne(-kInfinity).unsqueeze(2)
-                                                : at::ones({1, 1, 1, k.size(2)}, k.options().dtype(at::kBool));
+  const Tensor there = items.log_mass.defined()
+                           ? items.log_mass.ne(-kInfinity).unsqueeze(2)
+                           : at::ones({1, 1, 1, k.size(2)}, k.options().dtype(at::kBool));
 
   std::vector<Tensor> masses, means, values;
   for (const Span& group : groups) {
-    const auto part = [&](const Tensor& t, int64_t axis) { return t.narrow(axis, group.begin, group.size()); };
-    masses.push_back(
-        items.near.defined() ? log_mass_of(part(plain, 3), part(there, 3), part(items.near, 1)).unsqueeze(-1)
-                             : at::logsumexp(part(scores, 3), -1, true));
+    const auto part = [&](const Tensor& t, int64_t axis) {
+      return t.narrow(axis, group.begin, group.size());
+    };
+    masses.push_back(items.near.defined()
+                         ? log_mass_of(part(plain, 3), part(there, 3), part(items.near, 1)).unsqueeze(-1)
+                         : at::logsumexp(part(scores, 3), -1, true));
     const Tensor shares = part(log_share, 2);
     // Nothing is left of the group in some head: any mean will do.
     const Tensor none = shares.eq(-kInfinity).all(-1, true);
     values.push_back(at::matmul(at::softmax(shares.masked_fill(none, 0.0), -1).unsqueeze(2), part(v, 2)));
     if (key == FittedKey::free) {
-      const Tensor weights = items.log_mass.defined() ? at::softmax(part(items.log_mass, 2).to(q.scalar_type()).masked_fill(none, 0.0), -1)
-                                                      : at::full_like(shares, 1.0 / static_cast<double>(group.size()));
+      const Tensor weights =
+          items.log_mass.defined()
+              ? at::softmax(part(items.log_mass, 2).to(q.scalar_type()).masked_fill(none, 0.0), -1)
+              : at::full_like(shares, 1.0 / static_cast<double>(group.size()));
       means.push_back(at::matmul(weights.unsqueeze(2), part(k, 2)));
     }
   }

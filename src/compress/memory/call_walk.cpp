@@ -9,8 +9,13 @@ Tensor positions_of(const model::AttentionCall& layer) {
   return at::arange(layer.position, layer.position + layer.u_BLD.size(1), options);
 }
 
-CallWalk::CallWalk(const model::AttentionCall& layer, const ModelCall& call, const WindowPlan& plan, bool inline_stream)
-    : layer_(layer), call_(call), plan_(plan), inline_stream_(inline_stream), positions_(positions_of(layer)) {
+CallWalk::CallWalk(const model::AttentionCall& layer, const ModelCall& call, const WindowPlan& plan,
+                   bool inline_stream)
+    : layer_(layer),
+      call_(call),
+      plan_(plan),
+      inline_stream_(inline_stream),
+      positions_(positions_of(layer)) {
   now_ = layer.attention.project(layer.u_BLD, positions_);
 }
 

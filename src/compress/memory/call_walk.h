@@ -1,4 +1,5 @@
-// How a stream's memory goes through the tokens of one call: stretch by stretch, each up to the base where something changes.
+// How a stream's memory goes through the tokens of one call: stretch by stretch, each up to the base where
+// something changes.
 #pragma once
 
 #include <cstdint>
@@ -28,14 +29,16 @@ class CallWalk {
 
  protected:
   /// All three outlive the walk. `inline_stream`: a Focus token follows each k-mer of `plan`.
-  CallWalk(const model::AttentionCall& layer, const ModelCall& call, const WindowPlan& plan, bool inline_stream);
+  CallWalk(const model::AttentionCall& layer, const ModelCall& call, const WindowPlan& plan,
+           bool inline_stream);
   ~CallWalk() = default;
 
   /// The first base after `base` that may see something else.
   virtual int64_t next_change(int64_t base) const = 0;
   /// Before `base` is read.
   virtual void begin(int64_t /*base*/) {}
-  /// Takes in and attends: tokens [row, row + count) of the call, which are the bases from `base` on. [B, count, D]
+  /// Takes in and attends: tokens [row, row + count) of the call, which are the bases from `base` on. [B,
+  /// count, D]
   virtual at::Tensor bases(int64_t row, int64_t base, int64_t count) = 0;
   /// The same for the Focus token that follows base `base - 1`.
   virtual at::Tensor focus_token(int64_t row, int64_t base) = 0;

@@ -16,7 +16,9 @@ struct Kmers::Shared {
   std::map<std::tuple<int64_t, at::ScalarType, std::string>, Tensor> means;
 };
 
-Kmers::Kmers(std::vector<Span> spans) : shared_(std::make_shared<Shared>()) { shared_->spans = std::move(spans); }
+Kmers::Kmers(std::vector<Span> spans) : shared_(std::make_shared<Shared>()) {
+  shared_->spans = std::move(spans);
+}
 
 const std::vector<Span>& Kmers::spans() const { return shared_->spans; }
 
@@ -39,20 +41,22 @@ const Kmers::Table& Kmers::table(const at::Device& device) const {
     lasts.push_back(kmer.end - 1);
     log_sizes.push_back(std::log(static_cast<double>(kmer.size())));
   }
-  table = {index.to(device), exists.to(device), at::tensor(firsts, at::kLong).to(device), at::tensor(lasts, at::kLong).to(device),
-           at::tensor(log_sizes, at::kDouble).to(device)};
+  table = {index.to(device), exists.to(device), at::tensor(firsts, at::kLong).to(device),
+           at::tensor(lasts, at::kLong).to(device), at::tensor(log_sizes, at::kDouble).to(device)};
   return table;
 }
 
 const Tensor& Kmers::mean_matrix(int64_t num_bases, const at::TensorOptions& options) const {
   const std::lock_guard lock(shared_->mutex);
-  const auto [found, is_new] =
-      shared_->means.try_emplace({num_bases, at::typeMetaToScalarType(options.dtype()), options.device().str()});
+  const auto [found, is_new] = shared_->means.try_emplace(
+      {num_bases, at::typeMetaToScalarType(options.dtype()), options.device().str()});
   if (!is_new) return found->second;
   Tensor mean = at::zeros({static_cast<int64_t>(size()), num_bases}, at::TensorOptions().dtype(at::kFloat));
   for (std::size_t j = 0; j < size(); ++j) {
     const Span& kmer = spans()[j];
-    mean[static_cast<int64_t>(j)].narrow(0, kmer.begin, kmer.size()).fill_(1.0 / static_cast<double>(kmer.size()));
+    mean[static_cast<int64_t>(j)]
+        .narrow(0, kmer.begin, kmer.size())
+        .fill_(1.0 / static_cast<double>(kmer.size()));
   }
   return found->second = mean.to(options);
 }
@@ -62,10 +66,12 @@ Kmers KmersCache::get(std::vector<Span> spans) {
   for (const Span& span : spans) key.emplace_back(span.begin, span.end);
   const std::lock_guard lock(mutex_);
   const auto found = known_.find(key);
-  return found != known_.end() ? found->second : known_.emplace(std::move(key), Kmers(std::move(spans))).first->second;
+  return found != known_.end() ? found->second
+                               : known_.emplace(std::move(key), Kmers(std::move(spans))).first->second;
 }
 
-ClosedSpan LayerBases::span(const Span& bases, int64_t extent, int64_t window, int64_t first_kmer, Kmers kmers) const {
+ClosedSpan LayerBases::span(const Span& bases, int64_t extent, int64_t window, int64_t first_kmer,
+                            Kmers kmers) const {
   const auto cut = [&](const Tensor& t, int64_t dim) {
     return t.defined() ? t.narrow(dim, bases.begin - (end - t.size(dim)), bases.size()) : t;
   };

@@ -10,7 +10,9 @@ using at::Tensor;
 bool tracked(const Tensor& t) { return t.defined() && t.requires_grad() && at::GradMode::is_enabled(); }
 
 Tensor beta_or_zeros(const Entries& e) {
-  return e.beta.defined() ? e.beta : at::zeros({e.k.size(0), e.k.size(1), e.k.size(2)}, e.k.options().dtype(at::kFloat));
+  return e.beta.defined()
+             ? e.beta
+             : at::zeros({e.k.size(0), e.k.size(1), e.k.size(2)}, e.k.options().dtype(at::kFloat));
 }
 
 }  // namespace
@@ -47,7 +49,8 @@ void Entries::keep(int64_t begin, int64_t end) {
 
 int64_t Entries::num_bytes() const {
   int64_t total = 0;
-  for (const Tensor* t : {&k, &v, &beta}) total += t->defined() ? static_cast<int64_t>(t->storage().nbytes()) : 0;
+  for (const Tensor* t : {&k, &v, &beta})
+    total += t->defined() ? static_cast<int64_t>(t->storage().nbytes()) : 0;
   return total;
 }
 
@@ -66,7 +69,8 @@ void Entries::detach() {
   }
 }
 
-Entries raw_entries(const Tensor& k, const Tensor& v, int64_t begin, int64_t end, int64_t window, int64_t first_base) {
+Entries raw_entries(const Tensor& k, const Tensor& v, int64_t begin, int64_t end, int64_t window,
+                    int64_t first_base) {
   Entries out;
   if (begin >= end) return out;
   out.k = k.narrow(2, begin, end - begin);
@@ -78,12 +82,15 @@ Entries raw_entries(const Tensor& k, const Tensor& v, int64_t begin, int64_t end
 void add_zero_beta(Entries& entries) {
   if (entries.empty() || entries.beta.defined()) return;
   const auto type = entries.k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  entries.beta = at::zeros({entries.k.size(0), entries.k.size(1), entries.k.size(2)}, entries.k.options().dtype(type));
+  entries.beta =
+      at::zeros({entries.k.size(0), entries.k.size(1), entries.k.size(2)}, entries.k.options().dtype(type));
 }
 
-int64_t bytes_per_entry(int64_t batch, int64_t kv_heads, int64_t head_dim, at::ScalarType dtype, bool with_beta) {
+int64_t bytes_per_entry(int64_t batch, int64_t kv_heads, int64_t head_dim, at::ScalarType dtype,
+                        bool with_beta) {
   return batch * kv_heads *
-         (2 * head_dim * static_cast<int64_t>(at::elementSize(dtype)) + (with_beta ? static_cast<int64_t>(sizeof(float)) : 0));
+         (2 * head_dim * static_cast<int64_t>(at::elementSize(dtype)) +
+          (with_beta ? static_cast<int64_t>(sizeof(float)) : 0));
 }
 
 }  // namespace focus::compress

@@ -39,9 +39,11 @@ void EntriesState::load(const cache::TensorMap& saved, const at::Device& device)
   retained.load(saved, device);
   open.load(saved, device);
   hidden = saved.contains("hidden") ? cache::loaded_tensor(saved, "hidden", at::kCPU).item<int64_t>() : 0;
-  if (hidden > retained.size()) fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
+  if (hidden > retained.size())
+    fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
   if (saved.contains("focus_x")) {
-    for (const Tensor& x : cache::loaded_tensor(saved, "focus_x", device).split(1, 1)) focus_x.push_back(x.clone());
+    for (const Tensor& x : cache::loaded_tensor(saved, "focus_x", device).split(1, 1))
+      focus_x.push_back(x.clone());
   }
 }
 

@@ -14,16 +14,19 @@ class EntriesState final : public MemoryState {
  public:
   explicit EntriesState(const StorageFormat& format) : retained(format) {}
   std::unique_ptr<cache::LayerState> clone() const override;
-  std::unique_ptr<cache::LayerState> snapshot() const override { return std::make_unique<EntriesState>(*this); }
+  std::unique_ptr<cache::LayerState> snapshot() const override {
+    return std::make_unique<EntriesState>(*this);
+  }
   cache::TensorMap save() const override;
   void load(const cache::TensorMap& saved, const at::Device& device) override;
   MemoryUse use() const override;
   void detach() override;
 
   EntryStore retained;
-  int64_t hidden = 0;               // Focus: the last of these, whose k-mers are still raw in the tail
+  int64_t hidden = 0;  // Focus: the last of these, whose k-mers are still raw in the tail
   OpenBases open;
-  std::vector<at::Tensor> focus_x;  // Focus, inline, fitted: states of the open window's Focus tokens, [B, 1, D] each
+  std::vector<at::Tensor>
+      focus_x;  // Focus, inline, fitted: states of the open window's Focus tokens, [B, 1, D] each
 };
 
 }  // namespace focus::compress

@@ -24,7 +24,11 @@ std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
   const MemoryConfig config = closed_form(c.config);
   const auto layer = config.focus.at(c.block);
   if (!layer) return rival_layer(rival("full"), c);
-  FocusLayer focus{LayerRules(config.window, *layer), std::make_shared<FittedUnit>(*layer, c.backbone.shape()), {}, config.storage, c.kmers};
+  FocusLayer focus{LayerRules(config.window, *layer),
+                   std::make_shared<FittedUnit>(*layer, c.backbone.shape()),
+                   {},
+                   config.storage,
+                   c.kmers};
   return std::make_shared<FocusMemory>(std::move(focus), c.backbone);
 }
 
@@ -43,7 +47,8 @@ std::vector<Kind>& kinds() {
 }
 
 const Kind* find_kind(const std::string& name) {
-  const auto found = std::find_if(kinds().begin(), kinds().end(), [&](const Kind& kind) { return kind.name == name; });
+  const auto found =
+      std::find_if(kinds().begin(), kinds().end(), [&](const Kind& kind) { return kind.name == name; });
   return found == kinds().end() ? nullptr : &*found;
 }
 
@@ -54,14 +59,17 @@ std::shared_ptr<CompressedModel> on_every_layer(const MakeLayerMemory& make,
   const auto kmers = std::make_shared<KmersCache>();
   Memories memories;
   for (const int64_t block : backbone->attention_blocks())
-    memories.emplace(block, make({.backbone = *backbone, .block = block, .config = config, .budget = budget, .kmers = kmers}));
+    memories.emplace(
+        block,
+        make({.backbone = *backbone, .block = block, .config = config, .budget = budget, .kmers = kmers}));
   return std::make_shared<CompressedModel>(backbone, config, std::move(memories));
 }
 
 }  // namespace
 
 bool register_memory(const std::string& name, MakeLayerMemory make) {
-  if (find_kind(name) != nullptr) fail<ConfigError>("a memory '", name, "' is registered already; choose another name");
+  if (find_kind(name) != nullptr)
+    fail<ConfigError>("a memory '", name, "' is registered already; choose another name");
   kinds().push_back({name, std::move(make)});
   return true;
 }
@@ -77,7 +85,8 @@ bool stores_itself(const std::string& name) {
   return kind != nullptr && kind->stores_itself;
 }
 
-std::shared_ptr<CompressedModel> make_memory(const std::string& name, const std::shared_ptr<model::Backbone>& backbone,
+std::shared_ptr<CompressedModel> make_memory(const std::string& name,
+                                             const std::shared_ptr<model::Backbone>& backbone,
                                              const MemoryConfig& config) {
   const Kind* kind = find_kind(name);
   if (kind == nullptr) {
@@ -88,7 +97,8 @@ std::shared_ptr<CompressedModel> make_memory(const std::string& name, const std:
   return on_every_layer(kind->make, backbone, config);
 }
 
-std::shared_ptr<CompressedModel> make_memory(const RetentionPolicy& policy, const std::shared_ptr<model::Backbone>& backbone,
+std::shared_ptr<CompressedModel> make_memory(const RetentionPolicy& policy,
+                                             const std::shared_ptr<model::Backbone>& backbone,
                                              const MemoryConfig& config) {
   return on_every_layer([&](const LayerContext& c) { return rival_layer(policy, c); }, backbone, config);
 }

@@ -7,7 +7,8 @@ namespace {
 
 using at::Tensor;
 
-// Into storage of its own: a view would keep the whole call's projections alive for as long as the window is open.
+// Into storage of its own: a view would keep the whole call's projections alive for as long as the window is
+// open.
 Tensor join(const Tensor& before, const Tensor& now, int64_t dim) {
   if (before.defined()) return at::cat({before, now}, dim);
   return at::GradMode::is_enabled() ? now : now.clone(at::MemoryFormat::Contiguous);
@@ -25,7 +26,8 @@ void for_each(Open& open, const F& f) {
 
 }  // namespace
 
-void OpenBases::append(const Tensor& k_new, const Tensor& v_new, const Tensor& q_new, const Tensor& u_new, const Tensor& positions_new) {
+void OpenBases::append(const Tensor& k_new, const Tensor& v_new, const Tensor& q_new, const Tensor& u_new,
+                       const Tensor& positions_new) {
   k = join(k, k_new, 2);
   v = join(v, v_new, 2);
   if (q_new.defined()) q = join(q, q_new, 2);
@@ -77,7 +79,8 @@ void OpenBases::load(const cache::TensorMap& saved, const at::Device& device) {
   for_each(*this, [&](const char* name, Tensor& t) {
     if (saved.contains(name)) t = cache::loaded_tensor(saved, name, device);
   });
-  if (k.defined() != positions.defined()) fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
+  if (k.defined() != positions.defined())
+    fail<CheckpointError>("a saved stream state does not belong to a compressed memory");
 }
 
 }  // namespace focus::compress

@@ -12,15 +12,18 @@ using at::Tensor;
 QuantisedTensor round_along(const Tensor& x, int64_t dim, double levels) {
   const Tensor low = x.amin(dim, true).to(at::kHalf);
   // fp16's smallest normal number: constant rows need some step, and smaller ones would lose their digits.
-  const Tensor step = ((x.amax(dim, true) - low.to(x.scalar_type())) / levels).clamp_min(6.2e-5).to(at::kHalf);
-  const Tensor codes = ((x - low.to(x.scalar_type())) / step.to(x.scalar_type())).round().clamp(0, levels).to(at::kByte);
+  const Tensor step =
+      ((x.amax(dim, true) - low.to(x.scalar_type())) / levels).clamp_min(6.2e-5).to(at::kHalf);
+  const Tensor codes =
+      ((x - low.to(x.scalar_type())) / step.to(x.scalar_type())).round().clamp(0, levels).to(at::kByte);
   return {codes, low, step};
 }
 
 }  // namespace
 
 QuantisedTensor quantise(const Tensor& x_BGSE, int64_t bits, int64_t key_group) {
-  FOCUS_CHECK((bits == 8 || bits == 4) && x_BGSE.size(3) % 2 == 0, "codes of ", bits, " bits for ", x_BGSE.size(3), " channels");
+  FOCUS_CHECK((bits == 8 || bits == 4) && x_BGSE.size(3) % 2 == 0, "codes of ", bits, " bits for ",
+              x_BGSE.size(3), " channels");
   const double levels = bits == 8 ? 255 : 15;
   const Tensor x = x_BGSE.to(x_BGSE.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
   QuantisedTensor out;
@@ -43,7 +46,8 @@ QuantisedTensor quantise(const Tensor& x_BGSE, int64_t bits, int64_t key_group) 
   return out;
 }
 
-Tensor dequantise(const QuantisedTensor& q, int64_t bits, const std::vector<int64_t>& row_of, at::ScalarType dtype) {
+Tensor dequantise(const QuantisedTensor& q, int64_t bits, const std::vector<int64_t>& row_of,
+                  at::ScalarType dtype) {
   const auto wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
   Tensor codes = q.codes, low = q.low, step = q.step;
   if (bits == 4) codes = at::stack({codes.bitwise_and(15), codes.bitwise_right_shift(4)}, -1).flatten(3);

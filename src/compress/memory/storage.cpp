@@ -13,7 +13,9 @@ using at::Tensor;
 
 bool tracked(const Tensor& t) { return t.defined() && t.requires_grad() && at::GradMode::is_enabled(); }
 
-Tensor joined(const Tensor& before, const Tensor& now) { return before.defined() ? at::cat({before, now}, 2) : now; }
+Tensor joined(const Tensor& before, const Tensor& now) {
+  return before.defined() ? at::cat({before, now}, 2) : now;
+}
 
 Tensor zero_beta(const Tensor& k_BGSE) {
   return at::zeros({k_BGSE.size(0), k_BGSE.size(1), k_BGSE.size(2)}, k_BGSE.options().dtype(at::kFloat));
@@ -32,23 +34,33 @@ std::vector<int64_t> numbers(const Tensor& t) {
 }
 
 /// The device is left out: a stream saved on one machine may go on where entries are held elsewhere.
-std::vector<int64_t> fingerprint(const StorageFormat& f) { return {static_cast<int64_t>(f.dtype), f.bits, f.key_group}; }
+std::vector<int64_t> fingerprint(const StorageFormat& f) {
+  return {static_cast<int64_t>(f.dtype), f.bits, f.key_group};
+}
 
 }  // namespace
 
 void StorageConfig::visit(config::Fields& f) {
   f.choice("dtype", dtype,
-           {{"model", StorageType::model}, {"fp32", StorageType::fp32}, {"bf16", StorageType::bf16}, {"int8", StorageType::int8}},
-           "precision of retained keys and values: the model's, or another one; int8 has scales per entry and head, and no gradient");
+           {{"model", StorageType::model},
+            {"fp32", StorageType::fp32},
+            {"bf16", StorageType::bf16},
+            {"int8", StorageType::int8}},
+           "precision of retained keys and values: the model's, or another one; int8 has scales per entry "
+           "and head, and no gradient");
   f.choice("device", device, {{"model", StorageDevice::model}, {"host", StorageDevice::host}},
-           "where retained keys and values are held: beside the model, or in host memory, from where each call copies them");
+           "where retained keys and values are held: beside the model, or in host memory, from where each "
+           "call copies them");
 }
 
-int64_t StorageFormat::entry_bytes(int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype, bool with_beta) const {
+int64_t StorageFormat::entry_bytes(int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype,
+                                   bool with_beta) const {
   constexpr int64_t kScales = 4;  // low and step
   const int64_t beta = with_beta ? static_cast<int64_t>(sizeof(float)) : 0;
   if (bits > 0) return kv_heads * (2 * head_dim * bits / 8 + (key_group == 0 ? 2 : 1) * kScales + beta);
-  const at::ScalarType held = dtype == StorageType::fp32 ? at::kFloat : dtype == StorageType::bf16 ? at::kBFloat16 : model_dtype;
+  const at::ScalarType held = dtype == StorageType::fp32   ? at::kFloat
+                              : dtype == StorageType::bf16 ? at::kBFloat16
+                                                           : model_dtype;
   return bytes_per_entry(1, kv_heads, head_dim, held, with_beta);
 }
 
@@ -67,8 +79,10 @@ void EntryStore::append(const Entries& more) {
   if (format_.bits > 0) {
     if (gradient)
       fail<ConfigError>(
-          "storage.dtype int8 has no gradient: train with storage.dtype model, bf16 or fp32, and set int8 when the adapter is used");
-    const QuantisedTensor k = quantise(e.k, format_.bits, format_.key_group), v = quantise(e.v, format_.bits, 0);
+          "storage.dtype int8 has no gradient: train with storage.dtype model, bf16 or fp32, and set int8 "
+          "when the adapter is used");
+    const QuantisedTensor k = quantise(e.k, format_.bits, format_.key_group),
+                          v = quantise(e.v, format_.bits, 0);
     if (format_.key_group > 0) {
       // Groups are counted within one append, so that they never cross a window's end.
       const int64_t first = num_groups();
@@ -88,11 +102,16 @@ void EntryStore::append(const Entries& more) {
       e.v = e.v.to(held);
     }
     // Into storage of its own where no gradient is recorded: a view would keep the raw window alive.
-    const auto own = [&](const Tensor& t) { return gradient || !t.defined() ? t : t.clone(at::MemoryFormat::Contiguous); };
+    const auto own = [&](const Tensor& t) {
+      return gradient || !t.defined() ? t : t.clone(at::MemoryFormat::Contiguous);
+    };
     k_ = k_.defined() ? joined(k_, e.k) : own(e.k);
     v_ = v_.defined() ? joined(v_, e.v) : own(e.v);
   }
-  if (e.beta.defined()) beta_ = beta_.defined() ? joined(beta_, e.beta) : gradient ? e.beta : e.beta.clone(at::MemoryFormat::Contiguous);
+  if (e.beta.defined())
+    beta_ = beta_.defined() ? joined(beta_, e.beta)
+            : gradient      ? e.beta
+                            : e.beta.clone(at::MemoryFormat::Contiguous);
   origin_.insert(origin_.end(), e.origin.begin(), e.origin.end());
 }
 
@@ -109,7 +128,8 @@ void EntryStore::select(const std::vector<int64_t>& indices) {
   std::vector<EntryOrigin> origin;
   for (const int64_t i : indices) origin.push_back(origin_.at(static_cast<std::size_t>(i)));
   origin_ = std::move(origin);
-  for (Tensor* t : {&k_, &v_, &beta_, &codes_k_.codes, &codes_v_.codes, &codes_v_.low, &codes_v_.step}) take(*t, index);
+  for (Tensor* t : {&k_, &v_, &beta_, &codes_k_.codes, &codes_v_.codes, &codes_v_.low, &codes_v_.step})
+    take(*t, index);
   if (group_.empty()) {
     take(codes_k_.low, index);
     take(codes_k_.step, index);
@@ -182,16 +202,19 @@ void EntryStore::save(cache::TensorMap& out) const {
   out.emplace("retained.origin", at::tensor(origin, at::kLong).view({-1, 2}));
   if (!group_.empty()) out.emplace("retained.group", at::tensor(group_, at::kLong));
   // Not for entries in the model's own type, whose files older versions wrote too.
-  if (fingerprint(format_) != fingerprint({})) out.emplace("retained.format", at::tensor(fingerprint(format_), at::kLong));
+  if (fingerprint(format_) != fingerprint({}))
+    out.emplace("retained.format", at::tensor(fingerprint(format_), at::kLong));
 }
 
 void EntryStore::load(const cache::TensorMap& saved, const at::Device& device) {
   clear();
   if (!saved.contains("retained.origin")) return;
-  const std::vector<int64_t> format = saved.contains("retained.format") ? numbers(saved.at("retained.format")) : fingerprint({});
+  const std::vector<int64_t> format =
+      saved.contains("retained.format") ? numbers(saved.at("retained.format")) : fingerprint({});
   if (format != fingerprint(format_)) {
     fail<CheckpointError>(
-        "a saved stream holds its retained entries in another precision than this memory is configured for: set storage.dtype (",
+        "a saved stream holds its retained entries in another precision than this memory is configured for: "
+        "set storage.dtype (",
         "or the retention policy) to what the stream was made with");
   }
   const at::Device place = format_.device == StorageDevice::host ? at::Device(at::kCPU) : device;
@@ -201,10 +224,13 @@ void EntryStore::load(const cache::TensorMap& saved, const at::Device& device) {
   const std::vector<int64_t> origin = numbers(saved.at("retained.origin"));
   for (std::size_t i = 0; i + 1 < origin.size(); i += 2) origin_.push_back({origin[i], origin[i + 1]});
   if (saved.contains("retained.group")) group_ = numbers(saved.at("retained.group"));
-  const Tensor &keys = format_.bits > 0 ? codes_k_.codes : k_, &values = format_.bits > 0 ? codes_v_.codes : v_;
-  const bool whole = keys.defined() && values.defined() && keys.dim() == 4 && keys.size(2) == size() && values.size(2) == size() &&
-                     (format_.key_group == 0 || group_.size() == origin_.size());
-  if (!whole) fail<CheckpointError>("a saved stream state does not belong to a compressed memory: its retained entries are incomplete");
+  const Tensor &keys = format_.bits > 0 ? codes_k_.codes : k_,
+               &values = format_.bits > 0 ? codes_v_.codes : v_;
+  const bool whole = keys.defined() && values.defined() && keys.dim() == 4 && keys.size(2) == size() &&
+                     values.size(2) == size() && (format_.key_group == 0 || group_.size() == origin_.size());
+  if (!whole)
+    fail<CheckpointError>(
+        "a saved stream state does not belong to a compressed memory: its retained entries are incomplete");
 }
 
 Entries rounded(const Entries& entries, const StorageFormat& format) {

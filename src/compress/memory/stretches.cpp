@@ -10,11 +10,13 @@ namespace {
 
 using at::Tensor;
 
-/// A tensor cut along the sequence once, so that the gradients of its many overlapping stretches are put together once.
+/// A tensor cut along the sequence once, so that the gradients of its many overlapping stretches are put
+/// together once.
 class Pieces {
  public:
   /// `cuts` ascending, from 0 to the length.
-  Pieces(const Tensor& whole, const std::vector<int64_t>& cuts, int64_t dim) : whole_(whole), cuts_(cuts), dim_(dim) {
+  Pieces(const Tensor& whole, const std::vector<int64_t>& cuts, int64_t dim)
+      : whole_(whole), cuts_(cuts), dim_(dim) {
     if (!whole.requires_grad() || !at::GradMode::is_enabled()) return;
     std::vector<int64_t> sizes;
     for (std::size_t i = 0; i + 1 < cuts.size(); ++i) sizes.push_back(cuts[i + 1] - cuts[i]);
@@ -57,7 +59,8 @@ Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
   for (std::size_t i = 0; i < stretches.size(); ++i) {
     const auto [begin, end] = stretches[i];
     const int64_t raw = seen[i].raw_begin;
-    out.push_back(attend(q.range(begin, end), shown(seen[i]), k.range(raw, end), v.range(raw, end), recompute));
+    out.push_back(
+        attend(q.range(begin, end), shown(seen[i]), k.range(raw, end), v.range(raw, end), recompute));
   }
   return out.size() == 1 ? out[0] : at::cat(out, 2);
 }

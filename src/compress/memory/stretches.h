@@ -1,4 +1,5 @@
-// Attention of a whole sequence, stretch by stretch of bases that see the same. Legend: B batch, H query heads, L bases, E head dimension.
+// Attention of a whole sequence, stretch by stretch of bases that see the same. Legend: B batch, H query
+// heads, L bases, E head dimension.
 #pragma once
 
 #include <functional>
@@ -9,7 +10,8 @@
 
 namespace focus::compress {
 
-/// [B, H, L, E]: each base attends to the entries that `shown` gives for it and, causally, to the raw bases that the rules leave it.
+/// [B, H, L, E]: each base attends to the entries that `shown` gives for it and, causally, to the raw bases
+/// that the rules leave it.
 at::Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
                             const std::function<Entries(const LayerRules::Visible&)>& shown, bool recompute);
 

@@ -46,11 +46,15 @@ Tensors recomputed_with_gaps(const ops::TensorFunction& f, const Tensors& inputs
 
 Tensor attend(const Tensor& q, const Entries& entries, const Tensor& k, const Tensor& v, bool recompute) {
   if (!recompute) return ops::memory_attention(q, {entries.k, entries.v, entries.beta}, k, v);
-  const auto run = [](const Tensors& in) -> Tensors { return {ops::memory_attention(in[0], {in[1], in[2], in[3]}, in[4], in[5])}; };
-  return recomputed_with_gaps(run, {q, entries.k, entries.v, entries.beta, k, v}, /*has_parameters=*/false)[0];
+  const auto run = [](const Tensors& in) -> Tensors {
+    return {ops::memory_attention(in[0], {in[1], in[2], in[3]}, in[4], in[5])};
+  };
+  return recomputed_with_gaps(run, {q, entries.k, entries.v, entries.beta, k, v},
+                              /*has_parameters=*/false)[0];
 }
 
-Summary summarise(const std::shared_ptr<const FocusUnit>& unit, const ClosedSpan& span, const Entries& history, bool recompute) {
+Summary summarise(const std::shared_ptr<const FocusUnit>& unit, const ClosedSpan& span,
+                  const Entries& history, bool recompute) {
   if (!recompute) return unit->summarise(span, history);
   const auto origin = std::make_shared<std::vector<EntryOrigin>>();
   ClosedSpan shape = span;  // without the tensors that come as inputs
@@ -62,8 +66,9 @@ Summary summarise(const std::shared_ptr<const FocusUnit>& unit, const ClosedSpan
     *origin = made.entries.origin;
     return {made.entries.k, made.entries.v, made.entries.beta, made.focus_x};
   };
-  const Tensors out = recomputed_with_gaps(run, {span.q, span.k, span.v, span.u_BND, span.focus_x, history.k, history.v, history.beta},
-                                           /*has_parameters=*/true);
+  const Tensors out = recomputed_with_gaps(
+      run, {span.q, span.k, span.v, span.u_BND, span.focus_x, history.k, history.v, history.beta},
+      /*has_parameters=*/true);
   return {.entries = {.k = out[0], .v = out[1], .beta = out[2], .origin = *origin}, .focus_x = out[3]};
 }
 

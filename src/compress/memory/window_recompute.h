@@ -1,20 +1,23 @@
-// Attention and fit of one window. With `recompute` only their inputs are kept for the gradient, and they run again for it.
+// Attention and fit of one window. With `recompute` only their inputs are kept for the gradient, and they run
+// again for it.
 #pragma once
 
 #include <ATen/ATen.h>
 
 #include <memory>
 
+#include "focus/compress/focus/unit.h"
 #include "focus/compress/memory/closed_span.h"
 #include "focus/compress/memory/entries.h"
-#include "focus/compress/focus/unit.h"
 
 namespace focus::compress {
 
 /// ops::memory_attention over the entries and, causally, over k and v, whose last positions are the queries'.
-at::Tensor attend(const at::Tensor& q, const Entries& entries, const at::Tensor& k, const at::Tensor& v, bool recompute = false);
+at::Tensor attend(const at::Tensor& q, const Entries& entries, const at::Tensor& k, const at::Tensor& v,
+                  bool recompute = false);
 
 /// unit->summarise(span, history). The span's attention lives until the backward pass.
-Summary summarise(const std::shared_ptr<const FocusUnit>& unit, const ClosedSpan& span, const Entries& history, bool recompute);
+Summary summarise(const std::shared_ptr<const FocusUnit>& unit, const ClosedSpan& span,
+                  const Entries& history, bool recompute);
 
 }  // namespace focus::compress

@@ -17,12 +17,15 @@ void PaperUnitConfig::visit(config::Fields& f) {
 
 void FittedUnitConfig::visit(config::Fields& f) {
   f.number("ridge", ridge, {1e-9, 1e9}, "ridge penalty on the fitted key");
-  f.integer("reference_stride", reference_stride, {1, 1 << 20}, "every n-th query of the span is a reference of the fit");
+  f.integer("reference_stride", reference_stride, {1, 1 << 20},
+            "every n-th query of the span is a reference of the fit");
   f.integer("leave_out", leave_out, {0, 1 << 20},
-            "bases nearer than this to a reference query's own are left out of what it measures, since it finds itself there; "
+            "bases nearer than this to a reference query's own are left out of what it measures, since it "
+            "finds itself there; "
             "0 = none");
   f.boolean("check", check,
-            "switch the entries of a head and window off where queries held out of the fit are better served by none");
+            "switch the entries of a head and window off where queries held out of the fit are better served "
+            "by none");
   f.boolean("corrections", corrections, "trained corrections on top of the fit");
   f.boolean("gradient", gradient, "let gradient pass through the fit");
 }
@@ -40,18 +43,26 @@ namespace {
 constexpr int64_t kMost = int64_t{1} << 32;  // bases
 
 const std::vector<std::pair<std::string, Local>> kLocal = {{"window", Local::window}, {"kmer", Local::kmer}};
-const std::vector<std::pair<std::string, History>> kHistory = {{"all", History::all}, {"window", History::window}, {"none", History::none}};
-const std::vector<std::pair<std::string, Eviction>> kEviction = {{"window", Eviction::window}, {"rolling", Eviction::rolling}};
+const std::vector<std::pair<std::string, History>> kHistory = {
+    {"all", History::all}, {"window", History::window}, {"none", History::none}};
+const std::vector<std::pair<std::string, Eviction>> kEviction = {{"window", Eviction::window},
+                                                                 {"rolling", Eviction::rolling}};
 
-constexpr const char* kLocalDoc = "raw bases a base sees: all earlier ones of its window (App. A), or of its k-mer (section 3.2)";
+constexpr const char* kLocalDoc =
+    "raw bases a base sees: all earlier ones of its window (App. A), or of its k-mer (section 3.2)";
 constexpr const char* kHistoryDoc =
-    "entries that are seen: of all earlier windows (App. A), of this window and the shared boundary (section 3.2), or none";
+    "entries that are seen: of all earlier windows (App. A), of this window and the shared boundary (section "
+    "3.2), or none";
 constexpr const char* kEvictionDoc =
-    "when raw bases are dropped: a whole window when it closes (the paper), or each k-mer when its first base is window.size bases old";
-constexpr const char* kTailDoc = "last bases of a closed window that stay raw during the next one, rounded up to whole k-mers";
-constexpr const char* kSinksDoc = "first bases of the sequence that stay raw for ever, rounded up to whole k-mers";
+    "when raw bases are dropped: a whole window when it closes (the paper), or each k-mer when its first "
+    "base is window.size bases old";
+constexpr const char* kTailDoc =
+    "last bases of a closed window that stay raw during the next one, rounded up to whole k-mers";
+constexpr const char* kSinksDoc =
+    "first bases of the sequence that stay raw for ever, rounded up to whole k-mers";
 constexpr const char* kEntriesDoc =
-    "entries per k-mer, fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the fit of the rest";
+    "entries per k-mer, fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the "
+    "fit of the rest";
 
 }  // namespace
 
@@ -78,7 +89,7 @@ void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const 
   const bool is_fitted = unit == UnitKind::fitted, is_paper = unit == UnitKind::paper;
   const auto makes_entries = others && entries;
   const auto has_maps = makes_entries && f.when(is_paper || (is_fitted && fitted.corrections), "unit",
-                                         "is 'paper', or 'fitted' with fitted.corrections");
+                                                "is 'paper', or 'fitted' with fitted.corrections");
   const auto if_fitted = makes_entries && f.when(is_fitted, "unit", "is 'fitted'");
   const auto if_paper = makes_entries && f.when(is_paper, "unit", "is 'paper'");
   const auto sees_window = f.when(local == Local::window, "local", "is 'window'");
@@ -86,7 +97,8 @@ void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const 
   if (given == nullptr) {
     f.integer("k", k, {1, kMost}, "bases per Focus token");
   } else {
-    f.integer_or("k", *given, 0, {0, kMost}, "bases per Focus token; 0 = as the adapter was trained, else 100");
+    f.integer_or("k", *given, 0, {0, kMost},
+                 "bases per Focus token; 0 = as the adapter was trained, else 100");
   }
   f.only(makes_entries)
       .choice("stream", stream, {{"side", Stream::side}, {"inline", Stream::inline_tokens}},
@@ -138,21 +150,25 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
 
 void MemoryConfig::visit(config::Fields& f, const config::Condition& used) {
   const auto entries = f.when(uses(MemoryKind::focus), "memory.kind", "is 'focus'");
-  const auto keeps_entries = entries && f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'");
+  const auto keeps_entries =
+      entries && f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'");
   const auto of_memory = [&](config::Fields& g) {
     g.choice("kind", kind, {{"focus", MemoryKind::focus}, {"tables", MemoryKind::tables}},
-             "of the compressed layers: Focus entries, or base memory, a letter per base and tables learned for the model");
+             "of the compressed layers: Focus entries, or base memory, a letter per base and tables learned "
+             "for the model");
   };
   const auto of_focus = [&](config::Fields& g) { focus.visit(g, nullptr, {}, entries); };
   f.only(used).group("memory", config::Visit(of_memory), "what is kept of closed windows");
   f.only(used).group("window", window, "the window plan");
   f.only(used).group("focus", config::Visit(of_focus), "Focus tokens, and which layers are compressed");
-  f.only(used && f.when(uses(MemoryKind::tables), "memory.kind", "is 'tables'")).group("tables", tables, "base tables");
+  f.only(used && f.when(uses(MemoryKind::tables), "memory.kind", "is 'tables'"))
+      .group("tables", tables, "base tables");
   f.only(used && keeps_entries).group("storage", storage, "how retained entries are held");
 }
 
 MemoryKind MemoryConfig::kind_at(int64_t block) const {
-  if (!focus.layers.empty() && std::find(focus.layers.begin(), focus.layers.end(), block) == focus.layers.end())
+  if (!focus.layers.empty() &&
+      std::find(focus.layers.begin(), focus.layers.end(), block) == focus.layers.end())
     return MemoryKind::full;
   MemoryKind out = kind;
   for (const LayerSchedule& part : focus.schedule) {

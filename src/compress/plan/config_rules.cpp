@@ -1,4 +1,5 @@
-// Which settings of compressed memory contradict each other. The field lists say when a setting has an effect.
+// Which settings of compressed memory contradict each other. The field lists say when a setting has an
+// effect.
 #include <set>
 
 #include "focus/compress/plan/config.h"
@@ -44,8 +45,9 @@ void validate_visibility(const WindowConfig& window, const FocusConfig& focus, c
       fail<ConfigError>(where, ".sinks = ", focus.sinks, " reaches beyond the ", most,
                         " bases of the first window's k-mers");
     if (is_inline && paper)
-      fail<ConfigError>(where, ".sinks with focus.stream 'inline' and focus.unit 'paper': the first Focus tokens ",
-                        "are entries before the window closes, and would stand beside their raw bases for ever");
+      fail<ConfigError>(
+          where, ".sinks with focus.stream 'inline' and focus.unit 'paper': the first Focus tokens ",
+          "are entries before the window closes, and would stand beside their raw bases for ever");
   }
 }
 
@@ -92,8 +94,9 @@ void MemoryConfig::validate() const {
   FOCUS_CHECK(kind != MemoryKind::full, "memory.kind is of the layers that are compressed");
   config::refuse_idle(*this);
   if (focus.stream == Stream::inline_tokens && focus.anchor != Anchor::end)
-    fail<ConfigError>("focus.anchor must be 'end' with focus.stream 'inline': a Focus token before or inside ",
-                      "its k-mer would show the k-mer to its own bases through the Hyena convolutions");
+    fail<ConfigError>(
+        "focus.anchor must be 'end' with focus.stream 'inline': a Focus token before or inside ",
+        "its k-mer would show the k-mer to its own bases through the Hyena convolutions");
   validate_visibility(window, focus, "focus");
   validate_schedule(*this);
   validate_tables(tables);

@@ -11,7 +11,8 @@ LayerRules::LayerRules(const WindowConfig& window, const FocusConfig& focus)
 
 Span LayerRules::atom(int64_t base) const {
   const int64_t window = plan_.window_of(base), j = plan_.kmer_of(base);
-  return j >= 0 ? plan_.kmer(window, j) : Span{plan_.kmer(window, plan_.num_kmers(window) - 1).end, plan_.window(window).end};
+  return j >= 0 ? plan_.kmer(window, j)
+                : Span{plan_.kmer(window, plan_.num_kmers(window) - 1).end, plan_.window(window).end};
 }
 
 int64_t LayerRules::tail_begin(int64_t window) const {
@@ -19,13 +20,16 @@ int64_t LayerRules::tail_begin(int64_t window) const {
   return window == 0 || focus_.tail == 0 ? begin : atom(begin - focus_.tail).begin;
 }
 
-int64_t LayerRules::entries_of(const Span& kmer) const { return std::min(focus_.entries_per_kmer, kmer.size()); }
+int64_t LayerRules::entries_of(const Span& kmer) const {
+  return std::min(focus_.entries_per_kmer, kmer.size());
+}
 
 int64_t LayerRules::entries_before(int64_t kmer) const {
   // Only a window's last k-mer may be of another size.
   const auto of_window = [&](int64_t window) {
     const int64_t count = plan_.num_kmers(window);
-    return (count - 1) * std::min(focus_.entries_per_kmer, plan_.k()) + entries_of(plan_.kmer(window, count - 1));
+    return (count - 1) * std::min(focus_.entries_per_kmer, plan_.k()) +
+           entries_of(plan_.kmer(window, count - 1));
   };
   const int64_t window = plan_.window_of_kmer(kmer);
   const int64_t before = window == 0 ? 0 : of_window(0) + (window - 1) * of_window(1);
@@ -52,27 +56,31 @@ LayerRules::Visible LayerRules::visible(int64_t t) const {
   }
   out.entry_end = entry_index(shows_open_entries() ? plan_.kmers_completed(t) : closed);
   if (focus_.history == History::none) out.entry_end = std::min(entry_index(closed), sink_bases_);
-  if (focus_.history == History::window) out.entry_begin = entry_index(std::max<int64_t>(plan_.kmers_before(window) - 1, 0));
+  if (focus_.history == History::window)
+    out.entry_begin = entry_index(std::max<int64_t>(plan_.kmers_before(window) - 1, 0));
   return out;
 }
 
 int64_t LayerRules::next_change(int64_t t) const {
   const int64_t closes = plan_.next_close(t, shows_open_entries());
-  return rolling() ? std::min(made_in_stream() ? closes : INT64_MAX, visible(t).raw_begin + window_size_) : closes;
+  return rolling() ? std::min(made_in_stream() ? closes : INT64_MAX, visible(t).raw_begin + window_size_)
+                   : closes;
 }
 
 Span LayerRules::history(int64_t kmer) const {
   if (focus_.history == History::none) return {0, 0};
   const int64_t own_window = plan_.kmers_before(plan_.window_of_kmer(kmer));
   const int64_t end = entry_index(shows_open_entries() || rolling() ? kmer : own_window);
-  const int64_t begin = focus_.history == History::all ? 0 : entry_index(std::max<int64_t>(own_window - 1, 0));
+  const int64_t begin =
+      focus_.history == History::all ? 0 : entry_index(std::max<int64_t>(own_window - 1, 0));
   return {begin, std::max(begin, end)};
 }
 
 LayerRules::Held LayerRules::held(int64_t length) const {
   Held out;
   if (length == 0) return out;
-  // As the last base saw it; but what closes with that base is closed, while rolling eviction waits for the next one.
+  // As the last base saw it; but what closes with that base is closed, while rolling eviction waits for the
+  // next one.
   int64_t made = 0, raw_begin = 0, unread_begin = 0;
   if (rolling()) {
     raw_begin = unread_begin = visible(length - 1).raw_begin;
@@ -86,7 +94,8 @@ LayerRules::Held LayerRules::held(int64_t length) const {
   const int64_t window = plan_.window_of(length);
   const int64_t sinks = std::min(sink_bases_, rolling() ? raw_begin : plan_.window(window).begin);
   int64_t first = 0;
-  if (focus_.history == History::window) first = entry_index(std::max<int64_t>(plan_.kmers_before(window) - 1, 0));
+  if (focus_.history == History::window)
+    first = entry_index(std::max<int64_t>(plan_.kmers_before(window) - 1, 0));
   out.entries = focus_.history == History::none ? sinks : entry_index(made) - first;
   out.open_bases = length - raw_begin;
   out.unread = length - unread_begin;

@@ -19,15 +19,16 @@ void WindowConfig::visit(config::Fields& f, std::optional<int64_t>* given, const
   }
   f.only(others).choice("unit", unit, {{"bases", WindowUnit::bases}, {"focus", WindowUnit::focus}},
                         "what size counts; with Focus tokens neighbouring windows share one");
-  f.only(others).choice(
-      "remainder", remainder,
-      {{"own", Remainder::own}, {"merge", Remainder::merge}, {"drop", Remainder::drop}},
-      "bases left over at a window's end: a short k-mer of their own, joined to the last k-mer, or no summary");
+  f.only(others).choice("remainder", remainder,
+                        {{"own", Remainder::own}, {"merge", Remainder::merge}, {"drop", Remainder::drop}},
+                        "bases left over at a window's end: a short k-mer of their own, joined to the last "
+                        "k-mer, or no summary");
 }
 
 WindowPlan::WindowPlan(const WindowConfig& window, int64_t k) : k_(k), remainder_(window.remainder) {
   if (k < 1 || window.size < 1)
-    fail<ConfigError>("window plan: need k >= 1 and window.size >= 1, got k ", k, ", window.size ", window.size);
+    fail<ConfigError>("window plan: need k >= 1 and window.size >= 1, got k ", k, ", window.size ",
+                      window.size);
   if (window.unit == WindowUnit::bases) {
     if (k > window.size)
       fail<ConfigError>("focus.k = ", k, " is larger than window.size = ", window.size,
@@ -35,7 +36,9 @@ WindowPlan::WindowPlan(const WindowConfig& window, int64_t k) : k_(k), remainder
     first_ = later_ = window.size;
   } else {
     if (window.size < 2)
-      fail<ConfigError>("window.size must be at least 2 with window.unit focus: neighbouring windows share one Focus token");
+      fail<ConfigError>(
+          "window.size must be at least 2 with window.unit focus: neighbouring windows share one Focus "
+          "token");
     if (window.size > kMostBases / k)
       fail<ConfigError>("a window of window.size = ", window.size, " Focus tokens of focus.k = ", k,
                         " bases has more than ", kMostBases, " bases; lower one of them");
@@ -85,7 +88,9 @@ int64_t WindowPlan::kmer_of(int64_t base) const {
   return base < kmer(w, j).end ? j : -1;
 }
 
-int64_t WindowPlan::kmers_before(int64_t window) const { return window == 0 ? 0 : full_kmers(first_) + (window - 1) * full_kmers(later_); }
+int64_t WindowPlan::kmers_before(int64_t window) const {
+  return window == 0 ? 0 : full_kmers(first_) + (window - 1) * full_kmers(later_);
+}
 
 int64_t WindowPlan::window_of_kmer(int64_t kmer) const {
   const int64_t first = full_kmers(first_);
@@ -94,7 +99,8 @@ int64_t WindowPlan::window_of_kmer(int64_t kmer) const {
 
 int64_t WindowPlan::kmers_completed(int64_t base) const {
   const int64_t w = window_of(base), inside = base - window(w).begin;
-  // Within an open window every whole k of bases closes one k-mer, except that a merged remainder delays the last one to the window's end.
+  // Within an open window every whole k of bases closes one k-mer, except that a merged remainder delays the
+  // last one to the window's end.
   const int64_t whole = std::min(inside / k_, num_kmers(w));
   const bool last_open = whole == num_kmers(w) && whole > 0 && kmer(w, whole - 1).end > base;
   return kmers_before(w) + whole - (last_open ? 1 : 0);

@@ -13,8 +13,8 @@ namespace focus::compress {
 ///           sum_t exp(q.k_t/sqrt(E)), relative to the latter
 ///   values  ridge least squares: softmax(q.K_S/sqrt(E) + beta) V_S ~ the window's attention output, around
 ///           the bases' own values
-/// Entries are checked on queries held out, as fitted ones are. Makes `room` entries; with room for every base they
-/// are kept as they are.
+/// Entries are checked on queries held out, as fitted ones are. Makes `room` entries; with room for every
+/// base they are kept as they are.
 Entries attention_match(const ClosedSpan& span, int64_t room);
 
 /// argmin_{0 <= w <= upper} w'Gw/2 - b'w for positive definite G: gram [.., s, s], rhs [.., s]. In fp64 on

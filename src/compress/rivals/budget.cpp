@@ -9,13 +9,15 @@ namespace focus::compress {
 
 int64_t focus_entry_bytes(const model::Backbone& backbone, const MemoryConfig& config) {
   const auto& shape = backbone.shape();
-  return StorageFormat(config.storage).entry_bytes(shape.num_kv_heads, shape.head_dim, backbone.dtype(), config.focus.bias);
+  return StorageFormat(config.storage)
+      .entry_bytes(shape.num_kv_heads, shape.head_dim, backbone.dtype(), config.focus.bias);
 }
 
 Budget budget_of(const model::Backbone& backbone, const MemoryConfig& config) {
   const auto& shape = backbone.shape();
   const int64_t entry_bytes = focus_entry_bytes(backbone, config);
-  const int64_t raw_bytes = bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false);
+  const int64_t raw_bytes =
+      bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false);
   double kmer = 0, raw = 0;
   int64_t layers = 0;
   for (const int64_t block : backbone.attention_blocks()) {
@@ -23,7 +25,8 @@ Budget budget_of(const model::Backbone& backbone, const MemoryConfig& config) {
     if (!focus) continue;
     ++layers;
     const LayerRules rules(config.window, *focus);
-    kmer += static_cast<double>(focus->entries_per_kmer * entry_bytes * config.focus.k) / static_cast<double>(focus->k);
+    kmer += static_cast<double>(focus->entries_per_kmer * entry_bytes * config.focus.k) /
+            static_cast<double>(focus->k);
     const int64_t tail = rules.plan().window(1).begin - rules.tail_begin(1);
     raw += static_cast<double>(tail * raw_bytes + rules.sink_bases() * entry_bytes -
                                rules.sink_kmers() * focus->entries_per_kmer * entry_bytes);

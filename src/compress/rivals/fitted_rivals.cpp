@@ -16,10 +16,12 @@ namespace {
 
 using at::Tensor;
 
-constexpr double kEven = 0.5;  // share of the surprise that is spread evenly
+constexpr double kEven = 0.5;   // share of the surprise that is spread evenly
 const FittedUnitConfig kFit{};  // the fitted unit's defaults
 
-References references(const ClosedSpan& span) { return references(span, every_base(span, kFit.reference_stride)); }
+References references(const ClosedSpan& span) {
+  return references(span, every_base(span, kFit.reference_stride));
+}
 
 Tensor near_own(const References& own, const ClosedSpan& span) {
   return near_own(own, span.num_bases(), kFit.leave_out);
@@ -44,8 +46,8 @@ std::vector<Span> groups_of_kmers(const ClosedSpan& span, int64_t count) {
   return out;
 }
 
-/// Merges up to `count` pairs of neighbours, no two pairs with an entry in common, where it costs least: by a pair's
-/// extent against its distance from base `end`.
+/// Merges up to `count` pairs of neighbours, no two pairs with an entry in common, where it costs least: by a
+/// pair's extent against its distance from base `end`.
 void merge_neighbours(const Tensor& references, const Tensor& like, int64_t end, int64_t count,
                       EntryStore& retained) {
   // Merged entries were appended at the end: neighbours are found by their origins.

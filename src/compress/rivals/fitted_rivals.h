@@ -1,6 +1,6 @@
-// Rivals whose entries are fitted in closed form: no more than `room` of a window. Fits of raw bases are checked, and
-// all but those of multires leave the references' own out, as the fitted unit's do by default. Legend: B batch, G
-// key/value heads, R reference queries, n bases of the span, E head dimension.
+// Rivals whose entries are fitted in closed form: no more than `room` of a window. Fits of raw bases are
+// checked, and all but those of multires leave the references' own out, as the fitted unit's do by default.
+// Legend: B batch, G key/value heads, R reference queries, n bases of the span, E head dimension.
 #pragma once
 
 #include <vector>
@@ -23,8 +23,8 @@ Entries heavy_fitted(const ClosedSpan& span, int64_t room);
 /// Surprise is per base and sequence: here the attention that the references pay to the base in this layer,
 /// over all heads.
 Entries adaptive(const ClosedSpan& span, int64_t room);
-/// The same with another surprise [B, n]. Half of the surprise is spread evenly over the window, which bounds a
-/// k-mer to twice its even length.
+/// The same with another surprise [B, n]. Half of the surprise is spread evenly over the window, which bounds
+/// a k-mer to twice its even length.
 Entries fit_equal_shares(const ClosedSpan& span, const at::Tensor& surprise, int64_t room);
 /// Multi-resolution: fitted entries of few bases for the newest window, merged pair by pair as they grow
 /// older, so that an entry's extent grows with its distance and the whole takes the budget. An entry is never

@@ -46,7 +46,8 @@ class PolicyMemory::Walk final : public CallWalk {
     if (base != plan_.window(window).end || state_.open.size() == 0) return;
     const Span all{begin, begin + state_.open.size()};
     const OpenBases& open = state_.open;
-    const LayerBases raw{layer_.attention, layer_.pre_norm, all.end, open.q, open.k, open.v, {}, open.positions};
+    const LayerBases raw{layer_.attention, layer_.pre_norm, all.end, open.q,
+                         open.k,           open.v,          {},      open.positions};
     const Kmers kmers = memory_.kmers_->get(plan_.kmers(window));
     const ClosedSpan closing = raw.span(all, all.size(), window, plan_.kmers_before(window), kmers);
     memory_.policy_.close(closing, memory_.budget_, state_.retained);

@@ -62,7 +62,8 @@ Tensor own_queries(const ClosedSpan& span, const Tensor& bases) {
 }
 
 Tensor every_base(const ClosedSpan& span, int64_t stride) {
-  return at::arange(0, span.num_bases(), stride, at::TensorOptions().dtype(at::kLong).device(span.q.device()));
+  return at::arange(0, span.num_bases(), stride,
+                    at::TensorOptions().dtype(at::kLong).device(span.q.device()));
 }
 
 Tensor future_queries(const ClosedSpan& span, int64_t stride) {

@@ -27,9 +27,9 @@ int64_t held_by(const ClosedSpan& span, const Budget& budget, const EntryStore& 
 /// Of these the ones that may still be added.
 int64_t room_for(const ClosedSpan& span, const Budget& budget, const EntryStore& retained, bool with_beta);
 
-/// Stand-ins for the queries of the bases to come: some of the span's own (neighbours ask alike), turned by the
-/// span's extent (rotations add up), so that they stand where the next span's will. All queries that read a
-/// key/value head are its references.
+/// Stand-ins for the queries of the bases to come: some of the span's own (neighbours ask alike), turned by
+/// the span's extent (rotations add up), so that they stand where the next span's will. All queries that read
+/// a key/value head are its references.
 struct References {
   at::Tensor q;    // [B, G, R, E]
   at::Tensor own;  // [R] the base of the span that each comes from
@@ -42,15 +42,15 @@ at::Tensor own_queries(const ClosedSpan& span, const at::Tensor& bases);
 at::Tensor every_base(const ClosedSpan& span, int64_t stride);
 /// The references of every stride-th base, [B, G, R, E].
 at::Tensor future_queries(const ClosedSpan& span, int64_t stride = FittedUnitConfig{}.reference_stride);
-/// Which bases of the span are nearer than `leave_out` to a reference's own: [R, n] bool. A reference comes from
-/// the span itself, so it finds its own continuation there as no query to come will. In a span of few bases the
-/// reach is shorter: each reference keeps some.
+/// Which bases of the span are nearer than `leave_out` to a reference's own: [R, n] bool. A reference comes
+/// from the span itself, so it finds its own continuation there as no query to come will. In a span of few
+/// bases the reach is shorter: each reference keeps some.
 at::Tensor near_own(const References& references, int64_t num_bases, int64_t leave_out);
-/// Of the bases of `part`, the ones a reference measures: those not near its own, or all of a part without others.
-/// bool, broadcast; bases on the last axis.
+/// Of the bases of `part`, the ones a reference measures: those not near its own, or all of a part without
+/// others. bool, broadcast; bases on the last axis.
 at::Tensor measured(const at::Tensor& part, const at::Tensor& near);
-/// Log-mass of a part's bases by the scores of those that are measured, for which the others count like the mean;
-/// over the last axis. -inf of an empty part.
+/// Log-mass of a part's bases by the scores of those that are measured, for which the others count like the
+/// mean; over the last axis. -inf of an empty part.
 at::Tensor log_mass_of(const at::Tensor& scores, const at::Tensor& part, const at::Tensor& near);
 
 /// q.k/sqrt(E), [B, G, R, n]

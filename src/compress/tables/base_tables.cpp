@@ -15,25 +15,34 @@ using at::Tensor;
 
 constexpr int64_t kScoreBytes = int64_t{64} << 20, kSmallestBlock = 256;
 
-Tensor to_heads(const Tensor& x_BNC, int64_t heads) { return x_BNC.unflatten(-1, {heads, -1}).transpose(1, 2); }
+Tensor to_heads(const Tensor& x_BNC, int64_t heads) {
+  return x_BNC.unflatten(-1, {heads, -1}).transpose(1, 2);
+}
 
 Tensor past_positions(int64_t begin, int64_t end, const at::Device& device) {
   return at::arange(begin, end, at::TensorOptions().dtype(at::kLong).device(device));
 }
 
 /// Keys at their positions, values and beta of bases [begin, end).
-ops::Memory decode(const nn::Attention& attention, const BaseTables& tables, const PackedBases& letters, int64_t begin, int64_t end,
-                   const Tensor& like) {
-  const auto [key, value] = tables.predict(letters.codes(begin - tables.reach() + 1, end).to(like.device()), end - begin);
-  return {attention.rotate(key, past_positions(begin, end, like.device())).to(like.scalar_type()), value.to(like.scalar_type()),
-          tables.beta.to(key.scalar_type()).unsqueeze(-1).unsqueeze(0).expand({key.size(0), key.size(1), end - begin})};
+ops::Memory decode(const nn::Attention& attention, const BaseTables& tables, const PackedBases& letters,
+                   int64_t begin, int64_t end, const Tensor& like) {
+  const auto [key, value] =
+      tables.predict(letters.codes(begin - tables.reach() + 1, end).to(like.device()), end - begin);
+  return {attention.rotate(key, past_positions(begin, end, like.device())).to(like.scalar_type()),
+          value.to(like.scalar_type()),
+          tables.beta.to(key.scalar_type())
+              .unsqueeze(-1)
+              .unsqueeze(0)
+              .expand({key.size(0), key.size(1), end - begin})};
 }
 
 /// A softmax over keys that come in parts.
 class RunningSoftmax {
  public:
-  explicit RunningSoftmax(const Tensor& q) : q_(q.to(at::kFloat) / std::sqrt(static_cast<double>(q.size(-1)))) {
-    most_ = at::full({q.size(0), q.size(1), q.size(2), 1}, -std::numeric_limits<float>::infinity(), q_.options());
+  explicit RunningSoftmax(const Tensor& q)
+      : q_(q.to(at::kFloat) / std::sqrt(static_cast<double>(q.size(-1)))) {
+    most_ =
+        at::full({q.size(0), q.size(1), q.size(2), 1}, -std::numeric_limits<float>::infinity(), q_.options());
     mass_ = at::zeros_like(most_);
     sum_ = at::zeros_like(q_);
   }
@@ -41,7 +50,8 @@ class RunningSoftmax {
     const int64_t heads = q_.size(1);
     Tensor scores = at::matmul(q_, ops::shared_heads(k, heads).to(at::kFloat).transpose(-1, -2));
     if (bias.defined()) scores.add_(bias);
-    const Tensor most = at::maximum(most_, scores.amax(-1, true)), weight = scores.sub_(most).exp_(), fade = (most_ - most).exp();
+    const Tensor most = at::maximum(most_, scores.amax(-1, true)), weight = scores.sub_(most).exp_(),
+                 fade = (most_ - most).exp();
     mass_ = mass_ * fade + weight.sum(-1, true);
     sum_ = sum_ * fade + at::matmul(weight, ops::shared_heads(v, heads).to(at::kFloat));
     most_ = most;
@@ -63,7 +73,8 @@ void TablesConfig::visit(config::Fields& f) {
   f.integer("fit_length", fit_length, {2, int64_t{1} << 32}, "bases of each of them");
 }
 
-BaseTables::BaseTables(const TablesConfig& config, const model::BackboneShape& shape) : config_(config), heads_(shape.num_kv_heads) {
+BaseTables::BaseTables(const TablesConfig& config, const model::BackboneShape& shape)
+    : config_(config), heads_(shape.num_kv_heads) {
   const int64_t channels = shape.num_kv_heads * shape.head_dim;
   key = register_parameter("key", at::zeros({words_of(config), rows_of(config) + 1, channels}));
   value = register_parameter("value", at::zeros({words_of(config), rows_of(config) + 1, channels}));
@@ -84,13 +95,15 @@ std::pair<Tensor, Tensor> BaseTables::predict(const Tensor& codes_BN, int64_t n)
   return {to_heads(k, heads_), to_heads(v, heads_)};
 }
 
-Tensor attend_letters(const Tensor& q_BHQE, const nn::Attention& attention, const BaseTables& tables, const PackedBases& letters,
-                      int64_t past, const Tensor& k_BGSE, const Tensor& v_BGSE, int64_t block) {
+Tensor attend_letters(const Tensor& q_BHQE, const nn::Attention& attention, const BaseTables& tables,
+                      const PackedBases& letters, int64_t past, const Tensor& k_BGSE, const Tensor& v_BGSE,
+                      int64_t block) {
   if (past == 0) return ops::memory_attention(q_BHQE, {}, k_BGSE, v_BGSE);
   if (past <= block || at::GradMode::is_enabled())
     return ops::memory_attention(q_BHQE, decode(attention, tables, letters, 0, past, q_BHQE), k_BGSE, v_BGSE);
   // Neither the decoded keys nor their scores may grow with the past.
-  const int64_t score_bytes = static_cast<int64_t>(sizeof(float)) * q_BHQE.size(0) * q_BHQE.size(1) * q_BHQE.size(2);
+  const int64_t score_bytes =
+      static_cast<int64_t>(sizeof(float)) * q_BHQE.size(0) * q_BHQE.size(1) * q_BHQE.size(2);
   block = std::clamp(kScoreBytes / score_bytes, std::min<int64_t>(kSmallestBlock, block), block);
   RunningSoftmax softmax(q_BHQE);
   softmax.add(k_BGSE, v_BGSE, ops::causal_bias(q_BHQE.size(2), k_BGSE.size(2), q_BHQE.device()));

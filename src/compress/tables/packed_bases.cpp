@@ -21,7 +21,9 @@ Tensor base_codes(const Tensor& tokens_BL, const model::Vocabulary& vocabulary) 
   return codes;
 }
 
-int64_t PackedBases::bytes_of(int64_t batch, int64_t size) { return batch * ((size + 1) / 2 + kStep - 1) / kStep * kStep; }
+int64_t PackedBases::bytes_of(int64_t batch, int64_t size) {
+  return batch * ((size + 1) / 2 + kStep - 1) / kStep * kStep;
+}
 
 void PackedBases::append(const Tensor& codes_BN) {
   const Tensor codes = codes_BN.to(at::kCPU).contiguous();
@@ -50,7 +52,8 @@ Tensor PackedBases::codes(int64_t begin, int64_t end) const {
   for (int64_t b = 0; b < batch; ++b) {
     const uint8_t* bytes = bytes_.const_data_ptr<uint8_t>() + b * bytes_.size(1);
     uint8_t* to = out.mutable_data_ptr<uint8_t>() + b * (end - begin);
-    for (int64_t at = std::max<int64_t>(begin, 0); at < end; ++at) to[at - begin] = at % 2 == 0 ? bytes[at / 2] & 15 : bytes[at / 2] >> 4;
+    for (int64_t at = std::max<int64_t>(begin, 0); at < end; ++at)
+      to[at - begin] = at % 2 == 0 ? bytes[at / 2] & 15 : bytes[at / 2] >> 4;
   }
   return out;
 }

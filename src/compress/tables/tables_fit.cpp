@@ -33,14 +33,17 @@ class TablesFit::Recorder final : public model::AttentionHook {
     const int64_t heads = call.attention.kv_heads();
     const Tensor k = call.attention.project_part(call.u_BLD, 1).to(at::kFloat).flatten(0, 1),
                  v = call.attention.project_part(call.u_BLD, 2).to(at::kFloat).flatten(0, 1);
-    const Tensor q =
-        call.attention.project_part(call.u_BLD, 0).to(at::kFloat).flatten(0, 1).unflatten(-1, {heads, -1, call.attention.head_dim()});
+    const Tensor q = call.attention.project_part(call.u_BLD, 0)
+                         .to(at::kFloat)
+                         .flatten(0, 1)
+                         .unflatten(-1, {heads, -1, call.attention.head_dim()});
     const Tensor both = at::cat({k, v}, -1);
     Tensor cross = at::zeros(layer.cross.sizes(), both.options());
     for (const Tensor& word : index_.to(both.device()).unbind(0)) cross.index_add_(0, word, both);
     layer.cross.add_(cross.to(at::kCPU, at::kDouble));
     layer.sum.add_(both.sum(0, false, at::kDouble).to(at::kCPU));
-    const Tensor by_head = at::cat({k.unflatten(-1, {heads, -1}), v.unflatten(-1, {heads, -1})}, -1).transpose(0, 1);  // [G, n, 2E]
+    const Tensor by_head = at::cat({k.unflatten(-1, {heads, -1}), v.unflatten(-1, {heads, -1})}, -1)
+                               .transpose(0, 1);  // [G, n, 2E]
     layer.squares.add_(at::matmul(by_head.transpose(1, 2), by_head).to(at::kCPU, at::kDouble));
     const Tensor queries = q.transpose(0, 1).flatten(1, 2);  // [G, n group, E]
     layer.queries.add_(at::matmul(queries.transpose(1, 2), queries).to(at::kCPU, at::kDouble));
@@ -50,11 +53,13 @@ class TablesFit::Recorder final : public model::AttentionHook {
   Tensor index_;
 };
 
-TablesFit::TablesFit(model::Backbone& backbone, std::map<int64_t, BaseTables*> tables, const TablesConfig& config)
+TablesFit::TablesFit(model::Backbone& backbone, std::map<int64_t, BaseTables*> tables,
+                     const TablesConfig& config)
     : backbone_(backbone), config_(config) {
   const auto& shape = backbone.shape();
   const auto options = at::TensorOptions().dtype(at::kDouble);
-  const int64_t features = words_of(config) * (rows_of(config) + 1), channels = shape.num_kv_heads * shape.head_dim;
+  const int64_t features = words_of(config) * (rows_of(config) + 1),
+                channels = shape.num_kv_heads * shape.head_dim;
   for (const auto& [block, table] : tables) {
     layers_[block] = {table, at::zeros({features, 2 * channels}, options), at::zeros({2 * channels}, options),
                       at::zeros({shape.num_kv_heads, 2 * shape.head_dim, 2 * shape.head_dim}, options),
@@ -69,16 +74,21 @@ TablesFit::~TablesFit() = default;
 void TablesFit::add(const Tensor& tokens_BL) {
   const at::NoGradGuard guard;
   const int64_t table_rows = rows_of(config_) + 1;
-  const Tensor rows = word_rows(base_codes(tokens_BL, backbone_.vocabulary()), tokens_BL.size(1), config_);  // [w, B, L]
+  const Tensor rows =
+      word_rows(base_codes(tokens_BL, backbone_.vocabulary()), tokens_BL.size(1), config_);  // [w, B, L]
   const Tensor offsets = at::arange(words_of(config_), rows.options()).mul_(table_rows).view({-1, 1, 1});
   const Tensor index = (rows + offsets).flatten(1);  // [w, B L]
   // How often two words meet, table by table: features are 0 or 1, so that is their product's sum.
   const Tensor words = rows.flatten(1).to(at::kCPU);
   for (int64_t i = 0; i < words.size(0); ++i) {
     for (int64_t j = i; j < words.size(0); ++j) {
-      const Tensor met = at::bincount(words[i] * table_rows + words[j], {}, table_rows * table_rows).view({table_rows, table_rows});
+      const Tensor met = at::bincount(words[i] * table_rows + words[j], {}, table_rows * table_rows)
+                             .view({table_rows, table_rows});
       gram_.narrow(0, i * table_rows, table_rows).narrow(1, j * table_rows, table_rows).add_(met);
-      if (j > i) gram_.narrow(0, j * table_rows, table_rows).narrow(1, i * table_rows, table_rows).add_(met.transpose(0, 1));
+      if (j > i)
+        gram_.narrow(0, j * table_rows, table_rows)
+            .narrow(1, i * table_rows, table_rows)
+            .add_(met.transpose(0, 1));
     }
     feature_sum_.narrow(0, i * table_rows, table_rows).add_(at::bincount(words[i], {}, table_rows));
   }
@@ -116,7 +126,8 @@ std::map<int64_t, std::pair<double, double>> TablesFit::solve() {
     t.value.copy_(shaped.narrow(-1, channels, channels));
     t.key_mean.copy_(base.narrow(0, 0, channels));
     t.value_mean.copy_(base.narrow(0, channels, channels));
-    // Residual second moments by head: S - n m m' - 2 W'C + W' G0 W with G0 = gram without the ridge; keys and values of a head together.
+    // Residual second moments by head: S - n m m' - 2 W'C + W' G0 W with G0 = gram without the ridge; keys
+    // and values of a head together.
     double left_key = 0, all_key = 0, left_value = 0, all_value = 0;
     for (int64_t head = 0; head < heads; ++head) {
       const auto of_head = [&](const Tensor& x) {
@@ -127,7 +138,8 @@ std::map<int64_t, std::pair<double, double>> TablesFit::solve() {
       Tensor plain_gram = gram.clone();
       plain_gram.diagonal().sub_(config_.ridge);
       const Tensor half = at::matmul(w.transpose(0, 1), c);
-      const Tensor left = total - half - half.transpose(0, 1) + at::matmul(w.transpose(0, 1), at::matmul(plain_gram, w));
+      const Tensor left =
+          total - half - half.transpose(0, 1) + at::matmul(w.transpose(0, 1), at::matmul(plain_gram, w));
       const Tensor q = layer.queries[head] / layer.num_queries;
       const double scale = 1.0 / static_cast<double>(dim);
       const auto score_variance = [&](const Tensor& s) {

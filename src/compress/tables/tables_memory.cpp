@@ -27,14 +27,17 @@ cache::TensorMap TablesState::save() const {
 
 void TablesState::load(const cache::TensorMap& saved, const at::Device& device) {
   if (saved.contains("letters"))
-    codes.load(cache::loaded_tensor(saved, "letters", at::kCPU), cache::loaded_tensor(saved, "letters.count", at::kCPU).item<int64_t>());
+    codes.load(cache::loaded_tensor(saved, "letters", at::kCPU),
+               cache::loaded_tensor(saved, "letters.count", at::kCPU).item<int64_t>());
   open.load(saved, device);
 }
 
 class TablesMemory::Walk final : public CallWalk {
  public:
   Walk(const TablesMemory& memory, const model::AttentionCall& layer, const ModelCall& call)
-      : CallWalk(layer, call, memory.rules_.plan(), /*inline_stream=*/false), memory_(memory), state_(state_of<TablesState>(layer)) {
+      : CallWalk(layer, call, memory.rules_.plan(), /*inline_stream=*/false),
+        memory_(memory),
+        state_(state_of<TablesState>(layer)) {
     state_.codes.append(call.codes);
   }
 
@@ -51,8 +54,8 @@ class TablesMemory::Walk final : public CallWalk {
     const auto rows = [&](const Tensor& t) { return t.narrow(2, row, count); };
     const int64_t past = base - state_.open.size();
     state_.open.append(rows(now_.k), rows(now_.v), {}, {}, positions_.narrow(0, row, count));
-    return layer_.attention.output(
-        attend_letters(rows(now_.q), layer_.attention, *memory_.tables_, state_.codes, past, state_.open.k, state_.open.v));
+    return layer_.attention.output(attend_letters(rows(now_.q), layer_.attention, *memory_.tables_,
+                                                  state_.codes, past, state_.open.k, state_.open.v));
   }
   Tensor focus_token(int64_t, int64_t) override {
     FOCUS_CHECK(false, "base tables have no Focus tokens");
@@ -68,14 +71,18 @@ class TablesMemory::Walk final : public CallWalk {
   TablesState& state_;
 };
 
-TablesMemory::TablesMemory(LayerRules rules, std::shared_ptr<const BaseTables> tables, const model::Backbone& backbone)
+TablesMemory::TablesMemory(LayerRules rules, std::shared_ptr<const BaseTables> tables,
+                           const model::Backbone& backbone)
     : rules_(std::move(rules)), tables_(std::move(tables)) {
   const auto& shape = backbone.shape();
-  open_bytes_ = bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false) +
-                static_cast<int64_t>(sizeof(int64_t));
+  open_bytes_ =
+      bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false) +
+      static_cast<int64_t>(sizeof(int64_t));
 }
 
-Tensor TablesMemory::stream(const model::AttentionCall& layer, ModelCall& call) const { return Walk(*this, layer, call).run(); }
+Tensor TablesMemory::stream(const model::AttentionCall& layer, ModelCall& call) const {
+  return Walk(*this, layer, call).run();
+}
 
 Tensor TablesMemory::parallel(const model::AttentionCall& layer, ModelCall& call) const {
   const int64_t length = layer.u_BLD.size(1);
@@ -86,7 +93,10 @@ Tensor TablesMemory::parallel(const model::AttentionCall& layer, ModelCall& call
   Entries entries;
   entries.k = layer.attention.rotate(key, positions).to(all.k.scalar_type());
   entries.v = value.to(all.v.scalar_type());
-  entries.beta = tables_->beta.to(key.scalar_type()).unsqueeze(-1).unsqueeze(0).expand({key.size(0), key.size(1), length});
+  entries.beta = tables_->beta.to(key.scalar_type())
+                     .unsqueeze(-1)
+                     .unsqueeze(0)
+                     .expand({key.size(0), key.size(1), length});
   entries.origin.resize(static_cast<std::size_t>(length));
   const auto shown = [&](const LayerRules::Visible& seen) { return entries.slice(0, seen.raw_begin); };
   return layer.attention.output(attend_stretches(rules_, all, shown, call.recompute));
@@ -94,15 +104,15 @@ Tensor TablesMemory::parallel(const model::AttentionCall& layer, ModelCall& call
 
 MemoryUse TablesMemory::planned(int64_t num_bases) const {
   if (num_bases == 0) return {};
-  const int64_t oldest =
-      rules_.rolling() ? rules_.visible(num_bases - 1).raw_begin : rules_.tail_begin(rules_.plan().window_of(num_bases));
+  const int64_t oldest = rules_.rolling() ? rules_.visible(num_bases - 1).raw_begin
+                                          : rules_.tail_begin(rules_.plan().window_of(num_bases));
   return {oldest, PackedBases::bytes_of(1, num_bases), (num_bases - oldest) * open_bytes_};
 }
 
 std::string TablesMemory::describe() const {
   const FocusConfig& f = rules_.focus();
-  return concat("base memory: letters, and tables of ", tables_->config().offsets.size(), " words of ", tables_->config().word,
-                f.eviction == Eviction::rolling ? ", rolling eviction" : "",
+  return concat("base memory: letters, and tables of ", tables_->config().offsets.size(), " words of ",
+                tables_->config().word, f.eviction == Eviction::rolling ? ", rolling eviction" : "",
                 f.tail > 0 ? concat(", raw tail of ", f.tail) : std::string());
 }
 

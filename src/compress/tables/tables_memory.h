@@ -3,9 +3,9 @@
 
 #include <memory>
 
-#include "focus/compress/tables/base_tables.h"
-#include "focus/compress/plan/layer_rules.h"
 #include "focus/compress/memory/memory.h"
+#include "focus/compress/plan/layer_rules.h"
+#include "focus/compress/tables/base_tables.h"
 #include "open_bases.h"
 
 namespace focus::compress {
@@ -13,7 +13,9 @@ namespace focus::compress {
 class TablesState final : public MemoryState {
  public:
   std::unique_ptr<cache::LayerState> clone() const override;
-  std::unique_ptr<cache::LayerState> snapshot() const override { return std::make_unique<TablesState>(*this); }
+  std::unique_ptr<cache::LayerState> snapshot() const override {
+    return std::make_unique<TablesState>(*this);
+  }
   cache::TensorMap save() const override;
   void load(const cache::TensorMap& saved, const at::Device& device) override;
   MemoryUse use() const override { return {codes.size() - open.size(), codes.num_bytes(), open.num_bytes()}; }

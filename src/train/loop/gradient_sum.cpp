@@ -45,8 +45,8 @@ void require_same_parameters(distributed::Ranks& ranks, const std::vector<Parame
   for (const Parameter& parameter : parameters) own.push_back(hash_of(parameter.tensor));
   const std::vector<double> differs = ranks.count_differing(own);
   for (std::size_t i = 0; i < own.size(); ++i)
-    FOCUS_CHECK(differs[i] == 0, "parameter '", parameters[i].name, "' differs between ranks (", differs[i], " of ", ranks.size(),
-                " disagree)");
+    FOCUS_CHECK(differs[i] == 0, "parameter '", parameters[i].name, "' differs between ranks (", differs[i],
+                " of ", ranks.size(), " disagree)");
 }
 
 }  // namespace focus::train

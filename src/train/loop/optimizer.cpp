@@ -41,16 +41,18 @@ double sum_of_squares(const at::Tensor& gradient) {
 
 }  // namespace
 
-AdamW::AdamW(std::vector<Parameter> parameters, AdamWConfig config) : parameters_(std::move(parameters)), config_(config) {
+AdamW::AdamW(std::vector<Parameter> parameters, AdamWConfig config)
+    : parameters_(std::move(parameters)), config_(config) {
   const at::NoGradGuard no_grad;
   std::set<std::string> names;
   for (const Parameter& parameter : parameters_) {
     FOCUS_CHECK(names.insert(parameter.name).second, "parameter '", parameter.name, "' is listed twice");
-    FOCUS_CHECK(parameter.tensor.defined() && parameter.tensor.is_floating_point(), "parameter '", parameter.name,
-                "' is no floating-point tensor");
+    FOCUS_CHECK(parameter.tensor.defined() && parameter.tensor.is_floating_point(), "parameter '",
+                parameter.name, "' is no floating-point tensor");
     const bool is_double = parameter.tensor.scalar_type() == at::kDouble;
     const bool is_short = !is_double && parameter.tensor.scalar_type() != at::kFloat;
-    const auto options = parameter.tensor.options().dtype(is_double ? at::kDouble : at::kFloat).requires_grad(false);
+    const auto options =
+        parameter.tensor.options().dtype(is_double ? at::kDouble : at::kFloat).requires_grad(false);
     Moments moments;
     moments.exp_avg = at::zeros(parameter.tensor.sizes(), options);
     moments.exp_avg_sq = at::zeros(parameter.tensor.sizes(), options);

@@ -70,11 +70,13 @@ class Loop {
       bool is_best = false;
       if (validator_ && (at_.step % config_.validation.every == 0 || last)) is_best = note_best(validate());
       const bool stop = interrupted_anywhere(ranks_) && !last;
-      // The best parameters must be there at the end, also when the intervals of validation and checkpoints differ.
+      // The best parameters must be there at the end, also when the intervals of validation and checkpoints
+      // differ.
       if (at_.step % config_.checkpoint_every == 0 || last || stop || is_best) save();
       if (stop) {
         progress.finish();
-        fail<Interrupted>("interrupted after step ", at_.step, " of ", total_steps_, "; checkpoint written, continue with --resume");
+        fail<Interrupted>("interrupted after step ", at_.step, " of ", total_steps_,
+                          "; checkpoint written, continue with --resume");
       }
     }
     progress.finish();
@@ -88,33 +90,38 @@ class Loop {
   }
 
  private:
-  /// This rank's micro-batches of the step. Which samples belong to which micro-batch does not depend on the number of ranks.
+  /// This rank's micro-batches of the step. Which samples belong to which micro-batch does not depend on the
+  /// number of ranks.
   std::vector<Batch> fetch(const StageConfig& stage) {
     const int64_t share = config_.accumulation / ranks_.size();
     std::vector<Batch> batches;
     for (int64_t micro = ranks_.rank() * share; micro < (ranks_.rank() + 1) * share; ++micro) {
       std::vector<data::Sample> samples;
       for (int64_t b = 0; b < stage.batch; ++b)
-        samples.push_back(sampler_->sample(static_cast<uint64_t>(at_.samples + micro * stage.batch + b), stage.length));
+        samples.push_back(
+            sampler_->sample(static_cast<uint64_t>(at_.samples + micro * stage.batch + b), stage.length));
       batches.push_back(make_batch(samples, model_.backbone->vocabulary(), device_));
     }
     at_.samples += config_.accumulation * stage.batch;
     return batches;
   }
 
-  // The step whose place in the schedule this one takes: its own, or, counting bases, the one at the same share of the run.
+  // The step whose place in the schedule this one takes: its own, or, counting bases, the one at the same
+  // share of the run.
   int64_t schedule_step() const {
-    if (config_.schedule.over == DecayOver::steps || at_.step < config_.schedule.warmup_steps) return at_.step;
+    if (config_.schedule.over == DecayOver::steps || at_.step < config_.schedule.warmup_steps)
+      return at_.step;
     const double share = static_cast<double>(at_.bases) / static_cast<double>(total_bases_);
-    return std::max(config_.schedule.warmup_steps, static_cast<int64_t>(share * static_cast<double>(total_steps_)));
+    return std::max(config_.schedule.warmup_steps,
+                    static_cast<int64_t>(share * static_cast<double>(total_steps_)));
   }
 
   void enter_stage(const StageConfig& stage, std::size_t index) {
     if (sampler_ && index == stage_index_) return;
     sampler_.emplace(data_.of_stage(stage));
     stage_index_ = index;
-    log::info(concat("stage ", index + 1, "/", config_.stages.size(), ": ", stage.steps, " steps of ", config_.accumulation * stage.batch,
-                     " x ", stage.length, " bases"));
+    log::info(concat("stage ", index + 1, "/", config_.stages.size(), ": ", stage.steps, " steps of ",
+                     config_.accumulation * stage.batch, " x ", stage.length, " bases"));
   }
 
   double one_step(Progress& progress) {
@@ -154,28 +161,33 @@ class Loop {
 
   /// The parameters stay as they were. Loss and norm are sums over all ranks, so that all decide alike.
   void skip_or_stop(double loss, double norm, int64_t first_sample, const StageConfig& stage) {
-    const std::string what = concat("step ", at_.step + 1, ": loss ", loss, ", gradient norm ", norm, "; samples ",
-                                    describe_samples(*sampler_, first_sample, at_.samples, stage.length));
+    const std::string what =
+        concat("step ", at_.step + 1, ": loss ", loss, ", gradient norm ", norm, "; samples ",
+               describe_samples(*sampler_, first_sample, at_.samples, stage.length));
     if (config_.non_finite == NonFinite::stop) {
-      fail<CheckFailed>(
-          what,
-          ". The parameters were not changed. Lower optimizer.lr or raise schedule.warmup_steps in a new run, or go on from the "
-          "last checkpoint past this step with --resume --set non_finite=skip");
+      fail<CheckFailed>(what,
+                        ". The parameters were not changed. Lower optimizer.lr or raise "
+                        "schedule.warmup_steps in a new run, or go on from the "
+                        "last checkpoint past this step with --resume --set non_finite=skip");
     }
     if (++at_.skipped > config_.max_skips) {
-      fail<CheckFailed>(what, ". ", config_.max_skips,
-                        " steps were skipped before, as many as max_skips allows; lower optimizer.lr in a new run, or "
-                        "--resume with a larger max_skips");
+      fail<CheckFailed>(
+          what, ". ", config_.max_skips,
+          " steps were skipped before, as many as max_skips allows; lower optimizer.lr in a new run, or "
+          "--resume with a larger max_skips");
     }
-    if (ranks_.is_first()) log::warn(concat(what, ". Step skipped (", at_.skipped, " of at most ", config_.max_skips, ")"));
+    if (ranks_.is_first())
+      log::warn(concat(what, ". Step skipped (", at_.skipped, " of at most ", config_.max_skips, ")"));
   }
 
   void report(MetricFields fields, double loss, double bases_per_second, Progress& progress) {
     if (!ranks_.is_first()) return;
     const double rate = static_cast<double>(at_.bases - first_bases_) / seconds_since(started_);
     const std::string memory =
-        record_->write_step(at_.step, std::move(fields), bases_per_second, static_cast<double>(total_bases_ - at_.bases) / rate, device_);
-    progress.advance(1, concat("loss ", loss, ", ", format_count(static_cast<int64_t>(bases_per_second)), " bases/s, ", memory));
+        record_->write_step(at_.step, std::move(fields), bases_per_second,
+                            static_cast<double>(total_bases_ - at_.bases) / rate, device_);
+    progress.advance(1, concat("loss ", loss, ", ", format_count(static_cast<int64_t>(bases_per_second)),
+                               " bases/s, ", memory));
   }
 
   /// The primary figure.
@@ -226,10 +238,13 @@ class Loop {
     if (!best) task_.write_result(root, record_->training(at_.step, at_.bases));
     if (!at_.best) return;
     std::map<std::string, at::Tensor> last;
-    for (const auto& parameter : optimizer_.parameters()) last.emplace(parameter.name, parameter.tensor.detach().clone());
+    for (const auto& parameter : optimizer_.parameters())
+      last.emplace(parameter.name, parameter.tensor.detach().clone());
     const CheckpointStore& store = record_->checkpoints();
-    assign_parameters(store.load(at_.best->step).trainable, optimizer_, store.path_of(at_.best->step).string());
-    log::info(concat("best validation at step ", at_.best->step, best ? ": these parameters are the result" : ": kept in 'best'"));
+    assign_parameters(store.load(at_.best->step).trainable, optimizer_,
+                      store.path_of(at_.best->step).string());
+    log::info(concat("best validation at step ", at_.best->step,
+                     best ? ": these parameters are the result" : ": kept in 'best'"));
     const std::filesystem::path folder = best ? root : record_->best_folder();
     std::filesystem::create_directories(folder);
     task_.write_result(folder, record_->training(at_.best->step, bases_after(at_.best->step)));
@@ -244,7 +259,7 @@ class Loop {
   const TrainedModel& model_;
   RunData data_;
   AdamW optimizer_;
-  std::unique_ptr<RunRecord> record_;  // rank 0
+  std::unique_ptr<RunRecord> record_;             // rank 0
   std::optional<data::SequenceSampler> sampler_;  // of the stage
   std::size_t stage_index_ = 0;
   std::optional<Validator> validator_;
@@ -256,7 +271,8 @@ class Loop {
 }  // namespace
 
 TrainResult train(const TrainConfig& config, Task& task, const TrainerOptions& options) {
-  at::globalContext().setFloat32MatmulPrecision(config.matmul == MatmulPrecision::bf16 ? "medium" : "highest");
+  at::globalContext().setFloat32MatmulPrecision(config.matmul == MatmulPrecision::bf16 ? "medium"
+                                                                                       : "highest");
   Loop loop(config, task, options);
   return loop.run();
 }

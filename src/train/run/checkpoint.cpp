@@ -33,7 +33,8 @@ int64_t step_of(const std::string& name) {
   const std::size_t prefix = std::strlen(kPrefix);
   if (name.compare(0, prefix, kPrefix) != 0) return -1;
   const std::string digits = name.substr(prefix);
-  if (digits.size() < 8 || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos) return -1;
+  if (digits.size() < 8 || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos)
+    return -1;
   return std::stoll(digits);
 }
 
@@ -41,7 +42,8 @@ Json state_to_json(const CheckpointState& state) {
   Json extra = Json::object();
   for (const auto& [key, value] : state.extra) {
     extra[key] = record_to_json<Json>(value);
-    FOCUS_CHECK(!extra[key].is_null(), "checkpoint state '", key, "' is not finite, which JSON cannot hold; leave the key out");
+    FOCUS_CHECK(!extra[key].is_null(), "checkpoint state '", key,
+                "' is not finite, which JSON cannot hold; leave the key out");
   }
   return {{"step", state.step}, {"samples", state.samples}, {"extra", std::move(extra)}};
 }
@@ -81,19 +83,22 @@ void verify(const fs::path& folder) {
   const fs::path path = folder / kManifest;
   std::error_code ignored;
   if (!fs::exists(path, ignored)) {
-    fail<CheckpointError>("'", folder.string(), "' is no complete checkpoint: ", kManifest, " is missing; name another step's folder");
+    fail<CheckpointError>("'", folder.string(), "' is no complete checkpoint: ", kManifest,
+                          " is missing; name another step's folder");
   }
   const Json manifest = read_json(path);
   const auto files = manifest.is_object() ? manifest.find("files") : manifest.end();
-  if (!manifest.is_object() || !manifest.contains("format") || manifest["format"] != kFormat || files == manifest.end() ||
-      !files->is_object()) {
-    fail<CheckpointError>("'", path.string(), "': expected a manifest of format ", kFormat, " with a list of files");
+  if (!manifest.is_object() || !manifest.contains("format") || manifest["format"] != kFormat ||
+      files == manifest.end() || !files->is_object()) {
+    fail<CheckpointError>("'", path.string(), "': expected a manifest of format ", kFormat,
+                          " with a list of files");
   }
   for (const char* name : kContents) {
     const fs::path file = folder / name;
     const auto entry = files->find(name);
-    if (entry == files->end() || !entry->is_object() || !entry->contains("bytes") || !(*entry)["bytes"].is_number_integer() ||
-        !entry->contains("sha256") || !(*entry)["sha256"].is_string()) {
+    if (entry == files->end() || !entry->is_object() || !entry->contains("bytes") ||
+        !(*entry)["bytes"].is_number_integer() || !entry->contains("sha256") ||
+        !(*entry)["sha256"].is_string()) {
       fail<CheckpointError>("'", path.string(), "': no size and SHA-256 of ", name);
     }
     const auto expected_bytes = (*entry)["bytes"].get<int64_t>();
@@ -101,8 +106,8 @@ void verify(const fs::path& folder) {
     const auto bytes = fs::file_size(file, error);
     if (error) fail<CheckpointError>("cannot read '", file.string(), "': ", error.message());
     if (static_cast<int64_t>(bytes) != expected_bytes) {
-      fail<CheckpointError>("'", file.string(), "' has ", bytes, " bytes, but the manifest says ", expected_bytes,
-                            "; the checkpoint is damaged, use another");
+      fail<CheckpointError>("'", file.string(), "' has ", bytes, " bytes, but the manifest says ",
+                            expected_bytes, "; the checkpoint is damaged, use another");
     }
     std::string digest;
     try {
@@ -112,8 +117,8 @@ void verify(const fs::path& folder) {
     }
     const auto expected = (*entry)["sha256"].get<std::string>();
     if (digest != expected) {
-      fail<CheckpointError>("'", file.string(), "' has SHA-256 ", digest, ", but the manifest says ", expected,
-                            "; the checkpoint is damaged, use another");
+      fail<CheckpointError>("'", file.string(), "' has SHA-256 ", digest, ", but the manifest says ",
+                            expected, "; the checkpoint is damaged, use another");
     }
   }
 }
@@ -130,7 +135,8 @@ void CheckpointState::refuse(const std::string& key, bool present) {
                         present ? "of another kind (text, whole or real number) than expected" : "missing");
 }
 
-CheckpointStore::CheckpointStore(fs::path folder, int64_t keep_last) : folder_(std::move(folder)), keep_last_(keep_last) {
+CheckpointStore::CheckpointStore(fs::path folder, int64_t keep_last)
+    : folder_(std::move(folder)), keep_last_(keep_last) {
   FOCUS_CHECK(keep_last_ >= 1, "keep_last ", keep_last_);
 }
 
@@ -151,7 +157,8 @@ fs::path CheckpointStore::save(const Checkpoint& checkpoint) {
     write_file(folder / kState, state_to_json(checkpoint.state).dump(2) + "\n");
     Json manifest = {{"format", kFormat}, {"step", checkpoint.state.step}, {"files", Json::object()}};
     for (const char* name : kContents) {
-      manifest["files"][name] = {{"bytes", fs::file_size(folder / name)}, {"sha256", formats::file_digest(folder / name)}};
+      manifest["files"][name] = {{"bytes", fs::file_size(folder / name)},
+                                 {"sha256", formats::file_digest(folder / name)}};
     }
     write_file(folder / kManifest, manifest.dump(2) + "\n");
     staged.commit();
@@ -196,7 +203,8 @@ std::vector<int64_t> CheckpointStore::steps() const {
   for (fs::directory_iterator entry(folder_, error), end; !error && entry != end; entry.increment(error)) {
     const int64_t step = step_of(entry->path().filename().string());
     std::error_code ignored;
-    if (step >= 0 && entry->path() == path_of(step) && fs::exists(entry->path() / kManifest, ignored)) out.push_back(step);
+    if (step >= 0 && entry->path() == path_of(step) && fs::exists(entry->path() / kManifest, ignored))
+      out.push_back(step);
   }
   if (error && error != std::errc::no_such_file_or_directory) {
     fail<CheckpointError>("cannot list checkpoints in '", folder_.string(), "': ", error.message());
@@ -217,8 +225,8 @@ Checkpoint load_checkpoint(const fs::path& folder) {
   return {read_state(folder / kState), read_tensors(folder / kTrainable), read_tensors(folder / kOptimizer)};
 }
 
-void assign_tensors(const std::map<std::string, at::Tensor>& loaded, const std::vector<std::pair<std::string, at::Tensor>>& own,
-                    const std::string& what) {
+void assign_tensors(const std::map<std::string, at::Tensor>& loaded,
+                    const std::vector<std::pair<std::string, at::Tensor>>& own, const std::string& what) {
   require_same_tensors(loaded, own, what);
   const at::NoGradGuard no_grad;
   for (const auto& [name, tensor] : own) tensor.detach().copy_(loaded.at(name));

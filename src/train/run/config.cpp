@@ -7,13 +7,14 @@
 namespace focus::train {
 
 void StageConfig::visit(config::Fields& f, const config::Condition& adapter) {
-  f.only(adapter).choice(
-      "kind", kind, {{"end_to_end", StageKind::end_to_end}, {"match", StageKind::match}},
-      "minimise the objective, or match each layer's attention, without a backward pass through the backbone");
+  f.only(adapter).choice("kind", kind, {{"end_to_end", StageKind::end_to_end}, {"match", StageKind::match}},
+                         "minimise the objective, or match each layer's attention, without a backward pass "
+                         "through the backbone");
   f.integer("length", length, {2, int64_t{1} << 32}, "bases per sequence");
   f.integer("steps", steps, {1, int64_t{1} << 40}, "optimizer steps of this stage");
   f.integer("batch", batch, {1, 1 << 20}, "sequences per micro-batch");
-  f.number("lr", lr, {0, 1}, "peak learning rate of this stage; the schedule runs over all stages. 0 = optimizer.lr");
+  f.number("lr", lr, {0, 1},
+           "peak learning rate of this stage; the schedule runs over all stages. 0 = optimizer.lr");
   f.number("natural_weight", natural_weight, {0, 1}, "loss weight outside planted copies");
   f.group("copies", copies, "planted copies");
   f.only(adapter && f.when(kind == StageKind::match, "kind", "is 'match'"))
@@ -46,9 +47,11 @@ void TrainConfig::visit(config::Fields& f) {
   f.choice("task", task, {{"adapter", TaskKind::adapter}, {"pretrain", TaskKind::pretrain}},
            "train a FOCUS adapter on a frozen backbone, or a backbone from scratch");
   f.file("model_config", model_config,
-         "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder model_checkpoint");
+         "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder "
+         "model_checkpoint");
   f.file("model_checkpoint", model_checkpoint,
-         "checkpoint of the backbone, a file or a Hugging Face folder; pretrain: where to start from, empty = from scratch");
+         "checkpoint of the backbone, a file or a Hugging Face folder; pretrain: where to start from, empty "
+         "= from scratch");
   f.only(pretrain).group("init", init, "initial weights");
   memory.visit(f, trains_adapter);
   f.only(trains_adapter)
@@ -79,24 +82,31 @@ void TrainConfig::visit(config::Fields& f) {
   f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of data, initial weights and adapter");
   f.text("dtype", dtype, "fp32 or bf16: the backbone's weights and arithmetic");
   f.choice("fp8", fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
-           "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other layers and get other numbers");
+           "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other "
+           "layers and get other numbers");
   f.only(end_to_end)
-      .boolean(
-          "recompute", recompute,
-          "keep only each block's input and run blocks, and in them attention window by window, again for the gradient: "
-          "less memory, more time");
-  f.choice("matmul", matmul, {{"exact", MatmulPrecision::exact}, {"bf16", MatmulPrecision::bf16}},
-           "fp32 matrix products: exact, or with inputs rounded to bf16 where the hardware is faster that way");
-  f.text("device", device, "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
-  f.integer("threads", threads, {0, 4096}, "CPU threads; 0 = as many as may be used, shared out among the ranks of a machine");
-  f.choice("result", result, {{"auto", ResultKind::automatic}, {"last", ResultKind::last}, {"best", ResultKind::best}},
-           "parameters of the run's result: of the last step, or of the best validation; auto = best where there is validation");
+      .boolean("recompute", recompute,
+               "keep only each block's input and run blocks, and in them attention window by window, again "
+               "for the gradient: "
+               "less memory, more time");
+  f.choice(
+      "matmul", matmul, {{"exact", MatmulPrecision::exact}, {"bf16", MatmulPrecision::bf16}},
+      "fp32 matrix products: exact, or with inputs rounded to bf16 where the hardware is faster that way");
+  f.text("device", device,
+         "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
+  f.integer("threads", threads, {0, 4096},
+            "CPU threads; 0 = as many as may be used, shared out among the ranks of a machine");
+  f.choice("result", result,
+           {{"auto", ResultKind::automatic}, {"last", ResultKind::last}, {"best", ResultKind::best}},
+           "parameters of the run's result: of the last step, or of the best validation; auto = best where "
+           "there is validation");
   f.only(steps).choice(
       "non_finite", non_finite, {{"stop", NonFinite::stop}, {"skip", NonFinite::skip}},
       "a loss or gradient that is not finite: end the run, or leave the parameters as they are and go on");
   f.only(skips).integer("max_skips", max_skips, {1, int64_t{1} << 40},
                         "the run ends when it has to skip more steps than this");
-  f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24}, "several ranks: how long one waits for the others");
+  f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24},
+            "several ranks: how long one waits for the others");
 }
 
 namespace {
@@ -114,8 +124,9 @@ void check_stages(const TrainConfig& c) {
   for (std::size_t i = 0; i < c.stages.size(); ++i) {
     const StageConfig& stage = c.stages[i];
     if (stage.length <= window + 1) {
-      fail<ConfigError>("stages.", i, ".length = ", stage.length, " crosses no window boundary (window of ", window,
-                        " bases), so no entry would ever be read; use a longer sequence or a smaller window.size");
+      fail<ConfigError>(
+          "stages.", i, ".length = ", stage.length, " crosses no window boundary (window of ", window,
+          " bases), so no entry would ever be read; use a longer sequence or a smaller window.size");
     }
     if (stage.kind != StageKind::match) continue;
     refuse_match(c.memory);
@@ -140,8 +151,9 @@ void check_adapter(const TrainConfig& c) {
                       "only there Focus tokens have outputs of their own");
   c.memory.validate();
   if (c.adapt.active() && c.objective.skip_first_window)
-    fail<ConfigError>("objective.skip_first_window must be false with adapt: a changed backbone changes the first ",
-                      "window too, and only its loss holds it near the original");
+    fail<ConfigError>(
+        "objective.skip_first_window must be false with adapt: a changed backbone changes the first ",
+        "window too, and only its loss holds it near the original");
   c.random.validate(c.memory);
   check_stages(c);
 }
@@ -152,10 +164,13 @@ void TrainConfig::validate() const {
   config::refuse_idle(*this);
   const bool fits_tables = task == TaskKind::adapter && memory.uses(compress::MemoryKind::tables);
   if (stages.empty() && !fits_tables)
-    fail<ConfigError>("stages: at least one is needed; only base tables (memory.kind 'tables') are fitted without any");
-  if (model_config.empty() && (task == TaskKind::pretrain || !std::filesystem::is_directory(model_checkpoint)))
+    fail<ConfigError>(
+        "stages: at least one is needed; only base tables (memory.kind 'tables') are fitted without any");
+  if (model_config.empty() &&
+      (task == TaskKind::pretrain || !std::filesystem::is_directory(model_checkpoint)))
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
-  if (data.sources.empty()) fail<ConfigError>("data.sources: at least one fasta, jsonl or hdf5 source is needed");
+  if (data.sources.empty())
+    fail<ConfigError>("data.sources: at least one fasta, jsonl or hdf5 source is needed");
   data.validate();
   if (validation.every > 0 && validation.data.sources.empty())
     fail<ConfigError>("validation.data.sources: needed when validation.every > 0");

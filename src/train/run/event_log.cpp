@@ -13,8 +13,10 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Fields of tensorflow.Event, Summary and Summary.Value, each as the protocol buffer key (number << 3 | wire type).
-constexpr char kWallTime = 0x09, kStep = 0x10, kFileVersion = 0x1a, kSummary = 0x2a, kValue = 0x0a, kTag = 0x0a, kSimpleValue = 0x15;
+// Fields of tensorflow.Event, Summary and Summary.Value, each as the protocol buffer key (number << 3 | wire
+// type).
+constexpr char kWallTime = 0x09, kStep = 0x10, kFileVersion = 0x1a, kSummary = 0x2a, kValue = 0x0a,
+               kTag = 0x0a, kSimpleValue = 0x15;
 constexpr std::size_t kFrameHead = 12, kFrameTail = 4;
 
 // x86 and every other platform that focus runs on store the low byte first, as the file does.
@@ -37,7 +39,9 @@ std::string varint(uint64_t value) {
   return out + static_cast<char>(value);
 }
 
-std::string field(char key, std::string_view bytes) { return key + varint(bytes.size()) + std::string(bytes); }
+std::string field(char key, std::string_view bytes) {
+  return key + varint(bytes.size()) + std::string(bytes);
+}
 
 uint32_t masked_crc(std::string_view bytes) {
   const uint32_t crc = crc32c(bytes);
@@ -50,7 +54,8 @@ std::string frame(const std::string& message) {
 }
 
 std::string event_head() {
-  const double now = std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const double now =
+      std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
   return kWallTime + raw(now);
 }
 
@@ -89,7 +94,8 @@ fs::path existing_file(const fs::path& folder) {
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error)) {
     const std::string name = entry->path().filename().string();
-    if (name.starts_with(EventLog::kPrefix) && name.find(".tmp-") == std::string::npos && (found.empty() || entry->path() < found))
+    if (name.starts_with(EventLog::kPrefix) && name.find(".tmp-") == std::string::npos &&
+        (found.empty() || entry->path() < found))
       found = entry->path();
   }
   return found;
@@ -115,7 +121,9 @@ uint32_t crc32c(std::string_view bytes) {
 EventLog::EventLog(const fs::path& folder, std::optional<int64_t> resumed_step) {
   fs::path path = existing_file(folder);
   const bool found = !path.empty();
-  if (!found) path = folder / concat(kPrefix, std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()), ".focus");
+  if (!found)
+    path = folder /
+           concat(kPrefix, std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()), ".focus");
   const std::string first = frame(event_head() + field(kFileVersion, "brain.Event:2"));
   const std::string kept = found && resumed_step ? frames_up_to(read_file(path), *resumed_step) : "";
   file_ = std::make_unique<RecordFile>(path, kept.empty() ? first : kept);
@@ -128,7 +136,8 @@ void EventLog::write(int64_t step, const MetricFields& fields) {
     const int64_t* whole = std::get_if<int64_t>(&value);
     if (real == nullptr && whole == nullptr) continue;
     const double number = real != nullptr ? *real : static_cast<double>(*whole);
-    if (std::isfinite(number)) summary += field(kValue, field(kTag, name) + kSimpleValue + raw(static_cast<float>(number)));
+    if (std::isfinite(number))
+      summary += field(kValue, field(kTag, name) + kSimpleValue + raw(static_cast<float>(number)));
   }
   file_->append(frame(event_head() + kStep + varint(static_cast<uint64_t>(step)) + field(kSummary, summary)));
 }

@@ -14,8 +14,9 @@ namespace focus::train {
 
 class EventLog {
  public:
-  /// One file <folder>/events.out.tfevents.* for the whole run. Without `resumed_step` starts a new one; with it, goes on with the one that
-  /// is there, without what is torn or later than that step, so that TensorBoard never sees a step twice. DataError.
+  /// One file <folder>/events.out.tfevents.* for the whole run. Without `resumed_step` starts a new one; with
+  /// it, goes on with the one that is there, without what is torn or later than that step, so that
+  /// TensorBoard never sees a step twice. DataError.
   explicit EventLog(const std::filesystem::path& folder, std::optional<int64_t> resumed_step = std::nullopt);
 
   /// One scalar for each finite number among the fields. The record has left the process on return.

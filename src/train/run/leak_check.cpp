@@ -25,7 +25,8 @@ constexpr std::array<int8_t, 256> kCode = [] {
   std::array<int8_t, 256> code{};
   code.fill(-1);
   for (int i = 0; i < 4; ++i)
-    code[static_cast<unsigned char>("ACGT"[i])] = code[static_cast<unsigned char>("acgt"[i])] = static_cast<int8_t>(i);
+    code[static_cast<unsigned char>("ACGT"[i])] = code[static_cast<unsigned char>("acgt"[i])] =
+        static_cast<int8_t>(i);
   return code;
 }();
 
@@ -44,7 +45,9 @@ void each_word(std::string_view letters, const Visit& visit) {
   }
 }
 
-std::size_t filter_slot(uint64_t word) { return static_cast<std::size_t>((word * 0x9e3779b97f4a7c15U) >> (64 - kFilterBits)); }
+std::size_t filter_slot(uint64_t word) {
+  return static_cast<std::size_t>((word * 0x9e3779b97f4a7c15U) >> (64 - kFilterBits));
+}
 
 /// The words of the held-out sequences, and which of them were met.
 class HeldOutWords {
@@ -70,7 +73,9 @@ class HeldOutWords {
   }
   double share_met(int64_t sequence) const {
     const auto total = totals_.find(sequence), met = met_.find(sequence);
-    return total == totals_.end() || met == met_.end() ? 0 : static_cast<double>(met->second) / static_cast<double>(total->second);
+    return total == totals_.end() || met == met_.end()
+               ? 0
+               : static_cast<double>(met->second) / static_cast<double>(total->second);
   }
 
  private:
@@ -79,7 +84,8 @@ class HeldOutWords {
   std::map<int64_t, int64_t> totals_, met_;
 };
 
-std::optional<std::string> overlapping_regions(const data::SequenceSampler& training, const data::SequenceSampler& held_out,
+std::optional<std::string> overlapping_regions(const data::SequenceSampler& training,
+                                               const data::SequenceSampler& held_out,
                                                const std::vector<InputDigest>& inputs) {
   const auto digest = [&](const std::string& path) {
     for (const InputDigest& input : inputs) {
@@ -94,10 +100,12 @@ std::optional<std::string> overlapping_regions(const data::SequenceSampler& trai
     const auto same = by_record.find({digest(stretch.path), stretch.region.name});
     if (same == by_record.end()) continue;
     for (const data::DrawnStretch& trained : same->second) {
-      const int64_t begin = std::max(trained.region.begin, stretch.region.begin), end = std::min(trained.region.end, stretch.region.end);
+      const int64_t begin = std::max(trained.region.begin, stretch.region.begin),
+                    end = std::min(trained.region.end, stretch.region.end);
       if (begin < end)
-        return concat("validation.data and data both draw from ", data::format_region({stretch.region.name, begin, end}), " of '",
-                      stretch.path, "'", trained.path == stretch.path ? "" : concat(" ('", trained.path, "' is a copy of it)"));
+        return concat("validation.data and data both draw from ",
+                      data::format_region({stretch.region.name, begin, end}), " of '", stretch.path, "'",
+                      trained.path == stretch.path ? "" : concat(" ('", trained.path, "' is a copy of it)"));
     }
   }
   return std::nullopt;
@@ -115,7 +123,8 @@ std::optional<std::string> repeated_sequences(const RunData& data) {
   for (int64_t i = 0; i < config.validation.sequences; ++i) {
     const data::Sample sample = held_out.sample(static_cast<uint64_t>(i), config.validation.length);
     words.add(i, {reinterpret_cast<const char*>(sample.letters.data()), sample.letters.size()});
-    shown.push_back(data::format_region({sample.name, sample.begin, sample.begin + static_cast<int64_t>(sample.letters.size())}));
+    shown.push_back(data::format_region(
+        {sample.name, sample.begin, sample.begin + static_cast<int64_t>(sample.letters.size())}));
   }
   const auto stretches = data.training.stretches();
   for (std::size_t s = 0; s < stretches.size(); ++s) {
@@ -129,11 +138,12 @@ std::optional<std::string> repeated_sequences(const RunData& data) {
     const double share = words.share_met(i);
     if (share <= kSameShare) continue;
     if (++repeated == 1)
-      example =
-          concat("for example ", shown[static_cast<std::size_t>(i)], ", of which ", static_cast<int64_t>(share * 100), " % occur there");
+      example = concat("for example ", shown[static_cast<std::size_t>(i)], ", of which ",
+                       static_cast<int64_t>(share * 100), " % occur there");
   }
   if (repeated == 0) return std::nullopt;
-  return concat(repeated, " of ", config.validation.sequences, " held-out sequences are also in the training data (", example, ")");
+  return concat(repeated, " of ", config.validation.sequences,
+                " held-out sequences are also in the training data (", example, ")");
 }
 
 }  // namespace
@@ -144,13 +154,14 @@ void require_held_out(const RunData& data, const std::vector<InputDigest>& input
   std::optional<std::string> leak = overlapping_regions(training, *data.held_out, inputs);
   if (!leak && training.in_memory()) leak = repeated_sequences(data);
   if (!leak && !training.in_memory())
-    log::info(concat("held-out data: regions do not overlap the training data's; their letters were not compared, as ",
-                     format_count(training.num_bases()), " bases are more than data.memory_mb holds"));
+    log::info(concat(
+        "held-out data: regions do not overlap the training data's; their letters were not compared, as ",
+        format_count(training.num_bases()), " bases are more than data.memory_mb holds"));
   if (!leak) return;
   if (!data.config.validation.allow_overlap)
-    fail<DataError>(
-        *leak,
-        "; validation would measure what was trained on. Name other regions, list them in data.exclude, or set validation.allow_overlap");
+    fail<DataError>(*leak,
+                    "; validation would measure what was trained on. Name other regions, list them in "
+                    "data.exclude, or set validation.allow_overlap");
   log::warn(concat(*leak, "; accepted by validation.allow_overlap"));
 }
 

@@ -36,10 +36,12 @@ std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path
   try {
     const auto file = formats::TensorFile::open(path);
     if (file->format() != "safetensors")
-      fail<CheckpointError>("'", path.string(), "': expected a safetensors file, got format '", file->format(), "'");
+      fail<CheckpointError>("'", path.string(), "': expected a safetensors file, got format '",
+                            file->format(), "'");
     for (const formats::TensorView& view : file->tensors()) {
       at::Tensor tensor = at::empty(view.shape, weights::scalar_type(view.dtype));
-      if (view.num_bytes() > 0) std::memcpy(tensor.mutable_data_ptr(), view.data, static_cast<std::size_t>(view.num_bytes()));
+      if (view.num_bytes() > 0)
+        std::memcpy(tensor.mutable_data_ptr(), view.data, static_cast<std::size_t>(view.num_bytes()));
       out.emplace(view.name, std::move(tensor));
     }
   } catch (const WeightsError& error) {
@@ -50,7 +52,8 @@ std::map<std::string, at::Tensor> read_tensors(const std::filesystem::path& path
   return out;
 }
 
-void require_same_tensors(const std::map<std::string, at::Tensor>& found, const NamedTensors& expected, const std::string& what) {
+void require_same_tensors(const std::map<std::string, at::Tensor>& found, const NamedTensors& expected,
+                          const std::string& what) {
   std::vector<std::string> missing, unexpected, different;
   std::set<std::string> names;
   for (const auto& [name, tensor] : expected) {
@@ -58,7 +61,8 @@ void require_same_tensors(const std::map<std::string, at::Tensor>& found, const 
     const auto match = found.find(name);
     if (match == found.end()) {
       missing.push_back(concat(name, " ", summary(tensor)));
-    } else if (match->second.sizes() != tensor.sizes() || match->second.scalar_type() != tensor.scalar_type()) {
+    } else if (match->second.sizes() != tensor.sizes() ||
+               match->second.scalar_type() != tensor.scalar_type()) {
       different.push_back(concat(name, ": expected ", summary(tensor), ", got ", summary(match->second)));
     }
   }

@@ -12,7 +12,8 @@ namespace focus::train {
 /// JSON has no NaN or infinity: both become null.
 template <class Json>
 Json record_to_json(const RecordValue& value) {
-  if (const double* real = std::get_if<double>(&value)) return std::isfinite(*real) ? Json(*real) : Json(nullptr);
+  if (const double* real = std::get_if<double>(&value))
+    return std::isfinite(*real) ? Json(*real) : Json(nullptr);
   if (const int64_t* whole = std::get_if<int64_t>(&value)) return Json(*whole);
   return Json(std::get<std::string>(value));
 }

@@ -37,23 +37,32 @@ std::size_t stage_at(const TrainConfig& config, int64_t step) {
   fail<InternalError>("step outside all stages");
 }
 
-int64_t step_bases(const TrainConfig& config, const StageConfig& stage) { return config.accumulation * stage.batch * stage.length; }
+int64_t step_bases(const TrainConfig& config, const StageConfig& stage) {
+  return config.accumulation * stage.batch * stage.length;
+}
 
-std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end, int64_t length) {
+std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end,
+                             int64_t length) {
   std::string text;
   for (int64_t index = first; index < std::min(end, first + kMaxDescribed); ++index) {
     const data::Sample sample = sampler.sample(static_cast<uint64_t>(index), length);
-    const data::Region region{sample.name, sample.begin, sample.begin + static_cast<int64_t>(sample.letters.size())};
-    text += concat(index > first ? ", " : "", index, " ", data::format_region(region), sample.reverse ? " (reverse)" : "");
+    const data::Region region{sample.name, sample.begin,
+                              sample.begin + static_cast<int64_t>(sample.letters.size())};
+    text += concat(index > first ? ", " : "", index, " ", data::format_region(region),
+                   sample.reverse ? " (reverse)" : "");
   }
-  return end - first > kMaxDescribed ? concat(text, " and ", end - first - kMaxDescribed, " more up to ", end - 1) : text;
+  return end - first > kMaxDescribed
+             ? concat(text, " and ", end - first - kMaxDescribed, " more up to ", end - 1)
+             : text;
 }
 
 void require_splittable(const TrainConfig& config, int64_t num_ranks) {
   if (config.stages.empty() || config.accumulation % num_ranks == 0) return;
   const int64_t next = (config.accumulation / num_ranks + 1) * num_ranks;
-  fail<ConfigError>("accumulation = ", config.accumulation, " micro-batches per step cannot be split evenly over ", num_ranks,
-                    " ranks; set accumulation to ", next, " or another multiple of ", num_ranks, ", or start another number of ranks");
+  fail<ConfigError>("accumulation = ", config.accumulation,
+                    " micro-batches per step cannot be split evenly over ", num_ranks,
+                    " ranks; set accumulation to ", next, " or another multiple of ", num_ranks,
+                    ", or start another number of ranks");
 }
 
 void require_same_run(const RunData& data, const std::string& identity, distributed::Ranks& ranks) {
@@ -67,8 +76,9 @@ void require_same_run(const RunData& data, const std::string& identity, distribu
   TrainConfig shared = config;  // what is each rank's own affair left out
   shared.device.clear();
   shared.threads = 0;
-  distributed::require_agreement(ranks,
-                                 {{"settings", config::to_json(shared)}, {"backbone", identity}, {"training or validation data", drawn}});
+  distributed::require_agreement(ranks, {{"settings", config::to_json(shared)},
+                                         {"backbone", identity},
+                                         {"training or validation data", drawn}});
 }
 
 std::vector<InputDigest> digest_inputs(const TrainConfig& config) {

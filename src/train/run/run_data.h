@@ -31,17 +31,19 @@ std::size_t stage_at(const TrainConfig& config, int64_t step);
 int64_t step_bases(const TrainConfig& config, const StageConfig& stage);
 
 /// "index record:begin-end" of samples [first, end), at most eight of them.
-std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end, int64_t length);
+std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end,
+                             int64_t length);
 
 /// ConfigError unless the micro-batches of a step can be split evenly over the ranks.
 void require_splittable(const TrainConfig& config, int64_t num_ranks);
 
-/// Draws one sequence of each kind, so that data too short for the longest stage are reported before there is a run folder, and compares
-/// settings, backbone and drawn sequences with rank 0's. DataError; ConfigError where ranks differ.
+/// Draws one sequence of each kind, so that data too short for the longest stage are reported before there is
+/// a run folder, and compares settings, backbone and drawn sequences with rank 0's. DataError; ConfigError
+/// where ranks differ.
 void require_same_run(const RunData& data, const std::string& identity, distributed::Ranks& ranks);
 
-/// Size and SHA-256 of the files that a run depends on: the model's, the training data's and the validation data's.
-/// DataError.
+/// Size and SHA-256 of the files that a run depends on: the model's, the training data's and the validation
+/// data's. DataError.
 std::vector<InputDigest> digest_inputs(const TrainConfig& config);
 
 }  // namespace focus::train

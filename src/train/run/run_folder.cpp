@@ -21,7 +21,8 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-constexpr char kConfig[] = "config.json", kProvenance[] = "provenance.json", kMetrics[] = "metrics.jsonl", kCheckpoints[] = "checkpoints";
+constexpr char kConfig[] = "config.json", kProvenance[] = "provenance.json", kMetrics[] = "metrics.jsonl",
+               kCheckpoints[] = "checkpoints";
 /// What a run writes into its folder, besides TensorBoard events.
 constexpr std::array kOwn = {kCheckpoints,          kMetrics,  kProvenance, kConfig, "best",
                              "adapter.safetensors", "model.pt"};
@@ -39,21 +40,25 @@ void require_same_config(const fs::path& path, const RunFolderOptions& options) 
   const std::string before = config::with_defaults(read_json(path).dump(), options.default_config_json);
   const auto differences = config::differences(before, options.config_json, options.may_change);
   if (differences.empty()) return;
-  std::string message = concat("cannot resume '", options.output.string(), "': these settings differ from the run's ", kConfig,
-                               "; restore them, or start a new run with another --output:");
+  std::string message =
+      concat("cannot resume '", options.output.string(), "': these settings differ from the run's ", kConfig,
+             "; restore them, or start a new run with another --output:");
   for (const std::string& difference : differences) message += "\n  " + difference;
   throw ConfigError(message);
 }
 
-void require_same_inputs(const Json& provenance, const fs::path& path, const std::vector<InputDigest>& inputs) {
+void require_same_inputs(const Json& provenance, const fs::path& path,
+                         const std::vector<InputDigest>& inputs) {
   const auto starts = provenance.find("starts");
-  if (starts == provenance.end() || !starts->is_array()) fail<DataError>("'", path.string(), "': expected a list \"starts\"");
+  if (starts == provenance.end() || !starts->is_array())
+    fail<DataError>("'", path.string(), "': expected a list \"starts\"");
   for (const InputDigest& input : inputs) {
     for (const Json& start : *starts) {
       for (const Json& earlier : start.value("inputs", Json::array())) {
         if (earlier.value("path", "") == input.path && earlier.value("sha256", "") != input.sha256) {
-          fail<DataError>("input '", input.path, "' has changed since the run began: SHA-256 was ", earlier.value("sha256", ""), ", is ",
-                          input.sha256, "; restore the file, or start a new run with another --output");
+          fail<DataError>("input '", input.path, "' has changed since the run began: SHA-256 was ",
+                          earlier.value("sha256", ""), ", is ", input.sha256,
+                          "; restore the file, or start a new run with another --output");
         }
       }
     }
@@ -84,7 +89,8 @@ void remove_leftovers(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
     const std::string name = entry.path().filename().string();
     const std::size_t mark = name.find(".tmp-");
-    if (mark == std::string::npos || name.find_first_not_of("0123456789", mark + 5) != std::string::npos) continue;
+    if (mark == std::string::npos || name.find_first_not_of("0123456789", mark + 5) != std::string::npos)
+      continue;
     const std::string whole = name.substr(0, mark);
     bool ours = whole.starts_with(EventLog::kPrefix);
     for (const char* own : kOwn) ours = ours || whole == own;
@@ -97,7 +103,10 @@ Json start_entry(const RunFolderOptions& options, const std::optional<int64_t>& 
   Json inputs = Json::array();
   for (const InputDigest& input : options.inputs)
     inputs.push_back({{"path", input.path}, {"bytes", input.bytes}, {"sha256", input.sha256}});
-  Json entry = {{"time", utc_now()}, {"version", version()}, {"git_hash", git_hash()}, {"command_line", options.command_line}};
+  Json entry = {{"time", utc_now()},
+                {"version", version()},
+                {"git_hash", git_hash()},
+                {"command_line", options.command_line}};
   entry["resumed_from_step"] = resume_step ? Json(*resume_step) : Json(nullptr);
   entry["inputs"] = std::move(inputs);
   return entry;
@@ -138,9 +147,11 @@ RunFolder prepare(const RunFolderOptions& options) {
   Json provenance = {{"starts", Json::array()}};
   if (has_files && options.resume) {
     if (!fs::exists(provenance_path)) {
-      fail<ConfigError>("cannot resume '", shown, "': it holds files, but no ", kProvenance, " of a run; pass another --output");
+      fail<ConfigError>("cannot resume '", shown, "': it holds files, but no ", kProvenance,
+                        " of a run; pass another --output");
     }
-    // The provenance is written first: a run killed right after it has no configuration yet, and nothing to disagree with.
+    // The provenance is written first: a run killed right after it has no configuration yet, and nothing to
+    // disagree with.
     if (fs::exists(config)) require_same_config(config, options);
     provenance = read_json(provenance_path);
     require_same_inputs(provenance, provenance_path, options.inputs);
@@ -150,8 +161,9 @@ RunFolder prepare(const RunFolderOptions& options) {
     for (const char* name : kOwn) fs::remove_all(options.output / name);
     for (const fs::path& events : event_files(options.output)) fs::remove(events);
   } else if (has_files) {
-    fail<ConfigError>("output folder '", shown,
-                      "' is not empty; pass --resume to continue that run, --force to replace it, or another --output");
+    fail<ConfigError>(
+        "output folder '", shown,
+        "' is not empty; pass --resume to continue that run, --force to replace it, or another --output");
   }
   remove_leftovers(options.output);
   provenance["starts"].push_back(start_entry(options, folder.resume_step));

@@ -36,11 +36,12 @@ void describe_stages(const TrainConfig& config, std::ostringstream& out) {
   out << "stages:\n";
   for (std::size_t i = 0; i < config.stages.size(); ++i) {
     const StageConfig& stage = config.stages[i];
-    out << "  " << i + 1 << ": " << format_count(stage.steps) << " steps of " << config.accumulation << " x " << stage.batch << " x "
-        << format_count(stage.length) << " bases";
+    out << "  " << i + 1 << ": " << format_count(stage.steps) << " steps of " << config.accumulation << " x "
+        << stage.batch << " x " << format_count(stage.length) << " bases";
     if (is_adapter(config)) {
       const compress::WindowPlan plan(config.memory.window, config.memory.focus.k);
-      out << ", " << plan.window_of(stage.length - 1) + 1 << " windows, " << plan.kept_entries(stage.length) << " entries kept at the end";
+      out << ", " << plan.window_of(stage.length - 1) + 1 << " windows, " << plan.kept_entries(stage.length)
+          << " entries kept at the end";
     }
     out << "\n";
     steps += stage.steps;
@@ -48,14 +49,16 @@ void describe_stages(const TrainConfig& config, std::ostringstream& out) {
   }
   if (is_adapter(config)) {
     const compress::WindowPlan plan(config.memory.window, config.memory.focus.k);
-    out << "windows: " << format_count(plan.window_bases()) << " bases, one entry for " << config.memory.focus.k << "\n";
+    out << "windows: " << format_count(plan.window_bases()) << " bases, one entry for "
+        << config.memory.focus.k << "\n";
   }
   out << "steps: " << steps << "\nbases: " << bases << "\n";
   if (steps == 0) return;
   out << "learning rate:";
-  for (const int64_t step : std::set<int64_t>{0, std::min(config.schedule.warmup_steps, steps - 1), steps / 2, steps - 1})
-    out << " " << lr_at(config.schedule, peak_lr(config, config.stages[stage_at(config, step)]), step, steps) << " at step " << step + 1
-        << (step < steps - 1 ? "," : "\n");
+  for (const int64_t step :
+       std::set<int64_t>{0, std::min(config.schedule.warmup_steps, steps - 1), steps / 2, steps - 1})
+    out << " " << lr_at(config.schedule, peak_lr(config, config.stages[stage_at(config, step)]), step, steps)
+        << " at step " << step + 1 << (step < steps - 1 ? "," : "\n");
 }
 
 void describe_parameters(const Task& task, std::ostringstream& out) {
@@ -84,35 +87,43 @@ struct MemoryEstimate {
 MemoryEstimate estimate_memory(const TrainConfig& config, const Task& task) {
   MemoryEstimate estimate;
   const model::Backbone& backbone = *task.model().backbone;
-  for (const auto& parameter : backbone.parameters()) estimate.weights += static_cast<int64_t>(parameter.nbytes());
+  for (const auto& parameter : backbone.parameters())
+    estimate.weights += static_cast<int64_t>(parameter.nbytes());
   for (const Parameter& parameter : task.model().parameters) {
     const auto own = static_cast<int64_t>(parameter.tensor.nbytes());
     const bool is_short = parameter.tensor.element_size() < 4;
-    const int64_t moment = parameter.tensor.numel() * std::max<int64_t>(4, static_cast<int64_t>(parameter.tensor.element_size()));
+    const int64_t moment = parameter.tensor.numel() *
+                           std::max<int64_t>(4, static_cast<int64_t>(parameter.tensor.element_size()));
     estimate.trainable += own + 2 * moment + (is_short ? moment : 0);  // gradient, moments, master
-    if (is_adapter(config)) estimate.trainable += own;                 // a backbone's own parameters are among its weights
+    if (is_adapter(config)) estimate.trainable += own;  // a backbone's own parameters are among its weights
   }
   int64_t positions = 0;
   for (const StageConfig& stage : config.stages) positions = std::max(positions, stage.batch * stage.length);
   const auto attention = backbone.attention_blocks();
   const int64_t first = is_adapter(config) && !attention.empty() ? attention.front() : 0;
   // As Backbone::run_block and MaskedHook::repeatable() decide.
-  const bool side_states =
-      config.memory.focus.unit == compress::UnitKind::paper && config.memory.focus.stream != compress::Stream::inline_tokens;
-  const bool attention_again = !is_adapter(config) || (config.execution == Execution::parallel && !side_states);
+  const bool side_states = config.memory.focus.unit == compress::UnitKind::paper &&
+                           config.memory.focus.stream != compress::Stream::inline_tokens;
+  const bool attention_again =
+      !is_adapter(config) || (config.execution == Execution::parallel && !side_states);
   int64_t kept = 0, largest = 0;
   for (int64_t i = first; i < backbone.num_blocks(); ++i) {
     const bool attends = backbone.block(i).attention() != nullptr;
     const bool again = config.recompute && (!attends || attention_again);
     // Under an adapter, scores and fits are recomputed window by window even while their block is.
-    const double share = !attends ? kKeptByMixer : again && is_adapter(config) ? kKeptByWindows : kKeptByAttention;
+    const double share = !attends                      ? kKeptByMixer
+                         : again && is_adapter(config) ? kKeptByWindows
+                                                       : kKeptByAttention;
     const auto whole = static_cast<int64_t>(share * static_cast<double>(backbone.block(i).workspace_bytes()));
-    kept += again ? backbone.shape().width * static_cast<int64_t>(backbone.embedding_weight().element_size()) : whole;
+    kept += again ? backbone.shape().width * static_cast<int64_t>(backbone.embedding_weight().element_size())
+                  : whole;
     if (again) largest = std::max(largest, whole);
   }
   const int64_t logits = kLogitArrays * backbone.shape().vocab_size * 4;
-  // As measured: in an adapter's step the logits are gone before a block runs again, in pretraining the peak has both.
-  estimate.activations = positions * (kept + (is_adapter(config) ? std::max(largest, logits) : largest + logits));
+  // As measured: in an adapter's step the logits are gone before a block runs again, in pretraining the peak
+  // has both.
+  estimate.activations =
+      positions * (kept + (is_adapter(config) ? std::max(largest, logits) : largest + logits));
   return estimate;
 }
 
@@ -123,22 +134,25 @@ std::string describe_run(const TrainConfig& config, const Task& task, int64_t nu
   const RunData data(config);
   require_held_out(data, digest_inputs(config));
   std::ostringstream out;
-  if (num_ranks > 1) out << "ranks: " << num_ranks << ", each " << config.accumulation / num_ranks << " micro-batches of a step\n";
+  if (num_ranks > 1)
+    out << "ranks: " << num_ranks << ", each " << config.accumulation / num_ranks
+        << " micro-batches of a step\n";
   if (config.memory.uses(compress::MemoryKind::tables) && is_adapter(config)) {
     const auto& tables = config.memory.tables;
-    out << "tables: fitted to " << tables.fit_sequences << " sequences of " << format_count(tables.fit_length) << " bases first\n";
+    out << "tables: fitted to " << tables.fit_sequences << " sequences of " << format_count(tables.fit_length)
+        << " bases first\n";
   }
   describe_stages(config, out);
   describe_parameters(task, out);
   const MemoryEstimate memory = estimate_memory(config, task);
-  out << "memory, estimated: " << format_bytes(memory.total()) << " (backbone " << format_bytes(memory.weights)
-      << ", trainable with optimizer " << format_bytes(memory.trainable) << ", activations of a micro-batch "
-      << format_bytes(memory.activations) << ")\n";
+  out << "memory, estimated: " << format_bytes(memory.total()) << " (backbone "
+      << format_bytes(memory.weights) << ", trainable with optimizer " << format_bytes(memory.trainable)
+      << ", activations of a micro-batch " << format_bytes(memory.activations) << ")\n";
   if (config.stages.empty()) return out.str();
   const StageConfig& stage = config.stages.front();
   const data::SequenceSampler sampler = data.of_stage(stage);
-  out << "training data: " << format_count(sampler.num_bases()) << " bases; first sample: " << describe_samples(sampler, 0, 1, stage.length)
-      << "\n";
+  out << "training data: " << format_count(sampler.num_bases())
+      << " bases; first sample: " << describe_samples(sampler, 0, 1, stage.length) << "\n";
   return out.str();
 }
 

@@ -25,12 +25,19 @@ RunPosition RunPosition::from_state(const CheckpointState& state) {
   position.bases = state.get<int64_t>("bases");
   // Checkpoints of versions that never skipped a step have no count.
   if (state.extra.contains("skipped")) position.skipped = state.get<int64_t>("skipped");
-  if (state.extra.contains("best_step")) position.best = {state.get<int64_t>("best_step"), state.get<double>("best_value")};
+  if (state.extra.contains("best_step"))
+    position.best = {state.get<int64_t>("best_step"), state.get<double>("best_value")};
   return position;
 }
 
 std::vector<int64_t> RunPosition::pack() const {
-  return {step, samples, bases, skipped, best ? 1 : 0, best ? best->step : 0, best ? std::bit_cast<int64_t>(best->value) : 0};
+  return {step,
+          samples,
+          bases,
+          skipped,
+          best ? 1 : 0,
+          best ? best->step : 0,
+          best ? std::bit_cast<int64_t>(best->value) : 0};
 }
 
 RunPosition RunPosition::unpack(const std::vector<int64_t>& packed) {
@@ -40,7 +47,8 @@ RunPosition RunPosition::unpack(const std::vector<int64_t>& packed) {
   return position;
 }
 
-void assign_parameters(const std::map<std::string, at::Tensor>& loaded, const AdamW& optimizer, const std::string& where) {
+void assign_parameters(const std::map<std::string, at::Tensor>& loaded, const AdamW& optimizer,
+                       const std::string& where) {
   std::vector<std::pair<std::string, at::Tensor>> own;
   for (const auto& parameter : optimizer.parameters()) own.emplace_back(parameter.name, parameter.tensor);
   assign_tensors(loaded, own, where);
@@ -49,14 +57,17 @@ void assign_parameters(const std::map<std::string, at::Tensor>& loaded, const Ad
 Checkpoint make_checkpoint(const RunPosition& position, const std::string& identity, const AdamW& optimizer) {
   Checkpoint checkpoint;
   checkpoint.state = position.to_state(identity);
-  for (const auto& parameter : optimizer.parameters()) checkpoint.trainable.emplace(parameter.name, parameter.tensor.detach());
+  for (const auto& parameter : optimizer.parameters())
+    checkpoint.trainable.emplace(parameter.name, parameter.tensor.detach());
   for (const auto& [name, tensor] : optimizer.state_tensors()) checkpoint.optimizer.emplace(name, tensor);
   return checkpoint;
 }
 
-RunPosition apply_checkpoint(const Checkpoint& checkpoint, const std::string& identity, AdamW& optimizer, const std::string& where) {
+RunPosition apply_checkpoint(const Checkpoint& checkpoint, const std::string& identity, AdamW& optimizer,
+                             const std::string& where) {
   const auto& saved = checkpoint.state.get<std::string>("identity");
-  if (saved != identity) fail<CheckpointError>("'", where, "' belongs to another backbone (", saved, ", now ", identity, ")");
+  if (saved != identity)
+    fail<CheckpointError>("'", where, "' belongs to another backbone (", saved, ", now ", identity, ")");
   assign_parameters(checkpoint.trainable, optimizer, where);
   optimizer.load_state(checkpoint.optimizer);
   return RunPosition::from_state(checkpoint.state);

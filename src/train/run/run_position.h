@@ -33,12 +33,16 @@ struct RunPosition {
   static RunPosition unpack(const std::vector<int64_t>& packed);
 };
 
-/// What a run at `position` needs to go on; the tensors share the optimizer's memory. `identity` names the backbone.
+/// What a run at `position` needs to go on; the tensors share the optimizer's memory. `identity` names the
+/// backbone.
 Checkpoint make_checkpoint(const RunPosition& position, const std::string& identity, const AdamW& optimizer);
-/// Puts parameters and optimizer where the checkpoint was made. CheckpointError naming `where`: another backbone or other tensors.
-RunPosition apply_checkpoint(const Checkpoint& checkpoint, const std::string& identity, AdamW& optimizer, const std::string& where);
+/// Puts parameters and optimizer where the checkpoint was made. CheckpointError naming `where`: another
+/// backbone or other tensors.
+RunPosition apply_checkpoint(const Checkpoint& checkpoint, const std::string& identity, AdamW& optimizer,
+                             const std::string& where);
 /// Copies tensors into the optimizer's parameters. CheckpointError, as assign_tensors.
-void assign_parameters(const std::map<std::string, at::Tensor>& loaded, const AdamW& optimizer, const std::string& where);
+void assign_parameters(const std::map<std::string, at::Tensor>& loaded, const AdamW& optimizer,
+                       const std::string& where);
 
 /// Rank 0's position, parameters and optimizer state become everybody's.
 void share_state(distributed::Ranks& ranks, RunPosition& position, AdamW& optimizer);

@@ -104,10 +104,12 @@ std::string RunRecord::training(int64_t step, int64_t bases) const {
       .dump();
 }
 
-std::string RunRecord::write_step(int64_t step, MetricFields fields, double bases_per_second, double seconds_left,
-                                  const at::Device& device) {
+std::string RunRecord::write_step(int64_t step, MetricFields fields, double bases_per_second,
+                                  double seconds_left, const at::Device& device) {
   const int64_t resident = read_process_memory().peak;
-  fields.insert(fields.end(), {{"bases_per_second", bases_per_second}, {"seconds_left", seconds_left}, {"peak_resident_bytes", resident}});
+  fields.insert(fields.end(), {{"bases_per_second", bases_per_second},
+                               {"seconds_left", seconds_left},
+                               {"peak_resident_bytes", resident}});
   std::string memory = concat("peak ", format_bytes(resident));
   if (device.is_cuda()) {
     const int64_t on_device = ops::peak_device_bytes(device);

@@ -1,4 +1,5 @@
-// What a run leaves in its folder while it goes on: metrics.jsonl, TensorBoard events, checkpoints. Only rank 0 has one.
+// What a run leaves in its folder while it goes on: metrics.jsonl, TensorBoard events, checkpoints. Only rank
+// 0 has one.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -8,17 +9,18 @@
 #include <string>
 
 #include "event_log.h"
+#include "focus/train/loop/trainer.h"
 #include "focus/train/run/checkpoint.h"
 #include "focus/train/run/metrics_log.h"
 #include "focus/train/run/run_folder.h"
-#include "focus/train/loop/trainer.h"
 #include "run_data.h"
 
 namespace focus::train {
 
 class RunRecord {
  public:
-  /// Prepares the run's folder (see prepare_run_folder), and cuts its logs back to the checkpoint a resumed run goes on from.
+  /// Prepares the run's folder (see prepare_run_folder), and cuts its logs back to the checkpoint a resumed
+  /// run goes on from.
   RunRecord(const RunData& data, const TrainerOptions& options);
 
   const std::filesystem::path& root() const { return folder_.root; }
@@ -33,7 +35,8 @@ class RunRecord {
   std::string training(int64_t step, int64_t bases) const;
 
   /// Completes the fields with speed, remaining time and peak memory, and returns the memory as text.
-  std::string write_step(int64_t step, MetricFields fields, double bases_per_second, double seconds_left, const at::Device& device);
+  std::string write_step(int64_t step, MetricFields fields, double bases_per_second, double seconds_left,
+                         const at::Device& device);
   void write_validation(int64_t step, const MetricFields& figures);
   /// No checkpoint is newer on disk than its metrics. `best_step` names the one that rotation spares.
   void save(Checkpoint checkpoint, std::optional<int64_t> best_step);

@@ -98,11 +98,13 @@ class EndToEnd final : public Objective {
 /// Layer by layer against what full attention does.
 class Matching final : public Objective {
  public:
-  Matching(const MatchConfig& config, int64_t step, Model model, std::shared_ptr<const compress::FocusAdapter> adapter)
+  Matching(const MatchConfig& config, int64_t step, Model model,
+           std::shared_ptr<const compress::FocusAdapter> adapter)
       : config_(config), step_(step), model_(std::move(model)), adapter_(std::move(adapter)) {}
   Tensor weigh(Batch& batch) override { return match_weight(config_, model_->plan(), batch.weights, step_); }
   LossSum loss(const Batch& batch) override {
-    const MatchSum match = match_sum(config_, *model_->backbone_ptr(), *adapter_, batch.tokens, batch.weights, step_);
+    const MatchSum match =
+        match_sum(config_, *model_->backbone_ptr(), *adapter_, batch.tokens, batch.weights, step_);
     return {match.loss, {{"match_mass", match.mass}, {"match_output", match.output}}, {}};
   }
 
@@ -139,7 +141,8 @@ class AdapterTask final : public Task {
     for (const auto& parameter : parameters) total += parameter.tensor.numel();
     if (parameters.empty())
       fail<ConfigError>(
-          "focus.fitted.corrections is off and the fit itself has no parameter: there is nothing to train; focus-eval measures it "
+          "focus.fitted.corrections is off and the fit itself has no parameter: there is nothing to train; "
+          "focus-eval measures it "
           "as 'fitted'");
     if (config.memory.focus.history == compress::History::none && !config.adapt.active())
       fail<ConfigError>("focus.history 'none' reads no entry, so nothing can be trained");
@@ -147,7 +150,8 @@ class AdapterTask final : public Task {
     log::info(concat("backbone '", teacher_.model->shape().name,
                      "': ", format_count(teacher_.model->num_parameters()),
                      " parameters, frozen; adapter: ", format_count(unit_parameters)));
-    if (config.adapt.active()) log::info(concat(config.adapt.describe(), ": ", format_count(total - unit_parameters), " parameters"));
+    if (config.adapt.active())
+      log::info(concat(config.adapt.describe(), ": ", format_count(total - unit_parameters), " parameters"));
   }
 
   const TrainedModel& model() const override { return trained_; }
@@ -163,8 +167,11 @@ class AdapterTask final : public Task {
     const bool matching = stage.kind == StageKind::match;
     // Matching has no loss that would hold a changed backbone near the original: it trains the units alone.
     for (const auto& [name, tensor] : adapted_.trained) tensor.set_requires_grad(!matching);
-    const std::shared_ptr<const compress::FocusAdapter> adapter = config_.random.active() ? drawn(step) : adapter_;
-    const Model model = config_.random.active() ? std::make_shared<compress::CompressedModel>(adapted_.backbone, adapter) : nominal_;
+    const std::shared_ptr<const compress::FocusAdapter> adapter =
+        config_.random.active() ? drawn(step) : adapter_;
+    const Model model = config_.random.active()
+                            ? std::make_shared<compress::CompressedModel>(adapted_.backbone, adapter)
+                            : nominal_;
     std::unique_ptr<Objective> out;
     if (matching) {
       out = std::make_unique<Matching>(stage.match, step, model, adapter);
@@ -206,7 +213,8 @@ class AdapterTask final : public Task {
  private:
   /// The adapter as a step of a random schedule has it.
   std::shared_ptr<const compress::FocusAdapter> drawn(int64_t step) const {
-    return adapter_->with(draw_memory(config_.random, config_.memory, adapter_->blocks(), config_.seed, step));
+    return adapter_->with(
+        draw_memory(config_.random, config_.memory, adapter_->blocks(), config_.seed, step));
   }
 
   const TrainConfig config_;
@@ -219,6 +227,8 @@ class AdapterTask final : public Task {
 
 }  // namespace
 
-std::unique_ptr<Task> make_adapter_task(const TrainConfig& config) { return std::make_unique<AdapterTask>(config); }
+std::unique_ptr<Task> make_adapter_task(const TrainConfig& config) {
+  return std::make_unique<AdapterTask>(config);
+}
 
 }  // namespace focus::train

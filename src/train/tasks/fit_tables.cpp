@@ -42,8 +42,8 @@ void fit_tables(const compress::TablesConfig& settings, const data::SequenceSamp
   // All ranks solve: the solution of the same sums takes one no longer than all.
   for (const auto& [block, left] : fit.solve()) {
     if (!ranks.is_first()) continue;
-    log::info(concat("block ", block, ": tables leave ", 100 * left.first, " % of the score variance and ", 100 * left.second,
-                     " % of the values unexplained"));
+    log::info(concat("block ", block, ": tables leave ", 100 * left.first, " % of the score variance and ",
+                     100 * left.second, " % of the values unexplained"));
   }
 }
 

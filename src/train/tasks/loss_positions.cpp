@@ -23,7 +23,8 @@ Tensor copy_positions(const Batch& batch) {
 Tensor loss_weights(const Batch& batch, const compress::WindowPlan& plan, bool skip_first_window) {
   Tensor weights = batch.weights.narrow(1, 1, batch.weights.size(1) - 1);
   if (!skip_first_window) return weights;
-  // Position p predicts base p + 1 with the memory of p: the first window's end is the first whose output entries can change.
+  // Position p predicts base p + 1 with the memory of p: the first window's end is the first whose output
+  // entries can change.
   const int64_t first = std::min(plan.window(0).end, weights.size(1));
   weights = weights.clone();
   weights.narrow(1, 0, first).zero_();
@@ -42,10 +43,12 @@ Tensor focus_next(const Batch& batch, const compress::WindowPlan& plan) {
   return at::tensor(next, at::kLong).to(batch.tokens.device());
 }
 
-Tensor focus_weights(const Batch& batch, const Tensor& next, const compress::WindowPlan& plan, bool skip_first_window) {
+Tensor focus_weights(const Batch& batch, const Tensor& next, const compress::WindowPlan& plan,
+                     bool skip_first_window) {
   const int64_t length = batch.tokens.size(1);
   const int64_t first = skip_first_window ? plan.window(0).end + 1 : 0;
-  return batch.weights.index_select(1, next.clamp_max(length - 1)) * next.lt(length).logical_and(next.ge(first)).to(at::kFloat);
+  return batch.weights.index_select(1, next.clamp_max(length - 1)) *
+         next.lt(length).logical_and(next.ge(first)).to(at::kFloat);
 }
 
 }  // namespace focus::train

@@ -58,7 +58,8 @@ class PretrainTask final : public Task {
     }
     model_->set_recompute(config.recompute);
     if (trained_.parameters.empty()) fail<ConfigError>("freeze leaves no parameter to train");
-    log::info(concat("backbone '", model_->config().name, "': ", format_count(model_->num_parameters()), " parameters"));
+    log::info(concat("backbone '", model_->config().name, "': ", format_count(model_->num_parameters()),
+                     " parameters"));
   }
 
   const TrainedModel& model() const override { return trained_; }

@@ -13,7 +13,9 @@ constexpr uint64_t kPurpose = 0x6d656d6f7279;
 
 /// Smallest and largest k before the jitter.
 std::pair<int64_t, int64_t> bounds_of_k(const RandomConfig& config, int64_t nominal) {
-  if (!config.k.empty()) return {*std::min_element(config.k.begin(), config.k.end()), *std::max_element(config.k.begin(), config.k.end())};
+  if (!config.k.empty())
+    return {*std::min_element(config.k.begin(), config.k.end()),
+            *std::max_element(config.k.begin(), config.k.end())};
   if (!config.k_range.empty()) return {config.k_range[0], config.k_range[1]};
   return {nominal, nominal};
 }
@@ -29,7 +31,8 @@ std::optional<int64_t> window_at(const RandomConfig& config, int64_t step) {
 }  // namespace
 
 void WindowUntil::visit(config::Fields& f) {
-  f.integer("until_step", until_step, {1, int64_t{1} << 40}, "steps of the run, from its start, that have this window");
+  f.integer("until_step", until_step, {1, int64_t{1} << 40},
+            "steps of the run, from its start, that have this window");
   f.integer("size", size, {1, int64_t{1} << 32}, "window.size of these steps");
 }
 
@@ -40,7 +43,8 @@ void RandomConfig::visit(config::Fields& f, const config::Condition& uses_k) {
                           "in place of k: smallest and largest, any between is as likely");
   f.only(uses_k).integer("k_jitter", k_jitter, {0, kMost},
                          "each step's k moves by up to so many bases either way");
-  f.number("layers", layers, {0, 1}, "probability that a layer is compressed in a step (one always is); the others keep everything");
+  f.number("layers", layers, {0, 1},
+           "probability that a layer is compressed in a step (one always is); the others keep everything");
   f.list("window", window, "other windows for the first steps, in order; after the last the nominal one");
 }
 
@@ -51,11 +55,13 @@ void RandomConfig::validate(const compress::MemoryConfig& nominal) const {
     fail<ConfigError>("random.k_range needs the smallest and the largest k, in this order");
   int64_t before = 0;
   for (const WindowUntil& part : window) {
-    if (part.until_step <= before) fail<ConfigError>("random.window: until_step must grow, got ", part.until_step, " after ", before);
+    if (part.until_step <= before)
+      fail<ConfigError>("random.window: until_step must grow, got ", part.until_step, " after ", before);
     before = part.until_step;
   }
   const auto [low, high] = bounds_of_k(*this, nominal.focus.k);
-  if (low - k_jitter < 1) fail<ConfigError>("random.k_jitter ", k_jitter, " would take k from ", low, " below 1");
+  if (low - k_jitter < 1)
+    fail<ConfigError>("random.k_jitter ", k_jitter, " would take k from ", low, " below 1");
   // The window plan itself knows which k fits into which window.
   std::vector<int64_t> sizes = {nominal.window.size};
   for (const WindowUntil& part : window) sizes.push_back(part.size);

@@ -7,7 +7,8 @@ namespace focus::train {
 
 using at::Tensor;
 
-compress::HiddenStates forward_sequential(const compress::CompressedModel& model, const Tensor& tokens_BL, int64_t bptt_windows) {
+compress::HiddenStates forward_sequential(const compress::CompressedModel& model, const Tensor& tokens_BL,
+                                          int64_t bptt_windows) {
   compress::CompressedStream stream;
   std::vector<Tensor> bases, focus, next;
   int64_t windows = 0;

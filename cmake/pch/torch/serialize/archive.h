@@ -1,5 +1,6 @@
-// Stands in for LibTorch's header of this name, but only while the shared header is precompiled: torch/nn/module.h needs the archives
-// by name alone, and their definitions carry the JIT along, whose templates would be instantiated again in every file.
+// Stands in for LibTorch's header of this name, but only while the shared header is precompiled:
+// torch/nn/module.h needs the archives by name alone, and their definitions carry the JIT along, whose
+// templates would be instantiated again in every file.
 #pragma once
 
 namespace torch::serialize {

@@ -9,23 +9,24 @@
 #include <string>
 #include <vector>
 
-#include "focus/compress/tables/base_tables.h"
-#include "focus/compress/plan/config.h"
 #include "focus/compress/focus/unit.h"
+#include "focus/compress/plan/config.h"
+#include "focus/compress/tables/base_tables.h"
 #include "focus/model/backbone.h"
 
 namespace focus::compress {
 
-/// All trainable parts: a Focus unit or tables per compressed block and, where Focus tokens have states, their embedding. Parameters stay
-/// fp32 whatever the backbone's dtype.
+/// All trainable parts: a Focus unit or tables per compressed block and, where Focus tokens have states,
+/// their embedding. Parameters stay fp32 whatever the backbone's dtype.
 class FocusAdapter : public torch::nn::Module {
  public:
   /// `seed` fixes the initial values. ConfigError: focus.layers names a block that is no attention block.
   FocusAdapter(const model::Backbone& backbone, const MemoryConfig& config, int64_t seed);
   /// Units made elsewhere, by block, on the devices of their blocks; none of them has Focus states.
   FocusAdapter(const MemoryConfig& config, std::map<int64_t, std::shared_ptr<FocusUnit>> units);
-  /// The same parameters, not copies of them, under another window plan, k or storage, or on some of the layers only (`focus.layers`; the
-  /// others keep everything). ConfigError: `config` differs in anything else, or names a layer that has no parameters.
+  /// The same parameters, not copies of them, under another window plan, k or storage, or on some of the
+  /// layers only (`focus.layers`; the others keep everything). ConfigError: `config` differs in anything
+  /// else, or names a layer that has no parameters.
   std::shared_ptr<FocusAdapter> with(const MemoryConfig& config) const;
 
   const MemoryConfig& config() const { return config_; }

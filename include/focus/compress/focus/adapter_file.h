@@ -18,11 +18,13 @@ void save_adapter(const FocusAdapter& adapter, const model::AdaptedBackbone& ada
                   const std::string& training = "");
 struct LoadedAdapter {
   std::shared_ptr<FocusAdapter> adapter;
-  model::AdaptedBackbone adapted;  // what the adapter runs on: `backbone` itself, or a twin of it with the trained changes, frozen
+  model::AdaptedBackbone adapted;  // what the adapter runs on: `backbone` itself, or a twin of it with the
+                                   // trained changes, frozen
   std::string digest;              // SHA-256 (hex) of tensors and settings, not of how they were made
 };
 /// CheckpointError: another backbone, tensors missing, unexpected or of another shape.
-LoadedAdapter load_adapter(const std::filesystem::path& path, const std::shared_ptr<model::Backbone>& backbone,
+LoadedAdapter load_adapter(const std::filesystem::path& path,
+                           const std::shared_ptr<model::Backbone>& backbone,
                            const std::string& backbone_digest);
 /// Gives an adapter that is to be trained, and what is trained of its backbone, the parameters of a trained
 /// one. Window plan, k and visibility may differ, which the log says. CheckpointError: another backbone, or
@@ -32,7 +34,8 @@ void start_from(const std::filesystem::path& path, const FocusAdapter& adapter,
                 const model::AdaptedBackbone& adapted, const std::string& backbone_digest);
 /// Only the configuration of an adapter file.
 MemoryConfig read_adapter_config(const std::filesystem::path& path);
-/// The adapter file that a path means: itself, or adapter.safetensors in a run's folder. CheckpointError when it is not there.
+/// The adapter file that a path means: itself, or adapter.safetensors in a run's folder. CheckpointError when
+/// it is not there.
 std::filesystem::path adapter_file(const std::filesystem::path& path);
 
 }  // namespace focus::compress

@@ -6,7 +6,8 @@
 
 namespace focus::compress {
 
-/// Trained linear map out of D inputs: a full matrix starting at zero, or up * down with `up` starting at zero.
+/// Trained linear map out of D inputs: a full matrix starting at zero, or up * down with `up` starting at
+/// zero.
 class LowRankMap : public torch::nn::Module {
  public:
   LowRankMap(int64_t in, int64_t out, int64_t rank);

@@ -12,8 +12,9 @@
 
 namespace focus::compress {
 
-/// The paper's unit (Eq. 2, 3): masked multi-head attention with the Focus token as query over its visible bases and the history.
-/// Projections start as the backbone's own: only the differences are trained. beta = log(bases of the k-mer) + a trained offset.
+/// The paper's unit (Eq. 2, 3): masked multi-head attention with the Focus token as query over its visible
+/// bases and the history. Projections start as the backbone's own: only the differences are trained. beta =
+/// log(bases of the k-mer) + a trained offset.
 class PaperUnit final : public FocusUnit {
  public:
   PaperUnit(const FocusConfig& layer, const model::BackboneShape& shape);

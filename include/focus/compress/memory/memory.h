@@ -1,6 +1,6 @@
-// What one attention layer remembers of a sequence. Focus entries, base tables, each rival and "keep everything" are peers behind this
-// interface: a model holds one LayerMemory per attention block and asks none of them what it is.
-// Legend: B batch, n bases, m k-mers, D width.
+// What one attention layer remembers of a sequence. Focus entries, base tables, each rival and "keep
+// everything" are peers behind this interface: a model holds one LayerMemory per attention block and asks
+// none of them what it is. Legend: B batch, n bases, m k-mers, D width.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -21,7 +21,7 @@ namespace focus::compress {
 struct MemoryUse {
   int64_t entries = 0;         // retained entries, at the layer that holds the most
   int64_t retained_bytes = 0;  // what is left of closed windows
-  int64_t open_bytes = 0;      // raw keys and values of the open window, and what else is needed until it closes
+  int64_t open_bytes = 0;  // raw keys and values of the open window, and what else is needed until it closes
   MemoryUse& operator+=(const MemoryUse& layer) {
     entries = std::max(entries, layer.entries);
     retained_bytes += layer.retained_bytes;
@@ -40,17 +40,20 @@ class MemoryState : public cache::LayerState {
   }
 };
 
-/// Focus states of the spans that close during one pass, in the order they close: [B, m, D] each. They go from layer to layer
-/// beside the bases, and every layer that reads them closes the same spans. Empty before the first such layer.
+/// Focus states of the spans that close during one pass, in the order they close: [B, m, D] each. They go
+/// from layer to layer beside the bases, and every layer that reads them closes the same spans. Empty before
+/// the first such layer.
 using SideStates = std::vector<at::Tensor>;
 
 /// What one call of the model tells the memories of all its layers.
 struct ModelCall {
-  int64_t first_base = 0;      // index of the call's first base in the sequence
-  std::vector<bool> is_focus;  // inline stream: whether each token of the call is a Focus token; empty = bases only
-  at::Tensor codes;            // uint8 [B, n] base codes; undefined unless a memory of the model reads them
-  bool recompute = false;      // parallel: keep only the inputs of each window's attention and fit for the gradient
-  SideStates side;             // replaced layer by layer
+  int64_t first_base = 0;  // index of the call's first base in the sequence
+  std::vector<bool>
+      is_focus;      // inline stream: whether each token of the call is a Focus token; empty = bases only
+  at::Tensor codes;  // uint8 [B, n] base codes; undefined unless a memory of the model reads them
+  bool recompute =
+      false;        // parallel: keep only the inputs of each window's attention and fit for the gradient
+  SideStates side;  // replaced layer by layer
 };
 
 class LayerMemory {
@@ -59,11 +62,13 @@ class LayerMemory {
   /// One line for reports.
   virtual std::string describe() const = 0;
   virtual std::unique_ptr<MemoryState> make_state() const = 0;
-  /// Continues the stream of `layer.state`, a state of make_state(): attends, takes the call's bases in and closes what ends. Returns what
-  /// is added to the residual stream, [B, L, D]. How a sequence is cut into calls makes no difference beyond rounding.
+  /// Continues the stream of `layer.state`, a state of make_state(): attends, takes the call's bases in and
+  /// closes what ends. Returns what is added to the residual stream, [B, L, D]. How a sequence is cut into
+  /// calls makes no difference beyond rounding.
   virtual at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const = 0;
-  /// The same for a whole sequence in one pass, each base shown exactly what a stream would still hold. A pure function of the call, the
-  /// side states and parameters. ConfigError, the default, where a memory can only stream.
+  /// The same for a whole sequence in one pass, each base shown exactly what a stream would still hold. A
+  /// pure function of the call, the side states and parameters. ConfigError, the default, where a memory can
+  /// only stream.
   virtual at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const;
   /// What a state holds after `num_bases` bases of one sequence, from integers alone.
   virtual MemoryUse planned(int64_t num_bases) const = 0;

@@ -1,4 +1,5 @@
-// From a memory's name to the object: what training, evaluation and scoring all ask. A new memory is one class and one register_memory().
+// From a memory's name to the object: what training, evaluation and scoring all ask. A new memory is one
+// class and one register_memory().
 #pragma once
 
 #include <cstdint>
@@ -23,8 +24,8 @@ struct LayerContext {
 };
 using MakeLayerMemory = std::function<std::shared_ptr<const LayerMemory>(const LayerContext&)>;
 
-/// Makes a memory known by a name to configurations, command lines and reports. ConfigError: the name is taken. Returns true, so that a
-/// registration can initialise a constant at namespace scope.
+/// Makes a memory known by a name to configurations, command lines and reports. ConfigError: the name is
+/// taken. Returns true, so that a registration can initialise a constant at namespace scope.
 bool register_memory(const std::string& name, MakeLayerMemory make);
 /// In the order of registration; those of this library first.
 std::vector<std::string> memory_names();
@@ -32,9 +33,11 @@ std::vector<std::string> memory_names();
 bool stores_itself(const std::string& name);
 
 /// The memory of that name, or a retention policy, on every attention layer. ConfigError lists the names.
-std::shared_ptr<CompressedModel> make_memory(const std::string& name, const std::shared_ptr<model::Backbone>& backbone,
+std::shared_ptr<CompressedModel> make_memory(const std::string& name,
+                                             const std::shared_ptr<model::Backbone>& backbone,
                                              const MemoryConfig& config);
-std::shared_ptr<CompressedModel> make_memory(const RetentionPolicy& policy, const std::shared_ptr<model::Backbone>& backbone,
+std::shared_ptr<CompressedModel> make_memory(const RetentionPolicy& policy,
+                                             const std::shared_ptr<model::Backbone>& backbone,
                                              const MemoryConfig& config);
 /// The same settings with the closed form alone as the unit, beside the bases: the memory 'fitted'.
 MemoryConfig closed_form(MemoryConfig config);

@@ -1,5 +1,5 @@
-// How retained entries are held between calls: their precision and their place. Apart from the policies, which decide what is
-// retained. Legend: B batch, G key/value heads, S entries, E head dimension.
+// How retained entries are held between calls: their precision and their place. Apart from the policies,
+// which decide what is retained. Legend: B batch, G key/value heads, S entries, E head dimension.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -29,25 +29,28 @@ struct StorageFormat {
   StorageType dtype = StorageType::model;
   StorageDevice device = StorageDevice::model;
   int64_t bits = 0;       // 8 or 4: quantised; 0: as dtype says
-  int64_t key_group = 0;  // quantised keys: 0 = a scale per entry and head; else one per channel and this many neighbours of one window
+  int64_t key_group = 0;  // quantised keys: 0 = a scale per entry and head; else one per channel and this
+                          // many neighbours of one window
   StorageFormat() = default;
-  StorageFormat(const StorageConfig& config) : dtype(config.dtype), device(config.device), bits(dtype == StorageType::int8 ? 8 : 0) {}
+  StorageFormat(const StorageConfig& config)
+      : dtype(config.dtype), device(config.device), bits(dtype == StorageType::int8 ? 8 : 0) {}
   bool operator==(const StorageFormat&) const = default;
   /// Bytes of one entry of one sequence, shared scales of key groups left out.
   int64_t entry_bytes(int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype, bool with_beta) const;
 };
 
-/// A [B, G, S, E] tensor in 8 or 4 bits: x ~ low + step * code, low and step fp16. Rows of one group share scales channel by channel, or
-/// each row has its own over its channels. |error| <= step / 2 and the rounding of low and step, at most 2^-10 of the largest |x| of the
-/// group.
+/// A [B, G, S, E] tensor in 8 or 4 bits: x ~ low + step * code, low and step fp16. Rows of one group share
+/// scales channel by channel, or each row has its own over its channels. |error| <= step / 2 and the rounding
+/// of low and step, at most 2^-10 of the largest |x| of the group.
 struct QuantisedTensor {
   at::Tensor codes;      // uint8 [B, G, S, E], two channels to a byte in 4 bits
   at::Tensor low, step;  // fp16 [B, G, S, 1] or, in groups, [B, G, groups, E]
 };
 
-/// The retained entries of one layer, really held in the format's precision and place. Each entry is rounded once, when it is appended, and
-/// never again. Reading gives what attention computes with: a copy for the time of a call, or the tensors themselves where they are held in
-/// that type and place. fp32 and bf16 storage pass gradients through their rounding; appending entries that carry a gradient to a quantised
+/// The retained entries of one layer, really held in the format's precision and place. Each entry is rounded
+/// once, when it is appended, and never again. Reading gives what attention computes with: a copy for the
+/// time of a call, or the tensors themselves where they are held in that type and place. fp32 and bf16
+/// storage pass gradients through their rounding; appending entries that carry a gradient to a quantised
 /// store is a ConfigError.
 class EntryStore {
  public:

@@ -1,6 +1,7 @@
-// What one compressed attention layer keeps and shows, as pure integer functions of its settings. Both executions ask this one value, so
-// that they cannot disagree. Every rule of visibility comes out as two intervals: raw bases [raw_begin, t] and retained entries
-// [entry_begin, entry_end), in the order entries are made: raw sinks first, then each k-mer's entries.
+// What one compressed attention layer keeps and shows, as pure integer functions of its settings. Both
+// executions ask this one value, so that they cannot disagree. Every rule of visibility comes out as two
+// intervals: raw bases [raw_begin, t] and retained entries [entry_begin, entry_end), in the order entries are
+// made: raw sinks first, then each k-mer's entries.
 #pragma once
 
 #include <cstdint>
@@ -49,11 +50,14 @@ class LayerRules {
   const FocusConfig& focus() const { return focus_; }
   bool by_kmer() const { return focus_.local == Local::kmer; }
   bool rolling() const { return focus_.eviction == Eviction::rolling; }
-  /// Entries of the open window are visible to later bases of it: where their raw bases are gone, or where the paper inserts Focus tokens
-  /// as ordinary earlier tokens. A fitted entry stands for the mass of its bases, so beside them it would count that mass twice.
+  /// Entries of the open window are visible to later bases of it: where their raw bases are gone, or where
+  /// the paper inserts Focus tokens as ordinary earlier tokens. A fitted entry stands for the mass of its
+  /// bases, so beside them it would count that mass twice.
   bool shows_open_entries() const { return by_kmer() || made_in_stream(); }
   /// The entry is made when its Focus token passes by in an inline stream.
-  bool made_in_stream() const { return focus_.stream == Stream::inline_tokens && focus_.unit == UnitKind::paper; }
+  bool made_in_stream() const {
+    return focus_.stream == Stream::inline_tokens && focus_.unit == UnitKind::paper;
+  }
 
  private:
   int64_t entries_before(int64_t kmer) const;

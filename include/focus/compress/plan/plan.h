@@ -1,5 +1,6 @@
-// The window plan: which window and k-mer a base belongs to, as pure integer functions of the configuration. Whole sequences, chunks of any
-// size and single steps all ask this one value; no other code does arithmetic on windows. All ranges are half-open, bases count from 0.
+// The window plan: which window and k-mer a base belongs to, as pure integer functions of the configuration.
+// Whole sequences, chunks of any size and single steps all ask this one value; no other code does arithmetic
+// on windows. All ranges are half-open, bases count from 0.
 #pragma once
 
 #include <cstdint>
@@ -20,12 +21,14 @@ struct Span {
 };
 
 struct WindowConfig {
-  int64_t size = 1024;                   // W
-  WindowUnit unit = WindowUnit::bases;   // App. A: bases; section 3.2: Focus tokens, neighbours sharing one
-  Remainder remainder = Remainder::own;  // what becomes of the bases left over when k does not divide a window
-  /// Where a trained adapter may bring its own plan, `given` is listed in place of `size`, 0 leaving it as it is,
-  /// and all else has an effect on the condition `others`.
-  void visit(config::Fields& f, std::optional<int64_t>* given = nullptr, const config::Condition& others = {});
+  int64_t size = 1024;                  // W
+  WindowUnit unit = WindowUnit::bases;  // App. A: bases; section 3.2: Focus tokens, neighbours sharing one
+  Remainder remainder =
+      Remainder::own;  // what becomes of the bases left over when k does not divide a window
+  /// Where a trained adapter may bring its own plan, `given` is listed in place of `size`, 0 leaving it as it
+  /// is, and all else has an effect on the condition `others`.
+  void visit(config::Fields& f, std::optional<int64_t>* given = nullptr,
+             const config::Condition& others = {});
 };
 
 class WindowPlan {
@@ -46,12 +49,13 @@ class WindowPlan {
   int64_t kmers_before(int64_t window) const;
   /// The window that holds k-mer `kmer` of the whole sequence.
   int64_t window_of_kmer(int64_t kmer) const;
-  /// Number of k-mers that end at or before `base` (exclusive end): the Focus tokens inserted before that base.
+  /// Number of k-mers that end at or before `base` (exclusive end): the Focus tokens inserted before that
+  /// base.
   int64_t kmers_completed(int64_t base) const;
   /// Eq. 4: k-mers of closed windows plus the bases of the open one.
   int64_t kept_entries(int64_t num_bases) const;
-  /// The first position after `base` at which something closes: the end of its window, or of its k-mer when that comes first and
-  /// `by_kmer` is set.
+  /// The first position after `base` at which something closes: the end of its window, or of its k-mer when
+  /// that comes first and `by_kmer` is set.
   int64_t next_close(int64_t base, bool by_kmer) const;
   /// Whether a k-mer ends at `base` (exclusive end).
   bool ends_kmer(int64_t base) const;

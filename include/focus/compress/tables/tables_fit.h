@@ -13,7 +13,8 @@
 
 namespace focus::compress {
 
-/// Ridge regression of the tables of all layers on the keys and values that a backbone computes with full memory.
+/// Ridge regression of the tables of all layers on the keys and values that a backbone computes with full
+/// memory.
 class TablesFit {
  public:
   /// `tables` by block.
@@ -21,9 +22,11 @@ class TablesFit {
   ~TablesFit();
   /// One batch of whole sequences [B, L].
   void add(const at::Tensor& tokens_BL);
-  /// All that add() adds up, fp64 on the CPU, this object's own memory: processes that share the batches out sum these, then solve.
+  /// All that add() adds up, fp64 on the CPU, this object's own memory: processes that share the batches out
+  /// sum these, then solve.
   std::vector<at::Tensor> sums();
-  /// Writes the tables. Returns, by block, the shares of key score variance and of value variance that stay unexplained on the data added.
+  /// Writes the tables. Returns, by block, the shares of key score variance and of value variance that stay
+  /// unexplained on the data added.
   std::map<int64_t, std::pair<double, double>> solve();
 
  private:

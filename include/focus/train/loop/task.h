@@ -15,9 +15,9 @@
 #include "focus/data/sampler.h"
 #include "focus/distributed/ranks.h"
 #include "focus/model/backbone.h"
+#include "focus/train/loop/optimizer.h"
 #include "focus/train/run/config.h"
 #include "focus/train/run/metrics_log.h"
-#include "focus/train/loop/optimizer.h"
 
 namespace focus::train {
 

@@ -1,5 +1,5 @@
-// The training loop: fetch all micro-batches of a step, forward and backward each, clip, check, step, log, validate, save. What is trained
-// and which loss it takes is a Task's business.
+// The training loop: fetch all micro-batches of a step, forward and backward each, clip, check, step, log,
+// validate, save. What is trained and which loss it takes is a Task's business.
 #pragma once
 
 #include <cstdint>
@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "focus/distributed/ranks.h"
-#include "focus/train/run/config.h"
 #include "focus/train/loop/task.h"
+#include "focus/train/run/config.h"
 
 namespace focus::train {
 

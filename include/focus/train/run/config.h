@@ -56,8 +56,8 @@ struct TrainConfig {
   std::string model_checkpoint;   // adapter: the frozen backbone; pretrain: where to start from, or empty
   model::InitConfig init;         // pretrain
   compress::MemoryConfig memory;  // adapter
-  std::string adapter;  // adapter: trained one to start from, its file or its run's folder; empty = none
-  model::AdaptConfig adapt;       // adapter: what of the backbone is trained too
+  std::string adapter;       // adapter: trained one to start from, its file or its run's folder; empty = none
+  model::AdaptConfig adapt;  // adapter: what of the backbone is trained too
   data::SamplerConfig data;
   std::vector<StageConfig> stages = {StageConfig{}};
   int64_t accumulation = 4;  // micro-batches per optimizer step
@@ -75,20 +75,23 @@ struct TrainConfig {
   std::string dtype = "fp32";
   weights::Fp8 fp8 = weights::Fp8::emulate;
   bool recompute = false;
-  MatmulPrecision matmul =
-      MatmulPrecision::exact;  // bf16: fp32 matrix products round their inputs to bf16, where the CPU or GPU is faster so
+  MatmulPrecision matmul = MatmulPrecision::exact;  // bf16: fp32 matrix products round their inputs to bf16,
+                                                    // where the CPU or GPU is faster so
   std::string device = "auto";
   int64_t threads = 0;  // 0 = all cores, shared out among the ranks of a machine
   ResultKind result = ResultKind::automatic;
   NonFinite non_finite = NonFinite::stop;
-  int64_t max_skips = 10;              // non_finite skip: in the whole run
-  int64_t rank_timeout_seconds = 600;  // several ranks: also covers the time that rank 0 needs to write a checkpoint alone
+  int64_t max_skips = 10;  // non_finite skip: in the whole run
+  int64_t rank_timeout_seconds =
+      600;  // several ranks: also covers the time that rank 0 needs to write a checkpoint alone
   void visit(config::Fields& f);
   /// Settings that contradict each other, are missing or have no effect; ConfigError.
   void validate() const;
 };
 
 /// The peak learning rate of a stage's steps; the schedule over the whole run then scales it.
-inline double peak_lr(const TrainConfig& config, const StageConfig& stage) { return stage.lr > 0 ? stage.lr : config.optimizer.lr; }
+inline double peak_lr(const TrainConfig& config, const StageConfig& stage) {
+  return stage.lr > 0 ? stage.lr : config.optimizer.lr;
+}
 
 }  // namespace focus::train

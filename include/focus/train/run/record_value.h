@@ -7,7 +7,8 @@
 
 namespace focus::train {
 
-/// Text, whole number or real number. A whole number stays one through a file, so counters above 2^53 are safe.
+/// Text, whole number or real number. A whole number stays one through a file, so counters above 2^53 are
+/// safe.
 using RecordValue = std::variant<std::string, int64_t, double>;
 
 }  // namespace focus::train

@@ -30,7 +30,8 @@ struct RunFolderOptions {
   /// The same with every setting as it is by default: what the configuration of a run of an earlier version
   /// lacks. "{}": it lacks nothing.
   std::string default_config_json = "{}";
-  /// Settings that a resumed run may change without ceasing to be the same run, as paths; a group's path covers all of it.
+  /// Settings that a resumed run may change without ceasing to be the same run, as paths; a group's path
+  /// covers all of it.
   std::vector<std::string> may_change;
   std::vector<std::string> command_line;
   std::vector<InputDigest> inputs;

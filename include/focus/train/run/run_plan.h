@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
-#include "focus/train/run/config.h"
 #include "focus/train/loop/task.h"
+#include "focus/train/run/config.h"
 
 namespace focus::train {
 

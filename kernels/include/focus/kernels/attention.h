@@ -1,6 +1,7 @@
-// One softmax over several blocks of keys, without ever holding a row of its weights: keys are read once, block by block, while the largest
-// score so far, the sum of weights and the weighted sum of values are carried along. Queries, keys and values are fp32 or bf16, everything
-// between them is fp32, and the result is rounded once. The instruction set is picked at run time (cpu.h).
+// One softmax over several blocks of keys, without ever holding a row of its weights: keys are read once,
+// block by block, while the largest score so far, the sum of weights and the weighted sum of values are
+// carried along. Queries, keys and values are fp32 or bf16, everything between them is fp32, and the result
+// is rounded once. The instruction set is picked at run time (cpu.h).
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,9 @@ inline constexpr int64_t kAttentionRows = 64;
 /// Keys that are scored before their values are read.
 inline constexpr int64_t kAttentionKeys = 128;
 /// fp32 values of working memory for one call with this head dimension.
-inline constexpr int64_t attention_scratch(int64_t dim) { return kAttentionRows * (2 * linear_padded(dim) + kAttentionKeys); }
+inline constexpr int64_t attention_scratch(int64_t dim) {
+  return kAttentionRows * (2 * linear_padded(dim) + kAttentionKeys);
+}
 
 /// Keys and values of one head, [keys, dim] with contiguous rows `stride` values apart.
 template <class T>
@@ -22,7 +25,8 @@ struct AttentionPart {
   const T* k;
   const T* v;
   int64_t k_stride, v_stride, keys;
-  const float* beta;  // [group, keys] added to the scores, rows beta_stride apart (0: shared by the group); or null
+  const float*
+      beta;  // [group, keys] added to the scores, rows beta_stride apart (0: shared by the group); or null
   int64_t beta_stride;
   bool causal;  // query i sees only the first keys - queries + 1 + i
 };

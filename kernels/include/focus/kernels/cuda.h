@@ -1,13 +1,15 @@
-// CUDA kernels on raw device pointers. Only in builds with CUDA; the caller passes its stream. All sizes are 64-bit.
+// CUDA kernels on raw device pointers. Only in builds with CUDA; the caller passes its stream. All sizes are
+// 64-bit.
 #pragma once
 
 #include <cstdint>
 
 namespace focus::kernels::cuda {
 
-/// y[b,t,c] = sum_j taps[j,c] x[b,t+j,c]; x [batch, length + num_taps - 1, channels], taps [num_taps, channels], y [batch, length,
-/// channels], all contiguous fp32 on the current device. Throws InternalError with CUDA's reason when the launch fails.
-void fir_forward(const float* x, const float* taps, float* y, int64_t batch, int64_t length, int64_t num_taps, int64_t channels,
-                 void* stream);
+/// y[b,t,c] = sum_j taps[j,c] x[b,t+j,c]; x [batch, length + num_taps - 1, channels], taps [num_taps,
+/// channels], y [batch, length, channels], all contiguous fp32 on the current device. Throws InternalError
+/// with CUDA's reason when the launch fails.
+void fir_forward(const float* x, const float* taps, float* y, int64_t batch, int64_t length, int64_t num_taps,
+                 int64_t channels, void* stream);
 
 }  // namespace focus::kernels::cuda

@@ -1,5 +1,6 @@
-// Finite impulse response filters, one per channel, on the CPU: fp32 and fp64, channels last. Works on a range of channels, so that the
-// caller can spread channel blocks over threads; results do not depend on how the range is split.
+// Finite impulse response filters, one per channel, on the CPU: fp32 and fp64, channels last. Works on a
+// range of channels, so that the caller can spread channel blocks over threads; results do not depend on how
+// the range is split.
 #pragma once
 
 #include <cstdint>

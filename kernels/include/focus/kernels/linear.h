@@ -1,5 +1,6 @@
-// y = x W^T for few rows of x: the weights are read once and in order, so that the run time is the time to stream them from memory.
-// Weights are fp32 or bf16 (as raw 16-bit words), sums are fp32. The instruction set is picked at run time (cpu.h).
+// y = x W^T for few rows of x: the weights are read once and in order, so that the run time is the time to
+// stream them from memory. Weights are fp32 or bf16 (as raw 16-bit words), sums are fp32. The instruction set
+// is picked at run time (cpu.h).
 #pragma once
 
 #include <cstdint>
@@ -11,7 +12,9 @@ using Bf16 = uint16_t;
 
 /// A kernel reads its rows of x in an order of its own, padded to a multiple of this many values.
 inline constexpr int64_t kLinearPad = 32;
-inline constexpr int64_t linear_padded(int64_t inputs) { return (inputs + kLinearPad - 1) / kLinearPad * kLinearPad; }
+inline constexpr int64_t linear_padded(int64_t inputs) {
+  return (inputs + kLinearPad - 1) / kLinearPad * kLinearPad;
+}
 
 /// Ranges of outputs are best split at multiples of this.
 inline constexpr int64_t kLinearGroup = 4;
@@ -29,7 +32,8 @@ struct Linear {
 template <class W, class X>
 void linear_pack(const X* x, int64_t inputs, float* packed);
 
-/// y[m,o] = sum_i x[m,i] w[o,i] + bias[o] for o in [begin, end). A sum has the same order whatever the range and the number of rows.
+/// y[m,o] = sum_i x[m,i] w[o,i] + bias[o] for o in [begin, end). A sum has the same order whatever the range
+/// and the number of rows.
 template <class W>
 void linear(const Linear<W>& args, int64_t begin, int64_t end);
 
