@@ -236,7 +236,7 @@ class CliTest(ProgramTest):
         self.assertEqual(self.rows(self.assert_ok(self.score("-", input=read(genome).decode()))), table)
         for chunk in (1, 7, 0):
             self.assert_rows_close(self.rows(self.assert_ok(self.score(genome, "--chunk", chunk))), table)
-        done = self.score(genome, "-r", "one:11-1,00", "-r", "two", "-o", self.path("out.tsv"))
+        done = self.score(genome, "-r", "one:11-100", "-r", "two", "-o", self.path("out.tsv"))
         self.assertEqual(self.assert_ok(done), "")
         regions = self.rows(read(self.path("out.tsv")).decode())
         self.assertEqual([row[:5] for row in regions], [["one", "11", "100", "90", "89"], ["two", "1", "132", "132", "130"]])
