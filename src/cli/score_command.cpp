@@ -319,7 +319,8 @@ void run(const ScoreCommand& c, const std::string& command_line) {
     }
   } else {
     for (data::FastaRecord record; stream->next(record);) {
-      const Target target{{record.name, 0, static_cast<int64_t>(record.sequence.size())}, "", false};
+      Target target;
+      target.region = {record.name, 0, static_cast<int64_t>(record.sequence.size())};
       if (!table.has(key_of(target.region), more.of(target))) score_one(target, record.sequence);
     }
   }
