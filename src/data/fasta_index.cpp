@@ -285,7 +285,7 @@ std::string check_fai(RandomFile& file, std::vector<FastaEntry>& entries) {
     return "its last record does not end in a base";
   tail.erase(0, 1);
   for (int64_t at = last_base + 1; !tail.empty(); tail = file.read(at, kPiece)) {
-    if (tail.find_first_not_of("\n\r \t") != tail.npos) return "the file goes on behind its last record";
+    if (tail.find_first_not_of("\n \t") != tail.npos) return "the file goes on behind its last record";
     at += static_cast<int64_t>(tail.size());
   }
   return {};

@@ -221,6 +221,18 @@ TEST(Fasta, RebuildsAnIndexThatDoesNotFit) {
   }
 }
 
+TEST(Fasta, ReadsLineByLineWhereAnIndexLeavesLineEndsOut) {
+  const Folder folder;
+  const std::string path = folder.text("x.fa", ">a\nGGTTC\nAC\r\r\n");
+  folder.text("x.fa.fai", "a\t7\t3\t5\t6\n");  // as samtools makes it
+  try {
+    open_fasta(path);
+    FAIL() << "expected a DataError";
+  } catch (const DataError& e) {
+    EXPECT_NE(std::string(e.what()).find("line 3 of"), std::string::npos) << e.what();
+  }
+}
+
 TEST(Fasta, DoesWithoutADamagedBgzfIndex) {
   const Folder folder;
   const std::string a = letters(300000, 1),
