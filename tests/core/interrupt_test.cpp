@@ -18,6 +18,9 @@
 namespace focus {
 namespace {
 
+// A runner that was started by nohup ignores it, and so would these tests.
+[[maybe_unused]] const auto inherited_hangup = ::signal(SIGHUP, SIG_DFL);
+
 TEST(Interrupt, FirstSignalOnlySetsTheFlag) {
   install_interrupt_handlers();
   for (const int signal : {SIGINT, SIGTERM, SIGHUP, SIGXCPU, SIGUSR1, SIGUSR2}) {
