@@ -10,7 +10,6 @@
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
-#include "focus/core/hash.h"
 #include "focus/core/log.h"
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
@@ -132,17 +131,14 @@ std::string row(const Region& region, const infer::RecordScore& score, const dat
 }
 
 /// Settings that change figures and are told nowhere else in the table; --chunk does not.
-std::string describe(const ScoreCommand& c) {
+std::string describe(const ScoreCommand& c, const std::string& adapter) {
   std::string out = concat("norm ", c.options.norm == infer::Norm::vocab ? "vocab" : "acgt", ", case ",
                            c.case_policy == data::CasePolicy::upper ? "upper" : "keep", ", ambiguous ",
                            c.ambiguous == data::AmbiguousPolicy::mask    ? "mask"
                            : c.ambiguous == data::AmbiguousPolicy::error ? "error"
                                                                          : "keep",
                            ", fp8 ", c.fp8 == weights::Fp8::emulate ? "emulate" : "off");
-  if (!c.memory.adapter.empty()) {
-    const MappedFile adapter(compress::adapter_file(c.memory.adapter));
-    out += concat(", adapter ", std::hex, fnv1a(adapter.data(), static_cast<std::size_t>(adapter.size())));
-  }
+  if (!adapter.empty()) out += concat(", adapter ", adapter.substr(0, 16));
   return out;
 }
 
@@ -245,7 +241,7 @@ void run(const ScoreCommand& c, const std::string& command_line) {
   std::vector<std::string> head;
   for (const char* key : {"focus_version", "command", "model", "memory"})
     head.push_back(concat("##", key, "=", about.at(key), "\n"));
-  head.push_back(concat("##options=", describe(c), "\n"));
+  head.push_back(concat("##options=", describe(c, memory.adapter), "\n"));
   head.push_back(kColumns + more.names());
   table.begin(head);
 

@@ -1,6 +1,7 @@
 // Rivals on spans small enough to work out by hand.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "attention_match.h"
@@ -157,7 +158,7 @@ TEST_F(RivalTest, HeavyFittedKeepsTheWholeMass) {
                         at::matmul(one, one.t()) / kBetaRidge + at::eye(q.size(2), at::kDouble);
   const double left =
       at::linalg_solve(system, one.expand({1, kHeads, -1, 1}), true).abs().max().item<double>();
-  EXPECT_LT(max_difference(mass, at::logsumexp(scores_of(q, key), -1)), std::log(8.0) * left + 1e-6);
+  EXPECT_LT(max_difference(mass, at::logsumexp(scores_of(q, key), -1)), std::min(1e-2, std::log(8.0) * left + 1e-6));
   EXPECT_EQ(kept.beta.eq(0).sum().item<int64_t>(),
             kHeads * 2);  // two exact bases, and one entry for two k-mers each
 }
@@ -175,7 +176,7 @@ TEST_F(RivalTest, AttentionMatchFindsRepeatedKeys) {
   const Tensor spread = at::linalg_eigvalsh(at::matmul(share.transpose(-1, -2), share));
   const double moved = 1e-6 * (spread.mean(-1) / spread.select(-1, 0)).max().item<double>();
   EXPECT_LT(max_difference(kept.beta, at::full_like(kept.beta, std::log(4.0))),
-            2 * moved / (1 - 2 * moved) + 1e-6);
+            std::min(1e-3, 2 * moved / (1 - 2 * moved) + 1e-6));
   const Tensor weights = at::softmax(scores_of(q, kept.k) + kept.beta.to(at::kDouble).unsqueeze(2), -1);
   const Tensor exact = at::matmul(at::softmax(scores_of(q, k), -1), v);
   // The values v minimise |weights v - exact|^2 + ridge |v - own|^2, and the mean values of each key make the

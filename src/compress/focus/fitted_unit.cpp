@@ -17,8 +17,6 @@ using at::Tensor;
 
 // Score of a base that a reference leaves out: next to no weight, and finite where all references leave it
 // out.
-constexpr double kLeftOut = -1e4;
-
 /// Bases that are entries themselves, [B, G, m, slots] indices into a k-mer's bases, and which bases are left
 /// to the fit, [B, G, m, kmax]. A k-mer with more bases than slots has its last slot for the fit; in a
 /// shorter one every base is an entry, and `fitted` names one all the same, so that the fit, which nobody

@@ -13,7 +13,6 @@ using at::Tensor;
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 constexpr double kBetaRidge = 1e-3;
-constexpr double kLeftOut = -1e4;  // score of a base that a reference leaves out: finite in every sum
 constexpr double kFaintest =
     -40.0;  // log of the share of the mass that a group without items is given: a fit needs a number
 

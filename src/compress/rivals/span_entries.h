@@ -42,6 +42,9 @@ at::Tensor own_queries(const ClosedSpan& span, const at::Tensor& bases);
 at::Tensor every_base(const ClosedSpan& span, int64_t stride);
 /// The references of every stride-th base, [B, G, R, E].
 at::Tensor future_queries(const ClosedSpan& span, int64_t stride = FittedUnitConfig{}.reference_stride);
+/// Score of a base that a reference leaves out: next to no weight, and finite where every reference leaves it
+/// out.
+constexpr double kLeftOut = -1e4;
 /// Which bases of the span are nearer than `leave_out` to a reference's own: [R, n] bool. A reference comes
 /// from the span itself, so it finds its own continuation there as no query to come will. In a span of few
 /// bases the reach is shorter: each reference keeps some.
