@@ -3,7 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
-#include "cuda_dispatch.h"
+#include "device_kernels.h"
 #include "focus/core/error.h"
 #include "focus/kernels/channels.h"
 #include "focus/kernels/fir.h"
@@ -96,10 +96,11 @@ void check(const Tensor& x, const Tensor& taps) {
 
 Tensor causal_fir(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
-  if (!x_BTC.is_cpu()) {
-    return has_cuda_fir(x_BTC, taps_KC) && !tracked({x_BTC, taps_KC}) ? cuda_fir(x_BTC, taps_KC)
-                                                                      : causal_fir_reference(x_BTC, taps_KC);
+  if (const DeviceKernels* kernels = device_kernels(x_BTC);
+      kernels != nullptr && !tracked({x_BTC, taps_KC})) {
+    if (const Tensor y = kernels->fir(x_BTC, taps_KC); y.defined()) return y;
   }
+  if (!x_BTC.is_cpu()) return causal_fir_reference(x_BTC, taps_KC);
   return CausalFir::apply(x_BTC.contiguous(), taps_KC.contiguous());
 }
 

@@ -37,21 +37,20 @@ class FirOnDeviceTest : public testing::OnDeviceTest<Shape> {};
 TEST_P(FirOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
   at::manual_seed(1);
   const auto [batch, length, channels, taps] = shape();
-  for (const auto type : {at::kFloat, at::kDouble}) {
-    const Tensor x = at::randn({batch, length + taps - 1, channels}, type),
-                 w = at::randn({taps, channels}, type);
-    const Tensor x64 = x.to(at::kDouble), w64 = w.to(at::kDouble);
-    const Exact exact{causal_fir_reference(x64, w64), causal_fir_reference(x64.abs(), w64.abs())};
-    // Each product and each sum rounds once; in fp64 what counts as exact does so too.
-    const double bound = static_cast<double>(type == at::kFloat ? taps : 2 * taps);
-    const Tensor x_there = x.to(device()), w_there = w.to(device());
-    EXPECT_LE(error_in_roundings(causal_fir(x_there, w_there), exact.value, exact.magnitude), bound);
-    EXPECT_LE(error_in_roundings(causal_fir_reference(x_there, w_there), exact.value, exact.magnitude),
-              bound);
-  }
+  const Tensor x = at::randn({batch, length + taps - 1, channels}, type()),
+               w = at::randn({taps, channels}, type());
+  const Tensor x64 = x.to(at::kDouble), w64 = w.to(at::kDouble);
+  const Exact exact{causal_fir_reference(x64, w64), causal_fir_reference(x64.abs(), w64.abs())};
+  // Each product and each sum rounds once; in fp64 what counts as exact does so too.
+  const double bound = static_cast<double>(type() == at::kFloat ? taps : 2 * taps);
+  const Tensor x_there = x.to(device()), w_there = w.to(device());
+  EXPECT_LE(error_in_roundings(causal_fir(x_there, w_there), exact.value, exact.magnitude), bound);
+  EXPECT_LE(error_in_roundings(causal_fir_reference(x_there, w_there), exact.value, exact.magnitude), bound);
 }
 
-INSTANTIATE_TEST_SUITE_P(OddSizes, FirOnDeviceTest, ::testing::Combine(kFirShapes, testing::kDevices));
+INSTANTIATE_TEST_SUITE_P(OddSizes, FirOnDeviceTest,
+                         ::testing::Combine(kFirShapes, testing::kDevices,
+                                            ::testing::Values(at::kFloat, at::kDouble)));
 
 class FirTest : public ::testing::TestWithParam<Shape> {};
 
@@ -112,26 +111,26 @@ class ScanOnDeviceTest : public testing::OnDeviceTest<ScanShape> {};
 
 TEST_P(ScanOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
   at::manual_seed(3);
-  for (const auto type : {at::kFloat, at::kDouble}) {
-    std::vector<Tensor> in = scan_inputs(shape(), type), exact, there;
-    for (const Tensor& x : in) {
-      exact.push_back(x.to(at::kDouble));
-      there.push_back(x.to(device()));
-    }
-    const auto [y, final] = scan_by_sums(exact[0], exact[1], exact[2], exact[3]);
-    const auto [y_size, final_size] = scan_by_sums(exact[0].abs(), exact[1], exact[2].abs(), exact[3].abs());
-    // Three roundings a step, and one for each mode of an output; in fp64 what counts as exact has as many.
-    const double steps = static_cast<double>(3 * shape().length + shape().modes + 1),
-                 bound = type == at::kFloat ? steps : 2 * steps;
-    for (const auto& [got_y, got_final] : {modal_scan(there[0], there[1], there[2], there[3]),
-                                           modal_scan_reference(there[0], there[1], there[2], there[3])}) {
-      EXPECT_LE(error_in_roundings(got_y, y, y_size), bound);
-      EXPECT_LE(error_in_roundings(got_final, final, final_size), bound);
-    }
+  std::vector<Tensor> in = scan_inputs(shape(), type()), exact, there;
+  for (const Tensor& x : in) {
+    exact.push_back(x.to(at::kDouble));
+    there.push_back(x.to(device()));
+  }
+  const auto [y, final] = scan_by_sums(exact[0], exact[1], exact[2], exact[3]);
+  const auto [y_size, final_size] = scan_by_sums(exact[0].abs(), exact[1], exact[2].abs(), exact[3].abs());
+  // Three roundings a step, and one for each mode of an output; in fp64 what counts as exact has as many.
+  const double steps = static_cast<double>(3 * shape().length + shape().modes + 1),
+               bound = type() == at::kFloat ? steps : 2 * steps;
+  for (const auto& [got_y, got_final] : {modal_scan(there[0], there[1], there[2], there[3]),
+                                         modal_scan_reference(there[0], there[1], there[2], there[3])}) {
+    EXPECT_LE(error_in_roundings(got_y, y, y_size), bound);
+    EXPECT_LE(error_in_roundings(got_final, final, final_size), bound);
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(OddSizes, ScanOnDeviceTest, ::testing::Combine(kScanShapes, testing::kDevices));
+INSTANTIATE_TEST_SUITE_P(OddSizes, ScanOnDeviceTest,
+                         ::testing::Combine(kScanShapes, testing::kDevices,
+                                            ::testing::Values(at::kFloat, at::kDouble)));
 
 class ScanTest : public ::testing::TestWithParam<ScanShape> {};
 

@@ -1,0 +1,41 @@
+// All that needs CUDA's own headers: streams, memory, and the entry into the table of kernels.
+#include <c10/cuda/CUDACachingAllocator.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#include "cuda_kernels.h"
+#include "focus/core/error.h"
+
+namespace focus::ops {
+namespace {
+
+constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+}  // namespace
+
+void* current_stream(const at::Device& device) {
+  return c10::cuda::getCurrentCUDAStream(device.index()).stream();
+}
+
+int64_t CudaKernels::free_bytes(const at::Device& device) const {
+  const c10::cuda::CUDAGuard guard(device);
+  std::size_t free_bytes = 0, total_bytes = 0;
+  if (cudaMemGetInfo(&free_bytes, &total_bytes) != cudaSuccess)
+    fail<DeviceError>(device.str(), " does not tell how much memory it has");
+  const auto statistics = c10::cuda::CUDACachingAllocator::getDeviceStats(device.index());
+  return static_cast<int64_t>(free_bytes) + statistics.reserved_bytes[kAll].current -
+         statistics.allocated_bytes[kAll].current;
+}
+
+int64_t CudaKernels::peak_bytes(const at::Device& device) const {
+  return c10::cuda::CUDACachingAllocator::getDeviceStats(device.index()).allocated_bytes[kAll].peak;
+}
+
+}  // namespace focus::ops
+
+// Programs ask the linker for this name, so that the entry is not left out of them.
+extern "C" const bool focus_cuda_kernels_entered = [] {
+  static const focus::ops::CudaKernels kernels;
+  focus::ops::set_device_kernels(at::kCUDA, &kernels);
+  return true;
+}();

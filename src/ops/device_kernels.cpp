@@ -1,0 +1,43 @@
+#include "device_kernels.h"
+
+#include <array>
+#include <atomic>
+
+#include "focus/core/error.h"
+#include "focus/ops/device_memory.h"
+
+namespace focus::ops {
+namespace {
+
+using Table = std::array<std::atomic<const DeviceKernels*>, at::COMPILE_TIME_MAX_DEVICE_TYPES>;
+
+// A function's own, so that it is there when a static initialiser of another file fills it.
+Table& table() {
+  static Table all{};
+  return all;
+}
+
+const DeviceKernels& of(const at::Device& device) {
+  const DeviceKernels* kernels = device_kernels(device.type());
+  if (kernels == nullptr)
+    fail<DeviceError>(device.str(),
+                      ": this build has no kernels for it; configure with the preset cuda-release");
+  return *kernels;
+}
+
+}  // namespace
+
+const DeviceKernels* device_kernels(at::DeviceType type) {
+  return table()[static_cast<std::size_t>(type)].load(std::memory_order_relaxed);
+}
+const DeviceKernels* device_kernels(const at::Tensor& tensor) {
+  return device_kernels(tensor.device().type());
+}
+void set_device_kernels(at::DeviceType type, const DeviceKernels* kernels) {
+  table()[static_cast<std::size_t>(type)].store(kernels);
+}
+
+int64_t free_device_bytes(const at::Device& device) { return of(device).free_bytes(device); }
+int64_t peak_device_bytes(const at::Device& device) { return of(device).peak_bytes(device); }
+
+}  // namespace focus::ops

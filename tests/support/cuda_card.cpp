@@ -1,0 +1,17 @@
+// The card as a device of the tests, in builds with CUDA.
+#include <ATen/Context.h>
+
+#include "focus/core/error.h"
+#include "support/devices.h"
+
+namespace focus::testing {
+
+EmulatedCuda::EmulatedCuda() { fail<DeviceError>("this program was linked with the kernels for a card"); }
+EmulatedCuda::~EmulatedCuda() = default;
+
+std::string missing(TestDevice device) {
+  if (device == TestDevice::emulated) return "this program was linked with the kernels for a card";
+  return device == TestDevice::cuda && !at::hasCUDA() ? "no CUDA device" : "";
+}
+
+}  // namespace focus::testing
