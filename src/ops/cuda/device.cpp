@@ -33,8 +33,9 @@ int64_t CudaKernels::peak_bytes(const at::Device& device) const {
 
 }  // namespace focus::ops
 
-// Programs ask the linker for this name, so that the entry is not left out of them.
-extern "C" const bool focus_cuda_kernels_entered = [] {
+// Programs ask the linker for this name, so that the entry into the table is not left out of them.
+extern "C" const bool focus_cuda_kernels_entered;
+const bool focus_cuda_kernels_entered = [] {
   static const focus::ops::CudaKernels kernels;
   focus::ops::set_device_kernels(at::kCUDA, &kernels);
   return true;
