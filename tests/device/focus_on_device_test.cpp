@@ -1,6 +1,6 @@
 // Compressed models with the device's kernels equal those of the CPU: streams, the parallel pass, gradients.
-#include "device/on_device.h"
 #include "focus/compress/compressed_model.h"
+#include "support/devices.h"
 #include "support/golden.h"
 #include "support/small_model.h"
 #include "support/tensors.h"
@@ -9,7 +9,6 @@ namespace focus::compress {
 namespace {
 
 using at::Tensor;
-using testing::OnDevice;
 using testing::relative_rms;
 using testing::TestDevice;
 
@@ -24,8 +23,10 @@ void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
 class FocusOnDeviceTest : public ::testing::TestWithParam<std::tuple<Case, TestDevice>> {
  protected:
   void SetUp() override {
-    if (!on_.reason().empty()) GTEST_SKIP() << on_.reason();
+    if (const std::string reason = testing::missing(test_device()); !reason.empty()) GTEST_SKIP() << reason;
+    device_ = testing::device_of(test_device());
   }
+  TestDevice test_device() const { return std::get<1>(GetParam()); }
   MemoryConfig config() const {
     const Case& c = std::get<0>(GetParam());
     MemoryConfig config;
@@ -45,12 +46,12 @@ class FocusOnDeviceTest : public ::testing::TestWithParam<std::tuple<Case, TestD
   Model make(const at::Device& device) const {
     const auto backbone = testing::golden_model("tiny7b", at::kFloat);
     const auto adapter = testing::perturbed_adapter(*backbone, config());
-    backbone->to(device);
+    backbone->place(std::vector(static_cast<std::size_t>(backbone->num_blocks()), device));
     adapter->to(device);
     return {backbone, adapter, CompressedModel(backbone, adapter)};
   }
 
-  OnDevice on_{std::get<1>(GetParam())};
+  at::Device device_ = at::kCPU;
   const Tensor tokens_ = testing::random_bases(2, 83, 1);
 };
 
@@ -69,11 +70,9 @@ constexpr double kTolerance = 1e-4;
 
 TEST_P(FocusOnDeviceTest, StreamsEqualTheCpus) {
   const Tensor expected = streamed(make(at::kCPU).model, tokens_, 83);
-  const Model there = make(on_.device());
+  const Model there = make(device_);
   for (const int64_t chunk : {1, 7, 32, 83})
-    EXPECT_LT(
-        relative_rms(on_.run([&] { return streamed(there.model, on_.there(tokens_), chunk); }), expected),
-        kTolerance)
+    EXPECT_LT(relative_rms(streamed(there.model, tokens_.to(device_), chunk), expected), kTolerance)
         << "chunks of " << chunk;
 }
 
@@ -84,9 +83,8 @@ TEST_P(FocusOnDeviceTest, TheParallelPassAndItsGradientsEqualTheCpus) {
     (hidden * weights.to(hidden.device())).mean().backward();
     return hidden.detach().cpu();
   };
-  const Model here = make(at::kCPU), there = make(on_.device());
-  const Tensor expected = loss_of(here, tokens_),
-               got = on_.run([&] { return loss_of(there, on_.there(tokens_)); });
+  const Model here = make(at::kCPU), there = make(device_);
+  const Tensor expected = loss_of(here, tokens_), got = loss_of(there, tokens_.to(device_));
   EXPECT_LT(relative_rms(got, expected), kTolerance);
   const auto wanted = here.adapter->named_parameters(), have = there.adapter->named_parameters();
   int64_t compared = 0;
@@ -107,7 +105,7 @@ INSTANTIATE_TEST_SUITE_P(
                                          Case{"paper", UnitKind::paper, Stream::side, Local::window},
                                          Case{"paper_inline_kmer", UnitKind::paper, Stream::inline_tokens,
                                               Local::kmer}),
-                       testing::kKernelDevices));
+                       testing::kCards));
 
 }  // namespace
 }  // namespace focus::compress

@@ -2,7 +2,7 @@
 // tests/model.
 #include <tuple>
 
-#include "device/on_device.h"
+#include "support/devices.h"
 #include "support/golden.h"
 
 namespace focus::testing {
@@ -14,17 +14,17 @@ class GoldenOnDeviceTest
     : public ::testing::TestWithParam<std::tuple<std::string, TestDevice, at::ScalarType>> {
  protected:
   void SetUp() override {
-    if (!on_.reason().empty()) GTEST_SKIP() << on_.reason();
-    model_->to(on_.device());
+    if (const std::string reason = missing(test_device()); !reason.empty()) GTEST_SKIP() << reason;
+    device_ = device_of(test_device());
+    model_->place(std::vector(static_cast<std::size_t>(model_->num_blocks()), device_));
   }
   std::string name() const { return std::get<0>(GetParam()); }
+  TestDevice test_device() const { return std::get<1>(GetParam()); }
   Golden recorded(const std::string& what) const { return Golden(name() + "." + what + ".fp32"); }
-  Tensor step(const Tensor& tokens) {
-    return on_.run([&] { return model_->forward(on_.there(tokens), &state_); }).cpu();
-  }
+  Tensor step(const Tensor& tokens) { return model_->forward(tokens.to(device_), &state_).cpu(); }
 
   at::NoGradGuard guard_;
-  OnDevice on_{std::get<1>(GetParam())};
+  at::Device device_ = at::kCPU;
   std::shared_ptr<model::StripedHyena> model_ = golden_model(name(), std::get<2>(GetParam()));
   GoldenCheck check_{name(), std::get<2>(GetParam())};
   cache::StreamState state_;
@@ -33,8 +33,7 @@ class GoldenOnDeviceTest
 TEST_P(GoldenOnDeviceTest, LogitsOfOneCall) {
   const Golden golden = recorded("logits");
   for (const std::string input : {"len1", "len2", "len3", "len7", "len64", "len300", "batch2_300"}) {
-    const Tensor logits =
-        on_.run([&] { return model_->forward(on_.there(golden["tokens." + input])); }).cpu();
+    const Tensor logits = model_->forward(golden["tokens." + input].to(device_)).cpu();
     if (golden.has("logits." + input))
       check_("logits/logits." + input, logits, golden["logits." + input]);
     else
@@ -65,7 +64,7 @@ TEST_P(GoldenOnDeviceTest, ChunksOfManyLengths) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, GoldenOnDeviceTest,
-                         ::testing::Combine(::testing::ValuesIn(kGoldenModels), kKernelDevices,
+                         ::testing::Combine(::testing::ValuesIn(kGoldenModels), kCards,
                                             ::testing::Values(at::kFloat, at::kBFloat16)));
 
 }  // namespace

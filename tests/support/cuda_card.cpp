@@ -6,8 +6,11 @@
 
 namespace focus::testing {
 
-EmulatedCuda::EmulatedCuda() { fail<DeviceError>("this program was linked with the kernels for a card"); }
-EmulatedCuda::~EmulatedCuda() = default;
+at::Device device_of(TestDevice device) {
+  if (device == TestDevice::emulated)
+    fail<DeviceError>("this program was linked with the kernels for a card");
+  return device == TestDevice::cuda ? at::kCUDA : at::kCPU;
+}
 
 std::string missing(TestDevice device) {
   if (device == TestDevice::emulated) return "this program was linked with the kernels for a card";

@@ -4,14 +4,14 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
-#include <optional>
 #include <ostream>
 #include <string>
 #include <tuple>
 
 namespace focus::testing {
 
-/// emulated: the CUDA kernels compiled for the CPU, behind CPU tensors.
+/// emulated: the CUDA kernels compiled for the CPU, and tensors of a type of device of their own
+/// (support/emulated_card.h).
 enum class TestDevice { cpu, emulated, cuda };
 
 inline std::ostream& operator<<(std::ostream& out, TestDevice device) {
@@ -21,17 +21,12 @@ inline std::ostream& operator<<(std::ostream& out, TestDevice device) {
 /// The devices that there may be: the second parameter of a suite of OnDeviceTest.
 inline const auto kDevices = ::testing::Values(TestDevice::cpu, TestDevice::emulated, TestDevice::cuda);
 
-/// While one lives, CPU tensors are taken by the emulated CUDA kernels wherever these have one.
-class EmulatedCuda {
- public:
-  EmulatedCuda();
-  ~EmulatedCuda();
-  EmulatedCuda(const EmulatedCuda&) = delete;
-  EmulatedCuda& operator=(const EmulatedCuda&) = delete;
-};
+/// Those with kernels of focus's own that are CUDA's.
+inline const auto kCards = ::testing::Values(TestDevice::emulated, TestDevice::cuda);
 
 /// Why tests cannot run on the device, or an empty string.
 std::string missing(TestDevice device);
+at::Device device_of(TestDevice device);
 
 /// A test on a shape, a device and a type; skipped with the reason where the device is missing.
 template <class Shape>
@@ -39,16 +34,11 @@ class OnDeviceTest : public ::testing::TestWithParam<std::tuple<Shape, TestDevic
  protected:
   void SetUp() override {
     if (const std::string reason = missing(test_device()); !reason.empty()) GTEST_SKIP() << reason;
-    if (test_device() == TestDevice::emulated) emulation_.emplace();
   }
-  void TearDown() override { emulation_.reset(); }
   const Shape& shape() const { return std::get<0>(this->GetParam()); }
   TestDevice test_device() const { return std::get<1>(this->GetParam()); }
-  at::Device device() const { return test_device() == TestDevice::cuda ? at::kCUDA : at::kCPU; }
+  at::Device device() const { return device_of(test_device()); }
   at::ScalarType type() const { return std::get<2>(this->GetParam()); }
-
- private:
-  std::optional<EmulatedCuda> emulation_;
 };
 
 }  // namespace focus::testing
