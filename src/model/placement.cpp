@@ -1,11 +1,13 @@
 #include "focus/model/placement.h"
 
-#include <ATen/detail/CUDAHooksInterface.h>
+#include <ATen/Context.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include <charconv>
 #include <optional>
 
 #include "focus/core/error.h"
+#include "focus/ops/device_memory.h"
 
 namespace focus::model {
 namespace {
@@ -102,11 +104,11 @@ std::string resolve_devices(const std::string& text) {
   if (text == "auto") return at::hasCUDA() ? "cuda:0" : "cpu";
   for (const Share& share : parse(text)) {
     if (share.device.is_cpu()) continue;
-    if (!share.device.is_cuda())
-      fail<ConfigError>("device '", text, "': expected auto, cpu or cuda:N, or several of them");
-    if (!at::hasCUDA())
+    if (share.device.is_cuda() && !at::hasCUDA())
       fail<DeviceError>("device '", text, "': this build or machine has no CUDA device; use --device cpu");
-    const auto count = static_cast<int64_t>(at::detail::getCUDAHooks().deviceCount());
+    if (!ops::has_device_kernels(share.device.type()))
+      fail<ConfigError>("device '", text, "': expected auto, cpu or cuda:N, or several of them");
+    const auto count = static_cast<int64_t>(c10::impl::VirtualGuardImpl(share.device.type()).deviceCount());
     if (share.device.index() >= count)
       fail<DeviceError>("device '", text, "': ", share.device.str(), " is not there; found ", count,
                         " CUDA device(s)");

@@ -37,6 +37,7 @@ void set_device_kernels(at::DeviceType type, const DeviceKernels* kernels) {
   table()[static_cast<std::size_t>(type)].store(kernels);
 }
 
+bool has_device_kernels(at::DeviceType type) { return device_kernels(type) != nullptr; }
 int64_t free_device_bytes(const at::Device& device) { return of(device).free_bytes(device); }
 int64_t peak_device_bytes(const at::Device& device) { return of(device).peak_bytes(device); }
 

@@ -1,4 +1,4 @@
-// What an accelerator has free.
+// Whether there is an accelerator, and what it has free.
 #pragma once
 
 #include <ATen/ATen.h>
@@ -7,6 +7,8 @@
 
 namespace focus::ops {
 
+/// Whether focus has kernels of its own for this type of device, other than the CPU.
+bool has_device_kernels(at::DeviceType type);
 /// Bytes that new tensors on a CUDA device can take: free on the device or cached by LibTorch's allocator.
 /// DeviceError in a build without CUDA.
 int64_t free_device_bytes(const at::Device& device);
