@@ -62,7 +62,7 @@ void expect_the_recurrence(const ScanShape& s) {
   // Both forms: with the gradients of poles and residues, and without.
   if (s.gap == 0) {
     kernels::cuda::ScanGradient<T> gradient{p,     dy,      filters.poles, filters.rest, filters.residues, states, skipped,
-                                            dstates, dp, dinitial, dpoles, dresidues, s.batch, s.length, s.channels, s.modes};
+                                            dstates, dp, dinitial, dpoles, dresidues, s.batch, s.length, s.modes, s.channels};
     kernels::cuda::modal_scan_gradient<T>(gradient, nullptr);
     finish_kernels();
     Buffer<T> dp_alone(dp.size());
