@@ -10,27 +10,19 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// (pole + rest)^steps: fp32 would lose a slow pole's decay over a stretch.
-__device__ inline double decay(float pole, float rest, int64_t steps) {
-  double base = static_cast<double>(pole) + static_cast<double>(rest), power = 1;
-  for (; steps > 0; steps /= 2) {
-    if (steps % 2 != 0) power *= base;
-    base *= base;
-  }
-  return power;
-}
-
 // A thread carries one mode from stretch to stretch. kBack: gradients, from the last stretch to the first.
 template <bool kBack>
 __global__ void __launch_bounds__(kThreads)
-    carry_kernel(const float* __restrict__ poles, const float* __restrict__ rest, float* __restrict__ states,
-                 int64_t batch, int64_t stretches, int64_t rows, int64_t last_rows, int64_t modes_of_all) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, mode = i % modes_of_all;
+    carry_kernel(const float* __restrict__ log_poles, float* __restrict__ states, int64_t batch, int64_t stretches,
+                 int64_t last_rows, int64_t num_modes, int64_t channels) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, modes_of_all = num_modes * channels,
+                mode = i % modes_of_all;
   if (i >= batch * modes_of_all) return;
   float* at = states + i / modes_of_all * stretches * modes_of_all + mode;
   if constexpr (kBack) at += (stretches - 1) * modes_of_all;
   const int64_t step = kBack ? -modes_of_all : modes_of_all;
-  const double power = decay(poles[mode], rest[mode], rows);
+  const auto log_pole = static_cast<double>(log_poles[mode % channels * num_modes + mode / channels]);
+  const double decay = exp(log_pole * static_cast<double>(kScanStretch));
   double carried = *at;
   constexpr int kAtOnce = 8;  // loads that do not wait for each other
   for (int64_t k = 1; k < stretches; k += kAtOnce) {
@@ -40,7 +32,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int e = 0; e < kAtOnce; ++e) {
       const bool short_stretch = kBack && k == 1 && e == 0;
-      carried = (short_stretch ? decay(poles[mode], rest[mode], last_rows) : power) * carried +
+      carried = (short_stretch ? exp(log_pole * static_cast<double>(last_rows)) : decay) * carried +
                 static_cast<double>(ends[e]);
       if (k + e < stretches) at[(e + 1) * step] = static_cast<float>(carried);
     }
@@ -49,10 +41,12 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <bool kBack>
-void carry(const float* poles, const float* rest, float* states, int64_t batch, int64_t stretches, int64_t rows,
-           int64_t last_rows, int64_t modes_of_all, void* stream) {
-  launch(carry_kernel<kBack>, dim3(static_cast<unsigned>(div_up(batch * modes_of_all, kThreads))), dim3(kThreads), 0,
-         static_cast<cudaStream_t>(stream), poles, rest, states, batch, stretches, rows, last_rows, modes_of_all);
+void carry(const float* log_poles, float* states, int64_t batch, int64_t length, int64_t num_modes, int64_t channels,
+           void* stream) {
+  const int64_t stretches = scan_stretches(length);
+  launch(carry_kernel<kBack>, dim3(static_cast<unsigned>(div_up(batch * num_modes * channels, kThreads))),
+         dim3(kThreads), 0, static_cast<cudaStream_t>(stream), log_poles, states, batch, stretches,
+         length - (stretches - 1) * kScanStretch, num_modes, channels);
   check_launch("modal_scan");
 }
 
@@ -86,7 +80,7 @@ __global__ void __launch_bounds__(kAll, 3) adjoint_kernel(const __grid_constant_
       to[m] = inside && mine + m < a.num_modes ? from[of_mode + m * a.channels] : 0.f;
   };
   float pole[kMine], rest[kMine], residue[kMine], adjoint[kMine] = {};
-  each(a.poles, pole), each(a.rest, rest), each(a.residues, residue);
+  read_modes(a.log_poles, a.residues, c, a.num_modes, mine, inside, pole, rest, residue);
 
   if constexpr (kWhat == Adjoint::ends) {
 #pragma unroll 4
@@ -187,10 +181,8 @@ void check_modes(int64_t num_modes) {
 
 }  // namespace
 
-void carry_states(const Modes& modes, int64_t batch, int64_t stretches, int64_t rows, int64_t channels,
-                  void* stream) {
-  carry<false>(modes.poles, modes.rest, modes.states, batch, stretches, rows, rows, modes.num_modes * channels,
-               stream);
+void carry_states(const Modes& modes, int64_t batch, int64_t length, int64_t channels, void* stream) {
+  carry<false>(modes.log_poles, modes.states, batch, length, modes.num_modes, channels, stream);
 }
 
 template <class T>
@@ -210,8 +202,7 @@ void modal_scan_gradient(const ScanGradient<T>& args, void* stream) {
   const int64_t stretches = scan_stretches(args.length);
   if (stretches > 1) {
     run_adjoint<T, Adjoint::ends>(args, 1, stream);
-    carry<true>(args.poles, args.rest, args.dstates, args.batch, stretches, kScanStretch,
-                args.length - (stretches - 1) * kScanStretch, args.num_modes * args.channels, stream);
+    carry<true>(args.log_poles, args.dstates, args.batch, args.length, args.num_modes, args.channels, stream);
   }
   args.dpoles != nullptr ? run_adjoint<T, Adjoint::all>(args, 0, stream)
                          : run_adjoint<T, Adjoint::dp>(args, 0, stream);

@@ -47,7 +47,7 @@ struct Walk {
   const T* taps;   // channel c, oldest first: taps[c / run * filter_stride + j * tap_stride]
   int64_t num_taps, tap_stride, filter_stride, run, skip_lag;
   // Modes.
-  const float *poles, *rest, *residues;  // [N, C]
+  const float *log_poles, *residues;  // [C, N]
   float* states;                         // [B, stretches, N, C] at the stretches' starts
   float* final;                          // [B, N, C]
   int64_t num_modes;
@@ -89,6 +89,23 @@ __device__ __forceinline__ void store_pair(float* at, float low, float high) {
 }
 __device__ __forceinline__ void store_pair(Bf16* at, float low, float high) {
   *reinterpret_cast<uint32_t*>(at) = narrow_pair(low, high);
+}
+
+/// Modes first, first + 1, ... of a channel: the pole as the sum of two floats, since fp32 alone loses a slow
+/// one's decay; zeros where there is no such mode.
+template <int N>
+__device__ __forceinline__ void read_modes(const float* log_poles, const float* residues, int64_t channel,
+                                           int64_t num_modes, int first, bool inside, float (&pole)[N],
+                                           float (&rest)[N], float (&residue)[N]) {
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    const int64_t at = channel * num_modes + first + n;
+    const bool there = inside && first + n < num_modes;
+    const double exact = there ? exp(static_cast<double>(log_poles[at])) : 0.;
+    pole[n] = static_cast<float>(exact);
+    rest[n] = static_cast<float>(exact - static_cast<double>(pole[n]));
+    residue[n] = there ? residues[at] : 0.f;
+  }
 }
 
 template <class T, Inner kInner, bool kHyena>
@@ -192,18 +209,11 @@ __global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads, WalkSh
   [[maybe_unused]] float state[kModes], pole[kModes], rest[kModes], residue[kModes];
   if constexpr (kIsModes<kInner>) {
     const int64_t before = (b * a.stretches + stretch) * a.num_modes * a.channels + c0 + thread;
-    const auto each = [&](const float* from, float(&to)[kModes]) {
+    read_modes(a.log_poles, a.residues, c0 + thread, a.num_modes, 0, thread < columns, pole, rest, residue);
+    const float* from = a.states + before;
 #pragma unroll
-      for (int n = 0; n < kModes; ++n, from += a.channels)
-        to[n] = n < a.num_modes && thread < columns ? *from : 0.f;
-    };
-    each(a.poles + c0 + thread, pole);
-    each(a.rest + c0 + thread, rest);
-    if constexpr (kInner == Inner::modes) each(a.residues + c0 + thread, residue);
-    if constexpr (kInner == Inner::modes) each(a.states + before, state);
-    if constexpr (kInner == Inner::mode_ends) {
-      for (float& s : state) s = 0.f;
-    }
+    for (int n = 0; n < kModes; ++n, from += a.channels)
+      state[n] = kInner == Inner::modes && n < a.num_modes && thread < columns ? *from : 0.f;
   }
 
   copy_in(0, first - warm_up);
@@ -470,18 +480,18 @@ void walk_filter(Walk<T> a, void* stream) {
   walk<T, kInner, kHyena>(a, stream);
 }
 
-/// states[b,k+1] += a^rows states[b,k], stretch after stretch.
-void carry_states(const Modes& modes, int64_t batch, int64_t stretches, int64_t rows, int64_t channels, void* stream);
+/// states[b,k+1] += a^kScanStretch states[b,k], stretch after stretch.
+void carry_states(const Modes& modes, int64_t batch, int64_t length, int64_t channels, void* stream);
 
 /// Launches the three steps of a scan.
 template <class T, bool kHyena>
 void walk_modes(Walk<T> a, const Modes& modes, void* stream) {
-  a.poles = modes.poles, a.rest = modes.rest, a.residues = modes.residues, a.states = modes.states;
+  a.log_poles = modes.log_poles, a.residues = modes.residues, a.states = modes.states;
   a.final = modes.final, a.num_modes = modes.num_modes;
   a.stretch_rows = kScanStretch, a.stretches = scan_stretches(a.length);
   if (a.stretches > 1) {
     walk<T, Inner::mode_ends, kHyena>(a, stream, 1);
-    carry_states(modes, a.batch, a.stretches, kScanStretch, a.channels, stream);
+    carry_states(modes, a.batch, a.length, a.channels, stream);
   }
   walk<T, Inner::modes, kHyena>(a, stream);
 }

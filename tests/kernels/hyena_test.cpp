@@ -146,17 +146,16 @@ template <class T>
 void expect_the_gated_scan(const HyenaShape& s) {
   Front<T> front(s);
   const int64_t modes = s.taps, all = modes * s.channels, stretches = kernels::cuda::scan_stretches(s.length);
-  Buffer<float> poles(all), rest(all), residues(all), states(s.batch * stretches * all), final(s.batch * all),
+  Buffer<float> log_poles(all), residues(all), states(s.batch * stretches * all), final(s.batch * all),
       initial(s.batch * all);
   Buffer<T> skip(s.channels), y(s.batch * s.length * s.channels);
-  poles.randomise(4, 0.1, 0.999);
-  rest.randomise(5, -1e-8, 1e-8);
+  log_poles.randomise(4, -2, -1e-3);
   residues.randomise(6);
   initial.randomise(7);
   skip.randomise(8);
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t i = 0; i < all; ++i) states[b * stretches * all + i] = s.state ? initial[b * all + i] : 0.f;
-  kernels::cuda::hyena_scan<T>(front.input(), {poles, rest, residues, states, final, modes},
+  kernels::cuda::hyena_scan<T>(front.input(), {log_poles, residues, states, final, modes},
                                s.skip ? skip.get() : nullptr, y, nullptr);
   finish_kernels();
   front.expect_last();
@@ -166,7 +165,7 @@ void expect_the_gated_scan(const HyenaShape& s) {
       std::vector<Sized> sum(static_cast<size_t>(s.length));
       for (int64_t n = 0; n < modes; ++n) {
         const int64_t mode = n * s.channels + c;
-        const double a = value(poles[mode]) + value(rest[mode]), r = value(residues[mode]);
+        const double a = std::exp(value(log_poles[c * modes + n])), r = value(residues[c * modes + n]);
         Sized state{value(states[b * stretches * all + mode]), 0};
         state.size = std::abs(state.value);
         for (int64_t t = 0; t < s.length; ++t) {
@@ -234,8 +233,7 @@ TEST_P(HyenaGradientKernelTest, PartsEqualTheirFormulasInBf16) { expect_the_part
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, HyenaGradientKernelTest,
                          ::testing::Values(HyenaShape{1, 1, 1}, HyenaShape{2, 33, 70, 1, 1, true, false, 3},
-                                           HyenaShape{2, 32, 72, 1, 1, true, false, 8}, HyenaShape{1, 300, 8, 1, 1},
-                                           HyenaShape{65537, 1, 1, 1, 1, true}));
+                                           HyenaShape{2, 32, 72, 1, 1, true, false, 8}, HyenaShape{1, 300, 8, 1, 1}));
 
 }  // namespace
 }  // namespace focus::testing

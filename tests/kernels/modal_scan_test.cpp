@@ -15,21 +15,16 @@ void PrintTo(const ScanShape& s, std::ostream* out) {
        << " gap " << s.gap;
 }
 
-// Poles from fast ones to some that decay over a million rows, as the sum of two floats.
+// Poles from fast ones to some that decay over a million rows.
 struct Filters {
-  Filters(int64_t modes, int64_t channels)
-      : poles(modes * channels), rest(modes * channels), residues(modes * channels) {
+  Filters(int64_t modes, int64_t channels) : log_poles(modes * channels), residues(modes * channels) {
     residues.randomise(11);
     std::mt19937 generator(12);
     std::uniform_real_distribution<double> draw(-6, 0.5);
-    for (int64_t i = 0; i < poles.size(); ++i) {
-      const double pole = std::exp(-std::pow(10., draw(generator)));
-      poles[i] = static_cast<float>(pole);
-      rest[i] = static_cast<float>(pole - static_cast<double>(poles[i]));
-    }
+    for (int64_t i = 0; i < log_poles.size(); ++i)
+      log_poles[i] = static_cast<float>(-std::pow(10., draw(generator)));
   }
-  double pole(int64_t i) const { return value(poles[i]) + value(rest[i]); }
-  Buffer<float> poles, rest, residues;
+  Buffer<float> log_poles, residues;
 };
 
 class ScanKernelTest : public KernelTestWithParam<ScanShape> {};
@@ -56,12 +51,12 @@ void expect_the_recurrence(const ScanShape& s) {
   }
   T* const skipped = s.skip ? skip.get() : nullptr;
   kernels::cuda::modal_scan<T>({p, p_batch,
-                                {filters.poles, filters.rest, filters.residues, states, final, s.modes},
+                                {filters.log_poles, filters.residues, states, final, s.modes},
                                 skipped, y, s.batch, s.length, s.channels},
                                nullptr);
   // Both forms: with the gradients of poles and residues, and without.
   if (s.gap == 0) {
-    kernels::cuda::ScanGradient<T> gradient{p,     dy,      filters.poles, filters.rest, filters.residues, states, skipped,
+    kernels::cuda::ScanGradient<T> gradient{p,     dy,      filters.log_poles, filters.residues, states, skipped,
                                             dstates, dp, dinitial, dpoles, dresidues, s.batch, s.length, s.modes, s.channels};
     kernels::cuda::modal_scan_gradient<T>(gradient, nullptr);
     finish_kernels();
@@ -87,7 +82,8 @@ void expect_the_recurrence(const ScanShape& s) {
       std::vector<double> y_sum(static_cast<size_t>(s.length)), y_size(y_sum), dp_sum(y_sum), dp_size(y_sum);
       for (int64_t n = 0; n < s.modes; ++n) {
         const int64_t mode = n * s.channels + c;
-        const double a = filters.pole(mode), r = value(filters.residues[mode]);
+        const double a = std::exp(value(filters.log_poles[c * s.modes + n])),
+                     r = value(filters.residues[c * s.modes + n]);
         std::vector<double> state{value(initial[b * all + mode])}, size{std::abs(state[0])};
         for (int64_t t = 0; t < s.length; ++t) {
           const double in = value(p[b * p_batch + row(t)]);
@@ -153,17 +149,16 @@ using SlowPoleKernelTest = KernelTest;
 TEST_F(SlowPoleKernelTest, KeepsTheRestOfASlowPole) {
   constexpr int64_t length = 100000;
   const int64_t stretches = kernels::cuda::scan_stretches(length);
-  const double pole = std::exp(-1e-6);
-  Buffer<float> poles(1), rest(1), residues(1), states(stretches), final(1), p(length), y(length);
-  poles[0] = static_cast<float>(pole);
-  rest[0] = static_cast<float>(pole - static_cast<double>(poles[0]));
+  Buffer<float> log_poles(1), residues(1), states(stretches), final(1), p(length), y(length);
+  log_poles[0] = -1e-6f;
+  const double pole = std::exp(value(log_poles[0]));
   residues[0] = 1;
   states[0] = 1;
   p.fill(0);
-  kernels::cuda::modal_scan<float>({p, length, {poles, rest, residues, states, final, 1}, nullptr, y, 1, length, 1},
+  kernels::cuda::modal_scan<float>({p, length, {log_poles, residues, states, final, 1}, nullptr, y, 1, length, 1},
                                    nullptr);
   finish_kernels();
-  ASSERT_GT(std::abs(1 - std::pow(value(poles[0]) / pole, length)), 1e-3);
+  ASSERT_GT(std::abs(1 - std::pow(static_cast<double>(static_cast<float>(pole)) / pole, length)), 1e-3);
   expect_within(value(final[0]), std::pow(pole, length), 2e-5, "final");
 }
 

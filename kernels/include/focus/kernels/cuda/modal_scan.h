@@ -17,15 +17,14 @@ inline constexpr int64_t kScanStretch = 256;
 inline int64_t scan_stretches(int64_t length) { return (length + kScanStretch - 1) / kScanStretch; }
 
 struct Modes {
-  const float *poles, *rest;  // [num_modes, channels]; a pole is their sum: fp32 alone loses slow ones
-  const float* residues;      // [num_modes, channels]
+  const float *log_poles, *residues;  // [channels, num_modes]; a pole's exponential is fp64 in between
   /// [batch, scan_stretches(length), num_modes, channels]: the states before each stretch; the first is given.
   float* states;
   float* final;  // [batch, num_modes, channels]
   int64_t num_modes;
 };
 
-/// s_n[t] = a_n s_n[t-1] + p[t];  y[t] = sum_n r_n s_n[t] + skip p[t]
+/// s_n[t] = exp(log_pole_n) s_n[t-1] + p[t];  y[t] = sum_n r_n s_n[t] + skip p[t]
 template <class T>
 struct Scan {
   const T* p;  // [batch, length, channels]; batches p_batch values apart
@@ -43,7 +42,7 @@ template <class T>
 struct ScanGradient {
   const T* p;   // read for dpoles and dresidues alone
   const T* dy;  // [batch, length, channels]
-  const float *poles, *rest, *residues, *states;
+  const float *log_poles, *residues, *states;
   const T* skip;  // may be null
   /// [batch, scan_stretches(length), num_modes, channels]: gradients of the states after each stretch; the
   /// last, that of the final states, is given.
