@@ -84,6 +84,9 @@ bool packs_fit(std::initializer_list<int64_t> distances, const P*... pointers) {
 }
 
 __host__ __device__ inline int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/// Blocks along the second or third dimension of a grid, which they walk in steps of it.
 inline unsigned blocks(int64_t wanted) { return static_cast<unsigned>(min(wanted, kMaxGridYZ)); }
+/// Blocks that take a row each, and more rows in steps of the grid: a few times what a large card holds.
+inline unsigned row_blocks(int64_t rows) { return static_cast<unsigned>(min(rows, int64_t{4096})); }
 
 }  // namespace focus::kernels::cuda

@@ -208,6 +208,10 @@ EMU_INLINE float max(float a, float b) { return std::fmax(a, b); }
 #define __sinf(x) std::sin(static_cast<float>(x))
 #define __cosf(x) std::cos(static_cast<float>(x))
 EMU_INLINE float __fdividef(float a, float b) { return a / b; }
+EMU_INLINE void sincospif(float x, float* sine, float* cosine) {
+  *sine = static_cast<float>(std::sin(M_PI * x));
+  *cosine = static_cast<float>(std::cos(M_PI * x));
+}
 EMU_INLINE float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 EMU_INLINE float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 EMU_INLINE int __popc(unsigned x) { return __builtin_popcount(x); }
