@@ -59,3 +59,80 @@ __device__ inline void mma_m16n8k16(MmaTile& t) {
   emu::warp(0xffffffffu, &t, combine, "mma_m16n8k16", __FILE__, __LINE__);
 #endif
 }
+__device__ inline void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  MmaTile t{{a[0], a[1], a[2], a[3]}, {b0, b1}, {c[0], c[1], c[2], c[3]}};
+  mma_m16n8k16(t);
+  for (int i = 0; i < 4; ++i) c[i] = t.c[i];
+}
+
+// Like copy_async, for 4 or 16 bytes, or writes zeros and reads nothing.
+template <class T>
+__device__ inline void copy_async_or_zeros(T* shared, const void* global, bool copied) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 16);
+#ifdef __CUDACC__
+  const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
+  const int size = copied ? sizeof(T) : 0;
+  if constexpr (sizeof(T) == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(size) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(global), "r"(size) : "memory");
+  }
+#else
+  static const T zeros{};
+  emu::copy_later(shared, copied ? global : &zeros, sizeof(T));
+#endif
+}
+
+// Four 8x8 matrices of 16-bit values from shared memory: lanes 8 i .. 8 i + 7 name the rows of matrix i, 16
+// bytes each; to[i] of a lane are columns lane % 4 * 2 and the next of row lane / 4, the lower one in the
+// lower half, or with kTransposed the same of the transposed matrix. That is the layout of the operands of
+// mma_m16n8k16.
+template <bool kTransposed>
+__device__ inline void load_matrices(uint32_t (&to)[4], const uint4* row) {
+#ifdef __CUDACC__
+  const auto from = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(from)
+                 : "memory");
+  } else {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(from)
+                 : "memory");
+  }
+#else
+  struct Record {
+    uint16_t row[8];
+    uint32_t to[4];
+  } record;
+  const uint4 values = *row;
+  std::memcpy(record.row, &values, sizeof(values));
+  const auto combine = [](void* const* all, uint32_t mask) {
+    if (mask != 0xffffffffu) emu::fail("ldmatrix needs the whole warp");
+    const auto at = [all](int lane) { return static_cast<Record*>(all[lane]); };
+    for (int lane = 0; lane < 32; ++lane)
+      for (int i = 0; i < 4; ++i) {
+        const int row_of = lane / 4, column = lane % 4 * 2;
+        const auto one = [&](int c) -> uint32_t {
+          return kTransposed ? at(8 * i + c)->row[row_of] : at(8 * i + row_of)->row[c];
+        };
+        at(lane)->to[i] = one(column) | one(column + 1) << 16;
+      }
+  };
+  emu::warp(0xffffffffu, &record, combine, "load_matrices", __FILE__, __LINE__);
+  std::memcpy(to, record.to, sizeof(record.to));
+#endif
+}
+
+// 2^x to about 2 units in the last place; results below fp32's normal numbers are zero.
+__device__ inline float exp2_fast(float x) {
+#ifdef __CUDACC__
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return std::exp2(x);
+#endif
+}

@@ -18,6 +18,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 #define __shared__ static __attribute__((section("cuda_shared")))
 #define EMU_INLINE inline __attribute__((always_inline))
@@ -209,6 +210,8 @@ EMU_INLINE float max(float a, float b) { return std::fmax(a, b); }
 EMU_INLINE float __fdividef(float a, float b) { return a / b; }
 EMU_INLINE float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 EMU_INLINE float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+EMU_INLINE float __fmul_rn(float a, float b) { return a * b; }
+EMU_INLINE float __fadd_rn(float a, float b) { return a + b; }
 EMU_INLINE int __popc(unsigned x) { return __builtin_popcount(x); }
 EMU_INLINE int __ffs(int x) { return __builtin_ffs(x); }
 EMU_INLINE int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }

@@ -45,7 +45,7 @@ inline void set(Bf16& to, double x) {  // to nearest, ties to even
 }
 /// Half a unit in the last place of 1.
 template <class T>
-inline constexpr double kRounding = sizeof(T) == 2 ? 0x1p-9 : 0x1p-24;
+inline constexpr double kRounding = sizeof(T) == 2 ? 0x1p-8 : 0x1p-24;
 
 template <class T>
 class Buffer {
