@@ -65,15 +65,21 @@ __device__ inline void mma_m16n8k16(float (&c)[4], const uint32_t (&a)[4], uint3
   for (int i = 0; i < 4; ++i) c[i] = t.c[i];
 }
 
-// Copies 16 bytes from global to shared memory like copy_async, or writes zeros and reads nothing.
-__device__ inline void copy_async_or_zeros(uint4* shared, const void* global, bool copied) {
+// Like copy_async, for 4 or 16 bytes, or writes zeros and reads nothing.
+template <class T>
+__device__ inline void copy_async_or_zeros(T* shared, const void* global, bool copied) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 16);
 #ifdef __CUDACC__
   const auto to = static_cast<unsigned>(__cvta_generic_to_shared(shared));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(copied ? 16 : 0)
-               : "memory");
+  const int size = copied ? sizeof(T) : 0;
+  if constexpr (sizeof(T) == 16) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(global), "r"(size) : "memory");
+  } else {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(global), "r"(size) : "memory");
+  }
 #else
-  static const uint4 zeros{};
-  emu::copy_later(shared, copied ? global : &zeros, sizeof(uint4));
+  static const T zeros{};
+  emu::copy_later(shared, copied ? global : &zeros, sizeof(T));
 #endif
 }
 

@@ -214,6 +214,8 @@ EMU_INLINE void sincospif(float x, float* sine, float* cosine) {
 }
 EMU_INLINE float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 EMU_INLINE float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
+EMU_INLINE float __fmul_rn(float a, float b) { return a * b; }
+EMU_INLINE float __fadd_rn(float a, float b) { return a + b; }
 EMU_INLINE int __popc(unsigned x) { return __builtin_popcount(x); }
 EMU_INLINE int __ffs(int x) { return __builtin_ffs(x); }
 EMU_INLINE int __clz(int x) { return x == 0 ? 32 : __builtin_clz(static_cast<unsigned>(x)); }
