@@ -137,7 +137,11 @@ __global__ void __launch_bounds__(32 * kWarpsM * kWarpsN, kWarpsN > 1 && !kCodes
   const int row_in_block = warp_m * 16 * kTilesM, first_key = warp_n * S::kWarpKeys;
   // Where the block works is kept in shared memory: the loop has no registers to spare for it.
   SHARED(at, AttentionPlace);
-  if (threadIdx.x == 0) at = place_of_block(l, S::kRows);
+  if (threadIdx.x == 0) {
+    const AttentionPlace place = place_of_block(l, S::kRows);
+    at.batch = place.batch, at.head = place.head, at.key_head = place.key_head;
+    at.row = place.row, at.split = place.split;
+  }
   __syncthreads();
   const float scale = l.args.scale * kLog2E;
   const auto rows_left = [&] { return min(S::kRows, l.rows - at.row); };
