@@ -137,14 +137,19 @@ __global__ void __launch_bounds__(32 * kWarpsM * kWarpsN, kWarpsN > 1 && !kCodes
   const int row_in_block = warp_m * 16 * kTilesM, first_key = warp_n * S::kWarpKeys;
   // Where the block works is kept in shared memory: the loop has no registers to spare for it.
   SHARED(at, AttentionPlace);
-  if (threadIdx.x == 0) at = place_of_block(l, S::kRows);
+  if (threadIdx.x == 0) {
+    const AttentionPlace place = place_of_block(l, S::kRows);
+    at.batch = place.batch, at.head = place.head, at.key_head = place.key_head;
+    at.row = place.row, at.split = place.split;
+  }
   __syncthreads();
   const float scale = l.args.scale * kLog2E;
   const auto rows_left = [&] { return min(S::kRows, l.rows - at.row); };
 
   TileWalk<Bf16, kKeys> walk(l, at, at.row + rows_left() - 1);
-  load_rows<kDim, S::kRows, S::kThreads>(
-      q_tile, rows_left(), [&](int row) { return query_row(l, at, l.args.q, l.args.q_strides, at.row + row); });
+  load_rows<kDim, S::kRows, S::kThreads>(q_tile, rows_left(), [&](int row) {
+    return query_row(l, at, l.args.q, l.args.q_strides, at.row + row);
+  });
   const auto load_next_keys = [&] {
     if (walk.tiles == 0) return;
     const AttentionPart<Bf16>& part = l.args.parts[walk.part];
@@ -157,8 +162,7 @@ __global__ void __launch_bounds__(32 * kWarpsM * kWarpsN, kWarpsN > 1 && !kCodes
   };
   load_next_keys();
   for (int i = static_cast<int>(threadIdx.x); i < S::kRows; i += S::kThreads)
-    queries_from_last[i] =
-        static_cast<int>(l.args.queries) - 1 - (at.row + min(i, rows_left() - 1)) / l.pack;
+    queries_from_last[i] = static_cast<int>(l.args.queries) - 1 - (at.row + min(i, rows_left() - 1)) / l.pack;
 
   float out[kTilesM][kColumns][4] = {}, top[kTilesM][2], sum[kTilesM][2] = {};
   for (int i = 0; i < kTilesM; ++i) top[i][0] = top[i][1] = -INFINITY;
@@ -295,7 +299,8 @@ __global__ void __launch_bounds__(32 * kWarpsM * kWarpsN, kWarpsN > 1 && !kCodes
     }
   } else {
     // Every warp has seen keys of its own: bring all to one base and add up, in place of keys and values.
-    static_assert(kTilesM == 1 && kWarpsM == 1 && 16 * kWarpsN * kDim * sizeof(float) <= 2 * S::kKeyChunks * sizeof(uint4));
+    static_assert(kTilesM == 1 && kWarpsM == 1 &&
+                  16 * kWarpsN * kDim * sizeof(float) <= 2 * S::kKeyChunks * sizeof(uint4));
     float* tops = masses + kKeys + S::kRows;
     float* sums = tops + kWarpsN * S::kRows;
     float* outs = reinterpret_cast<float*>(k_tile);  // [kWarpsN][16][kDim]
@@ -351,8 +356,7 @@ __global__ void __launch_bounds__(128) forward_plain(const __grid_constant__ Att
   const float scale = l.args.scale * kLog2E;
   for (int i = static_cast<int>(threadIdx.x); i < kPlainRows * dim; i += kThreads) {
     const int row = min(at.row + i / dim, last_row);
-    q_tile[i / dim * kPad + i % dim] =
-        to_float(query_row(l, at, l.args.q, l.args.q_strides, row)[i % dim]);
+    q_tile[i / dim * kPad + i % dim] = to_float(query_row(l, at, l.args.q, l.args.q_strides, row)[i % dim]);
   }
   float out[kOwn][kColumns] = {}, top[kOwn], sum[kOwn] = {};
   for (int i = 0; i < kOwn; ++i) top[i] = -INFINITY;
@@ -447,7 +451,7 @@ bool has_codes(const Attention<T>& args) {
 }
 
 struct Tiling {
-  int rows, keys;  // of the keys, so many that a share of them is worth a block
+  int rows, keys;         // of the keys, so many that a share of them is worth a block
   int64_t blocks_wanted;  // that fill a card of 132 multiprocessors
 };
 template <class T>
@@ -478,14 +482,15 @@ void launch_plain(const AttentionLaunch<T>& l, dim3 grid, cudaStream_t stream) {
 template <bool kCodes, int kDim, int kTilesM, int kWarpsM, int kWarpsN>
 void launch_shape(const AttentionLaunch<Bf16>& l, dim3 grid, cudaStream_t stream) {
   using S = Shape<kDim, kTilesM, kWarpsM, kWarpsN>;
-  launch(forward_on_tensor_cores<kCodes, kDim, kTilesM, kWarpsM, kWarpsN>, grid, dim3(S::kThreads), S::kBytes, stream,
-         l);
+  launch(forward_on_tensor_cores<kCodes, kDim, kTilesM, kWarpsM, kWarpsN>, grid, dim3(S::kThreads), S::kBytes,
+         stream, l);
 }
 template <int kDim>
 void launch_on_tensor_cores(const AttentionLaunch<Bf16>& l, dim3 grid, cudaStream_t stream) {
   const bool few = l.rows <= kFewRows;
   if (has_codes(l.args))
-    few ? launch_shape<true, kDim, 1, 1, 4>(l, grid, stream) : launch_shape<true, kDim, 1, 4, 1>(l, grid, stream);
+    few ? launch_shape<true, kDim, 1, 1, 4>(l, grid, stream)
+        : launch_shape<true, kDim, 1, 4, 1>(l, grid, stream);
   else
     few ? launch_shape<false, kDim, 1, 1, 4>(l, grid, stream)
         : launch_shape<false, kDim, 2, 4, 1>(l, grid, stream);

@@ -127,8 +127,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       for (int n = 0; n < 4; ++n) {
         const int key = 8 * j + lane % 4 * 2 + n % 2;
         const bool seen = key < there - (part.causal ? from_last[n / 2] : 0);
-        const float weight =
-            seen ? exp2_fast(fmaf(score[j][n], scale, masses[key]) - log_sum[n / 2]) : 0.f;
+        const float weight = seen ? exp2_fast(fmaf(score[j][n], scale, masses[key]) - log_sum[n / 2]) : 0.f;
         score[j][n] = weight * (reach[j][n] - delta[n / 2]);
       }
     }
@@ -141,7 +140,8 @@ __global__ void __launch_bounds__(kThreads, 2)
     Bf16* to = g.q + query_index(l, at, at.row + row) * kDim;
 #pragma unroll
     for (int c = 0; c < kDim / 8; ++c)
-      store_pair(to + 8 * c + lane % 4 * 2, dq[c][2 * half] * l.args.scale, dq[c][2 * half + 1] * l.args.scale);
+      store_pair(to + 8 * c + lane % 4 * 2, dq[c][2 * half] * l.args.scale,
+                 dq[c][2 * half + 1] * l.args.scale);
   }
 }
 
@@ -155,7 +155,8 @@ __device__ inline KeyPlace key_place(int tiles, int heads, int keys_per_block) {
 }
 /// The first row that sees a key, at the start of a tile of rows.
 template <class T>
-__device__ int first_row(const AttentionLaunch<T>& l, const AttentionPart<T>& part, int key, int rows_per_tile) {
+__device__ int first_row(const AttentionLaunch<T>& l, const AttentionPart<T>& part, int key,
+                         int rows_per_tile) {
   if (!part.causal) return 0;
   const int query = max(0, key - static_cast<int>(part.keys) + static_cast<int>(l.args.queries));
   return query * l.pack / rows_per_tile * rows_per_tile;
@@ -175,7 +176,8 @@ __global__ void __launch_bounds__(kThreads, 2)
   int* from_last = reinterpret_cast<int*>(deltas + kTile);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const AttentionPart<Bf16>& part = l.args.parts[p];
-  const int key_heads = static_cast<int>(l.args.key_heads), group = static_cast<int>(l.args.heads) / key_heads;
+  const int key_heads = static_cast<int>(l.args.key_heads),
+            group = static_cast<int>(l.args.heads) / key_heads;
   const KeyPlace place = key_place(tiles, key_heads, kTile);
   const int count = min(kTile, static_cast<int>(part.keys) - place.key);
   const Bf16* k = row_at(part.k, part.k_strides, place.batch, place.key_head, place.key);
@@ -287,9 +289,8 @@ __device__ void load_plain(float* a, float* b, int pitch, int count, int dim, co
 }
 
 template <class T, int kPad>
-__global__ void __launch_bounds__(kThreads)
-    queries_plain(const __grid_constant__ AttentionLaunch<T> l,
-                  const __grid_constant__ AttentionGradients<T> g) {
+__global__ void __launch_bounds__(kThreads) queries_plain(const __grid_constant__ AttentionLaunch<T> l,
+                                                          const __grid_constant__ AttentionGradients<T> g) {
   constexpr int kColumns = kPad / 32;
   SHARED_DYNAMIC(shared, float);
   const PlainTiles<kPad> tiles(shared);
@@ -360,7 +361,8 @@ __global__ void __launch_bounds__(kThreads)
   const PlainTiles<kPad> tiles(shared);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, dim = static_cast<int>(l.args.dim);
   const AttentionPart<T>& part = l.args.parts[p];
-  const int key_heads = static_cast<int>(l.args.key_heads), group = static_cast<int>(l.args.heads) / key_heads;
+  const int key_heads = static_cast<int>(l.args.key_heads),
+            group = static_cast<int>(l.args.heads) / key_heads;
   const KeyPlace place = key_place(blocks, key_heads, kPlainBlock);
   const int keys = static_cast<int>(part.keys), count = min(kPlainBlock, keys - place.key);
   load_plain(
@@ -448,13 +450,13 @@ void run(AttentionLaunch<T> l, const AttentionGradients<T>& g, int rows, size_t 
   const Attention<T>& a = l.args;
   l.row_blocks = (l.rows + rows - 1) / rows;
   if (g.q != nullptr && l.row_blocks > 0)
-    launch(queries, blocks_in_a_row(a.batch * (a.heads / l.pack) * l.row_blocks), dim3(kThreads), shared_bytes,
-           stream, l, g);
+    launch(queries, blocks_in_a_row(a.batch * (a.heads / l.pack) * l.row_blocks), dim3(kThreads),
+           shared_bytes, stream, l, g);
   for (int p = 0; p < a.num_parts; ++p) {
     if (a.parts[p].keys == 0 || (g.k[p] == nullptr && g.v[p] == nullptr && g.beta[p] == nullptr)) continue;
     const int64_t tiles = (a.parts[p].keys + rows - 1) / rows;
-    launch(keys, blocks_in_a_row(a.batch * a.key_heads * tiles), dim3(kThreads), shared_bytes, stream, l, g, p,
-           static_cast<int>(tiles));
+    launch(keys, blocks_in_a_row(a.batch * a.key_heads * tiles), dim3(kThreads), shared_bytes, stream, l, g,
+           p, static_cast<int>(tiles));
   }
 }
 
@@ -465,7 +467,8 @@ void run_plain(const AttentionLaunch<T>& l, const AttentionGradients<T>& g, cuda
 template <int kDim>
 void run_on_tensor_cores(const AttentionLaunch<Bf16>& l, const AttentionGradients<Bf16>& g,
                          cudaStream_t stream) {
-  run<Bf16>(l, g, kTile, kSharedBytes<kDim>, queries_on_tensor_cores<kDim>, keys_on_tensor_cores<kDim>, stream);
+  run<Bf16>(l, g, kTile, kSharedBytes<kDim>, queries_on_tensor_cores<kDim>, keys_on_tensor_cores<kDim>,
+            stream);
 }
 
 }  // namespace

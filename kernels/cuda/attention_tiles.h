@@ -113,8 +113,8 @@ class TileWalk {
 };
 
 // ---- Tiles of bf16 rows for the tensor cores: 16-byte chunks, one more to a row than it needs, so that 8
-// rows of a column of chunks lie in all the banks. (An exclusive-or in place of the gap costs registers: every
-// chunk then has an address of its own.)
+// rows of a column of chunks lie in all the banks. (An exclusive-or in place of the gap costs registers:
+// every chunk then has an address of its own.)
 template <int kDim>
 inline constexpr int kPitch = kDim / 8 + 1;
 
@@ -123,8 +123,8 @@ __device__ inline int chunk_at(int row, int chunk) {
   return row * kPitch<kDim> + chunk;
 }
 
-/// Starts to copy rows 0 .. kRows - 1, of which the first `count` exist; the others become zeros. from(row) is
-/// where a row begins.
+/// Starts to copy rows 0 .. kRows - 1, of which the first `count` exist; the others become zeros. from(row)
+/// is where a row begins.
 template <int kDim, int kRows, int kThreads, class From>
 __device__ void load_rows(uint4* tile, int count, const From& from) {
   constexpr int kChunks = kDim / 8, kStep = kThreads / kChunks;
@@ -138,7 +138,8 @@ __device__ void load_rows(uint4* tile, int count, const From& from) {
   }
 }
 
-/// Operand a of 16 rows, or two operands b of 8 rows each: a row of a is a row of the tile, a column of b too.
+/// Operand a of 16 rows, or two operands b of 8 rows each: a row of a is a row of the tile, a column of b
+/// too.
 template <int kDim>
 __device__ void load_a(uint32_t (&a)[4], const uint4* tile, int row, int chunk) {
   const int lane = threadIdx.x % 32;
@@ -215,8 +216,8 @@ bool on_tensor_cores(const Attention<T>&) {
 }
 template <>
 inline bool on_tensor_cores(const Attention<Bf16>& a) {
-  bool all = (a.dim == 64 || a.dim == 128) && on_boundaries(a.q, a.q_strides) &&
-             on_boundaries(a.out, a.out_strides);
+  bool all =
+      (a.dim == 64 || a.dim == 128) && on_boundaries(a.q, a.q_strides) && on_boundaries(a.out, a.out_strides);
   for (int p = 0; p < a.num_parts; ++p) {
     const AttentionPart<Bf16>& part = a.parts[p];
     all &= part.bits != 0 || (on_boundaries(part.k, part.k_strides) && on_boundaries(part.v, part.v_strides));

@@ -253,7 +253,8 @@ class Problem {
                 ev[p][static_cast<std::size_t>(row + c)].add(e.weight[n] * d, e.weight[n] * std::abs(d));
               }
               const int64_t beta_head = part.beta_heads == s_.heads ? h : kh;
-              eb[p][static_cast<std::size_t>((b * part.beta_heads + beta_head) * part.keys + j)].add(ds, ds_size);
+              eb[p][static_cast<std::size_t>((b * part.beta_heads + beta_head) * part.keys + j)].add(ds,
+                                                                                                     ds_size);
             }
           }
           for (int64_t c = 0; c < s_.dim; ++c) {

@@ -7,6 +7,8 @@
 
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
+#include "support/devices.h"
+#include "support/emulated_card.h"
 #include "support/tensors.h"
 
 namespace focus::ops {
@@ -117,6 +119,108 @@ TEST_P(MemoryAttentionTest, GradientsEqualThoseOfTheDefinitionWholeAndInBlocks) 
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     EXPECT_LT(max_difference(whole[i], expected[i]), 1e-10) << "leaf " << i;
     EXPECT_LT(max_difference(blocks[i], expected[i]), 1e-10) << "leaf " << i;
+  }
+}
+
+class MemoryAttentionOnCardTest : public testing::OnDeviceTest<Case> {
+ protected:
+  Inputs there(const Inputs& in) const {
+    const auto moved = [&](const Tensor& t) { return t.defined() ? t.to(device()) : t; };
+    return {moved(in.q), moved(in.k), moved(in.v),
+            Memory{moved(in.memory.k), moved(in.memory.v), moved(in.memory.beta)}};
+  }
+  /// Weights and results are rounded to the type, scores of up to 100 to fp32; values reach about 4.
+  double rounding() const { return type() == at::kFloat ? 100 * 0x1p-23 : 0x1p-7; }
+};
+
+TEST_P(MemoryAttentionOnCardTest, EqualsTheDefinition) {
+  at::manual_seed(1);
+  const Inputs in = make(shape(), type()), card = there(in);
+  const Tensor got = memory_attention(card.q, card.memory, card.k, card.v);
+  EXPECT_EQ(got.scalar_type(), type());
+  EXPECT_EQ(got.device(), device());
+  EXPECT_LE(max_difference(got.cpu(), by_definition(in)), 4 * rounding());
+}
+
+TEST_P(MemoryAttentionOnCardTest, GradientsEqualThoseOfTheDefinition) {
+  at::manual_seed(2);
+  Inputs in = make(shape(), type());
+  if (in.memory.beta.defined()) in.memory.beta.clamp_(-30, 10);
+  Inputs card = there(in);
+  const auto leaves = [](Inputs& of) {
+    std::vector<Tensor> all;
+    for (Tensor* t : {&of.q, &of.k, &of.v, &of.memory.k, &of.memory.v, &of.memory.beta}) {
+      if (t->defined()) all.push_back(t->set_requires_grad(true));
+    }
+    return all;
+  };
+  const std::vector<Tensor> exact_leaves = leaves(in), card_leaves = leaves(card);
+  const Tensor weighting = at::randn(in.q.sizes()).to(type());
+  const auto expected =
+      torch::autograd::grad({(by_definition(in) * weighting.to(at::kDouble)).sum()}, exact_leaves);
+  const Tensor out = memory_attention(card.q, card.memory, card.k, card.v);
+  const auto got = torch::autograd::grad({out}, card_leaves, {weighting.to(device())});
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_EQ(got[i].scalar_type(), card_leaves[i].scalar_type());
+    // The expected ones went through the leaves' own type.
+    const double size = expected[i].to(at::kDouble).abs().max().item<double>();
+    EXPECT_LE(max_difference(got[i].cpu(), expected[i]), 4 * rounding() * std::max(1.0, size))
+        << "leaf " << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(OddSizes, MemoryAttentionOnCardTest,
+                         ::testing::Combine(::testing::Values(Case{1, 2, 2, 1, 0, 300, 16, false, false},
+                                                              Case{2, 3, 3, 7, 0, 12, 10, false, false},
+                                                              Case{2, 2, 2, 1, 17, 5, 128, true, false},
+                                                              Case{1, 2, 2, 67, 129, 67, 96, true, false},
+                                                              Case{2, 2, 2, 6, 131, 0, 24, true, false},
+                                                              Case{1, 6, 3, 37, 21, 50, 34, true, true},
+                                                              Case{1, 8, 1, 19, 0, 200, 64, false, false},
+                                                              Case{1, 4, 2, 9, 11, 0, 12, true, true},
+                                                              Case{1, 2, 1, 70, 65, 90, 64, true, false},
+                                                              Case{1, 2, 2, 33, 40, 33, 128, true, false}),
+                                            testing::kCards, ::testing::Values(at::kFloat, at::kBFloat16)));
+
+TEST(MemoryAttentionOnEmulatedCardTest, ReadsViewsInPlaceAndWaitsForNothing) {
+  at::manual_seed(6);
+  // [B, L, heads * 3 * dim] as one projection makes it, and entries at the start of a larger buffer.
+  const Tensor qkv = at::randn({2, 70, 2 * 3 * 64}).to(at::kBFloat16), past = at::randn({2, 2, 200, 64}),
+               beta = at::randn({2, 2, 90});
+  const auto run = [](const Tensor& fused, const Tensor& buffer, const Tensor& mass) {
+    const Tensor parts = fused.unflatten(-1, {2, 3, 64}).permute({3, 0, 2, 1, 4});
+    const Tensor entries = buffer.narrow(2, 0, 90);
+    return memory_attention(parts[0], {entries, entries, mass}, parts[1], parts[2]);
+  };
+  const Tensor entries = past.to(at::kBFloat16), expected = run(qkv, entries, beta);
+  const Tensor qkv_there = qkv.to(testing::emulated_card()),
+               past_there = entries.to(testing::emulated_card()),
+               beta_there = beta.to(testing::emulated_card());
+  testing::reset_card_counts();
+  const Tensor got = run(qkv_there, past_there, beta_there);
+  const testing::CardCounts counts = testing::card_counts();
+  EXPECT_EQ(counts.reads, 0);
+  EXPECT_EQ(counts.uploads, 0);
+  EXPECT_LE(counts.allocations, 2);  // the result, and the shares of keys that are put together
+  EXPECT_LE(max_difference(got.cpu(), expected), 4 * 0x1p-7);
+}
+
+TEST(MemoryAttentionOnEmulatedCardTest, AQueryThatSeesNothingGetsZerosAndNanIsKept) {
+  const auto card = testing::emulated_card();
+  for (const int64_t dim : {4, 64}) {
+    const Tensor q = at::randn({1, 2, 3, dim}).to(at::kBFloat16),
+                 k = at::randn({1, 2, 5, dim}).to(at::kBFloat16);
+    const Tensor there = k.to(card);
+    const Tensor hidden = at::full({1, 2, 5}, -std::numeric_limits<float>::infinity()).to(card);
+    for (const Tensor& out : {memory_attention(q.to(card), {there, there, hidden}, {}, {}),
+                              memory_attention(q.to(card), {}, {}, {})})
+      EXPECT_TRUE(at::equal(out.cpu(), at::zeros_like(q)));
+    Tensor broken = k.clone();
+    broken[0][1][4][0] = std::numeric_limits<float>::quiet_NaN();
+    const Tensor out = memory_attention(q.to(card), {}, broken.to(card), there).cpu();
+    EXPECT_TRUE(at::isfinite(out[0][0]).all().item<bool>());
+    EXPECT_TRUE(at::isfinite(out[0][1][1]).all().item<bool>());
+    EXPECT_TRUE(at::isnan(out[0][1][2]).all().item<bool>());
   }
 }
 

@@ -22,9 +22,10 @@ struct Memory {
 
 /// One softmax over the memory and, causally, over k and v (undefined or S = 0: the memory alone), whose last
 /// Q positions are the queries'. Differentiable in everything. A query that sees nothing gets zeros. Throws
-/// ShapeError. No [Q, P + S] array is ever whole: on the CPU and without gradients focus's kernel streams the
-/// keys (fp32 or bf16; sums in fp32, one rounding); otherwise blocks of queries are worked off one by one,
-/// and recomputed in the backward pass where there is more than one.
+/// ShapeError. No [Q, P + S] array is ever whole: focus's kernels stream the keys (fp32 or bf16; sums in
+/// fp32, one rounding) on the CPU without gradients and on a device with them, there once differentiable;
+/// otherwise blocks of queries are worked off one by one, and recomputed in the backward pass where there is
+/// more than one.
 at::Tensor memory_attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                             const at::Tensor& v_BGSE);
 /// The same in plain ATen, for any device and type, with no intermediate array of scores or biases beyond

@@ -19,7 +19,8 @@ struct RowStrides {
 };
 
 /// Rows of whole numbers: value = code * step + low, rounded to bf16. 8 bits, or 4 with the even channel in
-/// the low half of a byte. `low` and `step` are fp16, one for each channel of a row of scales, or one for all.
+/// the low half of a byte. `low` and `step` are fp16, one for each channel of a row of scales, or one for
+/// all.
 struct QuantisedRows {
   const uint8_t* codes = nullptr;  // [batch, key_heads, keys, dim * bits / 8]
   RowStrides strides;
@@ -47,9 +48,10 @@ struct AttentionPart {
 /// Query head h reads key head h / (heads / key_heads).
 template <class T>
 struct Attention {
-  const T* q = nullptr;      // [batch, heads, queries, dim]
-  T* out = nullptr;          // the same shape; zeros for a query that sees nothing
-  float* log_sum = nullptr;  // [batch, heads, queries] contiguous: log2 of the sum of exp(score + beta); or null
+  const T* q = nullptr;  // [batch, heads, queries, dim]
+  T* out = nullptr;      // the same shape; zeros for a query that sees nothing
+  float* log_sum =
+      nullptr;  // [batch, heads, queries] contiguous: log2 of the sum of exp(score + beta); or null
   RowStrides q_strides, out_strides;
   int64_t batch = 0, heads = 0, key_heads = 0, queries = 0, dim = 0;
   float scale = 1;  // of the scores, before beta
@@ -66,8 +68,8 @@ template <class T>
 void attention_forward(const Attention<T>& args, float* workspace, void* stream);
 
 /// Attention over several sets of keys made into one over all of them, from its fp32 results outs [count,
-/// batch, heads, queries, dim] and log_sums [count, batch, heads, queries]; a set whose log_sum is -inf counts
-/// for nothing. `log_sum` may be null.
+/// batch, heads, queries, dim] and log_sums [count, batch, heads, queries]; a set whose log_sum is -inf
+/// counts for nothing. `log_sum` may be null.
 template <class T>
 void attention_merge(const float* outs, const float* log_sums, int64_t count, T* out,
                      const RowStrides& out_strides, float* log_sum, int64_t batch, int64_t heads,

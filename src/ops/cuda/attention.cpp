@@ -1,0 +1,114 @@
+#include "focus/kernels/cuda/attention.h"
+
+#include <c10/core/DeviceGuard.h>
+
+#include <cmath>
+
+#include "cuda_kernels.h"
+#include "focus/ops/attention.h"
+
+namespace focus::ops {
+namespace {
+
+using at::Tensor;
+using kernels::cuda::Attention;
+using kernels::cuda::AttentionGradients;
+using kernels::cuda::AttentionPart;
+using kernels::cuda::RowStrides;
+
+RowStrides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
+template <class T>
+const T* data(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+template <class T>
+T* data_or_null(const Tensor& t) {
+  return t.defined() ? static_cast<T*>(t.mutable_data_ptr()) : nullptr;
+}
+int64_t keys_of(const Tensor& k) { return k.defined() ? k.size(2) : 0; }
+
+template <class T>
+void add_part(Attention<T>& a, const Tensor& k, const Tensor& v, const Tensor& beta, bool causal) {
+  a.key_heads = k.size(1);
+  AttentionPart<T>& part = a.parts[a.num_parts++];
+  part.k = data<T>(k), part.v = data<T>(v);
+  part.k_strides = strides_of(k), part.v_strides = strides_of(v);
+  part.keys = k.size(2);
+  part.causal = causal;
+  if (!beta.defined()) return;
+  part.beta = beta.const_data_ptr<float>();
+  part.beta_strides = strides_of(beta);
+  part.beta_per_query_head = beta.size(1) != k.size(1);
+}
+
+/// The entries are the first part, if there are any, the open bases the last.
+template <class T>
+Attention<T> arguments(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
+                       const Tensor& out, const Tensor& log_sum) {
+  Attention<T> a;
+  a.q = data<T>(q), a.out = data_or_null<T>(out), a.log_sum = data_or_null<float>(log_sum);
+  a.q_strides = strides_of(q), a.out_strides = strides_of(out);
+  a.batch = q.size(0), a.heads = a.key_heads = q.size(1), a.queries = q.size(2), a.dim = q.size(3);
+  a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.dim)));
+  if (keys_of(memory.k) > 0) add_part(a, memory.k, memory.v, memory.beta, false);
+  if (keys_of(k) > 0) add_part(a, k, v, {}, true);
+  return a;
+}
+
+template <class T>
+void forward(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
+             const AttentionResult& to) {
+  const Attention<T> a = arguments<T>(q, memory, k, v, to.out, to.log_sum);
+  Tensor workspace;
+  if (const int64_t values = kernels::cuda::attention_workspace(a); values > 0)
+    workspace = at::empty({values}, q.options().dtype(at::kFloat));
+  kernels::cuda::attention_forward(a, data_or_null<float>(workspace), current_stream(q.device()));
+}
+
+template <class T>
+void backward(const Tensor& grad, const AttentionResult& result, const Tensor& q, const Memory& memory,
+              const Tensor& k, const Tensor& v, const AttentionInputs& to) {
+  const Attention<T> a = arguments<T>(q, memory, k, v, result.out, result.log_sum);
+  const Tensor workspace = at::empty_like(result.log_sum);
+  AttentionGradients<T> g;
+  g.grad = data<T>(grad), g.grad_strides = strides_of(grad);
+  g.q = data_or_null<T>(to.q);
+  g.workspace = data_or_null<float>(workspace);
+  int part = 0;
+  if (keys_of(memory.k) > 0) {
+    g.k[part] = data_or_null<T>(to.memory.k), g.v[part] = data_or_null<T>(to.memory.v);
+    g.beta[part++] = data_or_null<float>(to.memory.beta);
+  }
+  if (keys_of(k) > 0) g.k[part] = data_or_null<T>(to.k), g.v[part] = data_or_null<T>(to.v);
+  kernels::cuda::attention_backward(a, g, current_stream(q.device()));
+}
+
+}  // namespace
+
+bool CudaKernels::serves_attention(const Tensor& q_BHQE) const {
+  return (q_BHQE.scalar_type() == at::kFloat || q_BHQE.scalar_type() == at::kBFloat16) &&
+         q_BHQE.size(3) <= kernels::cuda::kMaxAttentionDim;
+}
+
+AttentionResult CudaKernels::attention(const Tensor& q, const Memory& memory, const Tensor& k,
+                                       const Tensor& v, bool with_log_sum) const {
+  const c10::DeviceGuard guard(q.device());
+  // Rows of one position lie together, as the output projection reads them.
+  AttentionResult result;
+  result.out = at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options()).transpose(1, 2);
+  if (with_log_sum)
+    result.log_sum = at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
+  q.scalar_type() == at::kFloat ? forward<float>(q, memory, k, v, result)
+                                : forward<kernels::Bf16>(q, memory, k, v, result);
+  return result;
+}
+
+void CudaKernels::attention_gradients(const Tensor& grad, const AttentionResult& result, const Tensor& q,
+                                      const Memory& memory, const Tensor& k, const Tensor& v,
+                                      const AttentionInputs& to) const {
+  const c10::DeviceGuard guard(q.device());
+  q.scalar_type() == at::kFloat ? backward<float>(grad, result, q, memory, k, v, to)
+                                : backward<kernels::Bf16>(grad, result, q, memory, k, v, to);
+}
+
+}  // namespace focus::ops
