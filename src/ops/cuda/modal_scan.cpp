@@ -45,7 +45,7 @@ DeviceKernels::ScanGradient CudaKernels::scan_gradient(const Tensor& p_BLD, cons
          written<float>(dpoles), written<float>(dresidues), p.size(0), p.size(1), states.size(2), p.size(2)},
         current_stream(p.device()));
   });
-  const auto sum = [](const Tensor& parts) { return parts.defined() ? parts.sum({0, 1}).t() : Tensor(); };
+  const auto sum = [](const Tensor& parts) { return parts.defined() ? parts.sum(at::IntArrayRef{0, 1}).t() : Tensor(); };
   return {dp, dinitial, sum(dpoles), sum(dresidues)};
 }
 
