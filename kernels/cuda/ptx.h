@@ -83,6 +83,18 @@ __device__ inline void copy_async_or_zeros(T* shared, const void* global, bool c
 #endif
 }
 
+// One store of 16 bytes: nvcc splits that of a vector made of values into four where a branch beside it stores
+// the values one by one.
+__device__ inline void store_16_bytes(void* global, uint4 words) {
+#ifdef __CUDACC__
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(global)), "r"(words.x),
+               "r"(words.y), "r"(words.z), "r"(words.w)
+               : "memory");
+#else
+  *static_cast<uint4*>(global) = words;
+#endif
+}
+
 // Four 8x8 matrices of 16-bit values from shared memory: lanes 8 i .. 8 i + 7 name the rows of matrix i, 16
 // bytes each; to[i] of a lane are columns lane % 4 * 2 and the next of row lane / 4, the lower one in the
 // lower half, or with kTransposed the same of the transposed matrix. That is the layout of the operands of

@@ -410,25 +410,38 @@ __global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads, WalkSh
       const int row = i / kPacks, column = i % kPacks * kPack<T>;
       const int64_t t = t0 + row, at = t * a.channels * kOut + column;
       if (t >= end || column >= columns * kOut) continue;
-      const auto copy_out = [&](auto size) {
-        constexpr int N = decltype(size)::value;
-        for (int e = 0; e < kPack<T> && column + e < columns * kOut; e += N) {
-          float values[N];
-          load<N>(done + row * kDonePitch + column + e, values);
-          if constexpr (kInner == Inner::split) {
-            float dy[N], p[N];
-            load<N>(a.dy + b * a.length * a.channels + c0 + at + e, dy);
-            load<N>(ring + row * kPitch + column + e, p);
-            for (int k = 0; k < N; ++k) values[k] *= dy[k];
-            store<N>(a.p + b * a.p_batch + c0 + at + e, p);
+      if (a.packs) {
+        const T* const from = done + row * kDonePitch + column;
+        if constexpr (kInner == Inner::split) {
+          constexpr int N = kPack<T>;
+          float dx2[N], dy[N];
+          load<N>(from, dx2);
+          load<N>(a.dy + b * a.length * a.channels + c0 + at, dy);
+          uint32_t words[4];
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            if constexpr (N == 4)
+              words[k] = __float_as_uint(dx2[k] * dy[k]);
+            else
+              words[k] = narrow_pair(dx2[2 * k] * dy[2 * k], dx2[2 * k + 1] * dy[2 * k + 1]);
           }
-          store<N>(y + at + e, values);
+          store_16_bytes(y + at, make_uint4(words[0], words[1], words[2], words[3]));
+          *reinterpret_cast<uint4*>(a.p + b * a.p_batch + c0 + at) =
+              *reinterpret_cast<const uint4*>(ring + row * kPitch + column);
+        } else {
+          *reinterpret_cast<uint4*>(y + at) = *reinterpret_cast<const uint4*>(from);
         }
-      };
-      if (a.packs)
-        copy_out(std::integral_constant<int, kPack<T>>{});
-      else
-        copy_out(std::integral_constant<int, 1>{});
+      } else {
+#pragma unroll 1
+        for (int e = 0; e < kPack<T> && column + e < columns * kOut; ++e) {
+          T x = done[row * kDonePitch + column + e];
+          if constexpr (kInner == Inner::split) {
+            x = narrow<T>(widen(x) * widen(a.dy[b * a.length * a.channels + c0 + at + e]));
+            a.p[b * a.p_batch + c0 + at + e] = ring[row * kPitch + column + e];
+          }
+          y[at + e] = x;
+        }
+      }
     }
   }
   if constexpr (kIsModes<kInner>) {

@@ -3,6 +3,7 @@
 #include "focus/core/error.h"
 #include "focus/nn/parameter.h"
 #include "focus/ops/fir.h"
+#include "focus/ops/hyena.h"
 #include "focus/ops/modal_scan.h"
 
 namespace focus::nn {
@@ -42,11 +43,31 @@ HyenaFilter::HyenaFilter(const HyenaOptions& o) {
   if (o.kind != HyenaKind::hcs) D = register_parameter("D", new_parameter({o.width}));
 }
 
+ops::HyenaFilters HyenaMixer::filters() const {
+  ops::HyenaFilters f;
+  f.input_taps = filter_->short_filter_weight.squeeze(1);
+  f.skip = filter_->D;
+  if (options_.kind == HyenaKind::hcl) {
+    f.log_poles = filter_->log_poles.squeeze(-1);
+    f.residues = filter_->residues;
+  } else {
+    f.taps = filter_->h.squeeze(1);
+    f.newest_first = options_.kind == HyenaKind::hcm;  // a true convolution: tap 0 meets the newest base
+  }
+  return f;
+}
+
 Tensor HyenaMixer::forward(const Tensor& z_BLC, HyenaState* state) const {
   const auto type = z_BLC.scalar_type();
   const auto wide = compute_type(z_BLC);
   const int64_t width = options_.width, context = options_.input_taps - 1;
 
+  if (const ops::HyenaFilters filters = this->filters(); ops::has_hyena(z_BLC, filters)) {
+    const ops::HyenaOutput out =
+        state != nullptr ? ops::hyena(z_BLC, filters, state->fir, state->inner) : ops::hyena(z_BLC, filters, {}, {});
+    if (state != nullptr) *state = {out.fir, out.inner};
+    return out.y;
+  }
   const Tensor z = with_context(z_BLC, state != nullptr ? state->fir : Tensor(), context);
   if (state != nullptr) state->fir = last_rows(z, context);
   // The input FIR is a cross-correlation: its last tap meets the newest base.

@@ -7,7 +7,6 @@
 #include "focus/core/error.h"
 #include "focus/kernels/channels.h"
 #include "focus/kernels/fir.h"
-#include "focus/ops/tracked.h"
 
 namespace focus::ops {
 namespace {
@@ -50,6 +49,7 @@ void taps_gradient_kernel(const Tensor& x, const Tensor& dy, Tensor& dtaps) {
 }
 
 Tensor run_forward(const Tensor& x, const Tensor& taps) {
+  if (const DeviceKernels* kernels = device_kernels(x)) return kernels->fir(x, {taps.t()}, {}, false);
   Tensor y = at::empty({x.size(0), x.size(1) - taps.size(0) + 1, x.size(2)}, x.options());
   x.scalar_type() == at::kDouble ? forward_kernel<double>(x, taps, y) : forward_kernel<float>(x, taps, y);
   return y;
@@ -70,7 +70,10 @@ struct CausalFir : torch::autograd::Function<CausalFir> {
       // dx[s] = sum_j taps[j] dy[s-j]: the same filter with its taps flipped, over dy padded on both sides.
       dx = run_forward(at::constant_pad_nd(dy, {0, 0, pad, pad}), taps.flip(0).contiguous());
     }
-    if (ctx->needs_input_grad(1)) {
+    const DeviceKernels* kernels = device_kernels(x);
+    if (kernels != nullptr && ctx->needs_input_grad(1)) {
+      dtaps = kernels->fir_taps_gradient(x, dy);
+    } else if (ctx->needs_input_grad(1)) {
       dtaps = at::zeros_like(taps);
       x.scalar_type() == at::kDouble ? taps_gradient_kernel<double>(x, dy, dtaps)
                                      : taps_gradient_kernel<float>(x, dy, dtaps);
@@ -96,11 +99,8 @@ void check(const Tensor& x, const Tensor& taps) {
 
 Tensor causal_fir(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
-  if (const DeviceKernels* kernels = device_kernels(x_BTC);
-      kernels != nullptr && !tracked({x_BTC, taps_KC})) {
-    if (const Tensor y = kernels->fir(x_BTC, taps_KC); y.defined()) return y;
-  }
-  if (!x_BTC.is_cpu()) return causal_fir_reference(x_BTC, taps_KC);
+  const bool has_kernel = x_BTC.is_cpu() || (device_kernels(x_BTC) != nullptr && x_BTC.scalar_type() == at::kFloat);
+  if (!has_kernel) return causal_fir_reference(x_BTC, taps_KC);
   return CausalFir::apply(x_BTC.contiguous(), taps_KC.contiguous());
 }
 

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "device_kernels.h"
 #include "focus/core/error.h"
 #include "focus/kernels/channels.h"
 #include "focus/kernels/modal_scan.h"
@@ -94,6 +95,42 @@ struct Scan : torch::autograd::Function<Scan> {
   }
 };
 
+// By a device's kernels, for fp32. Poles and residues stay [D, N].
+struct DeviceScan : torch::autograd::Function<DeviceScan> {
+  static variable_list forward(AutogradContext* ctx, const Tensor& p, const Tensor& log_poles,
+                               const Tensor& residues, const Tensor& initial) {
+    const auto out = device_kernels(p)->scan(p, {log_poles, residues, {}}, initial);
+    ctx->save_for_backward({p, log_poles, residues, out.states});
+    return {out.y_BLD, out.final_BND};
+  }
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto kept = ctx->get_saved_variables();
+    const Tensor &p = kept[0], &log_poles = kept[1];
+    const Tensor dy = grads[0].defined() ? grads[0] : at::zeros_like(p);
+    const auto gradient =
+        device_kernels(p)->scan_gradient(p, dy, {log_poles, kept[2], {}}, kept[3], grads[1],
+                                         ctx->needs_input_grad(1) || ctx->needs_input_grad(2));
+    return {gradient.dp_BLD,
+            gradient.dpoles_DN.defined() ? gradient.dpoles_DN * log_poles.exp() : Tensor(),  // d log a = a da
+            gradient.dresidues_DN, gradient.dinitial_BND};
+  }
+};
+
+// In groups of as many modes as the kernels take.
+std::pair<Tensor, Tensor> scan_on_device(const DeviceKernels& kernels, const Tensor& p, const Tensor& log_poles,
+                                         const Tensor& residues, const Tensor& initial_BND) {
+  Tensor y;
+  std::vector<Tensor> final;
+  for (int64_t n = 0; n < log_poles.size(1); n += kernels.max_modes()) {
+    const int64_t modes = std::min(kernels.max_modes(), log_poles.size(1) - n);
+    const auto out = DeviceScan::apply(p, log_poles.narrow(1, n, modes), residues.narrow(1, n, modes),
+                                       initial_BND.narrow(1, n, modes));
+    y = y.defined() ? y + out[0] : out[0];
+    final.push_back(out[1]);
+  }
+  return {y, at::cat(final, 1).transpose(1, 2)};
+}
+
 void check(const Tensor& p, const Tensor& log_poles, const Tensor& residues, const Tensor& state) {
   if (p.dim() != 3 || log_poles.dim() != 2 || log_poles.size(0) != p.size(2) ||
       residues.sizes() != log_poles.sizes() || log_poles.size(1) > kernels::kMaxModes) {
@@ -112,10 +149,13 @@ void check(const Tensor& p, const Tensor& log_poles, const Tensor& residues, con
 std::pair<Tensor, Tensor> modal_scan(const Tensor& p_BLD, const Tensor& log_poles_DN,
                                      const Tensor& residues_DN, const Tensor& state_BDN) {
   check(p_BLD, log_poles_DN, residues_DN, state_BDN);
-  if (!p_BLD.is_cpu()) return modal_scan_reference(p_BLD, log_poles_DN, residues_DN, state_BDN);
+  const DeviceKernels* kernels = device_kernels(p_BLD);
+  if (!p_BLD.is_cpu() && (kernels == nullptr || p_BLD.scalar_type() != at::kFloat))
+    return modal_scan_reference(p_BLD, log_poles_DN, residues_DN, state_BDN);
   const Tensor initial =
       state_BDN.defined() ? state_BDN.transpose(1, 2).contiguous()
                           : at::zeros({p_BLD.size(0), log_poles_DN.size(1), p_BLD.size(2)}, p_BLD.options());
+  if (kernels != nullptr) return scan_on_device(*kernels, p_BLD, log_poles_DN, residues_DN, initial);
   const auto out =
       Scan::apply(p_BLD.contiguous(), log_poles_DN.t().contiguous(), residues_DN.t().contiguous(), initial);
   return {out[0], out[1].transpose(1, 2)};

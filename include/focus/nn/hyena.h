@@ -10,6 +10,8 @@
 #include <memory>
 #include <utility>
 
+#include "focus/ops/hyena.h"
+
 namespace focus::nn {
 
 /// What a Hyena layer carries from one chunk to the next: constant size.
@@ -53,6 +55,8 @@ class HyenaMixer {
   const HyenaOptions& options() const { return options_; }
 
  private:
+  ops::HyenaFilters filters() const;
+
   HyenaOptions options_;
   std::shared_ptr<HyenaFilter> filter_;
 };
