@@ -68,8 +68,8 @@ Tensor LlamaBlock::forward(const Tensor& x_BLD, int64_t position, cache::LayerSt
   const Tensor mixed = hook != nullptr
                            ? hook->mix({*self_attn, *input_layernorm, index_, x_BLD, u, position, state})
                            : attend(*self_attn, u, position, state);
-  const Tensor x = x_BLD + mixed;
-  return x + mlp->forward(post_attention_layernorm->forward(x));
+  const auto [x, normed] = post_attention_layernorm->add(x_BLD, mixed);
+  return mlp->forward(normed, x);
 }
 
 LlamaBody::LlamaBody(const LlamaConfig& c) {

@@ -15,9 +15,8 @@ StripedHyenaBlock::StripedHyenaBlock(const ModelConfig& c, int64_t index)
   post_norm = register_module("post_norm", std::make_shared<nn::RmsNorm>(width, c.eps));
   // Evo-2 style: GELU in block 0 whatever its kind, the identity everywhere else.
   const bool gelu = !c.evo2_activations || index == 0;
-  mlp = register_module(
-      "mlp", std::make_shared<nn::GatedMlp>(width, c.inner_mlp_size,
-                                            gelu ? nn::Activation::gelu : nn::Activation::identity));
+  mlp = register_module("mlp", std::make_shared<nn::GatedMlp>(width, c.inner_mlp_size,
+                                                              gelu ? ops::Gate::gelu : ops::Gate::identity));
   if (kind_ == BlockKind::attention) {
     nn::AttentionOptions options;
     options.width = width;
@@ -95,8 +94,8 @@ Tensor StripedHyenaBlock::forward(const Tensor& x_BLD, int64_t position, cache::
   } else {
     mixed = attend(*inner_mha_cls, u, position, state);
   }
-  const Tensor x = x_BLD + mixed;
-  return x + mlp->forward(post_norm->forward(x));
+  const auto [x, normed] = post_norm->add(x_BLD, mixed);
+  return mlp->forward(normed, x);
 }
 
 BlockList::BlockList(const ModelConfig& config) {

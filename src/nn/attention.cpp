@@ -1,5 +1,7 @@
 #include "focus/nn/attention.h"
 
+#include <tuple>
+
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 
@@ -92,8 +94,8 @@ Projection Attention::project(const Tensor& u_BLD, const Tensor& positions) cons
           ? split(Wqkv->forward(u_BLD))
           : Projection{in_heads(q_proj->forward(u_BLD), dim), in_heads(k_proj->forward(u_BLD), dim),
                        in_heads(v_proj->forward(u_BLD), dim)};
-  out.q = rotate(out.q, positions);
-  out.k = rotate(out.k, positions);
+  std::tie(out.q, out.k) =
+      ops::rotate_in_place(out.q, out.k, positions, rotary_emb->inv_freq, options_.rotary_scaling);
   return out;
 }
 

@@ -17,7 +17,8 @@ Linear::Linear(int64_t in, int64_t out, bool with_bias) {
   if (with_bias) bias = register_parameter("bias", new_parameter({out}));
 }
 
-Tensor Linear::forward(const Tensor& x) const {
+Tensor Linear::forward(const Tensor& x, const Tensor& residual) const {
+  if (plain()) return ops::linear(x, weight, bias, residual);
   Tensor y;
   if (!fp8_) {
     y = ops::linear(x, weight, bias);
@@ -26,9 +27,11 @@ Tensor Linear::forward(const Tensor& x) const {
     const Tensor rounded = weight_e4m3_.device() == x.device() ? weight_e4m3_ : weight_e4m3_.to(x.device());
     y = ops::fp8_linear(x, rounded, bias, fp8_->input, fp8_->weight);
   }
-  if (!lora_down.defined()) return y;
-  const auto type = x.scalar_type();
-  return y + at::linear(at::linear(x, lora_down.to(type)), lora_up.to(type)) * lora_scale_;
+  if (lora_down.defined()) {
+    const auto type = x.scalar_type();
+    y = y + at::linear(at::linear(x, lora_down.to(type)), lora_up.to(type)) * lora_scale_;
+  }
+  return residual.defined() ? residual + y : y;
 }
 
 void Linear::add_low_rank(int64_t rank, double scale, at::Generator& generator) {

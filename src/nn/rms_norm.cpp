@@ -1,7 +1,6 @@
 #include "focus/nn/rms_norm.h"
 
 #include "focus/nn/parameter.h"
-#include "focus/ops/rms_norm.h"
 
 namespace focus::nn {
 
@@ -11,10 +10,10 @@ RmsNorm::RmsNorm(int64_t width, double eps, Epsilon place) : eps_(eps), place_(p
   scale = register_parameter(place == Epsilon::inside ? "weight" : "scale", new_parameter({width}, 1.0));
 }
 
-Tensor RmsNorm::forward(const Tensor& x) const {
-  if (place_ == Epsilon::outside) return ops::rms_norm(x, scale, eps_);
-  const Tensor wide = x.to(x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat);
-  return (wide * at::rsqrt(wide.square().mean(-1, true) + eps_)).to(x.scalar_type()) * scale;
+Tensor RmsNorm::forward(const Tensor& x) const { return ops::rms_norm(x, scale, eps_, place_); }
+
+ops::SummedNorm RmsNorm::add(const Tensor& x, const Tensor& delta) const {
+  return ops::add_rms_norm(x, delta, scale, eps_, place_);
 }
 
 }  // namespace focus::nn

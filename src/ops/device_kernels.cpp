@@ -33,6 +33,16 @@ const DeviceKernels* device_kernels(at::DeviceType type) {
 const DeviceKernels* device_kernels(const at::Tensor& tensor) {
   return device_kernels(tensor.device().type());
 }
+const DeviceKernels* float_kernels(std::initializer_list<at::Tensor> tensors) {
+  const at::Tensor& first = *tensors.begin();
+  const DeviceKernels* kernels = device_kernels(first);
+  if (kernels == nullptr || (first.scalar_type() != at::kFloat && first.scalar_type() != at::kBFloat16))
+    return nullptr;
+  for (const at::Tensor& t : tensors)
+    if (t.defined() && (t.device() != first.device() || t.scalar_type() != first.scalar_type()))
+      return nullptr;
+  return kernels;
+}
 void set_device_kernels(at::DeviceType type, const DeviceKernels* kernels) {
   table()[static_cast<std::size_t>(type)].store(kernels);
 }

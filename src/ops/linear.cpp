@@ -1,11 +1,12 @@
 #include "focus/ops/linear.h"
-#include "focus/ops/tracked.h"
 
 #include <ATen/Parallel.h>
 
+#include "device_kernels.h"
 #include "focus/core/error.h"
 #include "focus/kernels/isa.h"
 #include "focus/kernels/linear.h"
+#include "focus/ops/tracked.h"
 
 namespace focus::ops {
 namespace {
@@ -80,10 +81,7 @@ Tensor streamed(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   return y;
 }
 
-}  // namespace
-
-Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check(x, weight, bias);
+Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const bool bf16 = weight.scalar_type() == at::kBFloat16;
   if (!x.is_cpu() || !weight.is_contiguous() || x.numel() == 0 || weight.numel() == 0 ||
       (!bf16 && weight.scalar_type() != at::kFloat) || tracked({x, weight, bias})) {
@@ -98,6 +96,31 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   auto sizes = x.sizes().vec();
   sizes.back() = weight.size(0);
   return y.to(x.scalar_type()).view(sizes);
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& residual) {
+  check(x, weight, bias);
+  if (const DeviceKernels* kernels = float_kernels({x, weight, bias, residual});
+      kernels != nullptr && !tracked({x, weight, bias, residual})) {
+    if (const Tensor y = kernels->few_rows(x, {weight, bias}, {}, Gate::identity, residual); y.defined())
+      return y;
+  }
+  const Tensor y = product(x, weight, bias);
+  return residual.defined() ? residual + y : y;
+}
+
+Tensor gated_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& up,
+                    const Tensor& up_bias, Gate act) {
+  check(x, weight, bias);
+  check(x, up, up_bias);
+  if (const DeviceKernels* kernels = float_kernels({x, weight, bias, up, up_bias});
+      kernels != nullptr && weight.sizes() == up.sizes() && !tracked({x, weight, bias, up, up_bias})) {
+    if (const Tensor y = kernels->few_rows(x, {weight, bias}, {up, up_bias}, act, {}); y.defined()) return y;
+  }
+  const Tensor a = product(x, weight, bias);
+  return gated(a, product(x, up, up_bias), act);
 }
 
 Tensor linear_reference(const Tensor& x, const Tensor& weight, const Tensor& bias) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "focus/core/error.h"
+#include "support/devices.h"
 #include "support/tensors.h"
 
 namespace focus::ops {
@@ -99,6 +100,40 @@ TEST(Fp8LinearTest, RefusesOtherWeights) {
   EXPECT_THROW(fp8_linear(at::ones({2, 4}), at::ones({3, 4}), {}, 1, 1), ShapeError);
   EXPECT_THROW(fp8_linear(at::ones({2, 5}), to_e4m3(at::ones({3, 4}), 1), {}, 1, 1), ShapeError);
 }
+
+struct Fp8Shape {
+  int64_t rows, in, out;
+};
+class Fp8OnDeviceTest : public testing::OnDeviceTest<Fp8Shape> {};
+
+TEST_P(Fp8OnDeviceTest, UnitsAndEmulationGiveTheSameUpToRounding) {
+  at::manual_seed(6);
+  const auto [rows, in, out] = shape();
+  const double input_scale = 37.0, weight_scale = 64.0;
+  const Tensor x = at::randn({rows, 1, in}).to(type()), weight = at::randn({out, in}).to(type()),
+               bias = at::randn({out}).to(type());
+  const auto there = [&](const Tensor& t) { return t.to(device()); };
+  const Tensor rounded = to_e4m3(weight, weight_scale);
+  EXPECT_TRUE(at::equal(to_e4m3(there(weight), weight_scale).to(at::kFloat).cpu(), rounded.to(at::kFloat)));
+  const Tensor input = to_e4m3(x, input_scale).to(at::kDouble) / input_scale,
+               wide = rounded.to(at::kDouble) / weight_scale;
+  for (const bool with_bias : {false, true}) {
+    const Tensor b = with_bias ? bias.to(at::kDouble) : at::zeros({out}, at::kDouble),
+                 exact = at::linear(input, wide, b), size = at::linear(input.abs(), wide.abs(), b.abs());
+    const Tensor y =
+        fp8_linear(there(x), there(rounded), with_bias ? there(bias) : Tensor(), input_scale, weight_scale);
+    EXPECT_EQ(y.scalar_type(), type());
+    // One rounding of bf16, whose sums are fp32; fp32 rounds every term of them.
+    EXPECT_LE(testing::error_in_roundings(y, exact, size),
+              type() == at::kBFloat16 ? 1.05 : static_cast<double>(in) + 4)
+        << with_bias;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Sizes, Fp8OnDeviceTest,
+                         ::testing::Combine(::testing::Values(Fp8Shape{1, 16, 32}, Fp8Shape{5, 64, 48},
+                                                              Fp8Shape{3, 20, 16}, Fp8Shape{2, 32, 9}),
+                                            testing::kDevices, ::testing::Values(at::kFloat, at::kBFloat16)));
 
 }  // namespace
 }  // namespace focus::ops

@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "focus/core/error.h"
+#include "support/devices.h"
 #include "support/tensors.h"
 
 namespace focus::ops {
@@ -115,6 +116,44 @@ TEST(LinearTest, GradientFlowsThroughEveryTypePairing) {
           << i;
   }
 }
+
+class LinearOnDeviceTest : public testing::OnDeviceTest<Shape> {};
+
+TEST_P(LinearOnDeviceTest, BiasResidualAndGateAreExactUpToRounding) {
+  const auto [rows, in, out] = shape();
+  at::manual_seed(5);
+  const auto draw = [&](at::IntArrayRef sizes) { return at::randn(sizes).to(type()); };
+  const Tensor x = draw({rows, 1, in}), weight = draw({out, in}) / std::sqrt(static_cast<double>(in)),
+               up = draw({out, in}) / std::sqrt(static_cast<double>(in)), bias = draw({out}),
+               up_bias = draw({out}), residual = draw({rows, 1, out});
+  const auto there = [&](const Tensor& t) { return t.to(device()); };
+  const auto exact = [&](const Tensor& w, const Tensor& b, bool sizes) {
+    const auto wide = [&](const Tensor& t) { return sizes ? t.to(at::kDouble).abs() : t.to(at::kDouble); };
+    return at::linear(wide(x), wide(w), wide(b));
+  };
+  // Sums in fp32, which for bf16 are far finer than the result; the residual is added to a rounded product
+  // where cuBLAS or the CPU makes it, and gates are rounded on the way there.
+  const double roundings = type() == at::kFloat ? static_cast<double>(in) + 4 : 2.5;
+  const Tensor a = exact(weight, bias, false), a_size = exact(weight, bias, true);
+  EXPECT_LE(testing::error_in_roundings(ops::linear(there(x), there(weight), there(bias)), a, a_size),
+            roundings);
+  EXPECT_LE(
+      testing::error_in_roundings(ops::linear(there(x), there(weight), there(bias), there(residual)),
+                                  a + residual.to(at::kDouble), a_size + residual.to(at::kDouble).abs()),
+      roundings);
+  const Tensor b = exact(up, up_bias, false), b_size = exact(up, up_bias, true);
+  for (const Gate act : {Gate::identity, Gate::gelu, Gate::silu}) {
+    const Tensor y = gated_linear(there(x), there(weight), there(bias), there(up), there(up_bias), act);
+    // |act(a)| <= |a| and |act'| < 1.13.
+    EXPECT_LE(testing::error_in_roundings(y, gated(a, b, act), 1.13 * a_size * b_size), 2 * roundings);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(OddSizes, LinearOnDeviceTest,
+                         ::testing::Combine(::testing::Values(Shape{1, 32, 17}, Shape{1, 7, 3},
+                                                              Shape{3, 129, 20}, Shape{8, 264, 16},
+                                                              Shape{9, 16, 8}),
+                                            testing::kDevices, ::testing::Values(at::kFloat, at::kBFloat16)));
 
 TEST(LinearTest, WrongShapesAndTypesAreRefused) {
   EXPECT_THROW(ops::linear(at::zeros({2, 5}), at::zeros({4, 6}), {}), ShapeError);

@@ -303,6 +303,7 @@ namespace focus::ops {
 
 // What src/ops/cuda/device.cpp is for a card.
 void* current_stream(const at::Device&) { return nullptr; }
+bool CudaKernels::multiplies_e4m3(const at::Device&) const { return true; }
 int64_t CudaKernels::free_bytes(const at::Device&) const { return int64_t{1} << 30; }
 int64_t CudaKernels::peak_bytes(const at::Device&) const { return 0; }
 

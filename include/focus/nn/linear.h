@@ -18,7 +18,10 @@ struct Fp8Scales {
 class Linear : public torch::nn::Module {
  public:
   Linear(int64_t in, int64_t out, bool with_bias);
-  at::Tensor forward(const at::Tensor& x) const;
+  /// With `residual` added, if it is defined.
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual = {}) const;
+  /// Whether it is x W^T + b alone: neither FP8 nor a low-rank change.
+  bool plain() const { return !fp8_ && !lora_down.defined(); }
   /// From now on input and weight are rounded to FP8 (e4m3) as FP8 hardware would. The weight is rounded
   /// here, once: call it when the weight is in place, and do not train it afterwards.
   void emulate_fp8(const Fp8Scales& scales);

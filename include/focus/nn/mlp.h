@@ -9,27 +9,26 @@
 #include <memory>
 
 #include "focus/nn/linear.h"
+#include "focus/ops/gate.h"
 
 namespace focus::nn {
 
-enum class Activation { identity, gelu };
-
-/// l3(act(l1(x)) * l2(x)); act is exact (erf) GELU or the identity.
+/// l3(act(l1(x)) * l2(x)), with `residual` added if it is defined; act is exact (erf) GELU or the identity.
 class GatedMlp : public torch::nn::Module {
  public:
-  GatedMlp(int64_t width, int64_t inner, Activation activation);
-  at::Tensor forward(const at::Tensor& x) const;
+  GatedMlp(int64_t width, int64_t inner, ops::Gate act);
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual = {}) const;
   std::shared_ptr<Linear> l1, l2, l3;
 
  private:
-  Activation activation_;
+  ops::Gate act_;
 };
 
-/// down_proj(silu(gate_proj(x)) * up_proj(x)).
+/// down_proj(silu(gate_proj(x)) * up_proj(x)), with `residual` added if it is defined.
 class SwiGluMlp : public torch::nn::Module {
  public:
   SwiGluMlp(int64_t width, int64_t inner, bool with_bias);
-  at::Tensor forward(const at::Tensor& x) const;
+  at::Tensor forward(const at::Tensor& x, const at::Tensor& residual = {}) const;
   std::shared_ptr<Linear> gate_proj, up_proj, down_proj;
 };
 

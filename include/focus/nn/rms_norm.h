@@ -6,17 +6,20 @@
 
 #include <cstdint>
 
+#include "focus/ops/rms_norm.h"
+
 namespace focus::nn {
 
-/// Where the norm's epsilon stands. outside (Evo-2): x / (rms(x) + eps) * scale, rounded once. inside
-/// (Llama): x / sqrt(mean(x^2) + eps) in fp32, rounded to x's type, then times scale in that type. The
-/// checkpoint names follow: "scale" or "weight".
-enum class Epsilon { outside, inside };
+using ops::Epsilon;
+
+/// The checkpoint name of its parameter follows the epsilon's place: "scale" (outside) or "weight" (inside).
 
 class RmsNorm : public torch::nn::Module {
  public:
   RmsNorm(int64_t width, double eps, Epsilon place = Epsilon::outside);
   at::Tensor forward(const at::Tensor& x) const;
+  /// x + delta and its norm.
+  ops::SummedNorm add(const at::Tensor& x, const at::Tensor& delta) const;
   at::Tensor scale;
 
  private:

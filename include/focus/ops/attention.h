@@ -5,6 +5,8 @@
 
 #include <ATen/ATen.h>
 
+#include <utility>
+
 namespace focus::ops {
 
 /// softmax(q k^T / sqrt(E) + bias) v. `bias` is undefined or broadcasts to [B,H,Q,S], or has G heads (fp32;
@@ -45,5 +47,10 @@ at::Tensor causal_bias(int64_t num_queries, int64_t num_keys, const at::Device& 
 /// inv_freq [E/2] fp32.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& inv_freq,
                   double scaling);
+/// Queries and keys [B, heads, L, E] rotated. Their memory is the caller's to give away: on a device with
+/// kernels of focus's own and without gradients they are rotated in place, both in one pass.
+std::pair<at::Tensor, at::Tensor> rotate_in_place(const at::Tensor& q_BHLE, const at::Tensor& k_BGLE,
+                                                  const at::Tensor& positions, const at::Tensor& inv_freq,
+                                                  double scaling);
 
 }  // namespace focus::ops

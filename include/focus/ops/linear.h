@@ -3,6 +3,8 @@
 
 #include <ATen/ATen.h>
 
+#include "focus/ops/gate.h"
+
 namespace focus::ops {
 
 /// x W^T + b: x [.., in], weight [out, in], bias [out] or undefined; returns [.., out] in x's type. Sums are
@@ -12,7 +14,16 @@ namespace focus::ops {
 /// On the CPU and without gradients, few rows (as in decoding) run in focus's kernel, which streams the
 /// weights once; so does any number of rows of bf16 on a processor without bf16 products, where LibTorch's
 /// linear is slow. A row's result then depends neither on the number of threads nor on the other rows.
-at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);
+///
+/// So do up to 8 rows of bf16 on a device with kernels of focus's own, where the residual, if there is one,
+/// is added before the only rounding. More rows and gradients are cuBLAS's.
+at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                  const at::Tensor& residual = {});
+
+/// act(x W^T + b) (x U^T + c), differentiable in everything; few rows on a device as above, in one pass over
+/// both matrices and with one rounding.
+at::Tensor gated_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                        const at::Tensor& up, const at::Tensor& up_bias, Gate act);
 
 /// The same in plain ATen.
 at::Tensor linear_reference(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias);

@@ -1,12 +1,23 @@
-// Evo-2's norm.
+// RMS norms.
 #pragma once
 
 #include <ATen/ATen.h>
 
 namespace focus::ops {
 
-/// x / (rms(x) + eps) * scale over the last dimension; the epsilon stands outside the root, as in Evo-2.
-/// Computed in fp32 (fp64 for fp64 input) and rounded once. `scale` [D]. Differentiable in both.
-at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double eps);
+/// Where the norm's epsilon stands. outside (Evo-2): x / (rms(x) + eps) * scale, rounded once. inside
+/// (Llama): x / sqrt(mean(x^2) + eps) in fp32, rounded to x's type, then times scale in that type.
+enum class Epsilon { outside, inside };
+
+/// The norm over the last dimension, in fp32 (fp64 for fp64 input). `scale` [D]. Differentiable in both.
+at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double eps,
+                    Epsilon place = Epsilon::outside);
+
+struct SummedNorm {
+  at::Tensor sum, normed;
+};
+/// x + delta and its norm; on a device with kernels of focus's own in one pass over memory.
+SummedNorm add_rms_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& scale, double eps,
+                        Epsilon place = Epsilon::outside);
 
 }  // namespace focus::ops

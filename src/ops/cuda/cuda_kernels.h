@@ -35,6 +35,25 @@ class CudaKernels : public DeviceKernels {
                            const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                            const at::Tensor& v_BGSE, const AttentionInputs& to) const override;
 
+  Norm rms_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& scale, double eps,
+                Epsilon place, bool keep_root) const override;
+  at::Tensor rms_norm_gradient(const at::Tensor& x, const at::Tensor& scale, const at::Tensor& root,
+                               const at::Tensor& dy, const at::Tensor& dsum, double eps,
+                               Epsilon place) const override;
+  at::Tensor rms_norm_scale_gradient(const at::Tensor& x, const at::Tensor& root,
+                                     const at::Tensor& dy) const override;
+  void rotate(const Turn& q, const Turn& k, const at::Tensor& positions, const at::Tensor& inv_freq,
+              double scaling, bool backwards) const override;
+  at::Tensor gate(const at::Tensor& a, const at::Tensor& b, Gate act) const override;
+  std::pair<at::Tensor, at::Tensor> gate_gradient(const at::Tensor& a, const at::Tensor& b,
+                                                  const at::Tensor& dy, Gate act) const override;
+  at::Tensor few_rows(const at::Tensor& x, const Matrix& matrix, const Matrix& up, Gate act,
+                      const at::Tensor& residual) const override;
+  at::Tensor to_e4m3(const at::Tensor& x, double scale) const override;
+  bool multiplies_e4m3(const at::Device& device) const override;
+  at::Tensor choose_tokens(const at::Tensor& logits, const at::Tensor& uniform,
+                           const TokenChoice& choice) const override;
+
   int64_t free_bytes(const at::Device& device) const override;
   int64_t peak_bytes(const at::Device& device) const override;
 };

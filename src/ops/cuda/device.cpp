@@ -17,6 +17,16 @@ void* current_stream(const at::Device& device) {
   return c10::cuda::getCurrentCUDAStream(device.index()).stream();
 }
 
+// Ada (8.9), Hopper and later.
+bool CudaKernels::multiplies_e4m3(const at::Device& device) const {
+  int major = 0, minor = 0;
+  const int index = device.has_index() ? device.index() : c10::cuda::current_device();
+  if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess)
+    fail<DeviceError>(device.str(), " does not tell its compute capability");
+  return major * 10 + minor >= 89;
+}
+
 int64_t CudaKernels::free_bytes(const at::Device& device) const {
   const c10::cuda::CUDAGuard guard(device);
   std::size_t free_bytes = 0, total_bytes = 0;
