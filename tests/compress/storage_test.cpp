@@ -121,8 +121,7 @@ TEST(QuantisedTest, OneStepForEachChannelOfAGroup) {
   Tensor k = at::randn({1, 1, 8, 4});
   k.select(3, 1).add_(1000.0);
   const auto error = [&](int64_t group) {
-    std::vector<int64_t> row_of;
-    for (int64_t i = 0; group > 0 && i < 8; ++i) row_of.push_back(i / group);
+    const Tensor row_of = group > 0 ? at::arange(8).floor_divide(group) : Tensor();
     return max_difference(dequantise(quantise(k, 4, group), 4, row_of, at::kFloat).select(3, 0),
                           k.select(3, 0));
   };
