@@ -71,9 +71,9 @@ TEST_P(HostTrafficTest, PrefillWaitsForNothing) {
 TEST_P(HostTrafficTest, DecodingCopiesNoPast) {
   feed(8 * kWindow + kWindow / 2 + 1);
   const HostTraffic traffic(kWindowBytes / 2);
-  for (int base = 0; base < 16; ++base) feed(1);
+  for (int base = 0; base < 6; ++base) feed(1);  // in the midst of a k-mer
   EXPECT_EQ(traffic.reads(), 0) << traffic.names();
-  EXPECT_EQ(traffic.writes(), is_inline() ? 3 * 2 : 0) << traffic.names();
+  EXPECT_EQ(traffic.writes(), 0) << traffic.names();
   // Base tables make keys of all letters for each call.
   if (!has("tables")) {
     EXPECT_EQ(traffic.large_copies(), 0) << traffic.names();
