@@ -47,51 +47,32 @@ int64_t HyenaLayerState::num_bytes() const {
 void HyenaLayerState::detach() { tensors = {cut(tensors.fir), cut(tensors.inner)}; }
 
 std::unique_ptr<LayerState> KeyValueState::clone() const {
-  auto out = std::make_unique<KeyValueState>();
-  out->k_ = copy(keys());
-  out->v_ = copy(values());
-  out->size_ = size_;
+  auto out = std::make_unique<KeyValueState>(*this);
+  out->k_ = k_.clone();
+  out->v_ = v_.clone();
   return out;
 }
 TensorMap KeyValueState::save() const {
-  if (size_ == 0) return {};
+  if (k_.empty()) return {};
   return {{"k", saved_tensor(keys())}, {"v", saved_tensor(values())}};
 }
 void KeyValueState::load(const TensorMap& saved, const at::Device& device) {
   if (saved.empty()) return;
-  k_ = loaded_tensor(saved, "k", device);
-  v_ = loaded_tensor(saved, "v", device);
-  size_ = k_.size(2);
+  k_.assign(loaded_tensor(saved, "k", device));
+  v_.assign(loaded_tensor(saved, "v", device));
 }
-int64_t KeyValueState::num_bytes() const { return storage_bytes(k_) + storage_bytes(v_); }
+int64_t KeyValueState::num_bytes() const { return k_.storage_bytes() + v_.storage_bytes(); }
 void KeyValueState::detach() {
-  k_ = cut(k_);
-  v_ = cut(v_);
+  k_.detach();
+  v_.detach();
 }
 
 void KeyValueState::append(const Tensor& k, const Tensor& v) {
-  const int64_t added = k.size(2);
-  if (at::GradMode::is_enabled() && (k.requires_grad() || v.requires_grad() ||
-                                     (k_.defined() && (k_.requires_grad() || v_.requires_grad())))) {
-    k_ = k_.defined() ? at::cat({keys(), k}, 2) : k;
-    v_ = v_.defined() ? at::cat({values(), v}, 2) : v;
-    size_ += added;
-    return;
-  }
-  if (!k_.defined() || size_ + added > k_.size(2) || !k_.is_contiguous()) {
-    const int64_t room =
-        size_ == 0 ? std::max(added, capacity_) : std::max({size_ + added, size_ + size_ / 2, capacity_});
-    const auto grow = [&](const Tensor& store, const Tensor& like) {
-      Tensor bigger = at::empty({k.size(0), k.size(1), room, k.size(3)}, like.options());
-      if (size_ > 0) bigger.narrow(2, 0, size_).copy_(store.narrow(2, 0, size_));
-      return bigger;
-    };
-    k_ = grow(k_, k);
-    v_ = grow(v_, v);
-  }
-  k_.narrow(2, size_, added).copy_(k);
-  v_.narrow(2, size_, added).copy_(v);
-  size_ += added;
+  const auto tracks = [](const Tensor& t) { return t.defined() && t.requires_grad(); };
+  const bool recorded =
+      at::GradMode::is_enabled() && (tracks(k) || tracks(v) || tracks(keys()) || tracks(values()));
+  k_.append(k, recorded);
+  v_.append(v, recorded);
 }
 
 StreamState StreamState::clone() const {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "focus/core/error.h"
+#include "focus/ops/host_copy.h"
 #include "focus_memory.h"
 #include "memory_hook.h"
 #include "policy_memory.h"
@@ -102,18 +103,22 @@ CompressedModel::Expanded CompressedModel::expand(const Tensor& tokens_BL, int64
       completed = now;
     }
   }
+  if (out.focus_rows.empty()) {
+    out.x_BTD = x;
+    return out;
+  }
   const Tensor focus = focus_embedding_.to(x.scalar_type()).expand({x.size(0), 1, x.size(2)});
-  out.x_BTD = at::cat({x, focus}, 1).index_select(1, at::tensor(source, at::kLong).to(x.device()));
+  out.x_BTD = at::cat({x, focus}, 1).index_select(1, ops::from_host(source, x.device()));
   return out;
 }
 
 HiddenStates CompressedModel::collect(const Tensor& hidden, const Expanded& e) const {
   if (e.is_focus.empty()) return {hidden, {}, {}};
+  if (e.focus_rows.empty()) return {hidden, {}, at::empty({0}, at::kLong)};
   const auto rows = [&](const std::vector<int64_t>& index) {
-    return hidden.index_select(1, at::tensor(index, at::kLong).to(hidden.device()));
+    return hidden.index_select(1, ops::from_host(index, hidden.device()));
   };
-  return {rows(e.base_rows), e.focus_rows.empty() ? Tensor() : rows(e.focus_rows),
-          at::tensor(e.next_base, at::kLong)};
+  return {rows(e.base_rows), rows(e.focus_rows), at::tensor(e.next_base, at::kLong)};
 }
 
 ModelCall CompressedModel::call_of(const Tensor& tokens_BL, const Expanded& expanded,

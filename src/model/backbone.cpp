@@ -91,10 +91,30 @@ Tensor Backbone::run_block(std::size_t index, const Tensor& x_BLD, int64_t posit
 }
 
 void Backbone::place(const std::vector<at::Device>& devices) {
-  FOCUS_CHECK(devices.size() == blocks_.size(), "one device per block");
-  to(devices.front());
-  for (std::size_t i = 0; i < blocks_.size(); ++i) blocks_[i]->to(devices[i]);
+  const auto places_of = places(devices);
+  // One by one: no card need hold what belongs to another.
+  const auto move = [&](const auto& tensors) {
+    for (Tensor tensor : tensors) {
+      const at::Device& device = places_of.at(tensor.unsafeGetTensorImpl());
+      if (tensor.device() != device) tensor.set_data(tensor.to(device));
+    }
+  };
+  const at::NoGradGuard guard;
+  move(parameters());
+  move(buffers());
   devices_ = devices;
+}
+
+std::map<const c10::TensorImpl*, at::Device> Backbone::places(const std::vector<at::Device>& devices) const {
+  FOCUS_CHECK(devices.size() == blocks_.size(), "one device per block");
+  std::map<const c10::TensorImpl*, at::Device> out;
+  const auto note = [&](const torch::nn::Module& module, const at::Device& device) {
+    for (const Tensor& t : module.parameters()) out.emplace(t.unsafeGetTensorImpl(), device);
+    for (const Tensor& t : module.buffers()) out.emplace(t.unsafeGetTensorImpl(), device);
+  };
+  for (std::size_t i = 0; i < blocks_.size(); ++i) note(*blocks_[i], devices[i]);
+  note(*this, devices.front());  // all that is in no block
+  return out;
 }
 
 at::Device Backbone::block_device(int64_t block) const {

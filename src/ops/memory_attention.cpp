@@ -70,14 +70,14 @@ int64_t parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t
     const float* masses = nullptr;
     if (beta.defined())
       masses = beta.const_data_ptr<float>() +
-               (batch * beta.size(1) + head * (per_query_head ? group : 1)) * beta.size(2);
+               batch * beta.stride(0) + head * (per_query_head ? group : 1) * beta.stride(1);
     parts[count++] = {rows(memory.k),
                       rows(memory.v),
                       memory.k.stride(2),
                       memory.v.stride(2),
                       memory.k.size(2),
                       masses,
-                      per_query_head ? beta.size(2) : 0,
+                      per_query_head ? beta.stride(1) : 0,
                       false};
   }
   if (keys_of(k) > 0)
@@ -205,7 +205,7 @@ Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor
     return memory_attention_reference(q_BHQE, memory, k_BGSE, v_BGSE);
   }
   const Memory dense{with_dense_rows(memory.k), with_dense_rows(memory.v),
-                     memory.beta.defined() ? memory.beta.to(at::kFloat).contiguous() : Tensor()};
+                     memory.beta.defined() ? with_dense_rows(memory.beta.to(at::kFloat)) : Tensor()};
   const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE);
   return type == at::kFloat ? run_kernel<float>(q, dense, k, v) : run_kernel<kernels::Bf16>(q, dense, k, v);
 }

@@ -1,10 +1,13 @@
 #include "fill.h"
 
 #include <cstring>
+#include <map>
+#include <vector>
 
 #include "focus/core/error.h"
 #include "focus/core/text.h"
 #include "focus/weights/tensor_view.h"
+#include "staged_copy.h"
 
 namespace focus::weights {
 
@@ -71,15 +74,23 @@ LoadReport fill(model::Backbone& model, const std::shared_ptr<TensorFile>& file,
     throw WeightsError(message + "\n  use the config that belongs to this checkpoint");
   }
   const auto parameters = model.named_parameters();
+  const std::vector<at::Device> devices =
+      options.placement ? options.placement(model)
+                        : std::vector<at::Device>(static_cast<std::size_t>(model.num_blocks()), at::kCPU);
+  const std::map<const c10::TensorImpl*, at::Device> places = model.places(devices);
+  StagedCopy staged;
   for (auto& [view, target] : matches) {
     auto& [name, tensor] = target;
-    const Tensor source = shared_tensor(*view, file);
+    const at::Device place = places.at(tensor.unsafeGetTensorImpl());
+    // A card gets the file's own numbers and rounds them itself.
+    const Tensor source = place.is_cpu() ? shared_tensor(*view, file) : staged.on(place, *view);
     const auto dtype =
         parameters.contains(name) ? model.dtype_of_parameter(name, options.dtype) : tensor.scalar_type();
     Tensor value = (rules.rounded ? rules.rounded(name, source) : source).to(dtype);
     if (options.writable && value.is_alias_of(source)) value = value.clone();
     tensor.set_data(value);
   }
+  if (options.placement) model.place(devices);  // what the file does not hold
   return report;
 }
 

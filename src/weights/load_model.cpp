@@ -87,7 +87,10 @@ void save_weights(const model::StripedHyena& model, const std::filesystem::path&
 
 LoadedModel load_model(const std::string& config_path, const std::string& checkpoint_path,
                        at::ScalarType dtype, const std::string& device, Fp8 fp8) {
-  const LoadOptions options{.dtype = dtype, .fp8 = fp8, .writable = false};
+  const auto placement = [&device](const model::Backbone& built) {
+    return model::parse_placement(device, built);
+  };
+  const LoadOptions options{.dtype = dtype, .fp8 = fp8, .writable = false, .placement = placement};
   std::shared_ptr<model::Backbone> model;
   std::shared_ptr<TensorFile> file;
   std::string precision = dtype == at::kBFloat16 ? "bf16" : dtype == at::kDouble ? "fp64" : "fp32";
@@ -105,7 +108,6 @@ LoadedModel load_model(const std::string& config_path, const std::string& checkp
           fp8 == Fp8::emulate ? ", input projections in FP8 (e4m3, emulated)" : ", FP8 input projections OFF";
     model = striped_hyena;
   }
-  model->place(model::parse_placement(device, *model));
   model->set_trainable(false);
   model->eval();
   return {model, formats::fingerprint(*file), precision};

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "focus/cache/grown_rows.h"
 #include "focus/nn/hyena.h"
 
 namespace focus::cache {
@@ -52,7 +53,7 @@ class HyenaLayerState final : public LayerState {
 class KeyValueState final : public LayerState {
  public:
   /// `capacity`: how many positions to make room for at the first append; more than that grow by half.
-  explicit KeyValueState(int64_t capacity = 0) : capacity_(capacity) {}
+  explicit KeyValueState(int64_t capacity = 0) : k_(2, capacity), v_(2, capacity) {}
   std::unique_ptr<LayerState> clone() const override;
   std::unique_ptr<LayerState> snapshot() const override { return std::make_unique<KeyValueState>(*this); }
   TensorMap save() const override;
@@ -60,17 +61,12 @@ class KeyValueState final : public LayerState {
   int64_t num_bytes() const override;
   void detach() override;
   void append(const at::Tensor& k, const at::Tensor& v);
-  int64_t size() const { return size_; }
-  at::Tensor keys() const { return view(k_); }
-  at::Tensor values() const { return view(v_); }
+  int64_t size() const { return k_.size(); }
+  at::Tensor keys() const { return k_.rows(); }
+  at::Tensor values() const { return v_.rows(); }
 
  private:
-  at::Tensor view(const at::Tensor& store) const {
-    return store.defined() ? store.narrow(2, 0, size_) : store;
-  }
-  at::Tensor k_, v_;
-  int64_t size_ = 0;
-  int64_t capacity_ = 0;
+  GrownRows k_, v_;
 };
 
 struct StreamState {

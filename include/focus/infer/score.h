@@ -9,6 +9,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "focus/infer/stream.h"
 
@@ -62,19 +63,22 @@ class Scorer {
                     std::unique_ptr<Stream>& stream, at::Tensor& last_hidden) const;
 
  private:
-  at::Tensor tokens_of(std::span<const uint8_t> letters, int64_t begin, int64_t count,
-                       const std::string& name) const;
+  struct Record;
+  class Sums;
+  /// Tokens of letters [begin, begin + count), on the host.
+  std::vector<int64_t> tokens_of(std::span<const uint8_t> letters, int64_t begin, int64_t count,
+                                 const std::string& name) const;
   /// Hidden states of the next chunk; goes back and halves `chunk` when memory runs out, and then returns
   /// fewer than `size`.
   at::Tensor advance(std::unique_ptr<Stream>& stream, std::span<const uint8_t> letters, int64_t begin,
                      int64_t& size, int64_t& chunk, const std::string& name) const;
   /// Adds the log-likelihood of the bases that follow the hidden states' positions begin, begin + 1, ...
-  void add_hidden(const at::Tensor& hidden_LD, int64_t begin, const at::Tensor& targets_L,
-                  const at::Tensor& weights_L, const std::string& name, RecordScore& out) const;
+  void add_hidden(const at::Tensor& hidden_LD, int64_t begin, const Record& record, Sums& sums) const;
 
   model::Backbone& model_;
   StreamFactory begin_stream_;
   ScoreOptions options_;
+  at::Tensor bases_;  // [4] tokens of A, C, G, T, on the model's device
 };
 
 }  // namespace focus::infer

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 #include <torch/nn/module.h>
 
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -103,6 +104,8 @@ class Backbone : public torch::nn::Module {
   /// Puts each block on a device of its own (one per block); embedding, final norm and unembedding go to the
   /// first block's.
   void place(const std::vector<at::Device>& devices);
+  /// Where place() would put each parameter and buffer.
+  std::map<const c10::TensorImpl*, at::Device> places(const std::vector<at::Device>& devices) const;
   at::Device block_device(int64_t block) const;
   /// Training keeps only each block's input and runs the block again in the backward pass: far less memory, a
   /// third more time. Attention blocks with a state, or under a hook that is not repeatable, are not run

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +24,8 @@ struct LoadOptions {
   /// false: parameters that need no conversion are views of the file's mapping, which then lives as long as
   /// they do. Only for models that are never written to: their pages are read-only.
   bool writable = true;
+  /// Where each block goes (Backbone::place); empty: all stay on the CPU.
+  std::function<std::vector<at::Device>(const model::Backbone&)> placement = {};
 };
 
 struct LoadReport {

@@ -40,14 +40,17 @@ Tensor add_heavy(const Heavy& heavy, const Tensor& keys, const Tensor& values, c
                  Entries& entries) {
   const int64_t slots = heavy.bases.size(-1), dim = keys.size(-1);
   const Tensor chosen = heavy.bases.unsqueeze(-1).expand({-1, -1, -1, -1, dim});
-  std::vector<int64_t> order;  // into [exact slots of all k-mers, fits]
   const auto count = static_cast<int64_t>(span.kmers.size());
-  for (int64_t j = 0; j < count; ++j) {
-    const int64_t size = span.kmers[static_cast<std::size_t>(j)].size();
-    for (int64_t slot = 0; slot < std::min(slots, size); ++slot)
-      order.push_back(slot == slots - 1 && size > slots ? count * slots + j : j * slots + slot);
-  }
-  const Tensor index = at::tensor(order, at::kLong).to(keys.device());
+  const auto order = [&] {  // into [exact slots of all k-mers, fits]
+    std::vector<int64_t> out;
+    for (int64_t j = 0; j < count; ++j) {
+      const int64_t size = span.kmers[static_cast<std::size_t>(j)].size();
+      for (int64_t slot = 0; slot < std::min(slots, size); ++slot)
+        out.push_back(slot == slots - 1 && size > slots ? count * slots + j : j * slots + slot);
+    }
+    return at::tensor(out, at::kLong);
+  };
+  const Tensor& index = span.kmers.list({slots}, keys.device(), order);
   const auto join = [&](const Tensor& exact, const Tensor& fits) {
     return at::cat({exact.to(fits.scalar_type()).flatten(2, 3), fits}, 2).index_select(2, index);
   };

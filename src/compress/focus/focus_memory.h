@@ -12,7 +12,7 @@ class FocusMemory final : public LayerMemory {
   FocusMemory(FocusLayer focus, const model::Backbone& backbone);
   std::string describe() const override;
   std::unique_ptr<MemoryState> make_state() const override {
-    return std::make_unique<EntriesState>(focus_.format);
+    return std::make_unique<EntriesState>(focus_.format, open_room(focus_.rules.plan()));
   }
   at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override {
     return stream_focus(focus_, layer, call);

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "call_walk.h"
+#include "focus/ops/host_copy.h"
 #include "stretches.h"
 #include "window_recompute.h"
 
@@ -25,8 +26,7 @@ Rows rows_of(const std::vector<bool>& is_focus, const at::Device& device) {
     order[static_cast<std::size_t>(bases[i])] = static_cast<int64_t>(i);
   for (std::size_t i = 0; i < focus.size(); ++i)
     order[static_cast<std::size_t>(focus[i])] = static_cast<int64_t>(bases.size() + i);
-  const auto index = [&](const std::vector<int64_t>& rows) { return at::tensor(rows, at::kLong).to(device); };
-  return {index(bases), index(focus), index(order)};
+  return {ops::from_host(bases, device), ops::from_host(focus, device), ops::from_host(order, device)};
 }
 
 class WholeSequence {

@@ -5,6 +5,8 @@
 #include <string>
 #include <tuple>
 
+#include "focus/ops/host_copy.h"
+
 namespace focus::compress {
 
 using at::Tensor;
@@ -14,6 +16,7 @@ struct Kmers::Shared {
   std::mutex mutex;
   std::map<std::string, Table> tables;  // by device
   std::map<std::tuple<int64_t, at::ScalarType, std::string>, Tensor> means;
+  std::map<std::pair<std::vector<int64_t>, std::string>, Tensor> lists;
 };
 
 Kmers::Kmers(std::vector<Span> spans) : shared_(std::make_shared<Shared>()) {
@@ -41,8 +44,8 @@ const Kmers::Table& Kmers::table(const at::Device& device) const {
     lasts.push_back(kmer.end - 1);
     log_sizes.push_back(std::log(static_cast<double>(kmer.size())));
   }
-  table = {index.to(device), exists.to(device), at::tensor(firsts, at::kLong).to(device),
-           at::tensor(lasts, at::kLong).to(device), at::tensor(log_sizes, at::kDouble).to(device)};
+  table = {ops::from_host(index, device), ops::from_host(exists, device), ops::from_host(firsts, device),
+           ops::from_host(lasts, device), ops::from_host(at::tensor(log_sizes, at::kDouble), device)};
   return table;
 }
 
@@ -58,7 +61,15 @@ const Tensor& Kmers::mean_matrix(int64_t num_bases, const at::TensorOptions& opt
         .narrow(0, kmer.begin, kmer.size())
         .fill_(1.0 / static_cast<double>(kmer.size()));
   }
-  return found->second = mean.to(options);
+  return found->second = ops::from_host(mean, options.device()).to(options);
+}
+
+const Tensor& Kmers::list(const std::vector<int64_t>& key, const at::Device& device,
+                          const std::function<Tensor()>& make) const {
+  const std::lock_guard lock(shared_->mutex);
+  const auto [found, is_new] = shared_->lists.try_emplace({key, device.str()});
+  if (is_new) found->second = ops::from_host(make(), device);
+  return found->second;
 }
 
 Kmers KmersCache::get(std::vector<Span> spans) {

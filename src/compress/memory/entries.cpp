@@ -37,7 +37,7 @@ Entries Entries::slice(int64_t begin, int64_t end) const {
   out.k = k.narrow(2, begin, end - begin);
   out.v = v.narrow(2, begin, end - begin);
   if (beta.defined()) out.beta = beta.narrow(2, begin, end - begin);
-  out.origin.assign(origin.begin() + begin, origin.begin() + end);
+  if (!origin.empty()) out.origin.assign(origin.begin() + begin, origin.begin() + end);
   return out;
 }
 

@@ -12,7 +12,8 @@ namespace focus::compress {
 
 class EntriesState final : public MemoryState {
  public:
-  explicit EntriesState(const StorageFormat& format) : retained(format) {}
+  /// `room`: bases that an open window makes room for.
+  EntriesState(const StorageFormat& format, int64_t room) : retained(format), open(room) {}
   std::unique_ptr<cache::LayerState> clone() const override;
   std::unique_ptr<cache::LayerState> snapshot() const override {
     return std::make_unique<EntriesState>(*this);

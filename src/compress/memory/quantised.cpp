@@ -46,15 +46,13 @@ QuantisedTensor quantise(const Tensor& x_BGSE, int64_t bits, int64_t key_group) 
   return out;
 }
 
-Tensor dequantise(const QuantisedTensor& q, int64_t bits, const std::vector<int64_t>& row_of,
-                  at::ScalarType dtype) {
+Tensor dequantise(const QuantisedTensor& q, int64_t bits, const Tensor& row_of, at::ScalarType dtype) {
   const auto wide = dtype == at::kDouble ? at::kDouble : at::kFloat;
   Tensor codes = q.codes, low = q.low, step = q.step;
   if (bits == 4) codes = at::stack({codes.bitwise_and(15), codes.bitwise_right_shift(4)}, -1).flatten(3);
-  if (!row_of.empty()) {
-    const Tensor rows = at::tensor(row_of, at::kLong).to(low.device());
-    low = low.index_select(2, rows);
-    step = step.index_select(2, rows);
+  if (row_of.defined()) {
+    low = low.index_select(2, row_of);
+    step = step.index_select(2, row_of);
   }
   return (codes.to(wide) * step.to(wide) + low.to(wide)).to(dtype);
 }

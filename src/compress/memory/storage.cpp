@@ -1,9 +1,10 @@
 #include "focus/compress/memory/storage.h"
 
 #include <algorithm>
-#include <numeric>
 
+#include "focus/compress/plan/plan.h"
 #include "focus/core/error.h"
+#include "focus/ops/host_copy.h"
 #include "quantised.h"
 
 namespace focus::compress {
@@ -13,20 +14,12 @@ using at::Tensor;
 
 bool tracked(const Tensor& t) { return t.defined() && t.requires_grad() && at::GradMode::is_enabled(); }
 
-Tensor joined(const Tensor& before, const Tensor& now) {
-  return before.defined() ? at::cat({before, now}, 2) : now;
-}
-
-Tensor zero_beta(const Tensor& k_BGSE) {
-  return at::zeros({k_BGSE.size(0), k_BGSE.size(1), k_BGSE.size(2)}, k_BGSE.options().dtype(at::kFloat));
-}
-
-/// Rows of `t`, or of nothing, into storage of their own.
-void take(Tensor& t, const Tensor& index) {
-  if (t.defined()) t = index.numel() == 0 ? Tensor() : t.index_select(2, index.to(t.device()));
+Tensor zero_beta(const Tensor& k_BGSE, const Tensor& like) {
+  return at::zeros({k_BGSE.size(0), k_BGSE.size(1), k_BGSE.size(2)}, like.options().requires_grad(false));
 }
 
 const std::string kPrefix = "retained.";
+constexpr std::size_t kFewRuns = 4;  // of selected entries: cut out one by one, without a list of the host
 
 std::vector<int64_t> numbers(const Tensor& t) {
   const Tensor flat = t.to(at::kCPU, at::kLong).contiguous().flatten();
@@ -67,105 +60,132 @@ int64_t StorageFormat::entry_bytes(int64_t kv_heads, int64_t head_dim, at::Scala
 void EntryStore::append(const Entries& more) {
   if (more.empty()) return;
   Entries e = more;
-  if (format_.device == StorageDevice::host) {
+  const bool gradient = tracked(e.k) || tracked(e.v) || tracked(e.beta), recorded = at::GradMode::is_enabled(),
+             on_host = format_.device == StorageDevice::host && !recorded;
+  if (format_.device == StorageDevice::host && recorded) {
     for (Tensor* t : {&e.k, &e.v, &e.beta}) *t = t->defined() ? t->to(at::kCPU) : *t;
   }
-  if (e.beta.defined() && !beta_.defined() && !empty()) {
-    const Tensor& like = format_.bits > 0 ? codes_k_.codes : k_;
-    beta_ = zero_beta(like);
-  }
-  if (!e.beta.defined() && beta_.defined()) e.beta = zero_beta(e.k);
-  const bool gradient = tracked(e.k) || tracked(e.v) || tracked(e.beta);
+  from_ = more.k.device();
+  const auto add = [&](Rows& held, const Tensor& rows) { held.append(rows, recorded, on_host); };
+  if (e.beta.defined() && beta_.empty() && !empty()) add(beta_, zero_beta(keys().rows(), e.beta));
+  if (!e.beta.defined() && !beta_.empty()) e.beta = zero_beta(e.k, beta_.rows()).to(e.k.device());
   if (format_.bits > 0) {
     if (gradient)
       fail<ConfigError>(
           "storage.dtype int8 has no gradient: train with storage.dtype model, bf16 or fp32, and set int8 "
           "when the adapter is used");
-    const QuantisedTensor k = quantise(e.k, format_.bits, format_.key_group),
-                          v = quantise(e.v, format_.bits, 0);
     if (format_.key_group > 0) {
       // Groups are counted within one append, so that they never cross a window's end.
       const int64_t first = num_groups();
       for (int64_t i = 0; i < e.size(); ++i) group_.push_back(first + i / format_.key_group);
     }
-    const auto add = [](QuantisedTensor& all, const QuantisedTensor& now) {
-      all.codes = joined(all.codes, now.codes);
-      all.low = joined(all.low, now.low);
-      all.step = joined(all.step, now.step);
+    const auto add_codes = [&](Codes& held, const QuantisedTensor& now) {
+      add(held.codes, now.codes);
+      add(held.low, now.low);
+      add(held.step, now.step);
     };
-    add(codes_k_, k);
-    add(codes_v_, v);
+    add_codes(codes_k_, quantise(e.k, format_.bits, format_.key_group));
+    add_codes(codes_v_, quantise(e.v, format_.bits, 0));
+    group_changed();
   } else {
     if (format_.dtype != StorageType::model) {
       const auto held = format_.dtype == StorageType::fp32 ? at::kFloat : at::kBFloat16;
       e.k = e.k.to(held);
       e.v = e.v.to(held);
     }
-    // Into storage of its own where no gradient is recorded: a view would keep the raw window alive.
-    const auto own = [&](const Tensor& t) {
-      return gradient || !t.defined() ? t : t.clone(at::MemoryFormat::Contiguous);
-    };
-    k_ = k_.defined() ? joined(k_, e.k) : own(e.k);
-    v_ = v_.defined() ? joined(v_, e.v) : own(e.v);
+    add(k_, e.k);
+    add(v_, e.v);
   }
-  if (e.beta.defined())
-    beta_ = beta_.defined() ? joined(beta_, e.beta)
-            : gradient      ? e.beta
-                            : e.beta.clone(at::MemoryFormat::Contiguous);
+  add(beta_, e.beta);
   origin_.insert(origin_.end(), e.origin.begin(), e.origin.end());
+}
+
+void EntryStore::group_changed() {
+  row_of_ = group_.empty() ? Tensor() : ops::from_host(group_, codes_k_.low.rows().device());
 }
 
 void EntryStore::keep(int64_t begin, int64_t end) {
   FOCUS_CHECK(begin >= 0 && begin <= end && end <= size(), "keep ", begin, "..", end, " of ", size());
   if (begin == 0 && end == size()) return;
-  std::vector<int64_t> indices(static_cast<std::size_t>(end - begin));
-  std::iota(indices.begin(), indices.end(), begin);
-  select(indices);
+  if (begin == end) return clear();
+  for_each(*this, [&](const char*, Rows& rows) {
+    if (rows.empty()) return;
+    shares_scales(rows) ? rows.keep(group_[static_cast<std::size_t>(begin)],
+                                    group_[static_cast<std::size_t>(end - 1)] + 1)
+                        : rows.keep(begin, end);
+  });
+  origin_ = {origin_.begin() + begin, origin_.begin() + end};
+  if (group_.empty()) return;
+  group_ = {group_.begin() + begin, group_.begin() + end};
+  for (const int64_t first = group_.front(); int64_t& row : group_) row -= first;
+  group_changed();
 }
 
 void EntryStore::select(const std::vector<int64_t>& indices) {
-  const Tensor index = at::tensor(indices, at::kLong);
+  if (indices.empty()) return clear();
+  std::vector<Span> runs;
+  for (const int64_t i : indices) {
+    if (!runs.empty() && runs.back().end == i)
+      ++runs.back().end;
+    else
+      runs.push_back({i, i + 1});
+  }
+  if (runs.size() == 1) return keep(runs[0].begin, runs[0].end);
   std::vector<EntryOrigin> origin;
   for (const int64_t i : indices) origin.push_back(origin_.at(static_cast<std::size_t>(i)));
   origin_ = std::move(origin);
-  for (Tensor* t : {&k_, &v_, &beta_, &codes_k_.codes, &codes_v_.codes, &codes_v_.low, &codes_v_.step})
-    take(*t, index);
-  if (group_.empty()) {
-    take(codes_k_.low, index);
-    take(codes_k_.step, index);
-    return;
-  }
   // Scales stay as long as one entry of their group does; the entries keep their order, and so do the groups.
-  std::vector<int64_t> rows, group;
-  for (const int64_t i : indices) {
-    const int64_t row = group_[static_cast<std::size_t>(i)];
-    if (rows.empty() || rows.back() != row) rows.push_back(row);
-    group.push_back(static_cast<int64_t>(rows.size()) - 1);
+  std::vector<int64_t> scales, group;
+  if (!group_.empty()) {
+    for (const int64_t i : indices) {
+      const int64_t row = group_[static_cast<std::size_t>(i)];
+      if (scales.empty() || scales.back() != row) scales.push_back(row);
+      group.push_back(static_cast<int64_t>(scales.size()) - 1);
+    }
   }
+  if (format_.device == StorageDevice::host) ops::wait_for(from_);
+  const auto take = [&](Rows& rows, const std::vector<int64_t>& of) {
+    const Tensor all = rows.rows();
+    if (&of != &indices || runs.size() > kFewRuns) {
+      rows.assign(all.index_select(2, ops::from_host(of, all.device())));
+      return;
+    }
+    std::vector<Tensor> parts;
+    for (const Span& run : runs) parts.push_back(all.narrow(2, run.begin, run.size()));
+    rows.assign(at::cat(parts, 2));
+  };
+  for_each(*this, [&](const char*, Rows& rows) {
+    if (!rows.empty()) take(rows, shares_scales(rows) ? scales : indices);
+  });
   group_ = std::move(group);
-  take(codes_k_.low, at::tensor(rows, at::kLong));
-  take(codes_k_.step, at::tensor(rows, at::kLong));
+  group_changed();
 }
 
 Entries EntryStore::read(const Tensor& like) const {
   Entries out;
   if (empty()) return out;
-  const auto place = [&](const Tensor& t) { return t.to(like.device(), like.scalar_type()); };
+  const auto place = [&](const Tensor& t, at::ScalarType type) {
+    return t.to(like.device(), type, /*non_blocking=*/format_.device == StorageDevice::host);
+  };
+  const auto type = like.scalar_type();
   if (format_.bits > 0) {
-    out.k = place(dequantise(codes_k_, format_.bits, group_, like.scalar_type()));
-    out.v = place(dequantise(codes_v_, format_.bits, {}, like.scalar_type()));
+    const auto codes = [&](const QuantisedTensor& q, const Tensor& row_of) {
+      const auto here = [&](const Tensor& t) { return t.defined() ? place(t, t.scalar_type()) : t; };
+      return dequantise({here(q.codes), here(q.low), here(q.step)}, format_.bits, here(row_of), type);
+    };
+    out.k = codes(codes_k_.read(), row_of_);
+    out.v = codes(codes_v_.read(), {});
   } else {
-    out.k = place(k_);
-    out.v = place(v_);
+    out.k = place(k_.rows(), k_.rows().scalar_type()).to(type);
+    out.v = place(v_.rows(), v_.rows().scalar_type()).to(type);
   }
-  if (beta_.defined()) out.beta = beta_.to(like.device());
-  out.origin = origin_;
+  if (!beta_.empty()) out.beta = place(beta_.rows(), beta_.rows().scalar_type());
   return out;
 }
 
 int64_t EntryStore::num_bytes() const {
   int64_t total = 0;
-  for_each(*this, [&](const char*, const Tensor& t) { total += cache::storage_bytes(t); });
+  for_each(*this, [&](const char*, const Rows& rows) { total += rows.num_bytes(); });
   return total;
 }
 
@@ -173,29 +193,31 @@ int64_t EntryStore::bytes_from(int64_t begin) const {
   const int64_t left = size() - begin;
   if (left == 0) return 0;
   int64_t total = 0;
-  for_each(*this, [&](const char*, const Tensor& t) {
-    if (!t.defined()) return;
-    const bool shared = !group_.empty() && (&t == &codes_k_.low || &t == &codes_k_.step);
-    const int64_t rows = shared ? num_groups() - group_[static_cast<std::size_t>(begin)] : left;
-    total += static_cast<int64_t>(t.nbytes()) / t.size(2) * rows;
+  for_each(*this, [&](const char*, const Rows& rows) {
+    if (rows.empty()) return;
+    const int64_t kept =
+        shares_scales(rows) ? num_groups() - group_[static_cast<std::size_t>(begin)] : left;
+    total += rows.num_bytes() / rows.size() * kept;
   });
   return total;
 }
 
 EntryStore EntryStore::clone() const {
   EntryStore out = *this;
-  for_each(out, [](const char*, Tensor& t) { t = t.defined() ? t.clone(at::MemoryFormat::Contiguous) : t; });
+  if (format_.device == StorageDevice::host) ops::wait_for(from_);
+  for_each(out, [](const char*, Rows& rows) { rows = rows.clone(); });
   return out;
 }
 
 void EntryStore::detach() {
-  for_each(*this, [](const char*, Tensor& t) { t = t.defined() ? t.detach() : t; });
+  for_each(*this, [](const char*, Rows& rows) { rows.detach(); });
 }
 
 void EntryStore::save(cache::TensorMap& out) const {
   if (empty()) return;
-  for_each(*this, [&](const char* name, const Tensor& t) {
-    if (t.defined()) out.emplace(kPrefix + name, cache::saved_tensor(t));
+  if (format_.device == StorageDevice::host) ops::wait_for(from_);
+  for_each(*this, [&](const char* name, const Rows& rows) {
+    if (!rows.empty()) out.emplace(kPrefix + name, cache::saved_tensor(rows.rows()));
   });
   std::vector<int64_t> origin;
   for (const EntryOrigin& entry : origin_) origin.insert(origin.end(), {entry.window, entry.index});
@@ -218,26 +240,34 @@ void EntryStore::load(const cache::TensorMap& saved, const at::Device& device) {
         "or the retention policy) to what the stream was made with");
   }
   const at::Device place = format_.device == StorageDevice::host ? at::Device(at::kCPU) : device;
-  for_each(*this, [&](const char* name, Tensor& t) {
-    if (saved.contains(kPrefix + name)) t = cache::loaded_tensor(saved, kPrefix + name, place);
+  from_ = device;
+  const auto loaded = [&](const char* name) {
+    const Tensor t = cache::loaded_tensor(saved, kPrefix + name, place);
+    return place == device || !device.is_cuda() ? t : t.pin_memory();
+  };
+  for_each(*this, [&](const char* name, Rows& rows) {
+    if (saved.contains(kPrefix + name)) rows.assign(loaded(name));
   });
   const std::vector<int64_t> origin = numbers(saved.at("retained.origin"));
   for (std::size_t i = 0; i + 1 < origin.size(); i += 2) origin_.push_back({origin[i], origin[i + 1]});
   if (saved.contains("retained.group")) group_ = numbers(saved.at("retained.group"));
-  const Tensor &keys = format_.bits > 0 ? codes_k_.codes : k_,
-               &values = format_.bits > 0 ? codes_v_.codes : v_;
-  const bool whole = keys.defined() && values.defined() && keys.dim() == 4 && keys.size(2) == size() &&
-                     values.size(2) == size() && (format_.key_group == 0 || group_.size() == origin_.size());
+  const Tensor held_k = keys().rows(), held_v = (format_.bits > 0 ? codes_v_.codes : v_).rows();
+  const bool whole = held_k.defined() && held_v.defined() && held_k.dim() == 4 && held_k.size(2) == size() &&
+                     held_v.size(2) == size() &&
+                     (format_.key_group == 0 || group_.size() == origin_.size());
   if (!whole)
     fail<CheckpointError>(
         "a saved stream state does not belong to a compressed memory: its retained entries are incomplete");
+  group_changed();
 }
 
 Entries rounded(const Entries& entries, const StorageFormat& format) {
   if (entries.empty() || (format.dtype == StorageType::model && format.bits == 0)) return entries;
   EntryStore store(format);
   store.append(entries);
-  return store.read(entries.k);
+  Entries out = store.read(entries.k);
+  out.origin = entries.origin;
+  return out;
 }
 
 }  // namespace focus::compress

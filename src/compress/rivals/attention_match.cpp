@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "focus/core/error.h"
+#include "focus/ops/host_copy.h"
 #include "held_out_check.h"
 #include "span_entries.h"
 
@@ -67,8 +68,8 @@ Subset pursue(const Tensor& share_BGRN, int64_t count) {
 Tensor bounded_least_squares(const Tensor& gram, const Tensor& rhs, double upper) {
   constexpr int kMostSweeps = 500;
   constexpr double kConverged = 1e-10;
-  const Tensor g = gram.to(at::kCPU, at::kDouble).contiguous(),
-               b = rhs.to(at::kCPU, at::kDouble).contiguous();
+  const Tensor g = ops::to_host(gram.to(at::kDouble)).contiguous(),
+               b = ops::to_host(rhs.to(at::kDouble)).contiguous();
   const int64_t size = b.size(-1), problems = size == 0 ? 0 : b.numel() / size;
   Tensor solution = at::zeros_like(b);
   for (int64_t p = 0; p < problems; ++p) {
@@ -89,7 +90,7 @@ Tensor bounded_least_squares(const Tensor& gram, const Tensor& rhs, double upper
       if (moved <= kConverged * largest) break;
     }
   }
-  return solution.to(rhs.options());
+  return ops::from_host(solution, rhs.device()).to(rhs.scalar_type());
 }
 
 Entries attention_match(const ClosedSpan& span, int64_t room) {
@@ -105,7 +106,7 @@ Entries attention_match(const ClosedSpan& span, int64_t room) {
   const Tensor missing = at::matmul(share, v) - at::matmul(mixing, own);
   const Tensor gram = with_ridge(at::matmul(mixing.transpose(-1, -2), mixing), kValueRidge);
   out.v =
-      (own + at::linalg_solve(gram, at::matmul(mixing.transpose(-1, -2), missing))).to(span.v.scalar_type());
+      (own + solved(gram, at::matmul(mixing.transpose(-1, -2), missing))).to(span.v.scalar_type());
   out.beta = beta.to(at::kFloat);
   check_entries(span, {}, subset.index, FittedUnitConfig{}, out);
   return out;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "focus/core/error.h"
+#include "focus/ops/host_copy.h"
 #include "held_out_check.h"
 #include "key_selection.h"
 #include "log_mass_fit.h"
@@ -79,7 +80,7 @@ void merge_neighbours(const Tensor& references, const Tensor& like, int64_t end,
     if (!taken[i]) rest.push_back(entries[i].second);
   }
   const Entries all = retained.read(like);
-  const Tensor index = at::tensor(merged, at::kLong).to(like.device());
+  const Tensor index = ops::from_host(merged, like.device());
   const auto pick = [&](const Tensor& t) { return t.index_select(2, index); };
   Entries coarse =
       fit_log_mass(references, {pick(all.k), pick(all.v), pick(all.beta), {}}, groups, FittedKey::free);
@@ -155,7 +156,7 @@ Entries adaptive(const ClosedSpan& span, int64_t room) {
 Entries fit_equal_shares(const ClosedSpan& span, const Tensor& surprise, int64_t room) {
   const References own = references(span);
   const Tensor near = near_own(own, span);
-  const Tensor wide = surprise.to(at::kCPU, at::kDouble).contiguous();
+  const Tensor wide = ops::to_host(surprise.to(at::kDouble)).contiguous();
   const double even = kEven / static_cast<double>(span.num_bases());
   std::vector<Tensor> k, v, beta;
   // The boundaries are each sequence's own.

@@ -38,7 +38,7 @@ class PolicyMemory::Walk final : public CallWalk {
     const Tensor q = rows(now_.q);
     state_.open.append(rows(now_.k), rows(now_.v), memory_.policy_.needs_queries ? q : Tensor(), {},
                        positions_.narrow(0, row, count));
-    return layer_.attention.output(attend(q, state_.retained.read(q), state_.open.k, state_.open.v));
+    return layer_.attention.output(attend(q, state_.retained.read(q), state_.open.k(), state_.open.v()));
   }
   Tensor focus_token(int64_t row, int64_t base) override { return bases(row, base, 1); }
   void end(int64_t base) override {
@@ -46,8 +46,8 @@ class PolicyMemory::Walk final : public CallWalk {
     if (base != plan_.window(window).end || state_.open.size() == 0) return;
     const Span all{begin, begin + state_.open.size()};
     const OpenBases& open = state_.open;
-    const LayerBases raw{layer_.attention, layer_.pre_norm, all.end, open.q,
-                         open.k,           open.v,          {},      open.positions};
+    const LayerBases raw{layer_.attention, layer_.pre_norm, all.end, open.q(),
+                         open.k(),         open.v(),        {},      open.positions()};
     const Kmers kmers = memory_.kmers_->get(plan_.kmers(window));
     const ClosedSpan closing = raw.span(all, all.size(), window, plan_.kmers_before(window), kmers);
     memory_.policy_.close(closing, memory_.budget_, state_.retained);

@@ -51,9 +51,12 @@ ClosePolicy mean_pool(bool with_beta) {
     out.v = at::matmul(mean, span.v.to(wide)).to(span.v.scalar_type());
     out.origin = kmer_origins(span, 1);
     if (with_beta) {
-      std::vector<float> log_size;
-      for (const Span& kmer : span.kmers) log_size.push_back(std::log(static_cast<float>(kmer.size())));
-      const Tensor beta = at::tensor(log_size).to(span.k.device());
+      const auto log_sizes = [&] {
+        std::vector<float> out;
+        for (const Span& kmer : span.kmers) out.push_back(std::log(static_cast<float>(kmer.size())));
+        return at::tensor(out);
+      };
+      const Tensor& beta = span.kmers.list({}, span.k.device(), log_sizes);
       out.beta = beta.expand({span.k.size(0), span.k.size(1), -1}).contiguous();
     }
     retained.append(out);

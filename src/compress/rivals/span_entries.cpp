@@ -4,6 +4,8 @@
 #include <cmath>
 #include <limits>
 
+#include "focus/ops/host_copy.h"
+
 namespace focus::compress {
 
 using at::Tensor;
@@ -17,7 +19,7 @@ Entries raw_entries(const ClosedSpan& span) {
 }
 
 Entries raw_entries(const ClosedSpan& span, const std::vector<int64_t>& bases) {
-  const Tensor index = at::tensor(bases, at::TensorOptions().dtype(at::kLong)).to(span.k.device());
+  const Tensor index = ops::from_host(bases, span.k.device());
   Entries out;
   out.k = span.k.index_select(2, index);
   out.v = span.v.index_select(2, index);
@@ -86,6 +88,10 @@ Tensor log_mass_of(const Tensor& scores, const Tensor& part, const Tensor& near)
   const Tensor sum =
       at::logsumexp(scores.masked_fill(used.logical_not(), -std::numeric_limits<double>::infinity()), -1);
   return sum + (size(part) / size(used)).log();
+}
+
+Tensor solved(const Tensor& a, const Tensor& b) {
+  return std::get<0>(at::linalg_solve_ex(a, b, /*left=*/true, /*check_errors=*/false));
 }
 
 Tensor scores_of(const Tensor& queries_BGRE, const Tensor& k_BGNE) {

@@ -56,6 +56,10 @@ at::Tensor measured(const at::Tensor& part, const at::Tensor& near);
 /// mean; over the last axis. -inf of an empty part.
 at::Tensor log_mass_of(const at::Tensor& scores, const at::Tensor& part, const at::Tensor& near);
 
+/// x of A x = b, for matrices that a ridge keeps regular: nothing is checked, since the host would have to
+/// wait for it.
+at::Tensor solved(const at::Tensor& a, const at::Tensor& b);
+
 /// q.k/sqrt(E), [B, G, R, n]
 at::Tensor scores_of(const at::Tensor& queries_BGRE, const at::Tensor& k_BGNE);
 

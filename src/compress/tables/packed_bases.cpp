@@ -1,4 +1,7 @@
 #include "focus/compress/tables/packed_bases.h"
+
+#include <algorithm>
+
 #include "focus/core/error.h"
 
 namespace focus::compress {
@@ -26,36 +29,39 @@ int64_t PackedBases::bytes_of(int64_t batch, int64_t size) {
 }
 
 void PackedBases::append(const Tensor& codes_BN) {
-  const Tensor codes = codes_BN.to(at::kCPU).contiguous();
-  const int64_t batch = codes.size(0), count = codes.size(1), needed = bytes_of(1, size_ + count);
+  const int64_t batch = codes_BN.size(0), count = codes_BN.size(1), needed = bytes_of(1, size_ + count);
   if (!bytes_.defined() || bytes_.size(1) < needed) {
-    Tensor larger = at::zeros({batch, needed}, at::TensorOptions().dtype(at::kByte));
+    Tensor larger = at::zeros({batch, needed}, codes_BN.options());
     if (bytes_.defined()) larger.narrow(1, 0, bytes_.size(1)).copy_(bytes_);
     bytes_ = larger;
   }
-  for (int64_t b = 0; b < batch; ++b) {
-    const uint8_t* source = codes.const_data_ptr<uint8_t>() + b * count;
-    uint8_t* bytes = bytes_.mutable_data_ptr<uint8_t>() + b * bytes_.size(1);
-    for (int64_t i = 0; i < count; ++i) {
-      const int64_t at = size_ + i;
-      uint8_t& byte = bytes[at / 2];
-      byte = at % 2 == 0 ? source[i] : static_cast<uint8_t>(byte | source[i] << 4);
-    }
+  // The first letter may be the second of its byte, and the last the first of its.
+  const int64_t begun = std::min(size_ % 2, count), pairs = (count - begun) / 2, left = count - begun - 2 * pairs;
+  const int64_t byte = size_ / 2;
+  const auto high = [](const Tensor& codes) { return codes.bitwise_left_shift(4); };
+  if (begun > 0) {
+    const Tensor shared = bytes_.narrow(1, byte, 1);
+    shared.bitwise_and_(15).bitwise_or_(high(codes_BN.narrow(1, 0, 1)));
   }
+  if (pairs > 0) {
+    const Tensor two = codes_BN.narrow(1, begun, 2 * pairs).unflatten(1, {pairs, 2});
+    bytes_.narrow(1, byte + begun, pairs).copy_(two.select(2, 0).bitwise_or(high(two.select(2, 1))));
+  }
+  if (left > 0) bytes_.narrow(1, byte + begun + pairs, 1).copy_(codes_BN.narrow(1, count - 1, 1));
   size_ += count;
 }
 
 Tensor PackedBases::codes(int64_t begin, int64_t end) const {
   FOCUS_CHECK(end <= size_ && begin <= end, "letters ", begin, "..", end, " of ", size_);
-  const int64_t batch = bytes_.size(0);
-  Tensor out = at::full({batch, end - begin}, kUnknownBase, at::TensorOptions().dtype(at::kByte));
-  for (int64_t b = 0; b < batch; ++b) {
-    const uint8_t* bytes = bytes_.const_data_ptr<uint8_t>() + b * bytes_.size(1);
-    uint8_t* to = out.mutable_data_ptr<uint8_t>() + b * (end - begin);
-    for (int64_t at = std::max<int64_t>(begin, 0); at < end; ++at)
-      to[at - begin] = at % 2 == 0 ? bytes[at / 2] & 15 : bytes[at / 2] >> 4;
-  }
-  return out;
+  const int64_t first = std::clamp<int64_t>(begin, 0, std::max<int64_t>(end, 0)) / 2 * 2;
+  const int64_t known = std::max<int64_t>(end, 0) - first;
+  const Tensor bytes = bytes_.narrow(1, first / 2, (known + 1) / 2);
+  const Tensor letters = at::stack({bytes.bitwise_and(15), bytes.bitwise_right_shift(4)}, 2).flatten(1);
+  const int64_t skip = std::max<int64_t>(begin, 0) - first;
+  if (begin >= 0) return letters.narrow(1, skip, end - begin);
+  // From before the first base on.
+  const int64_t unknown = std::min<int64_t>(end, 0) - begin;
+  return at::constant_pad_nd(letters.narrow(1, 0, known), {unknown, 0}, kUnknownBase);
 }
 
 PackedBases PackedBases::clone() const {
@@ -70,7 +76,7 @@ Tensor PackedBases::saved() const { return bytes_.narrow(1, 0, (size_ + 1) / 2).
 void PackedBases::load(const Tensor& saved, int64_t size) {
   if (saved.dim() != 2 || saved.scalar_type() != at::kByte || saved.size(1) != (size + 1) / 2)
     fail<CheckpointError>("a saved stream state holds no letters of ", size, " bases");
-  bytes_ = at::constant_pad_nd(saved.to(at::kCPU), {0, bytes_of(1, size) - saved.size(1)}).contiguous();
+  bytes_ = at::constant_pad_nd(saved, {0, bytes_of(1, size) - saved.size(1)}).contiguous();
   size_ = size;
 }
 

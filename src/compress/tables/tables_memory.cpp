@@ -18,7 +18,7 @@ std::unique_ptr<cache::LayerState> TablesState::clone() const {
 cache::TensorMap TablesState::save() const {
   cache::TensorMap out;
   if (codes.size() > 0) {
-    out.emplace("letters", codes.saved());
+    out.emplace("letters", cache::saved_tensor(codes.saved()));
     out.emplace("letters.count", at::full({1}, codes.size(), at::kLong));
   }
   open.save(out);
@@ -27,7 +27,7 @@ cache::TensorMap TablesState::save() const {
 
 void TablesState::load(const cache::TensorMap& saved, const at::Device& device) {
   if (saved.contains("letters"))
-    codes.load(cache::loaded_tensor(saved, "letters", at::kCPU),
+    codes.load(cache::loaded_tensor(saved, "letters", device),
                cache::loaded_tensor(saved, "letters.count", at::kCPU).item<int64_t>());
   open.load(saved, device);
 }
@@ -38,7 +38,7 @@ class TablesMemory::Walk final : public CallWalk {
       : CallWalk(layer, call, memory.rules_.plan(), /*inline_stream=*/false),
         memory_(memory),
         state_(state_of<TablesState>(layer)) {
-    state_.codes.append(call.codes);
+    state_.codes.append(call.codes.to(layer.u_BLD.device()));
   }
 
  private:
@@ -55,7 +55,7 @@ class TablesMemory::Walk final : public CallWalk {
     const int64_t past = base - state_.open.size();
     state_.open.append(rows(now_.k), rows(now_.v), {}, {}, positions_.narrow(0, row, count));
     return layer_.attention.output(attend_letters(rows(now_.q), layer_.attention, *memory_.tables_,
-                                                  state_.codes, past, state_.open.k, state_.open.v));
+                                                  state_.codes, past, state_.open.k(), state_.open.v()));
   }
   Tensor focus_token(int64_t, int64_t) override {
     FOCUS_CHECK(false, "base tables have no Focus tokens");

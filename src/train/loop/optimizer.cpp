@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <set>
 
 #include "focus/core/error.h"
+#include "focus/ops/host_copy.h"
 #include "run/named_tensors.h"
 
 namespace focus::train {
@@ -65,23 +67,52 @@ AdamW::AdamW(std::vector<Parameter> parameters, AdamWConfig config)
 void AdamW::step(double lr) {
   FOCUS_CHECK(std::isfinite(lr) && lr >= 0, "learning rate ", lr);
   const at::NoGradGuard no_grad;
+  // One kernel for many tensors on a card, which takes those of one place and type.
+  struct Group {
+    std::vector<at::Tensor> targets, gradients, exp_avg, exp_avg_sq, decayed, parameters, masters;
+    std::vector<at::Scalar> roots, factors;
+  };
+  std::map<std::pair<std::string, at::ScalarType>, Group> groups;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const at::Tensor& tensor = parameters_[i].tensor;
     if (!tensor.grad().defined()) continue;
     Moments& moments = moments_[i];
-    at::Tensor target = moments.master.defined() ? moments.master : tensor.detach();
-    const at::Tensor gradient = tensor.grad().to(target.scalar_type());
+    const at::Tensor target = moments.master.defined() ? moments.master : tensor.detach();
     const int64_t updates = ++*moments.updates.mutable_data_ptr<int64_t>();
     const double correction1 = 1 - std::pow(config_.beta1, static_cast<double>(updates));
     const double correction2 = 1 - std::pow(config_.beta2, static_cast<double>(updates));
 
-    moments.exp_avg.mul_(config_.beta1).add_(gradient, 1 - config_.beta1);
-    moments.exp_avg_sq.mul_(config_.beta2).addcmul_(gradient, gradient, 1 - config_.beta2);
-    if (parameters_[i].decay && config_.weight_decay != 0) target.mul_(1 - lr * config_.weight_decay);
-    const at::Tensor denominator = moments.exp_avg_sq.sqrt().div_(std::sqrt(correction2)).add_(config_.eps);
-    target.addcdiv_(moments.exp_avg, denominator, -lr / correction1);
-    if (parameters_[i].at_most) target.clamp_max_(*parameters_[i].at_most);
-    if (moments.master.defined()) tensor.detach().copy_(moments.master);
+    Group& group = groups[{target.device().str(), target.scalar_type()}];
+    group.targets.push_back(target);
+    group.gradients.push_back(tensor.grad().to(target.scalar_type()));
+    group.exp_avg.push_back(moments.exp_avg);
+    group.exp_avg_sq.push_back(moments.exp_avg_sq);
+    group.roots.emplace_back(std::sqrt(correction2));
+    group.factors.emplace_back(-lr / correction1);
+    if (parameters_[i].decay && config_.weight_decay != 0) group.decayed.push_back(target);
+    if (!moments.master.defined()) continue;
+    group.parameters.push_back(tensor.detach());
+    group.masters.push_back(moments.master);
+  }
+  for (auto& [place, group] : groups) {
+    at::_foreach_mul_(group.exp_avg, config_.beta1);
+    at::_foreach_add_(group.exp_avg, group.gradients, 1 - config_.beta1);
+    at::_foreach_mul_(group.exp_avg_sq, config_.beta2);
+    at::_foreach_addcmul_(group.exp_avg_sq, group.gradients, group.gradients, 1 - config_.beta2);
+    if (!group.decayed.empty()) at::_foreach_mul_(group.decayed, 1 - lr * config_.weight_decay);
+    const std::vector<at::Tensor> denominators = at::_foreach_sqrt(group.exp_avg_sq);
+    at::_foreach_div_(denominators, group.roots);
+    at::_foreach_add_(denominators, config_.eps);
+    at::_foreach_addcdiv_(group.targets, group.exp_avg, denominators, group.factors);
+  }
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Parameter& parameter = parameters_[i];
+    if (!parameter.at_most || !parameter.tensor.grad().defined()) continue;
+    (moments_[i].master.defined() ? moments_[i].master : parameter.tensor.detach())
+        .clamp_max_(*parameter.at_most);
+  }
+  for (auto& [place, group] : groups) {
+    if (!group.parameters.empty()) at::_foreach_copy_(group.parameters, group.masters);
   }
 }
 
@@ -123,26 +154,23 @@ void AdamW::load_state(const std::map<std::string, at::Tensor>& state) {
 double clip_grad_norm(const std::vector<at::Tensor>& gradients, double max_norm) {
   const at::NoGradGuard no_grad;
   double sum = 0;
-  std::vector<at::Tensor> elsewhere;  // sums of squares that other devices still compute
+  std::vector<at::Tensor> all;
+  std::map<std::string, std::vector<at::Tensor>> elsewhere;  // by device
   for (const at::Tensor& gradient : gradients) {
     if (!gradient.defined()) continue;
+    all.push_back(gradient);
     if (gradient.is_cpu()) {
       sum += sum_of_squares(gradient);
     } else {
-      const at::Tensor square = at::linalg_vector_norm(gradient, 2, {}, false, at::kDouble).square();
-      elsewhere.push_back(elsewhere.empty() ? square : square.to(elsewhere[0].device()));
+      elsewhere[gradient.device().str()].push_back(gradient);
     }
   }
-  if (!elsewhere.empty()) {
-    const at::Tensor squares = at::stack(elsewhere).cpu();
-    for (int64_t i = 0; i < squares.numel(); ++i) sum += squares.const_data_ptr<double>()[i];
-  }
+  std::vector<at::Tensor> squares;
+  for (const auto& [device, there] : elsewhere)
+    squares.push_back(at::stack(at::_foreach_norm(there, 2, at::kDouble)).square().sum());
+  for (const at::Tensor& square : squares) sum += *ops::to_host(square).const_data_ptr<double>();
   const double norm = std::sqrt(sum);
-  if (std::isfinite(norm) && max_norm > 0 && norm > max_norm) {
-    for (at::Tensor gradient : gradients) {
-      if (gradient.defined()) gradient.mul_(max_norm / norm);
-    }
-  }
+  if (std::isfinite(norm) && max_norm > 0 && norm > max_norm) at::_foreach_mul_(all, max_norm / norm);
   return norm;
 }
 

@@ -3,6 +3,7 @@
 #include <map>
 #include <string>
 
+#include "focus/ops/host_copy.h"
 #include "loop/gradient_sum.h"
 
 namespace focus::train {
@@ -24,7 +25,7 @@ class Figures {
     if (sums.empty()) return out;
     const Tensor all = at::stack(sums);
     ranks.all_reduce_sum({all});
-    const Tensor here = all.cpu();
+    const Tensor here = ops::to_host(all);
     const double* value = here.const_data_ptr<double>();
     for (const auto& [name, sum] : sums_) out.emplace(name, *value++);
     return out;

@@ -6,6 +6,7 @@
 #include "focus/core/log.h"
 #include "focus/core/units.h"
 #include "focus/model/placement.h"
+#include "focus/ops/host_copy.h"
 #include "focus/weights/load_model.h"
 #include "loss_positions.h"
 #include "sequential.h"
@@ -64,7 +65,7 @@ class EndToEnd final : public Objective {
     }
     if (config_.objective.focus_positions && hidden.focus.defined()) {
       // Eq. 6: a Focus token predicts the base after its k-mer.
-      const Tensor next = hidden.next_base.to(batch.tokens.device());
+      const Tensor next = ops::from_host(hidden.next_base, batch.tokens.device());
       const Tensor log_f = at::log_softmax(teacher_->unembed(hidden.focus), -1, at::kFloat);
       const Tensor target = batch.tokens.index_select(1, next.clamp_max(batch.tokens.size(1) - 1));
       add("focus_ce", config_.objective.ce,

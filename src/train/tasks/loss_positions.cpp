@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "focus/ops/host_copy.h"
+
 namespace focus::train {
 
 using at::Tensor;
@@ -40,7 +42,7 @@ Tensor focus_next(const Batch& batch, const compress::WindowPlan& plan) {
       ++completed;
     }
   }
-  return at::tensor(next, at::kLong).to(batch.tokens.device());
+  return ops::from_host(next, batch.tokens.device());
 }
 
 Tensor focus_weights(const Batch& batch, const Tensor& next, const compress::WindowPlan& plan,

@@ -21,17 +21,20 @@ at::ScalarType wide_type(const Tensor& like) {
 }
 
 /// Queries of a window: every n-th base, from an offset. The last base of a sequence predicts nothing.
-std::vector<int64_t> query_rows(const MatchConfig& config, const Span& window, int64_t length, int64_t draw) {
+struct Rows {
+  int64_t begin = 0, end = 0, stride = 1;
+  bool empty() const { return begin >= end; }
+  int64_t last() const { return begin + (end - 1 - begin) / stride * stride; }
+  /// [n] int64, made there: the host waits for nothing.
+  Tensor on(const at::Device& device) const {
+    return at::arange(begin, end, stride, at::TensorOptions().dtype(at::kLong).device(device));
+  }
+};
+Rows query_rows(const MatchConfig& config, const Span& window, int64_t length, int64_t draw) {
   const int64_t end = std::min(window.end, length - 1), count = end - window.begin;
   if (count <= 0) return {};
   const int64_t stride = config.queries == 0 ? 1 : std::max<int64_t>(1, count / config.queries);
-  std::vector<int64_t> rows;
-  for (int64_t row = window.begin + draw % stride; row < end; row += stride) rows.push_back(row);
-  return rows;
-}
-
-Tensor index_tensor(const std::vector<int64_t>& rows, const at::Device& device) {
-  return at::tensor(rows, at::kLong).to(device);
+  return {window.begin + draw % stride, end, stride};
 }
 
 /// Attention over one part of what a query sees: the log of its mass, [B, H, n], and its own softmax's
@@ -113,11 +116,11 @@ class MatchHook final : public model::AttentionHook {
 
   void compare_window(const model::AttentionCall& call, const nn::Projection& all, const Span& window,
                       const compress::Entries& entries, const Tensor& after_BLD) {
-    const auto rows = query_rows(config_, window, after_BLD.size(1), draw_);
+    const Rows rows = query_rows(config_, window, after_BLD.size(1), draw_);
     if (rows.empty()) return;
     const auto device = call.u_BLD.device();
-    const int64_t last = rows.back() + 1 - window.begin, heads = all.q.size(1);
-    const Tensor index = index_tensor(rows, device);
+    const int64_t last = rows.last() + 1 - window.begin, heads = all.q.size(1);
+    const Tensor index = rows.on(device);
     const Tensor q = all.q.index_select(2, index);
     Part local, full;
     {
@@ -145,7 +148,7 @@ class MatchHook final : public model::AttentionHook {
     const Tensor size = after_BLD.index_select(1, index).to(mass.scalar_type()).square().sum(-1);
     const Tensor output = error.square().sum(-1) / size;
 
-    const Tensor weights = weights_BL_.index_select(1, index_tensor(rows, weights_BL_.device()) + 1)
+    const Tensor weights = weights_BL_.index_select(1, rows.on(weights_BL_.device()) + 1)
                                .to(device, mass.scalar_type());
     const Tensor mass_sum = (mass * weights).sum(), output_sum = (output * weights).sum();
     mass_ = mass_ + mass_sum.detach().to(mass_.device(), at::kDouble);
@@ -208,10 +211,9 @@ Tensor match_weight(const MatchConfig& config, const compress::WindowPlan& plan,
                     int64_t draw) {
   Tensor total = at::zeros({}, weights_BL.options().dtype(at::kDouble));
   for (int64_t window = 1; plan.window(window).begin < weights_BL.size(1); ++window) {
-    const auto rows = query_rows(config, plan.window(window), weights_BL.size(1), draw);
+    const Rows rows = query_rows(config, plan.window(window), weights_BL.size(1), draw);
     if (!rows.empty())
-      total =
-          total + weights_BL.index_select(1, index_tensor(rows, weights_BL.device()) + 1).sum(at::kDouble);
+      total = total + weights_BL.index_select(1, rows.on(weights_BL.device()) + 1).sum(at::kDouble);
   }
   return total;
 }

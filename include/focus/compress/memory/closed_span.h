@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -40,6 +41,9 @@ class Kmers {
   /// [m, n] with 1/size inside each k-mer: the averaging matrix of a span of `num_bases`, made once for each
   /// type and device.
   const at::Tensor& mean_matrix(int64_t num_bases, const at::TensorOptions& options) const;
+  /// What `make` makes on the host of these spans and of `key` alone, once for each device.
+  const at::Tensor& list(const std::vector<int64_t>& key, const at::Device& device,
+                         const std::function<at::Tensor()>& make) const;
 
  private:
   struct Shared;

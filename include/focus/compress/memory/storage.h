@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "focus/cache/grown_rows.h"
 #include "focus/cache/stream_state.h"
 #include "focus/compress/memory/entries.h"
 #include "focus/config/fields.h"
@@ -48,8 +49,11 @@ struct QuantisedTensor {
 };
 
 /// The retained entries of one layer, really held in the format's precision and place. Each entry is rounded
-/// once, when it is appended, and never again. Reading gives what attention computes with: a copy for the
-/// time of a call, or the tensors themselves where they are held in that type and place. fp32 and bf16
+/// once, when it is appended, and never again; there is room for more, so that nothing else moves then.
+/// Reading gives what attention computes with: a copy for the time of a call, or the tensors themselves where
+/// they are held in that type and place. With `device host` and a card the entries lie in pinned memory:
+/// each is copied there once, and each reading copies all of them, in the order of the card's stream, while
+/// the host goes on. fp32 and bf16
 /// storage pass gradients through their rounding; appending entries that carry a gradient to a quantised
 /// store is a ConfigError.
 class EntryStore {
@@ -61,14 +65,15 @@ class EntryStore {
   /// Keeps these entries alone, in this order.
   void select(const std::vector<int64_t>& indices);
   void clear() { *this = EntryStore(format_); }
-  /// In `like`'s type and on its device; beta fp32 (or as it was appended).
+  /// In `like`'s type and on its device; beta fp32 (or as it was appended). Without origins.
   Entries read(const at::Tensor& like) const;
 
   int64_t size() const { return static_cast<int64_t>(origin_.size()); }
   bool empty() const { return size() == 0; }
   const std::vector<EntryOrigin>& origin() const { return origin_; }
   const StorageFormat& format() const { return format_; }
-  /// Of everything held: keys and values or their codes, scales, beta.
+  /// Of everything held: keys and values or their codes, scales, beta. Room for more, half as much at most,
+  /// is not counted.
   int64_t num_bytes() const;
   /// The same for what keep(begin, size()) would leave, from the sizes alone.
   int64_t bytes_from(int64_t begin) const;
@@ -80,7 +85,12 @@ class EntryStore {
   void load(const cache::TensorMap& saved, const at::Device& device);
 
  private:
-  /// f(name, tensor) for all that is held, in the order of saved files; `Store` may be const.
+  using Rows = cache::GrownRows;
+  struct Codes {
+    Rows codes, low, step;
+    QuantisedTensor read() const { return {codes.rows(), low.rows(), step.rows()}; }
+  };
+  /// f(name, rows) for all that is held, in the order of saved files; `Store` may be const.
   template <class Store, class F>
   static void for_each(Store& store, const F& f) {
     f("k", store.k_), f("v", store.v_), f("beta", store.beta_);
@@ -88,12 +98,19 @@ class EntryStore {
     f("v.codes", store.codes_v_.codes), f("v.low", store.codes_v_.low), f("v.step", store.codes_v_.step);
   }
   int64_t num_groups() const { return group_.empty() ? 0 : group_.back() + 1; }
+  bool shares_scales(const Rows& rows) const {
+    return !group_.empty() && (&rows == &codes_k_.low || &rows == &codes_k_.step);
+  }
+  const Rows& keys() const { return format_.bits > 0 ? codes_k_.codes : k_; }
+  void group_changed();
 
   StorageFormat format_;
   std::vector<EntryOrigin> origin_;
-  at::Tensor k_, v_, beta_;  // not quantised: k, v
-  QuantisedTensor codes_k_, codes_v_;
+  Rows k_, v_, beta_;  // not quantised: k, v
+  Codes codes_k_, codes_v_;
   std::vector<int64_t> group_;  // key groups: row of codes_k_.low that belongs to an entry
+  at::Tensor row_of_;           // the same where the scales are
+  at::Device from_ = at::kCPU;  // where entries were appended from
 };
 
 /// What a store of this format makes of entries: for execution without a store.

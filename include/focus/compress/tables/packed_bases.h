@@ -13,7 +13,7 @@ namespace focus::compress {
 constexpr int64_t kUnknownBase = 4;
 at::Tensor base_codes(const at::Tensor& tokens_BL, const model::Vocabulary& vocabulary);
 
-/// Letters in half a byte each, on the CPU.
+/// Letters in half a byte each, on the device that they come from.
 class PackedBases {
  public:
   /// codes uint8 [B, N].
