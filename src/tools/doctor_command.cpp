@@ -22,6 +22,7 @@
 #include "focus/core/units.h"
 #include "focus/core/version.h"
 #include "focus/kernels/isa.h"
+#include "focus/ops/device_memory.h"
 #include "self_check.h"
 
 namespace focus::tools {
@@ -123,7 +124,7 @@ Facts memory_facts() {
 /// What the driver shows needs no CUDA in this build; whether LibTorch can use it is another question.
 Facts cuda_facts() {
   namespace fs = std::filesystem;
-  constexpr bool kBuilt = FOCUS_BUILT_WITH_CUDA != 0;
+  const bool built = ops::has_device_kernels(at::kCUDA);
   const fs::path driver = "/proc/driver/nvidia";
   const std::string version = value_of(driver / "version", "NVRM version");
   std::error_code ignored;
@@ -131,14 +132,14 @@ Facts cuda_facts() {
   for (const auto& entry : fs::directory_iterator(driver / "gpus", ignored))
     devices.push_back(value_of(entry.path() / "information", "Model"));
   int64_t usable = 0;
-  if (kBuilt && c10::impl::hasDeviceGuardImpl(at::kCUDA))
+  if (built && c10::impl::hasDeviceGuardImpl(at::kCUDA))
     usable = c10::impl::getDeviceGuardImpl(at::kCUDA)->deviceCount();
-  Facts out = {{"built_with_cuda", kBuilt}, {"usable_devices", usable}, {"devices", devices}};
+  Facts out = {{"built_with_cuda", built}, {"usable_devices", usable}, {"devices", devices}};
   out["driver"] = version.empty() ? Facts(nullptr) : Facts(version);
   if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) out["CUDA_VISIBLE_DEVICES"] = visible;
   if (usable > 0) return out;
   out["note"] = version.empty() ? "no NVIDIA driver on this machine (no /proc/driver/nvidia/version)"
-                : kBuilt
+                : built
                     ? "LibTorch can use no device; compare the driver with the CUDA version of LibTorch, "
                       "and look at CUDA_VISIBLE_DEVICES"
                     : "this build has no CUDA; build the preset cuda-release to use these devices";

@@ -12,6 +12,7 @@ int main(int argc, char** argv) {
   tools::add_convert(app);
   tools::add_random(app);
   tools::add_bench(app);
+  tools::add_plan(app);
   tools::add_doctor(app);
   tools::add_selftest(app, cli::quoted_command(argc, argv));
   return cli::run_program(app, argc, argv);

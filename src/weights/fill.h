@@ -27,4 +27,7 @@ std::map<std::string, at::Tensor> named_tensors(const model::Backbone& model);
 LoadReport fill(model::Backbone& model, const std::shared_ptr<formats::TensorFile>& file,
                 const LoadOptions& options, const Filling& rules);
 
+/// LoadedModel::precision. `config`: of a StripedHyena, else null.
+std::string precision_text(const model::ModelConfig* config, const LoadOptions& options);
+
 }  // namespace focus::weights

@@ -85,6 +85,14 @@ void save_weights(const model::StripedHyena& model, const std::filesystem::path&
                                      : formats::write_torch_archive(path, views);
 }
 
+std::string precision_text(const model::ModelConfig* config, const LoadOptions& options) {
+  std::string text = options.dtype == at::kBFloat16 ? "bf16" : options.dtype == at::kDouble ? "fp64" : "fp32";
+  if (config != nullptr && config->fp8_input_projections)
+    text += options.fp8 == Fp8::emulate ? ", input projections in FP8 (e4m3, emulated)"
+                                        : ", FP8 input projections OFF";
+  return text;
+}
+
 LoadedModel load_model(const std::string& config_path, const std::string& checkpoint_path,
                        at::ScalarType dtype, const std::string& device, Fp8 fp8) {
   const auto placement = [&device](const model::Backbone& built) {
@@ -93,7 +101,7 @@ LoadedModel load_model(const std::string& config_path, const std::string& checkp
   const LoadOptions options{.dtype = dtype, .fp8 = fp8, .writable = false, .placement = placement};
   std::shared_ptr<model::Backbone> model;
   std::shared_ptr<TensorFile> file;
-  std::string precision = dtype == at::kBFloat16 ? "bf16" : dtype == at::kDouble ? "fp64" : "fp32";
+  std::string precision = precision_text(nullptr, options);
   if (const auto hugging_face = hugging_face_config(config_path, checkpoint_path)) {
     std::tie(model, file) = load_llama(*hugging_face, checkpoint_path, options);
   } else {
@@ -103,9 +111,7 @@ LoadedModel load_model(const std::string& config_path, const std::string& checkp
     };
     const auto striped_hyena = build();
     file = load_weights_file(*striped_hyena, checkpoint_path, options);
-    if (striped_hyena->config().fp8_input_projections)
-      precision +=
-          fp8 == Fp8::emulate ? ", input projections in FP8 (e4m3, emulated)" : ", FP8 input projections OFF";
+    precision = precision_text(&striped_hyena->config(), options);
     model = striped_hyena;
   }
   model->set_trainable(false);

@@ -302,6 +302,83 @@ class ModelTest(ProgramTest):
             self.assert_clear(self.interrupt(process), INTERRUPTED, "interrupted", target)
             self.assert_only("larger.yml", "x.pt")
 
+    # plan
+
+    def plan(self, *args):
+        shape = os.path.join(SOURCE, "configs", "models", "evo2_7b_base.yml")
+        return self.model("plan", "--model-config", shape, *args)
+
+    def test_plan_by_hand(self):
+        plan = json.loads(self.assert_ok(self.plan("--length", "8192,1M", "--chunk", "8192", "--json", "--gemm-tflops", "1000", "--copy-tbps", "3")))
+        self.assertEqual(plan["parameters"], 6481059584)
+        self.assertAlmostEqual(plan["dense_flop_per_base"], 12.956e9, delta=1e6)
+        short, long = plan["plans"]
+        # bf16 keys and values of five layers: 80 KiB per base.
+        self.assertEqual(short["memory"]["kept_bytes"], 8192 * 80 * 1024)
+        self.assertEqual(long["memory"]["kept_bytes"], 1000000 * 80 * 1024)
+        # All but the modes in bf16.
+        self.assertEqual(short["memory"]["weight_bytes"], 2 * 6481059584 + 2 * 9 * 2 * 16 * 4096)
+        operations = {o["name"]: o for o in long["operations"]}
+        self.assertAlmostEqual(operations["attention"]["flop"], 5 * 2 * 1e12 * 4096, delta=1e12)
+        products = sum(o["flop"] for o in long["operations"] if o["unit"] == "gemm")
+        self.assertAlmostEqual(products / 1e6, plan["dense_flop_per_base"], delta=1)
+        self.assertEqual(operations["MLP"]["bound"], "gemm")
+        self.assertAlmostEqual(operations["MLP"]["seconds"], operations["MLP"]["flop"] / 1e15, delta=1e-9)
+        self.assertEqual(operations["MLP gate"]["bound"], "memory")
+        self.assertAlmostEqual(operations["MLP gate"]["seconds"], operations["MLP gate"]["bytes"] / 3e12, delta=1e-9)
+        self.assertAlmostEqual(long["seconds"], sum(o["seconds"] for o in long["operations"]), delta=1e-6)
+
+    def test_plan_of_memories_and_jobs(self):
+        focus = ["--memory", "fitted", "--window", "1024", "-k", "100", "--length", "1M", "--json"]
+        full, kept = (json.loads(self.assert_ok(self.plan(*args)))["plans"][0] for args in (["--length", "1M", "--chunk", "8192", "--json"], focus))
+        # 976 closed windows of 11 entries; an entry also has a mass for each of 32 heads.
+        self.assertEqual(kept["memory"]["kept_bytes"], 976 * 11 * 5 * (2 * 4096 * 2 + 32 * 4))
+        self.assertGreater(full["memory"]["kept_bytes"], 90 * kept["memory"]["kept_bytes"])
+        attention = [next(o["flop"] for o in plan["operations"] if o["name"] == "attention") for plan in (full, kept)]
+        self.assertGreater(attention[0], 50 * attention[1])
+        self.assertIn("closing windows", [o["name"] for o in kept["operations"]])
+        self.assertIn("DOES NOT FIT", self.assert_ok(self.plan("--length", "1M")))
+        self.assertNotIn("DOES NOT FIT", self.assert_ok(self.plan(*focus[:-1])))
+        # Decoding reads the weights once.
+        decode = json.loads(self.assert_ok(self.plan("--job", "decode", "--json", "--card", "h200")))["plans"][0]
+        self.assertLess(decode["bases_per_second"], 4.3e12 / 12.97e9)
+        self.assertGreater(decode["bases_per_second"], 300)
+        train = [json.loads(self.assert_ok(self.plan("--job", "train", "--json", *focus[:-3], *args)))["plans"][0] for args in ([], ["--recompute"], ["--teacher"])]
+        self.assertLess(train[1]["memory"]["activation_bytes"], train[0]["memory"]["activation_bytes"] / 5)
+        self.assertGreater(train[1]["seconds"], 1.3 * train[0]["seconds"])
+        self.assertGreater(train[2]["seconds"], 1.3 * train[0]["seconds"])
+
+    def test_plan_refuses(self):
+        for args, mention in ((["--recompute"], "--recompute"), (["--job", "decode", "--chunk", "4"], "--chunk"), (["--length", "0"], "--length"), (["--length", "x"], "x"),
+                              (["--memory", "focus"], "--adapter"), (["--batch", "0"], "--batch")):
+            self.assert_clear(self.plan(*args), USAGE, mention)
+
+    # bench
+
+    def bench(self, *args):
+        return self.model("bench", "--model-config", self.config, "-t", "1", "--device", "cpu", "--dtype", "fp32", "--prefill", "300", "--decode", "3", "--repeats", "1", *args)
+
+    def test_bench_measures_every_memory_on_random_weights(self):
+        for memory in ([], ["--memory", "fitted", "--window", "64", "-k", "16"], ["--memory", "state_only", "--window", "64", "-k", "16"]):
+            figures = json.loads(self.assert_ok(self.bench("--random-weights", "0", "--batch", "2", "--chunk", "100", "--check", "200", "--blocks", "--json", *memory)))
+            # fp32: chunks and the whole differ by the order of sums.
+            self.assertLess(figures["check.chunks"], 1e-4)
+            for name in ("prefill_bases_per_s", "prefill_flop_per_s", "gemm_flop_per_s", "decode_bases_per_s", "stream_bytes", "bandwidth_bytes_per_s",
+                         "block.hcs.mixer_flop_per_s", "block.hcm.mixer_flop_per_s", "block.hcl.mixer_flop_per_s", "block.attention.mixer_flop_per_s"):
+                self.assertGreater(figures[name], 0, name)
+
+    def test_bench_of_a_file_and_of_fp8_projections(self):
+        self.assertIn("prefill_s.1\t", self.assert_ok(self.bench("--checkpoint", self.checkpoint)))
+        text = read(self.config).decode().replace("use_fp8_input_projections: False", "use_fp8_input_projections: True")
+        done = self.model("bench", "--model-config", write(self.path("fp8.yml"), text), "--random-weights", "3", "--prefill", "20", "--device", "cpu", "-t", "1")
+        self.assertIn("bf16, input projections in FP8", self.assert_ok(done))
+        self.assert_only("fp8.yml")
+
+    def test_bench_refuses(self):
+        self.assert_clear(self.bench(), USAGE, "--checkpoint or --random-weights")
+        self.assert_clear(self.bench("--random-weights", "0", "--checkpoint", self.checkpoint), USAGE, "--checkpoint")
+        self.assert_clear(self.bench("--random-weights", "0", "--batch", "0"), USAGE, "--batch")
+
     # random
 
     def random(self, output, *args, **options):

@@ -51,6 +51,21 @@ std::shared_ptr<model::StripedHyena> loaded(const ModelConfig& config, const Ran
   return model;
 }
 
+TEST(RandomWeightsTest, AModelWithoutAFileHasTheFilesNumbers) {
+  const auto expected = loaded(tiny(), RandomWeights(tiny(), {.seed = 5}), ".pt")->named_parameters();
+  for (const bool writable : {true, false}) {
+    const LoadedModel made =
+        random_model(testing::golden_path("configs/tiny7b.yml"), 5, {.writable = writable}, "cpu");
+    EXPECT_EQ(made.precision, "fp32");
+    const auto parameters = made.model->named_parameters();
+    ASSERT_EQ(parameters.size(), expected.size());
+    for (const auto& item : expected) {
+      EXPECT_TRUE(at::equal(parameters[item.key()], item.value())) << item.key();
+      EXPECT_FALSE(parameters[item.key()].requires_grad());
+    }
+  }
+}
+
 TEST(RandomWeightsTest, FiftyLayersStayFiniteAndSayDifferentThings) {
   const at::NoGradGuard guard;
   for (const ModelConfig& config :

@@ -12,7 +12,11 @@
 
 namespace focus::testing {
 
-std::string golden_path(const std::string& relative) { return std::string(FOCUS_TEST_DATA) + "/" + relative; }
+std::string golden_path(const std::string& relative) {
+  // Elsewhere than where it was built, a program is told where the recordings are.
+  const char* folder = std::getenv("FOCUS_TEST_DATA");
+  return std::string(folder != nullptr ? folder : FOCUS_TEST_DATA) + "/" + relative;
+}
 
 Golden::Golden(const std::string& name)
     : file_(formats::TensorFile::open(golden_path(name + ".safetensors"))) {}

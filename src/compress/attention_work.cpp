@@ -1,0 +1,54 @@
+#include "focus/compress/attention_work.h"
+
+#include <algorithm>
+
+namespace focus::compress {
+namespace {
+
+// How often an array of scores is read or written when a window closes: product, scale, mask, three
+// log-sum-exps, two gathers by k-mer (fitted_unit.cpp); and by the check, which has two arrays of half as
+// many queries (held_out_check.cpp).
+constexpr double kFitPasses = 30, kCheckPasses = 20;
+
+}  // namespace
+
+KeysSeen keys_seen(const CompressedModel* compressed, int64_t begin, int64_t end, int64_t chunk) {
+  KeysSeen out;
+  int64_t window_begin = 0, window_end = end, entries = 0;
+  for (int64_t t = begin; t < end;) {
+    if (compressed != nullptr && (t == begin || t == window_end)) {
+      const WindowPlan& plan = compressed->plan();
+      const Span window = plan.window(plan.window_of(t));
+      window_begin = window.begin;
+      window_end = window.end;
+      entries = compressed->planned_use(window_begin).entries;
+    }
+    const int64_t stop = std::min({end, window_end, begin + ((t - begin) / chunk + 1) * chunk});
+    const double queries = static_cast<double>(stop - t),
+                 before = static_cast<double>(entries + t - window_begin);
+    out.pairs += queries * before + queries * (queries + 1) / 2;
+    out.read += before + queries;
+    t = stop;
+  }
+  return out;
+}
+
+model::Operation fit_work(const FittedUnitConfig& config, const model::BackboneShape& shape, int64_t layers,
+                          double windows, int64_t bases, int64_t kmers) {
+  const double n = static_cast<double>(bases), m = static_cast<double>(kmers),
+               dim = static_cast<double>(shape.head_dim), kv_heads = static_cast<double>(shape.num_kv_heads);
+  const double queries = n / static_cast<double>(config.reference_stride) *
+                         static_cast<double>(shape.num_heads / shape.num_kv_heads);
+  const double scores = 2 * queries * n * dim;
+  // Mean keys, the normal equations and their solution.
+  const double regression = 4 * queries * (dim + 1) * m + 2 * queries * (dim + 1) * (dim + 1) +
+                            2 * dim * dim * dim / 3 + 2 * dim * dim * m;
+  // Half as many queries: scores and values of the open bases and of the past ones.
+  const double check = config.check ? 2 * scores : 0;
+  const double passes = kFitPasses + (config.check ? kCheckPasses : 0);
+  const double times = windows * static_cast<double>(layers) * kv_heads;
+  return {"closing windows", model::Unit::fp32, times * (scores + regression + check),
+          times * (passes * queries * n + 6 * n * dim) * 4};
+}
+
+}  // namespace focus::compress
