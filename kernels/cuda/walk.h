@@ -434,12 +434,12 @@ __global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads, WalkSh
       } else {
 #pragma unroll 1
         for (int e = 0; e < kPack<T> && column + e < columns * kOut; ++e) {
-          T x = done[row * kDonePitch + column + e];
+          T made = done[row * kDonePitch + column + e];
           if constexpr (kInner == Inner::split) {
-            x = narrow<T>(widen(x) * widen(a.dy[b * a.length * a.channels + c0 + at + e]));
+            made = narrow<T>(widen(made) * widen(a.dy[b * a.length * a.channels + c0 + at + e]));
             a.p[b * a.p_batch + c0 + at + e] = ring[row * kPitch + column + e];
           }
-          y[at + e] = x;
+          y[at + e] = made;
         }
       }
     }
