@@ -195,7 +195,7 @@ INSTANTIATE_TEST_SUITE_P(OddSizes, HyenaScanKernelTest,
                          ::testing::Values(HyenaShape{1, 1, 1}, HyenaShape{2, 1, 5, 16, 1, true, true},
                                            HyenaShape{2, 33, 70, 3, 1, true, true, 3},
                                            HyenaShape{1, 256, 8, 16, 1, true, true}, HyenaShape{2, 600, 8, 16, 1, true, true, 8},
-                                           HyenaShape{1, 257, 3, 4}));
+                                           HyenaShape{1, 257, 3, 4}, HyenaShape{65537, 1, 1, 1, 1, true}));
 
 class HyenaGradientKernelTest : public KernelTestWithParam<HyenaShape> {};
 
