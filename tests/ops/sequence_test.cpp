@@ -3,6 +3,7 @@
 #include "focus/ops/rms_norm.h"
 
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <functional>
 #include <utility>
@@ -35,7 +36,8 @@ const auto kFirShapes =
 
 /// Gradients of <f(inputs), weighting> for outputs and weightings in order.
 template <class F>
-std::vector<Tensor> gradients(const F& f, const std::vector<Tensor>& inputs, const std::vector<Tensor>& weightings) {
+std::vector<Tensor> gradients(const F& f, const std::vector<Tensor>& inputs,
+                              const std::vector<Tensor>& weightings) {
   std::vector<Tensor> leaves;
   for (const Tensor& x : inputs) leaves.push_back(x.detach().clone().requires_grad_());
   const std::vector<Tensor> outputs = f(leaves);
@@ -115,10 +117,9 @@ struct ScanShape {
   int64_t batch, length, channels, modes;
 };
 
-const auto kScanShapes =
-    ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16},
-                      ScanShape{2, 65, 30, 16}, ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16},
-                      ScanShape{1, 300, 5, 20});
+const auto kScanShapes = ::testing::Values(
+    ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16}, ScanShape{2, 65, 30, 16},
+    ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16}, ScanShape{1, 300, 5, 20});
 
 std::vector<Tensor> scan_inputs(const ScanShape& s, at::ScalarType type) {
   return {at::randn({s.batch, s.length, s.channels}, type),
