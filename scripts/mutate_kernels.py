@@ -2,7 +2,7 @@
 """Changes the CUDA kernels one mistake at a time and reports which test of the emulated kernels catches each.
 
 The mistakes stand in tests/kernels/mutations/*.txt: a line `tests FILTER` (a GoogleTest filter), then blocks set apart by empty lines:
-a line that says what is wrong, `file PATH`, and `- old` and `+ new` lines; `old` must occur exactly once in the file (several lines: as
+a line that says what is wrong, `file PATH` (of a header: and `in PATH`, the file that is compiled), and `- old` and `+ new` lines; `old` must occur exactly once in the file (several lines: as
 they follow each other). Sources stay as they are: a changed copy is compiled and linked in the place of the file. Needs a build with the
 targets test_kernels_plain, test_kernels_address and test_kernels_memory. Exit code 1 when a mistake was not caught or is none.
 """
@@ -12,12 +12,13 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
 
 CHECKS = ("plain", "address", "memory")
-Mutation = collections.namedtuple("Mutation", "family tests title file old new")
+Mutation = collections.namedtuple("Mutation", "family tests title file unit old new")
 
 
 def read_mutations(path):
@@ -30,9 +31,10 @@ def read_mutations(path):
             continue
         parts = {key: [line[2:] for line in lines if line.startswith(key + " ") or line == key] for key in "-+"}
         files = [line[len("file "):] for line in lines if line.startswith("file ")]
+        units = [line[len("in "):] for line in lines[1:] if line.startswith("in ")] or files
         if len(files) != 1 or not parts["-"]:
             sys.exit(f"{path}: a block needs one line 'file PATH' and a line '- old':\n{block}")
-        found.append(Mutation(path.stem, tests, lines[0], files[0], parts["-"], parts["+"]))
+        found.append(Mutation(path.stem, tests, lines[0], files[0], units[0], parts["-"], parts["+"]))
     return found
 
 
@@ -115,14 +117,17 @@ def main():
         for number, mutation in enumerate(mutations, 1):
             source = root / mutation.file
             text = changed(source.read_text(), mutation)
-            copy = pathlib.Path(scratch) / source.name
+            unit = root / mutation.unit
+            copy = pathlib.Path(scratch) / unit.name
             outcome = []
             if text is None:
                 outcome = ["NOT A CHANGE: the old lines are not there exactly once"]
             else:
-                copy.write_text(text)
+                # A copy beside the header's changed copy includes that one.
+                shutil.copy(unit, copy)
+                (copy.parent / source.name).write_text(text)
                 for build in builds:
-                    fault = build.make(source, copy, scratch)
+                    fault = build.make(unit, copy, scratch)
                     if fault is not None:
                         outcome = [f"NOT A CHANGE: {fault}"]
                         break

@@ -51,12 +51,12 @@ __global__ void __launch_bounds__(kThreads) fir_kernel(const __grid_constant__ F
 
 // A thread sums kTapsAtOnce taps of a channel over a stretch of rows; inputs slide through registers.
 template <class T>
-__global__ void __launch_bounds__(kThreads) fir_taps_gradient_kernel(const __grid_constant__ FirTapsGradient<T> a,
-                                                                     int64_t channel_blocks, int64_t stretches) {
+__global__ void __launch_bounds__(kThreads)
+    fir_taps_gradient_kernel(const __grid_constant__ FirTapsGradient<T> a, int64_t channel_blocks,
+                             int64_t stretches) {
   const int64_t block = blockIdx.x, c = block % channel_blocks * kThreads + threadIdx.x,
-                part = block / channel_blocks, b = part / stretches,
-                t0 = part % stretches * kStretch, t1 = min(t0 + kStretch, a.length),
-                j0 = static_cast<int64_t>(blockIdx.y) * kTapsAtOnce;
+                part = block / channel_blocks, b = part / stretches, t0 = part % stretches * kStretch,
+                t1 = min(t0 + kStretch, a.length), j0 = static_cast<int64_t>(blockIdx.y) * kTapsAtOnce;
   if (c >= a.channels) return;
   const T* const x = a.x + b * a.x_batch + j0 * a.channels + c;
   const T* const dy = a.dy + b * a.dy_batch + c;
@@ -100,7 +100,8 @@ void fir_forward(const Fir<T>& args, void* stream) {
     }
   }
   const int64_t row_blocks = div_up(args.length, kRows);
-  const dim3 grid(static_cast<unsigned>(div_up(args.channels, kThreads)), blocks(row_blocks), blocks(args.batch));
+  const dim3 grid(static_cast<unsigned>(div_up(args.channels, kThreads)), blocks(row_blocks),
+                  blocks(args.batch));
   launch(fir_kernel<T>, grid, dim3(kThreads), 0, static_cast<cudaStream_t>(stream), args, row_blocks);
   check_launch("fir_forward");
 }

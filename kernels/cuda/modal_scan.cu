@@ -13,10 +13,10 @@ constexpr int kThreads = 128;
 // A thread carries one mode from stretch to stretch. kBack: gradients, from the last stretch to the first.
 template <bool kBack>
 __global__ void __launch_bounds__(kThreads)
-    carry_kernel(const float* __restrict__ log_poles, float* __restrict__ states, int64_t batch, int64_t stretches,
-                 int64_t last_rows, int64_t num_modes, int64_t channels) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, modes_of_all = num_modes * channels,
-                mode = i % modes_of_all;
+    carry_kernel(const float* __restrict__ log_poles, float* __restrict__ states, int64_t batch,
+                 int64_t stretches, int64_t last_rows, int64_t num_modes, int64_t channels) {
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x,
+                modes_of_all = num_modes * channels, mode = i % modes_of_all;
   if (i >= batch * modes_of_all) return;
   float* at = states + i / modes_of_all * stretches * modes_of_all + mode;
   if constexpr (kBack) at += (stretches - 1) * modes_of_all;
@@ -41,8 +41,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 template <bool kBack>
-void carry(const float* log_poles, float* states, int64_t batch, int64_t length, int64_t num_modes, int64_t channels,
-           void* stream) {
+void carry(const float* log_poles, float* states, int64_t batch, int64_t length, int64_t num_modes,
+           int64_t channels, void* stream) {
   const int64_t stretches = scan_stretches(length);
   launch(carry_kernel<kBack>, dim3(static_cast<unsigned>(div_up(batch * num_modes * channels, kThreads))),
          dim3(kThreads), 0, static_cast<cudaStream_t>(stream), log_poles, states, batch, stretches,
@@ -50,15 +50,17 @@ void carry(const float* log_poles, float* states, int64_t batch, int64_t length,
   check_launch("modal_scan");
 }
 
-// The gradient: four threads a channel, each with kMine of the modes. A block has kAcross channels and a stretch.
-constexpr int kAcross = 32, kQuarters = 4, kMine = kScanModes / kQuarters, kAll = kQuarters * kAcross, kPart = 16,
-              kParts = static_cast<int>(kScanStretch) / kPart;
+// The gradient: four threads a channel, each with kMine of the modes. A block has kAcross channels and a
+// stretch.
+constexpr int kAcross = 32, kQuarters = 4, kMine = kScanModes / kQuarters, kAll = kQuarters * kAcross,
+              kPart = 16, kParts = static_cast<int>(kScanStretch) / kPart;
 
 enum class Adjoint { ends, dp, all };  // of states alone; and of p; and of poles and residues
 
 template <class T, Adjoint kWhat>
-__global__ void __launch_bounds__(kAll, 3) adjoint_kernel(const __grid_constant__ ScanGradient<T> a, int64_t tiles,
-                                                         int64_t first_stretch, int64_t stretches) {
+__global__ void __launch_bounds__(kAll, 3)
+    adjoint_kernel(const __grid_constant__ ScanGradient<T> a, int64_t tiles, int64_t first_stretch,
+                   int64_t stretches) {
   SHARED(parts, float[kWhat == Adjoint::ends ? 1 : kQuarters][kPart][kAcross]);
   SHARED_DYNAMIC(starts, float);  // the states before each part of the stretch
   const int thread = static_cast<int>(threadIdx.x), column = thread % kAcross, quarter = thread / kAcross;
@@ -126,7 +128,8 @@ __global__ void __launch_bounds__(kAll, 3) adjoint_kernel(const __grid_constant_
       if constexpr (kWhat == Adjoint::all) read(p, in);
 #pragma unroll
       for (int m = 0; m < kMine; ++m) {
-        [[maybe_unused]] float history[kPart + 1];  // the states before each row of the part, and after the last
+        [[maybe_unused]] float
+            history[kPart + 1];  // the states before each row of the part, and after the last
         if constexpr (kWhat == Adjoint::all) {
           history[0] = starts[(part * kMine + m) * kAll + thread];
 #pragma unroll
@@ -151,7 +154,8 @@ __global__ void __launch_bounds__(kAll, 3) adjoint_kernel(const __grid_constant_
       for (int i = quarter; i < kPart; i += kQuarters) {
         const int row = part * kPart + i;
         if (!inside || row >= rows) break;
-        const float sum = (parts[0][i][column] + parts[1][i][column]) + (parts[2][i][column] + parts[3][i][column]);
+        const float sum =
+            (parts[0][i][column] + parts[1][i][column]) + (parts[2][i][column] + parts[3][i][column]);
         const float skip = a.skip != nullptr ? widen(a.skip[c]) : 0.f;
         dp_out[row * a.channels] = narrow<T>(fmaf(skip, row_of(dy, row), sum));
       }
@@ -170,13 +174,15 @@ template <class T, Adjoint kWhat>
 void run_adjoint(const ScanGradient<T>& args, int64_t first_stretch, void* stream) {
   const int64_t tiles = div_up(args.channels, kAcross), stretches = scan_stretches(args.length);
   const size_t shared = kWhat == Adjoint::all ? sizeof(float) * kParts * kMine * kAll : 0;
-  launch(adjoint_kernel<T, kWhat>, dim3(static_cast<unsigned>(args.batch * tiles * (stretches - first_stretch))),
-         dim3(kAll), shared, static_cast<cudaStream_t>(stream), args, tiles, first_stretch, stretches);
+  launch(adjoint_kernel<T, kWhat>,
+         dim3(static_cast<unsigned>(args.batch * tiles * (stretches - first_stretch))), dim3(kAll), shared,
+         static_cast<cudaStream_t>(stream), args, tiles, first_stretch, stretches);
   check_launch("modal_scan_gradient");
 }
 
 void check_modes(int64_t num_modes) {
-  if (num_modes > kScanModes) fail<InternalError>("modal_scan: ", num_modes, " modes of at most ", kScanModes);
+  if (num_modes > kScanModes)
+    fail<InternalError>("modal_scan: ", num_modes, " modes of at most ", kScanModes);
 }
 
 }  // namespace

@@ -83,12 +83,12 @@ __device__ inline void copy_async_or_zeros(T* shared, const void* global, bool c
 #endif
 }
 
-// One store of 16 bytes: nvcc splits that of a vector made of values into four where a branch beside it stores
-// the values one by one.
+// One store of 16 bytes: nvcc splits that of a vector made of values into four where a branch beside it
+// stores the values one by one.
 __device__ inline void store_16_bytes(void* global, uint4 words) {
 #ifdef __CUDACC__
-  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(global)), "r"(words.x),
-               "r"(words.y), "r"(words.z), "r"(words.w)
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(global)),
+               "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
                : "memory");
 #else
   *static_cast<uint4*>(global) = words;

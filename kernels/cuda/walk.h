@@ -1,10 +1,10 @@
-// Blocks that walk along a sequence. A block has kColumns channels and a stretch of rows, which it goes through
-// kTile rows at a time: while a tile is worked on, the next one is copied to shared memory. What a tile needs
-// of earlier tiles lies in shared memory (values of p) or in registers (modes), so that every row comes from
-// memory once; a filter's stretch starts early, by the rows that its first outputs look back to.
+// Blocks that walk along a sequence. A block has kColumns channels and a stretch of rows, which it goes
+// through kTile rows at a time: while a tile is worked on, the next one is copied to shared memory. What a
+// tile needs of earlier tiles lies in shared memory (values of p) or in registers (modes), so that every row
+// comes from memory once; a filter's stretch starts early, by the rows that its first outputs look back to.
 //
-// A tile is made from z (what a Hyena mixer gets: 3-tap filter, split into x2, x1, v, p = x1 v), or is p itself.
-// Legend: L rows, C channels, K taps, N modes.
+// A tile is made from z (what a Hyena mixer gets: 3-tap filter, split into x2, x1, v, p = x1 v), or is p
+// itself. Legend: L rows, C channels, K taps, N modes.
 #pragma once
 
 #include "focus/kernels/cuda/hyena.h"
@@ -48,8 +48,8 @@ struct Walk {
   int64_t num_taps, tap_stride, filter_stride, run, skip_lag;
   // Modes.
   const float *log_poles, *residues;  // [C, N]
-  float* states;                         // [B, stretches, N, C] at the stretches' starts
-  float* final;                          // [B, N, C]
+  float* states;                      // [B, stretches, N, C] at the stretches' starts
+  float* final;                       // [B, N, C]
   int64_t num_modes;
   // split, gradient.
   const T *dy, *filtered, *dp;  // [B, L, C]
@@ -109,7 +109,8 @@ __device__ __forceinline__ void read_modes(const float* log_poles, const float* 
 }
 
 template <class T, Inner kInner, bool kHyena>
-__global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads, WalkShape<T, kInner, kHyena>::kBlocksAtOnce)
+__global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads,
+                                  WalkShape<T, kInner, kHyena>::kBlocksAtOnce)
     walk_kernel(const __grid_constant__ Walk<T> a) {
   using S = WalkShape<T, kInner, kHyena>;
   constexpr int kThreads = S::kThreads, kWarps = kThreads / 32, kRows = kTile / kWarps, kPitch = S::kPitch,
@@ -301,7 +302,8 @@ __global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads, WalkSh
     }
 
     // Step 2: the outputs of this tile, in the place of x2.
-    [[maybe_unused]] const auto put = [&](int row, int column, float low, float high, float skip_low, float skip_high) {
+    [[maybe_unused]] const auto put = [&](int row, int column, float low, float high, float skip_low,
+                                          float skip_high) {
       const int lagged = slot + row - static_cast<int>(a.skip_lag);
       const float2 p = load_pair(ring + (lagged < 0 ? lagged + kRing : lagged) * kPitch + column);
       T* const to = out + row * kPitch + column;
@@ -340,8 +342,7 @@ __global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads, WalkSh
         for (int i = 0; i + 1 < kRows; ++i) window[i] = window[i + 1];
       }
 #pragma unroll
-      for (int i = 0; i < kRows; ++i)
-        put(warp * kRows + i, c, sum[i].x, sum[i].y, skip(c), skip(c + 1));
+      for (int i = 0; i < kRows; ++i) put(warp * kRows + i, c, sum[i].x, sum[i].y, skip(c), skip(c + 1));
     } else if constexpr (kInner == Inner::toeplitz) {
       float sum[2][4] = {};
 #pragma unroll
@@ -367,7 +368,8 @@ __global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads, WalkSh
 #pragma unroll
         for (int n = 0; n < kModes; ++n) {
           state[n] = fmaf(pole[n], state[n], fmaf(rest[n], state[n], p));
-          if constexpr (kInner == Inner::modes) (n % 2 == 0 ? even : odd) = fmaf(residue[n], state[n], n % 2 == 0 ? even : odd);
+          if constexpr (kInner == Inner::modes)
+            (n % 2 == 0 ? even : odd) = fmaf(residue[n], state[n], n % 2 == 0 ? even : odd);
         }
         if constexpr (kInner == Inner::modes) {
           T* const to = out + row * kPitch + thread;
@@ -446,9 +448,10 @@ __global__ void __launch_bounds__(WalkShape<T, kInner, kHyena>::kThreads, WalkSh
   }
   if constexpr (kIsModes<kInner>) {
     if (thread >= columns || (kInner == Inner::modes && end < a.length)) return;
-    float* to = (kInner == Inner::mode_ends ? a.states + (b * a.stretches + stretch + 1) * a.num_modes * a.channels
-                                            : a.final + b * a.num_modes * a.channels) +
-                c0 + thread;
+    float* to =
+        (kInner == Inner::mode_ends ? a.states + (b * a.stretches + stretch + 1) * a.num_modes * a.channels
+                                    : a.final + b * a.num_modes * a.channels) +
+        c0 + thread;
 #pragma unroll
     for (int n = 0; n < kModes; ++n, to += a.channels) {
       if (n < a.num_modes) *to = state[n];
@@ -461,12 +464,13 @@ template <class T, Inner kInner, bool kHyena>
 void walk(Walk<T> a, void* stream, int64_t left_out = 0) {
   using S = WalkShape<T, kInner, kHyena>;
   a.tiles = div_up(a.channels, kColumns);
-  a.packs = packs_fit<T>({a.channels, a.x_batch, a.x_row, a.y_batch, a.dp_batch, a.p_batch}, a.x, a.before, a.y, a.dy,
-                         a.filtered, a.dp, a.p);
+  a.packs = packs_fit<T>({a.channels, a.x_batch, a.x_row, a.y_batch, a.dp_batch, a.p_batch}, a.x, a.before,
+                         a.y, a.dy, a.filtered, a.dp, a.p);
   a.launched = a.stretches - left_out;
   const int64_t blocks = a.batch * a.tiles * a.launched;
   if (blocks == 0 || a.length == 0) return;
-  if (blocks > 0x7fffffff) fail<InternalError>("a Hyena kernel: ", blocks, " blocks are too many for one launch");
+  if (blocks > 0x7fffffff)
+    fail<InternalError>("a Hyena kernel: ", blocks, " blocks are too many for one launch");
   launch(walk_kernel<T, kInner, kHyena>, dim3(static_cast<unsigned>(blocks)), dim3(S::kThreads), S::kShared,
          static_cast<cudaStream_t>(stream), a);
   check_launch("a Hyena kernel");
@@ -487,7 +491,8 @@ bool on_tensor_cores(const Taps<T>& filter) {
 /// enough blocks for a large card. Each output is made alike in any stretch.
 template <class T, Inner kInner, bool kHyena>
 void walk_filter(Walk<T> a, void* stream) {
-  const int64_t rows = max(8 * (a.num_taps - 1), div_up(a.batch * a.length * div_up(a.channels, kColumns), 1024));
+  const int64_t rows =
+      max(8 * (a.num_taps - 1), div_up(a.batch * a.length * div_up(a.channels, kColumns), 1024));
   a.stretch_rows = div_up(max(rows, int64_t{256}), kTile) * kTile;
   a.stretches = div_up(a.length, a.stretch_rows);
   walk<T, kInner, kHyena>(a, stream);

@@ -63,8 +63,8 @@ Tensor HyenaMixer::forward(const Tensor& z_BLC, HyenaState* state) const {
   const int64_t width = options_.width, context = options_.input_taps - 1;
 
   if (const ops::HyenaFilters filters = this->filters(); ops::has_hyena(z_BLC, filters)) {
-    const ops::HyenaOutput out =
-        state != nullptr ? ops::hyena(z_BLC, filters, state->fir, state->inner) : ops::hyena(z_BLC, filters, {}, {});
+    const ops::HyenaOutput out = state != nullptr ? ops::hyena(z_BLC, filters, state->fir, state->inner)
+                                                  : ops::hyena(z_BLC, filters, {}, {});
     if (state != nullptr) *state = {out.fir, out.inner};
     return out.y;
   }

@@ -37,8 +37,8 @@ class DeviceKernels {
   virtual ~DeviceKernels() = default;
   // Filters and the Hyena mixer, without gradients: fp32 or bf16, taps and skip in the type of x, sums in
   // fp32. Tensors that are written may have any distance between batches.
-  /// y[b,t,c] = sum_j tap[c,j] x[b,t+j,c], and skip[c] times the newest x of the sum, or with `skip_oldest` its
-  /// oldest. `skip` may be undefined.
+  /// y[b,t,c] = sum_j tap[c,j] x[b,t+j,c], and skip[c] times the newest x of the sum, or with `skip_oldest`
+  /// its oldest. `skip` may be undefined.
   virtual at::Tensor fir(const at::Tensor& x_BTC, const FilterTaps& filter, const at::Tensor& skip_C,
                          bool skip_oldest) const = 0;
   /// sum over b, t of dy[b,t,c] x[b,t+j,c]: [K, C] fp32, K = T - L + 1.
@@ -52,13 +52,15 @@ class DeviceKernels {
   struct ScanOutput {
     at::Tensor y_BLD, final_BND, states;  // states: for scan_gradient
   };
-  virtual ScanOutput scan(const at::Tensor& p_BLD, const Modes& modes, const at::Tensor& initial_BND) const = 0;
+  virtual ScanOutput scan(const at::Tensor& p_BLD, const Modes& modes,
+                          const at::Tensor& initial_BND) const = 0;
   struct ScanGradient {
     at::Tensor dp_BLD, dinitial_BND, dpoles_DN, dresidues_DN;
   };
   /// `dfinal` may be undefined. Of poles, not of their logarithms, and only where `filters`.
   virtual ScanGradient scan_gradient(const at::Tensor& p_BLD, const at::Tensor& dy_BLD, const Modes& modes,
-                                     const at::Tensor& states, const at::Tensor& dfinal_BND, bool filters) const = 0;
+                                     const at::Tensor& states, const at::Tensor& dfinal_BND,
+                                     bool filters) const = 0;
 
   struct HyenaInput {
     at::Tensor z_BLC, before, taps_C3;  // before: [B, 2, C], may be undefined
@@ -69,7 +71,8 @@ class DeviceKernels {
   virtual int64_t max_inner_taps() const = 0;
   virtual HyenaOutput hyena_fir(const HyenaInput& in, const FilterTaps& filter, const at::Tensor& skip_D,
                                 const at::Tensor& inner) const = 0;
-  virtual HyenaOutput hyena_scan(const HyenaInput& in, const Modes& modes, const at::Tensor& initial_BND) const = 0;
+  virtual HyenaOutput hyena_scan(const HyenaInput& in, const Modes& modes,
+                                 const at::Tensor& initial_BND) const = 0;
   /// Writes p and dy x2.
   virtual void hyena_split(const HyenaInput& in, const at::Tensor& dy_BLD, const at::Tensor& p_BLD,
                            const at::Tensor& dinner_BLD) const = 0;

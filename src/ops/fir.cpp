@@ -99,7 +99,8 @@ void check(const Tensor& x, const Tensor& taps) {
 
 Tensor causal_fir(const Tensor& x_BTC, const Tensor& taps_KC) {
   check(x_BTC, taps_KC);
-  const bool has_kernel = x_BTC.is_cpu() || (device_kernels(x_BTC) != nullptr && x_BTC.scalar_type() == at::kFloat);
+  const bool has_kernel =
+      x_BTC.is_cpu() || (device_kernels(x_BTC) != nullptr && x_BTC.scalar_type() == at::kFloat);
   if (!has_kernel) return causal_fir_reference(x_BTC, taps_KC);
   return CausalFir::apply(x_BTC.contiguous(), taps_KC.contiguous());
 }

@@ -32,8 +32,8 @@ Tensor by_filter(const Tensor& dtaps_KC, const Tensor& like_GK, bool newest_firs
   return (newest_first ? d.flip(1) : d).to(like_GK.scalar_type());
 }
 
-// The gradient of the input filter and of what came before it, from that of its outputs, which lies between two
-// rows of zeros on each side.
+// The gradient of the input filter and of what came before it, from that of its outputs, which lies between
+// two rows of zeros on each side.
 struct InputGradient {
   Tensor z, before, taps;
 };
@@ -46,20 +46,20 @@ InputGradient input_gradient(const DeviceKernels& kernels, const DeviceKernels::
   if (taps) {
     const Tensor before =
         zeros_unless(in.before, {in.z_BLC.size(0), kContext, in.z_BLC.size(2)}, in.z_BLC.options());
-    out.taps = by_filter(kernels.fir_taps_gradient(at::cat({before, in.z_BLC}, 1),
-                                                   dmixed_padded.narrow(1, kContext, length)),
-                         in.taps_C3, false);
+    out.taps = by_filter(
+        kernels.fir_taps_gradient(at::cat({before, in.z_BLC}, 1), dmixed_padded.narrow(1, kContext, length)),
+        in.taps_C3, false);
   }
   return out;
 }
 
 struct GatedFir : torch::autograd::Function<GatedFir> {
-  static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor& input_taps, const Tensor& taps,
-                               const Tensor& skip, const Tensor& fir, const Tensor& inner, bool newest_first) {
+  static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor& input_taps,
+                               const Tensor& taps, const Tensor& skip, const Tensor& fir, const Tensor& inner,
+                               bool newest_first) {
     ctx->save_for_backward({z, input_taps, taps, skip, fir, inner});
     ctx->saved_data["newest_first"] = newest_first;
-    const auto out = device_kernels(z)->hyena_fir({z, fir, input_taps}, {taps, newest_first}, skip,
-                                                  inner);
+    const auto out = device_kernels(z)->hyena_fir({z, fir, input_taps}, {taps, newest_first}, skip, inner);
     return {out.y_BLD, out.last, out.inner};
   }
 
@@ -88,7 +88,8 @@ struct GatedFir : torch::autograd::Function<GatedFir> {
     if (ctx->needs_input_grad(2))
       dtaps = by_filter(kernels.fir_taps_gradient(p, dinner_here), taps, newest_first);
     if (skip.defined() && ctx->needs_input_grad(3)) {
-      dskip = kernels.fir_taps_gradient(p.narrow(1, back, length), dinner_here).squeeze(0).to(skip.scalar_type());
+      dskip =
+          kernels.fir_taps_gradient(p.narrow(1, back, length), dinner_here).squeeze(0).to(skip.scalar_type());
     }
     return {of_input.z,
             of_input.taps,
@@ -102,8 +103,8 @@ struct GatedFir : torch::autograd::Function<GatedFir> {
 
 struct GatedScan : torch::autograd::Function<GatedScan> {
   static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor& input_taps,
-                               const Tensor& log_poles, const Tensor& residues, const Tensor& skip, const Tensor& fir,
-                               const Tensor& initial) {
+                               const Tensor& log_poles, const Tensor& residues, const Tensor& skip,
+                               const Tensor& fir, const Tensor& initial) {
     ctx->save_for_backward({z, input_taps, log_poles, residues, skip, fir, initial});
     const auto out =
         device_kernels(z)->hyena_scan({z, fir, input_taps}, {log_poles, residues, skip}, initial);
@@ -153,18 +154,21 @@ bool has_hyena(const Tensor& z, const HyenaFilters& f) {
   return f.input_taps.size(1) == kContext + 1 && fits(f.input_taps, z.scalar_type()) &&
          fits(f.taps, z.scalar_type()) && fits(f.skip, z.scalar_type()) && fits(f.log_poles, at::kFloat) &&
          fits(f.residues, at::kFloat) &&
-         (f.taps.defined() ? f.taps.size(1) <= kernels->max_inner_taps() : f.log_poles.size(1) <= kernels->max_modes());
+         (f.taps.defined() ? f.taps.size(1) <= kernels->max_inner_taps()
+                           : f.log_poles.size(1) <= kernels->max_modes());
 }
 
 HyenaOutput hyena(const Tensor& z, const HyenaFilters& f, const Tensor& fir, const Tensor& inner) {
   const int64_t channels = f.input_taps.size(0) / 3;
   if (z.dim() != 3 || z.size(2) != 3 * channels || z.size(1) < 1 ||
       (f.taps.defined() ? channels % f.taps.size(0) != 0 : f.log_poles.size(0) != channels)) {
-    fail<ShapeError>("hyena: z must be [B, L, 3 D] with L >= 1 and D = ", channels, " channels, got ", z.sizes());
+    fail<ShapeError>("hyena: z must be [B, L, 3 D] with L >= 1 and D = ", channels, " channels, got ",
+                     z.sizes());
   }
   const auto carried = [&](const Tensor& x, int64_t rows, int64_t columns, const char* name) {
     if (x.defined() && x.sizes() != at::IntArrayRef{z.size(0), rows, columns})
-      fail<ShapeError>("hyena: ", name, " must be [", z.size(0), ", ", rows, ", ", columns, "], got ", x.sizes());
+      fail<ShapeError>("hyena: ", name, " must be [", z.size(0), ", ", rows, ", ", columns, "], got ",
+                       x.sizes());
     return x.defined() ? x.to(z.scalar_type()) : x;
   };
   const Tensor before = carried(fir, kContext, 3 * channels, "the rows before z");
@@ -179,8 +183,7 @@ HyenaOutput hyena(const Tensor& z, const HyenaFilters& f, const Tensor& fir, con
     fail<ShapeError>("hyena: the modes' states must be [B, D, N], got ", inner.sizes());
   const Tensor initial = inner.defined() ? inner.to(at::kFloat).transpose(1, 2).contiguous()
                                          : at::zeros({z.size(0), modes, channels}, f.log_poles.options());
-  const auto out =
-      GatedScan::apply(z, f.input_taps, f.log_poles, f.residues, f.skip, before, initial);
+  const auto out = GatedScan::apply(z, f.input_taps, f.log_poles, f.residues, f.skip, before, initial);
   return {out[0], out[1], out[2].transpose(1, 2)};
 }
 

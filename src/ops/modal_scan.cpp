@@ -117,8 +117,9 @@ struct DeviceScan : torch::autograd::Function<DeviceScan> {
 };
 
 // In groups of as many modes as the kernels take.
-std::pair<Tensor, Tensor> scan_on_device(const DeviceKernels& kernels, const Tensor& p, const Tensor& log_poles,
-                                         const Tensor& residues, const Tensor& initial_BND) {
+std::pair<Tensor, Tensor> scan_on_device(const DeviceKernels& kernels, const Tensor& p,
+                                         const Tensor& log_poles, const Tensor& residues,
+                                         const Tensor& initial_BND) {
   Tensor y;
   std::vector<Tensor> final;
   for (int64_t n = 0; n < log_poles.size(1); n += kernels.max_modes()) {

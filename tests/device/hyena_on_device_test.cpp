@@ -1,6 +1,8 @@
 // The Hyena mixer of a card, in one pass over memory, against the CPU's in fp64.
 #include "focus/nn/hyena.h"
 
+#include <torch/csrc/autograd/autograd.h>
+
 #include "support/devices.h"
 #include "support/tensors.h"
 
@@ -16,8 +18,11 @@ struct MixerShape {
   std::vector<int64_t> chunks;  // of a stream; the rest in one
 };
 void PrintTo(const MixerShape& s, std::ostream* out) {
-  *out << (s.kind == HyenaKind::hcs ? "hcs" : s.kind == HyenaKind::hcm ? "hcm" : "hcl") << " B" << s.batch << " L" << s.length
-       << " D" << s.width << " G" << s.groups << " K" << s.taps << " chunks " << s.chunks.size();
+  *out << (s.kind == HyenaKind::hcs   ? "hcs"
+           : s.kind == HyenaKind::hcm ? "hcm"
+                                      : "hcl")
+       << " B" << s.batch << " L" << s.length << " D" << s.width << " G" << s.groups << " K" << s.taps
+       << " chunks " << s.chunks.size();
 }
 
 /// The parameters by name, the inputs, and what is made of them.
@@ -40,9 +45,7 @@ struct Results {
 
 class HyenaOnDeviceTest : public testing::OnDeviceTest<MixerShape> {
  protected:
-  HyenaOptions options() const {
-    return {shape().kind, shape().width, 3, shape().taps, shape().groups, 16};
-  }
+  HyenaOptions options() const { return {shape().kind, shape().width, 3, shape().taps, shape().groups, 16}; }
   Numbers draw() const {
     at::manual_seed(7);
     const auto& s = shape();
@@ -82,7 +85,8 @@ class HyenaOnDeviceTest : public testing::OnDeviceTest<MixerShape> {
     step(shape().length - done);
     const Tensor all = at::cat(y, 1);
     const auto wide = n.z.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-    const Tensor loss = (all.to(wide) * n.dy.to(wide)).sum() + state.fir.to(wide).sum() + state.inner.to(wide).sum();
+    const Tensor loss =
+        (all.to(wide) * n.dy.to(wide)).sum() + state.fir.to(wide).sum() + state.inner.to(wide).sum();
     return {all.detach(), state.fir.detach(), state.inner.detach(), torch::autograd::grad({loss}, leaves)};
   }
 };
@@ -95,9 +99,10 @@ TEST_P(HyenaOnDeviceTest, EqualsTheCpusInFp64) {
   Numbers sizes = drawn.each([&](const Tensor& x) { return exactly(x).abs(); });
   if (shape().kind == HyenaKind::hcl) sizes.parameters[2] = exactly(drawn.parameters[2]);
   const Results size = run(sizes, {});
-  // Roundings on the way to a result: x2, x1, v, p, filter, y; back, y's gradient by x2 too, p's and the input
-  // filter's. fp32 rounds each term of the sums besides.
-  const double terms = static_cast<double>(shape().kind == HyenaKind::hcl ? 4 * shape().length + 16 : shape().taps);
+  // Roundings on the way to a result: x2, x1, v, p, filter, y; back, y's gradient by x2 too, p's and the
+  // input filter's. fp32 rounds each term of the sums besides.
+  const double terms =
+      static_cast<double>(shape().kind == HyenaKind::hcl ? 4 * shape().length + 16 : shape().taps);
   const double bound = type() == at::kFloat ? 16 + terms : 16;
   for (const auto& chunks : {std::vector<int64_t>{}, shape().chunks}) {
     const Results got = run(drawn.each([&](const Tensor& x) { return x.to(device()); }), chunks);

@@ -29,9 +29,9 @@ void expect_the_sum(const FirShape& s) {
   const kernels::cuda::Taps<T> filter =
       s.reversed ? kernels::cuda::Taps<T>{w + s.taps - 1, s.taps, -1, s.taps, s.run}
                  : kernels::cuda::Taps<T>{w, s.taps, filters, 1, s.run};
-  kernels::cuda::fir_forward<T>({x, x_batch, filter, s.skip ? skip.get() : nullptr, skip_lag, y, s.batch, s.length,
-                                 s.channels},
-                                nullptr);
+  kernels::cuda::fir_forward<T>(
+      {x, x_batch, filter, s.skip ? skip.get() : nullptr, skip_lag, y, s.batch, s.length, s.channels},
+      nullptr);
   finish_kernels();
   for (int64_t i = 0; i < y.size(); ++i) {
     const int64_t c = i % s.channels, t = i / s.channels % s.length, b = i / s.channels / s.length;
@@ -39,7 +39,8 @@ void expect_the_sum(const FirShape& s) {
     double sum = 0, size = 0;
     const auto add = [&](double term) { sum += term, size += std::abs(term); };
     for (int64_t j = 0; j < s.taps; ++j)
-      add(value(s.reversed ? w[c / s.run * s.taps + s.taps - 1 - j] : w[j * filters + c / s.run]) * at(t + j));
+      add(value(s.reversed ? w[c / s.run * s.taps + s.taps - 1 - j] : w[j * filters + c / s.run]) *
+          at(t + j));
     if (s.skip) add(value(skip[c]) * at(t + s.taps - 1 - skip_lag));
     expect_within(value(y[i]), sum,
                   static_cast<double>(s.taps + 1) * kRounding<float> * size + kRounding<T> * std::abs(sum),
@@ -82,18 +83,19 @@ TEST_P(FirKernelTest, PartsAddUpToTheGradientOfTapsInFp32) { expect_the_gradient
 TEST_P(FirKernelTest, PartsAddUpToTheGradientOfTapsInBf16) { expect_the_gradient_of_taps<Bf16>(GetParam()); }
 
 std::vector<FirShape> fir_shapes() {
-  std::vector<FirShape> shapes{{1, 33, 129, 128},
-                               {3, 70, 5, 7},
-                               {65537, 1, 1, 2},
-                               {1, 65536 * 8 + 3, 1, 2},
-                               {2, 19, 6, 5, 2, true, true, 7},
-                               {1, 2, 1, 1, 1, true},
-                               // On tensor cores in bf16; in accesses of 16 bytes or not, over several stretches.
-                               {2, 1, 16, 128, 16, true},
-                               {2, 45, 96, 128, 16, false, true, 8},
-                               {1, 45, 96, 129, 32, true, true, 3},
-                               {1, 1100, 16, 17, 16, true, true},
-                               {1, 1100, 16, 128, 16}};
+  std::vector<FirShape> shapes{
+      {1, 33, 129, 128},
+      {3, 70, 5, 7},
+      {65537, 1, 1, 2},
+      {1, 65536 * 8 + 3, 1, 2},
+      {2, 19, 6, 5, 2, true, true, 7},
+      {1, 2, 1, 1, 1, true},
+      // On tensor cores in bf16; in accesses of 16 bytes or not, over several stretches.
+      {2, 1, 16, 128, 16, true},
+      {2, 45, 96, 128, 16, false, true, 8},
+      {1, 45, 96, 129, 32, true, true, 3},
+      {1, 1100, 16, 17, 16, true, true},
+      {1, 1100, 16, 128, 16}};
   for (int64_t length = 1; length <= 17; ++length) shapes.push_back({2, length, 130, 3});
   return shapes;
 }

@@ -37,7 +37,14 @@ struct Front {
     taps.randomise(3);
   }
   kernels::cuda::HyenaInput<T> input(bool with_last = true) {
-    return {z, z_batch, row, s.state ? before.get() : nullptr, with_last ? last.get() : nullptr, taps, s.batch, s.length,
+    return {z,
+            z_batch,
+            row,
+            s.state ? before.get() : nullptr,
+            with_last ? last.get() : nullptr,
+            taps,
+            s.batch,
+            s.length,
             s.channels};
   }
   double z_at(int64_t b, int64_t t, int64_t column) const {
@@ -58,7 +65,8 @@ struct Front {
   Sized p(int64_t b, int64_t t, int64_t c) const { return x1(b, t, c) * v(b, t, c); }
   void expect_last() const {
     for (int64_t i = 0; i < last.size(); ++i)
-      expect_within(value(last[i]), z_at(i / (6 * s.channels), s.length - 2 + i / (3 * s.channels) % 2, i % (3 * s.channels)),
+      expect_within(value(last[i]),
+                    z_at(i / (6 * s.channels), s.length - 2 + i / (3 * s.channels) % 2, i % (3 * s.channels)),
                     0, "last[" + std::to_string(i) + "]");
   }
 
@@ -112,7 +120,8 @@ void expect_the_gated_fir(const HyenaShape& s) {
         if (s.skip) add(value(skip[c]), p[static_cast<size_t>(t + back)]);
         const Sized exact = front.x2(b, t, c) * sum;
         const int64_t i = (b * s.length + t) * s.channels + c;
-        expect_within(value(y[i]), exact.value, bound<T>(exact, 6, static_cast<double>(s.taps)), "y[" + std::to_string(i) + "]");
+        expect_within(value(y[i]), exact.value, bound<T>(exact, 6, static_cast<double>(s.taps)),
+                      "y[" + std::to_string(i) + "]");
       }
       for (int64_t k = 0; k < back; ++k) {
         const int64_t i = (b * back + k) * s.channels + c;
@@ -129,16 +138,24 @@ TEST_P(HyenaFirKernelTest, EqualsTheGatedFilterInBf16) { expect_the_gated_fir<Bf
 
 INSTANTIATE_TEST_SUITE_P(
     OddSizes, HyenaFirKernelTest,
-    ::testing::Values(HyenaShape{1, 1, 1}, HyenaShape{2, 1, 5, 7, 1, true, true}, HyenaShape{1, 2, 3, 8, 1, true},
-                      HyenaShape{1, 3, 70, 7, 2, true, false, 5}, HyenaShape{2, 31, 8, 7, 8, true, true},
-                      HyenaShape{1, 32, 72, 7, 8, false, true, 8}, HyenaShape{2, 33, 64, 7, 16, true},
-                      HyenaShape{1, 300, 9, 7, 1, true, true}, HyenaShape{1, 70, 20, 128, 5, true, true},
-                      HyenaShape{1, 40, 6, 9, 1, true, true}, HyenaShape{1, 1050, 2, 128, 2, true, true},
+    ::testing::Values(HyenaShape{1, 1, 1}, HyenaShape{2, 1, 5, 7, 1, true, true},
+                      HyenaShape{2, 1, 72, 128, 8, true, true}, HyenaShape{1, 1, 70, 9},
+                      HyenaShape{1, 2, 3, 8, 1, true}, HyenaShape{1, 3, 70, 7, 2, true, false, 5},
+                      HyenaShape{2, 31, 8, 7, 8, true, true}, HyenaShape{1, 32, 72, 7, 8, false, true, 8},
+                      HyenaShape{2, 33, 64, 7, 16, true}, HyenaShape{1, 300, 9, 7, 1, true, true},
+                      HyenaShape{1, 70, 20, 128, 5, true, true}, HyenaShape{1, 40, 6, 9, 1, true, true},
+                      HyenaShape{1, 1050, 2, 128, 2, true, true},
                       // On tensor cores in bf16.
                       HyenaShape{2, 1, 16, 128, 16, true, true}, HyenaShape{1, 2, 80, 128, 16, false, true},
-                      HyenaShape{2, 77, 80, 128, 16, true, true, 8}, HyenaShape{1, 50, 96, 129, 32, true, true, 1},
+                      HyenaShape{2, 77, 80, 128, 16, true, true, 8},
+                      HyenaShape{1, 50, 96, 129, 32, true, true, 1},
                       HyenaShape{1, 50, 16, 16, 16, true, false}, HyenaShape{1, 130, 64, 40, 64, true, true},
                       HyenaShape{1, 1061, 16, 128, 16, true, true}));
+
+using HyenaBatchKernelTest = KernelTest;
+TEST_F(HyenaBatchKernelTest, MayBeLargerThanAGridIsHigh) {
+  expect_the_gated_fir<Bf16>({65537, 1, 1, 2, 1, true});
+}
 
 class HyenaScanKernelTest : public KernelTestWithParam<HyenaShape> {};
 
@@ -194,7 +211,8 @@ TEST_P(HyenaScanKernelTest, EqualsTheGatedScanInBf16) { expect_the_gated_scan<Bf
 INSTANTIATE_TEST_SUITE_P(OddSizes, HyenaScanKernelTest,
                          ::testing::Values(HyenaShape{1, 1, 1}, HyenaShape{2, 1, 5, 16, 1, true, true},
                                            HyenaShape{2, 33, 70, 3, 1, true, true, 3},
-                                           HyenaShape{1, 256, 8, 16, 1, true, true}, HyenaShape{2, 600, 8, 16, 1, true, true, 8},
+                                           HyenaShape{1, 256, 8, 16, 1, true, true},
+                                           HyenaShape{2, 600, 8, 16, 1, true, true, 8},
                                            HyenaShape{1, 257, 3, 4}));
 
 class HyenaGradientKernelTest : public KernelTestWithParam<HyenaShape> {};
@@ -209,11 +227,13 @@ void expect_the_parts_of_the_gradient(const HyenaShape& s) {
   filtered.randomise(5);
   dp.randomise(6);
   kernels::cuda::hyena_split<T>(front.input(false), dy, p, p_batch, dinner, p_batch, nullptr);
-  kernels::cuda::hyena_gradient<T>(front.input(false), dy, filtered, dp, p_batch, dmixed, dmixed_batch, nullptr);
+  kernels::cuda::hyena_gradient<T>(front.input(false), dy, filtered, dp, p_batch, dmixed, dmixed_batch,
+                                   nullptr);
   finish_kernels();
   for (int64_t b = 0; b < s.batch; ++b) {
     for (int64_t i = 0; i < dense; ++i) {
-      const int64_t t = i / s.channels, c = i % s.channels, at = b * p_batch + i, gradient = b * dmixed_batch + 3 * i;
+      const int64_t t = i / s.channels, c = i % s.channels, at = b * p_batch + i,
+                    gradient = b * dmixed_batch + 3 * i;
       const auto sized = [](double x) { return Sized{x, std::abs(x)}; };
       const auto expect = [&](T got, const Sized& exact, const char* what) {
         expect_within(value(got), exact.value, bound<T>(exact, 4, 0), what + std::to_string(at));
@@ -228,12 +248,17 @@ void expect_the_parts_of_the_gradient(const HyenaShape& s) {
   }
 }
 
-TEST_P(HyenaGradientKernelTest, PartsEqualTheirFormulasInFp32) { expect_the_parts_of_the_gradient<float>(GetParam()); }
-TEST_P(HyenaGradientKernelTest, PartsEqualTheirFormulasInBf16) { expect_the_parts_of_the_gradient<Bf16>(GetParam()); }
+TEST_P(HyenaGradientKernelTest, PartsEqualTheirFormulasInFp32) {
+  expect_the_parts_of_the_gradient<float>(GetParam());
+}
+TEST_P(HyenaGradientKernelTest, PartsEqualTheirFormulasInBf16) {
+  expect_the_parts_of_the_gradient<Bf16>(GetParam());
+}
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, HyenaGradientKernelTest,
                          ::testing::Values(HyenaShape{1, 1, 1}, HyenaShape{2, 33, 70, 1, 1, true, false, 3},
-                                           HyenaShape{2, 32, 72, 1, 1, true, false, 8}, HyenaShape{1, 300, 8, 1, 1}));
+                                           HyenaShape{2, 32, 72, 1, 1, true, false, 8},
+                                           HyenaShape{1, 300, 8, 1, 1}));
 
 }  // namespace
 }  // namespace focus::testing

@@ -11,8 +11,8 @@ struct ScanShape {
   int64_t gap = 0;  // values between the batches of p
 };
 void PrintTo(const ScanShape& s, std::ostream* out) {
-  *out << "B" << s.batch << " L" << s.length << " C" << s.channels << " N" << s.modes << (s.skip ? " skip" : "")
-       << " gap " << s.gap;
+  *out << "B" << s.batch << " L" << s.length << " C" << s.channels << " N" << s.modes
+       << (s.skip ? " skip" : "") << " gap " << s.gap;
 }
 
 // Poles from fast ones to some that decay over a million rows.
@@ -34,7 +34,8 @@ void expect_the_recurrence(const ScanShape& s) {
   const int64_t stretches = kernels::cuda::scan_stretches(s.length), all = s.modes * s.channels,
                 p_batch = s.length * s.channels + s.gap;
   const Filters filters(s.modes, s.channels);
-  Buffer<T> p(s.batch * p_batch), skip(s.channels), y(s.batch * s.length * s.channels), dy(y.size()), dp(y.size());
+  Buffer<T> p(s.batch * p_batch), skip(s.channels), y(s.batch * s.length * s.channels), dy(y.size()),
+      dp(y.size());
   Buffer<float> states(s.batch * stretches * all), final(s.batch * all), dstates(states.size()),
       dinitial(s.batch * all), dpoles(states.size()), dresidues(states.size());
   p.randomise(1);
@@ -50,14 +51,20 @@ void expect_the_recurrence(const ScanShape& s) {
     }
   }
   T* const skipped = s.skip ? skip.get() : nullptr;
-  kernels::cuda::modal_scan<T>({p, p_batch,
+  kernels::cuda::modal_scan<T>({p,
+                                p_batch,
                                 {filters.log_poles, filters.residues, states, final, s.modes},
-                                skipped, y, s.batch, s.length, s.channels},
+                                skipped,
+                                y,
+                                s.batch,
+                                s.length,
+                                s.channels},
                                nullptr);
   // Both forms: with the gradients of poles and residues, and without.
   if (s.gap == 0) {
-    kernels::cuda::ScanGradient<T> gradient{p,     dy,      filters.log_poles, filters.residues, states, skipped,
-                                            dstates, dp, dinitial, dpoles, dresidues, s.batch, s.length, s.modes, s.channels};
+    kernels::cuda::ScanGradient<T> gradient{
+        p,        dy,     filters.log_poles, filters.residues, states,   skipped, dstates,   dp,
+        dinitial, dpoles, dresidues,         s.batch,          s.length, s.modes, s.channels};
     kernels::cuda::modal_scan_gradient<T>(gradient, nullptr);
     finish_kernels();
     Buffer<T> dp_alone(dp.size());
@@ -73,8 +80,8 @@ void expect_the_recurrence(const ScanShape& s) {
 
   // Each row rounds a state three times; what is carried decays.
   const double steps = static_cast<double>(3 * s.length + s.modes + 8) * kRounding<float>;
-  std::vector<double> dpole_sums(static_cast<size_t>(all)), dresidue_sums(dpole_sums), dpole_sizes(dpole_sums),
-      dresidue_sizes(dpole_sums);
+  std::vector<double> dpole_sums(static_cast<size_t>(all)), dresidue_sums(dpole_sums),
+      dpole_sizes(dpole_sums), dresidue_sizes(dpole_sums);
   for (int64_t b = 0; b < s.batch; ++b) {
     for (int64_t c = 0; c < s.channels; ++c) {
       const auto row = [&](int64_t t) { return t * s.channels + c; };
@@ -111,14 +118,17 @@ void expect_the_recurrence(const ScanShape& s) {
       for (int64_t t = 0; t < s.length; ++t) {
         const int64_t i = b * s.length * s.channels + row(t);
         const auto at = static_cast<size_t>(t);
-        const double skipped_p = skip_here * value(p[b * p_batch + row(t)]), skipped_dy = skip_here * value(dy[i]);
-        expect_within(value(y[i]), y_sum[at] + skipped_p,
-                      steps * (y_size[at] + std::abs(skipped_p)) + kRounding<T> * std::abs(y_sum[at] + skipped_p),
-                      "y[" + std::to_string(i) + "]");
+        const double skipped_p = skip_here * value(p[b * p_batch + row(t)]),
+                     skipped_dy = skip_here * value(dy[i]);
+        expect_within(
+            value(y[i]), y_sum[at] + skipped_p,
+            steps * (y_size[at] + std::abs(skipped_p)) + kRounding<T> * std::abs(y_sum[at] + skipped_p),
+            "y[" + std::to_string(i) + "]");
         if (s.gap == 0)
-          expect_within(value(dp[i]), dp_sum[at] + skipped_dy,
-                        steps * (dp_size[at] + std::abs(skipped_dy)) + kRounding<T> * std::abs(dp_sum[at] + skipped_dy),
-                        "dp[" + std::to_string(i) + "]");
+          expect_within(
+              value(dp[i]), dp_sum[at] + skipped_dy,
+              steps * (dp_size[at] + std::abs(skipped_dy)) + kRounding<T> * std::abs(dp_sum[at] + skipped_dy),
+              "dp[" + std::to_string(i) + "]");
       }
     }
   }
@@ -128,7 +138,8 @@ void expect_the_recurrence(const ScanShape& s) {
       dpole += value(dpoles[part * all + i]), dresidue += value(dresidues[part * all + i]);
     const auto at = static_cast<size_t>(i);
     expect_within(dpole, dpole_sums[at], 3 * steps * dpole_sizes[at], "dpoles[" + std::to_string(i) + "]");
-    expect_within(dresidue, dresidue_sums[at], 2 * steps * dresidue_sizes[at], "dresidues[" + std::to_string(i) + "]");
+    expect_within(dresidue, dresidue_sums[at], 2 * steps * dresidue_sizes[at],
+                  "dresidues[" + std::to_string(i) + "]");
   }
 }
 
@@ -136,16 +147,16 @@ TEST_P(ScanKernelTest, EqualsTheRecurrenceAndItsGradientInFp32) { expect_the_rec
 TEST_P(ScanKernelTest, EqualsTheRecurrenceAndItsGradientInBf16) { expect_the_recurrence<Bf16>(GetParam()); }
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, ScanKernelTest,
-                         ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 15, 3, 5, true}, ScanShape{2, 16, 33, 16},
-                                           ScanShape{1, 17, 70, 4, true}, ScanShape{2, 33, 64, 16, true},
-                                           ScanShape{1, 256, 8, 16}, ScanShape{2, 257, 8, 16, true},
-                                           ScanShape{1, 600, 5, 3, true}, ScanShape{2, 40, 8, 16, true, 24},
-                                           ScanShape{1, 2500, 1, 16}));
+                         ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 15, 3, 5, true},
+                                           ScanShape{2, 16, 33, 16}, ScanShape{1, 17, 70, 4, true},
+                                           ScanShape{2, 33, 64, 16, true}, ScanShape{1, 256, 8, 16},
+                                           ScanShape{2, 257, 8, 16, true}, ScanShape{1, 600, 5, 3, true},
+                                           ScanShape{2, 40, 8, 16, true, 24}, ScanShape{1, 2500, 1, 16}));
 
 using SlowPoleKernelTest = KernelTest;
 
-// A state that hardly decays must not drift: after 100,000 rows what fp32 alone would have lost of the pole in
-// each row is a hundred times the bound.
+// A state that hardly decays must not drift: after 100,000 rows what fp32 alone would have lost of the pole
+// in each row is a hundred times the bound.
 TEST_F(SlowPoleKernelTest, KeepsTheRestOfASlowPole) {
   constexpr int64_t length = 100000;
   const int64_t stretches = kernels::cuda::scan_stretches(length);
@@ -155,8 +166,8 @@ TEST_F(SlowPoleKernelTest, KeepsTheRestOfASlowPole) {
   residues[0] = 1;
   states[0] = 1;
   p.fill(0);
-  kernels::cuda::modal_scan<float>({p, length, {log_poles, residues, states, final, 1}, nullptr, y, 1, length, 1},
-                                   nullptr);
+  kernels::cuda::modal_scan<float>(
+      {p, length, {log_poles, residues, states, final, 1}, nullptr, y, 1, length, 1}, nullptr);
   finish_kernels();
   ASSERT_GT(std::abs(1 - std::pow(static_cast<double>(static_cast<float>(pole)) / pole, length)), 1e-3);
   expect_within(value(final[0]), std::pow(pole, length), 2e-5, "final");

@@ -3,7 +3,9 @@
 #include "focus/ops/rms_norm.h"
 
 #include <gtest/gtest.h>
+#include <torch/csrc/autograd/autograd.h>
 
+#include <functional>
 #include <utility>
 #include <vector>
 
@@ -32,6 +34,25 @@ const auto kFirShapes =
     ::testing::Values(Shape{1, 1, 1, 1}, Shape{2, 5, 3, 3}, Shape{1, 17, 16, 7}, Shape{2, 131, 30, 7},
                       Shape{1, 257, 33, 128}, Shape{3, 64, 90, 3}, Shape{1, 1025, 48, 9});
 
+/// Gradients of <f(inputs), weighting> for outputs and weightings in order.
+template <class F>
+std::vector<Tensor> gradients(const F& f, const std::vector<Tensor>& inputs,
+                              const std::vector<Tensor>& weightings) {
+  std::vector<Tensor> leaves;
+  for (const Tensor& x : inputs) leaves.push_back(x.detach().clone().requires_grad_());
+  const std::vector<Tensor> outputs = f(leaves);
+  Tensor loss = (outputs[0] * weightings[0]).sum();
+  for (std::size_t i = 1; i < outputs.size(); ++i) loss = loss + (outputs[i] * weightings[i]).sum();
+  return torch::autograd::grad({loss}, leaves);
+}
+std::vector<Tensor> each(const std::vector<Tensor>& in, const std::function<Tensor(const Tensor&)>& f) {
+  std::vector<Tensor> out;
+  for (const Tensor& x : in) out.push_back(f(x));
+  return out;
+}
+Tensor to_fp64(const Tensor& x) { return x.to(at::kDouble); }
+Tensor size_of(const Tensor& x) { return x.to(at::kDouble).abs(); }
+
 class FirOnDeviceTest : public testing::OnDeviceTest<Shape> {};
 
 TEST_P(FirOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
@@ -46,6 +67,21 @@ TEST_P(FirOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
   const Tensor x_there = x.to(device()), w_there = w.to(device());
   EXPECT_LE(error_in_roundings(causal_fir(x_there, w_there), exact.value, exact.magnitude), bound);
   EXPECT_LE(error_in_roundings(causal_fir_reference(x_there, w_there), exact.value, exact.magnitude), bound);
+}
+
+TEST_P(FirOnDeviceTest, GradientIsExactUpToRounding) {
+  at::manual_seed(4);
+  const auto [batch, length, channels, taps] = shape();
+  const std::vector<Tensor> in{at::randn({batch, length + taps - 1, channels}, type()),
+                               at::randn({taps, channels}, type())},
+      dy{at::randn({batch, length, channels}, type())};
+  const auto fir = [](const std::vector<Tensor>& x) { return std::vector{causal_fir(x[0], x[1])}; };
+  const auto there = [this](const Tensor& x) { return x.to(device()); };
+  const auto got = gradients(fir, each(in, there), each(dy, there)),
+             exact = gradients(fir, each(in, to_fp64), each(dy, to_fp64)),
+             size = gradients(fir, each(in, size_of), each(dy, size_of));
+  EXPECT_LE(error_in_roundings(got[0], exact[0], size[0]), 2 * static_cast<double>(taps));
+  EXPECT_LE(error_in_roundings(got[1], exact[1], size[1]), 2 * static_cast<double>(batch * length));
 }
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, FirOnDeviceTest,
@@ -81,9 +117,9 @@ struct ScanShape {
   int64_t batch, length, channels, modes;
 };
 
-const auto kScanShapes =
-    ::testing::Values(ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16},
-                      ScanShape{2, 65, 30, 16}, ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16});
+const auto kScanShapes = ::testing::Values(
+    ScanShape{1, 1, 1, 1}, ScanShape{2, 7, 3, 16}, ScanShape{1, 64, 16, 16}, ScanShape{2, 65, 30, 16},
+    ScanShape{1, 200, 17, 5}, ScanShape{1, 129, 40, 16}, ScanShape{1, 300, 5, 20});
 
 std::vector<Tensor> scan_inputs(const ScanShape& s, at::ScalarType type) {
   return {at::randn({s.batch, s.length, s.channels}, type),
@@ -126,6 +162,26 @@ TEST_P(ScanOnDeviceTest, KernelAndReferenceAreExactUpToRounding) {
     EXPECT_LE(error_in_roundings(got_y, y, y_size), bound);
     EXPECT_LE(error_in_roundings(got_final, final, final_size), bound);
   }
+}
+
+TEST_P(ScanOnDeviceTest, GradientIsExactUpToRounding) {
+  at::manual_seed(5);
+  const auto in = scan_inputs(shape(), type());
+  const std::vector<Tensor> weightings{at::randn_like(in[0]), at::randn_like(in[3])};
+  const auto scan = [](const std::vector<Tensor>& x) {
+    const auto [y, final] = modal_scan(x[0], x[1], x[2], x[3]);
+    return std::vector{y, final};
+  };
+  const auto there = [this](const Tensor& x) { return x.to(device()); };
+  const auto got = gradients(scan, each(in, there), each(weightings, there)),
+             exact = gradients(scan, each(in, to_fp64), each(weightings, to_fp64));
+  auto sizes = each(in, size_of);
+  sizes[1] = to_fp64(in[1]);
+  const auto size = gradients(scan, sizes, each(weightings, size_of));
+  // Twice what the outputs round, since each meets a state or an adjoint.
+  const double bound = static_cast<double>(6 * shape().length + 2 * shape().modes + 4);
+  for (std::size_t i = 0; i < got.size(); ++i)
+    EXPECT_LE(error_in_roundings(got[i], exact[i], size[i]), bound) << "input " << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(OddSizes, ScanOnDeviceTest,

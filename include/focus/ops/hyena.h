@@ -25,8 +25,8 @@ struct HyenaOutput {
 /// modes.
 bool has_hyena(const at::Tensor& z_BLC, const HyenaFilters& filters);
 
-/// z' = fir(z); x2, x1, v = z'[0::3], z'[1::3], z'[2::3]; p = x1 v; y = x2 (filter(p) + skip p), rounded to z's
-/// type where it has a name here, with sums in fp32. `fir` and `inner` are what the chunk before left, or
+/// z' = fir(z); x2, x1, v = z'[0::3], z'[1::3], z'[2::3]; p = x1 v; y = x2 (filter(p) + skip p), rounded to
+/// z's type where it has a name here, with sums in fp32. `fir` and `inner` are what the chunk before left, or
 /// undefined at the start of a sequence. Differentiable in all tensors; the backward pass computes p again.
 /// Throws ShapeError.
 HyenaOutput hyena(const at::Tensor& z_BLC, const HyenaFilters& filters, const at::Tensor& fir,

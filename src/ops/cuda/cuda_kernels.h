@@ -18,11 +18,13 @@ class CudaKernels : public DeviceKernels {
   int64_t max_modes() const override;
   ScanOutput scan(const at::Tensor& p_BLD, const Modes& modes, const at::Tensor& initial_BND) const override;
   ScanGradient scan_gradient(const at::Tensor& p_BLD, const at::Tensor& dy_BLD, const Modes& modes,
-                             const at::Tensor& states, const at::Tensor& dfinal_BND, bool filters) const override;
+                             const at::Tensor& states, const at::Tensor& dfinal_BND,
+                             bool filters) const override;
   int64_t max_inner_taps() const override;
   HyenaOutput hyena_fir(const HyenaInput& in, const FilterTaps& filter, const at::Tensor& skip_D,
                         const at::Tensor& inner) const override;
-  HyenaOutput hyena_scan(const HyenaInput& in, const Modes& modes, const at::Tensor& initial_BND) const override;
+  HyenaOutput hyena_scan(const HyenaInput& in, const Modes& modes,
+                         const at::Tensor& initial_BND) const override;
   void hyena_split(const HyenaInput& in, const at::Tensor& dy_BLD, const at::Tensor& p_BLD,
                    const at::Tensor& dinner_BLD) const override;
   void hyena_gradient(const HyenaInput& in, const at::Tensor& dy_BLD, const at::Tensor& filtered_BLD,

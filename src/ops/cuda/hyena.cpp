@@ -21,8 +21,8 @@ Input contiguous(const Input& in) {
 template <class T>
 cuda::HyenaInput<T> kernel_input(const Input& in, const Tensor& last) {
   const Tensor& z = in.z_BLC;
-  return {data<T>(z), z.stride(0), z.stride(1), data<T>(in.before), written<T>(last), data<T>(in.taps_C3),
-          z.size(0),  z.size(1),   z.size(2) / 3};
+  return {data<T>(z),          z.stride(0), z.stride(1), data<T>(in.before), written<T>(last),
+          data<T>(in.taps_C3), z.size(0),   z.size(1),   z.size(2) / 3};
 }
 
 Tensor rows_like(const Tensor& z, int64_t rows, int64_t columns) {
@@ -33,8 +33,8 @@ Tensor rows_like(const Tensor& z, int64_t rows, int64_t columns) {
 
 int64_t CudaKernels::max_inner_taps() const { return cuda::kMaxInnerTaps; }
 
-DeviceKernels::HyenaOutput CudaKernels::hyena_fir(const Input& input, const FilterTaps& filter, const Tensor& skip_D,
-                                                  const Tensor& inner_before) const {
+DeviceKernels::HyenaOutput CudaKernels::hyena_fir(const Input& input, const FilterTaps& filter,
+                                                  const Tensor& skip_D, const Tensor& inner_before) const {
   const c10::DeviceGuard guard(input.z_BLC.device());
   const Input in = contiguous(input);
   const Tensor &z = in.z_BLC, skip = skip_D.defined() ? skip_D.contiguous() : skip_D,
@@ -82,8 +82,9 @@ void CudaKernels::hyena_gradient(const Input& input, const Tensor& dy_BLD, const
   const Input in = contiguous(input);
   const Tensor dy = dy_BLD.contiguous(), filtered = filtered_BLD.contiguous(), dp = with_dense_rows(dp_BLD);
   with_type(dy, [&]<class T>(T*) {
-    cuda::hyena_gradient<T>(kernel_input<T>(in, {}), data<T>(dy), data<T>(filtered), data<T>(dp), dp.stride(0),
-                            written<T>(dmixed_BLC), dmixed_BLC.stride(0), current_stream(dy.device()));
+    cuda::hyena_gradient<T>(kernel_input<T>(in, {}), data<T>(dy), data<T>(filtered), data<T>(dp),
+                            dp.stride(0), written<T>(dmixed_BLC), dmixed_BLC.stride(0),
+                            current_stream(dy.device()));
   });
 }
 

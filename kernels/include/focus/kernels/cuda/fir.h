@@ -1,5 +1,5 @@
-// FIR filters on a CUDA device: raw device pointers, the caller's stream, 64-bit sizes. T: float or Bf16; sums
-// are fp32. Errors: InternalError with CUDA's reason when a launch fails.
+// FIR filters on a CUDA device: raw device pointers, the caller's stream, 64-bit sizes. T: float or Bf16;
+// sums are fp32. Errors: InternalError with CUDA's reason when a launch fails.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,8 @@ struct Fir {
 template <class T>
 void fir_forward(const Fir<T>& args, void* stream);
 
-/// partial[b * fir_stretches(length) + s, j, c] = the part of sum_t dy[b,t,c] x[b,t+j,c] from stretch s of the rows.
+/// partial[b * fir_stretches(length) + s, j, c] = the part of sum_t dy[b,t,c] x[b,t+j,c] from stretch s of
+/// the rows.
 template <class T>
 struct FirTapsGradient {
   const T* x;  // as above

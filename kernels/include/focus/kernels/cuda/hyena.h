@@ -14,7 +14,8 @@ struct HyenaInput {
   const T* z;  // [batch, length, 3 channels]: x2, x1, v of a channel beside each other
   int64_t z_batch, z_row;
   const T* before;  // [batch, 2, 3 channels], the rows of z before; null: zeros
-  T* last;          // [batch, 2, 3 channels], the rows that the next chunk has before it; may be null
+  T* last;          // [batch, 2, 3 channels], the rows that the next chunk has before it; null: not wanted,
+                    // which hyena_fir does not allow
   const T* taps;    // [3 channels, 3], newest last
   int64_t batch, length, channels;
 };
@@ -27,7 +28,7 @@ struct InnerFir {
   Taps<T> filter;   // up to 8 taps in registers; on tensor cores as fir_forward
   const T* skip;    // [channels]; may be null
   const T* before;  // [batch, num_taps - 1, channels], the values of p before; null: zeros
-  T* last;          // [batch, num_taps - 1, channels], those that the next chunk has before it; may be null
+  T* last;          // [batch, num_taps - 1, channels], those that the next chunk has before it
 };
 /// y[t] = x2[t] (fir(p)[t] + skip p[t]); y [batch, length, channels].
 template <class T>
@@ -44,9 +45,10 @@ void hyena_split(const HyenaInput<T>& in, const T* dy, T* p, int64_t p_batch, T*
                  void* stream);
 
 /// From dy, the inner filter's outputs with skip, and the gradient of p (batches dp_batch values apart): the
-/// gradient of the 3-tap filter's outputs, [batch, length, 3 channels] with batches dmixed_batch values apart.
+/// gradient of the 3-tap filter's outputs, [batch, length, 3 channels] with batches dmixed_batch values
+/// apart.
 template <class T>
-void hyena_gradient(const HyenaInput<T>& in, const T* dy, const T* filtered, const T* dp, int64_t dp_batch, T* dmixed,
-                    int64_t dmixed_batch, void* stream);
+void hyena_gradient(const HyenaInput<T>& in, const T* dy, const T* filtered, const T* dp, int64_t dp_batch,
+                    T* dmixed, int64_t dmixed_batch, void* stream);
 
 }  // namespace focus::kernels::cuda

@@ -18,7 +18,8 @@ inline int64_t scan_stretches(int64_t length) { return (length + kScanStretch - 
 
 struct Modes {
   const float *log_poles, *residues;  // [channels, num_modes]; a pole's exponential is fp64 in between
-  /// [batch, scan_stretches(length), num_modes, channels]: the states before each stretch; the first is given.
+  /// [batch, scan_stretches(length), num_modes, channels]: the states before each stretch; the first is
+  /// given.
   float* states;
   float* final;  // [batch, num_modes, channels]
   int64_t num_modes;
