@@ -471,7 +471,9 @@ AttentionLaunch<T> planned(const Attention<T>& args) {
   for (int p = 0; p < args.num_parts; ++p) tiles += (args.parts[p].keys + tiling.keys - 1) / tiling.keys;
   const int64_t blocks = max(int64_t{1}, args.batch * (args.heads / l.pack) * l.row_blocks);
   // Half a card's worth of blocks does better whole than in halves that are put together again.
-  l.splits = static_cast<int>(max(int64_t{1}, min(tiles, tiling.blocks_wanted / blocks)));
+  int64_t splits = min(tiles, tiling.blocks_wanted / blocks);
+  if (args.max_splits > 0) splits = min(splits, args.max_splits);
+  l.splits = static_cast<int>(max(int64_t{1}, splits));
   return l;
 }
 

@@ -1,6 +1,9 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <optional>
+#include <vector>
+
 #include "device_kernels.h"
 #include "focus/core/error.h"
 #include "focus/kernels/attention.h"
@@ -125,19 +128,22 @@ Tensor run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const 
 
 /// Attention by a device's own kernel, which makes the weights anew for its gradients.
 struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& q, const Tensor& memory_k, const Tensor& memory_v,
-                        const Tensor& beta, const Tensor& k, const Tensor& v) {
-    const AttentionResult result =
-        device_kernels(q)->attention(q, {memory_k, memory_v, beta}, k, v, /*with_log_sum=*/true);
-    ctx->save_for_backward({q, memory_k, memory_v, beta, k, v, result.out, result.log_sum});
+  using MaybeTensor = std::optional<Tensor>;  // in this form alone autograd takes undefined tensors
+  static Tensor forward(AutogradContext* ctx, const Tensor& q, const MaybeTensor& memory_k,
+                        const MaybeTensor& memory_v, const MaybeTensor& beta, const MaybeTensor& k,
+                        const MaybeTensor& v) {
+    const Memory memory{*memory_k, *memory_v, *beta};
+    const AttentionResult result = device_kernels(q)->attention(q, memory, *k, *v, /*with_log_sum=*/true);
+    ctx->save_for_backward({q, memory.k, memory.v, memory.beta, *k, *v, result.out, result.log_sum});
     return result.out;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     FOCUS_CHECK(!at::GradMode::is_enabled(), "attention on a device has no second derivative");
     const auto saved = ctx->get_saved_variables();
     std::vector<Tensor> to(6);
+    std::size_t there = 0;  // autograd numbers those that are
     for (std::size_t i = 0; i < to.size(); ++i) {
-      if (saved[i].defined() && ctx->needs_input_grad(i))
+      if (saved[i].defined() && ctx->needs_input_grad(there++))
         to[i] = at::empty_like(saved[i], at::MemoryFormat::Contiguous);
     }
     const Memory memory{saved[1], saved[2], saved[3]};
@@ -198,7 +204,10 @@ Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor
     const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE),
                  memory_k = with_dense_rows(memory.k), memory_v = with_dense_rows(memory.v),
                  beta = memory.beta.defined() ? memory.beta.to(at::kFloat) : Tensor();
-    if (is_tracked) return DeviceAttention::apply(q, memory_k, memory_v, beta, k, v);
+    if (is_tracked) {
+      using Maybe = DeviceAttention::MaybeTensor;
+      return DeviceAttention::apply(q, Maybe(memory_k), Maybe(memory_v), Maybe(beta), Maybe(k), Maybe(v));
+    }
     return kernels->attention(q, {memory_k, memory_v, beta}, k, v, /*with_log_sum=*/false).out;
   }
   if (!q_BHQE.is_cpu() || (type != at::kFloat && type != at::kBFloat16) || is_tracked) {

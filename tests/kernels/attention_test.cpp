@@ -1,5 +1,6 @@
 #include "focus/kernels/cuda/attention.h"
 
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -21,6 +22,9 @@ struct PartShape {
   Masses masses = Masses::none;
   bool causal = false;
   int64_t keys_there = -1;  // as the device says, if not -1; the others are NaN
+  int bits = 0;             // of codes in place of bf16
+  int64_t key_group =
+      0;  // keys whose codes share scales, channel by channel; 0: every key has one of its own
 };
 struct AttentionShape {
   int64_t batch, heads, key_heads, queries, dim;
@@ -31,6 +35,7 @@ void PrintTo(const AttentionShape& s, std::ostream* out) {
   for (const PartShape& p : s.parts) {
     *out << " + " << p.keys << (p.causal ? " causal" : "");
     if (p.keys_there >= 0) *out << " (" << p.keys_there << " there)";
+    if (p.bits > 0) *out << " in " << p.bits << " bits, groups of " << p.key_group;
     if (p.masses != Masses::none) *out << " masses " << static_cast<int>(p.masses);
   }
 }
@@ -48,6 +53,51 @@ struct Rows {
   }
 };
 
+/// Codes and their scales, for rows that hold what they mean.
+struct Codes {
+  Buffer<uint8_t> codes;
+  Buffer<uint16_t> low, step;
+  Buffer<int32_t> scale_row;
+  cuda::QuantisedRows rows;
+
+  Codes(Rows<Bf16>& meant, int64_t batch, int64_t heads, int64_t keys, int64_t dim, int bits, int64_t group,
+        std::mt19937& random)
+      : codes(batch * heads * keys * dim * bits / 8),
+        low(batch * heads * keys * (group > 0 ? dim : 1)),
+        step(low.size()),
+        scale_row(keys) {
+    const int64_t width = group > 0 ? dim : 1;
+    rows = {.codes = codes,
+            .strides = {heads * keys * dim * bits / 8, keys * dim * bits / 8, dim * bits / 8},
+            .low = low,
+            .step = step,
+            .scale_strides = {heads * keys * width, keys * width, width},
+            .scale_row = group > 0 ? scale_row.get() : nullptr,
+            .per_channel = group > 0};
+    for (int64_t j = 0; j < keys; ++j) scale_row[j] = static_cast<int32_t>(group > 0 ? j / group : j);
+    for (int64_t i = 0; i < low.size(); ++i) {
+      // Negative ones from -2 to -0.5, and the smallest number of all; steps that reach about 2 from there.
+      low[i] = i % 5 == 4 ? uint16_t{1} : static_cast<uint16_t>(0xb800 + random() % 0x800);
+      step[i] = static_cast<uint16_t>((bits == 8 ? 7 : 11) << 10 | random() % 0x400);
+    }
+    for (int64_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(random());
+    for (int64_t n = 0; n < batch * heads * keys; ++n) {
+      for (int64_t c = 0; c < dim; ++c) {
+        const uint8_t byte = codes[(n * dim + c) * bits / 8];
+        const int code = bits == 8 ? byte : c % 2 == 0 ? byte & 15 : byte >> 4;
+        const int64_t scale = (n / keys * keys + scale_row[n % keys]) * width + (group > 0 ? c : 0);
+        set(meant.at(n / keys / heads, n / keys % heads, n % keys, c),
+            static_cast<float>(code * half(step[scale]) + half(low[scale])));
+      }
+    }
+  }
+  static double half(uint16_t bits) {
+    const int exponent = bits >> 10 & 31, digits = bits & 0x3ff;
+    const double size = exponent == 0 ? std::ldexp(digits, -24) : std::ldexp(1024 + digits, exponent - 25);
+    return bits & 0x8000 ? -size : size;
+  }
+};
+
 template <class T>
 struct TestPart {
   Rows<T> k, v;
@@ -55,6 +105,7 @@ struct TestPart {
   Buffer<int32_t> there;
   int64_t keys, beta_heads;
   bool causal, has_beta;
+  std::unique_ptr<Codes> k_codes, v_codes;
 };
 
 template <class T>
@@ -79,6 +130,13 @@ class Problem {
       part.there[0] = static_cast<int32_t>(there);
       fill(part.k, s_.key_heads, there, 2);
       fill(part.v, s_.key_heads, there, 1);
+      if constexpr (sizeof(T) == sizeof(Bf16)) {
+        const auto codes = [&](Rows<Bf16>& rows, int64_t group) {
+          return std::make_unique<Codes>(rows, s_.batch, s_.key_heads, p.keys, s_.dim, p.bits, group,
+                                         random_);
+        };
+        if (p.bits > 0) part.k_codes = codes(part.k, p.key_group), part.v_codes = codes(part.v, 0);
+      }
       std::uniform_real_distribution<double> mass(-3, 3);
       for (int64_t i = 0; i < s_.batch * beta_heads * p.keys; ++i) {
         const bool hidden = p.masses == Masses::hide_all || i % 7 == 3;
@@ -114,11 +172,18 @@ class Problem {
                     .beta_strides = {part.beta_heads * shape.keys, shape.keys, 1},
                     .beta_per_query_head = shape.masses == Masses::per_query_head,
                     .causal = part.causal};
+      if (part.k_codes != nullptr) {
+        a.parts[p].k = a.parts[p].v = nullptr;
+        a.parts[p].bits = shape.bits;
+        a.parts[p].k_codes = part.k_codes->rows, a.parts[p].v_codes = part.v_codes->rows;
+      }
     }
+    a.max_splits = max_splits_;
     return a;
   }
 
-  void forward() {
+  void forward(int64_t max_splits = 0) {
+    max_splits_ = max_splits;
     const cuda::Attention<T> a = arguments();
     Buffer<float> workspace(cuda::attention_workspace(a));
     cuda::attention_forward(a, workspace, nullptr);
@@ -308,6 +373,7 @@ class Problem {
   }
 
   AttentionShape s_;
+  int64_t max_splits_ = 0;
   std::mt19937 random_{7};
   Rows<T> q_, out_, grad_;
   Buffer<float> log_sum_;
@@ -317,16 +383,25 @@ class Problem {
 using AttentionKernelTestOfAnyShape = KernelTest;
 class AttentionKernelTest : public KernelTestWithParam<AttentionShape> {};
 
+bool has_codes(const AttentionShape& shape) {
+  return std::any_of(shape.parts.begin(), shape.parts.end(), [](const PartShape& p) { return p.bits > 0; });
+}
+
 TEST_P(AttentionKernelTest, ForwardEqualsTheDefinition) {
-  Problem<float> single(GetParam());
-  single.forward(), single.check_forward();
-  Problem<Bf16> half(GetParam());
-  half.forward(), half.check_forward();
+  // Each block all keys, a share, or a tile of them.
+  for (const int64_t max_splits : {1, 2, 0}) {
+    if (!has_codes(GetParam())) {
+      Problem<float> single(GetParam());
+      single.forward(max_splits), single.check_forward();
+    }
+    Problem<Bf16> half(GetParam());
+    half.forward(max_splits), half.check_forward();
+  }
 }
 
 TEST_P(AttentionKernelTest, BackwardEqualsTheDefinition) {
   for (const PartShape& p : GetParam().parts) {
-    if (p.keys_there >= 0) GTEST_SKIP() << "no gradients where the device says how many keys there are";
+    if (p.keys_there >= 0 || p.bits > 0) GTEST_SKIP() << "gradients are for plain keys of a known number";
   }
   Problem<float>(GetParam()).check_backward();
   Problem<Bf16>(GetParam()).check_backward();
@@ -361,7 +436,12 @@ INSTANTIATE_TEST_SUITE_P(
         // Keys that the device counts.
         AttentionShape{1, 2, 2, 1, 128, {{100, Masses::shared, false, 67}, {90, Masses::none, true, 1}}},
         AttentionShape{1, 2, 2, 1, 64, {{700, Masses::shared, false, 0}, {90, Masses::none, true, 90}}},
-        AttentionShape{1, 2, 2, 2, 12, {{100, Masses::shared, false, 67}, {90, Masses::none, true, 40}}}));
+        AttentionShape{1, 2, 2, 2, 12, {{100, Masses::shared, false, 67}, {90, Masses::none, true, 40}}},
+        // Keys and values in codes.
+        AttentionShape{1, 2, 2, 1, 128, {{70, Masses::shared, false, -1, 8, 0}, open(9)}},
+        AttentionShape{2, 2, 1, 3, 64, {{70, Masses::shared, false, -1, 4, 32}, open(9)}},
+        AttentionShape{1, 2, 1, 20, 64, {{70, Masses::none, false, -1, 8, 20}, open(20)}},
+        AttentionShape{1, 1, 1, 70, 128, {{67, Masses::shared, false, -1, 4, 0}, open(90)}}));
 
 }  // namespace
 }  // namespace focus::testing

@@ -8,7 +8,6 @@
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "support/devices.h"
-#include "support/emulated_card.h"
 #include "support/tensors.h"
 
 namespace focus::ops {
@@ -182,47 +181,28 @@ INSTANTIATE_TEST_SUITE_P(OddSizes, MemoryAttentionOnCardTest,
                                                               Case{1, 2, 2, 33, 40, 33, 128, true, false}),
                                             testing::kCards, ::testing::Values(at::kFloat, at::kBFloat16)));
 
-TEST(MemoryAttentionOnEmulatedCardTest, ReadsViewsInPlaceAndWaitsForNothing) {
-  at::manual_seed(6);
-  // [B, L, heads * 3 * dim] as one projection makes it, and entries at the start of a larger buffer.
-  const Tensor qkv = at::randn({2, 70, 2 * 3 * 64}).to(at::kBFloat16), past = at::randn({2, 2, 200, 64}),
-               beta = at::randn({2, 2, 90});
-  const auto run = [](const Tensor& fused, const Tensor& buffer, const Tensor& mass) {
-    const Tensor parts = fused.unflatten(-1, {2, 3, 64}).permute({3, 0, 2, 1, 4});
-    const Tensor entries = buffer.narrow(2, 0, 90);
-    return memory_attention(parts[0], {entries, entries, mass}, parts[1], parts[2]);
-  };
-  const Tensor entries = past.to(at::kBFloat16), expected = run(qkv, entries, beta);
-  const Tensor qkv_there = qkv.to(testing::emulated_card()),
-               past_there = entries.to(testing::emulated_card()),
-               beta_there = beta.to(testing::emulated_card());
-  testing::reset_card_counts();
-  const Tensor got = run(qkv_there, past_there, beta_there);
-  const testing::CardCounts counts = testing::card_counts();
-  EXPECT_EQ(counts.reads, 0);
-  EXPECT_EQ(counts.uploads, 0);
-  EXPECT_LE(counts.allocations, 2);  // the result, and the shares of keys that are put together
-  EXPECT_LE(max_difference(got.cpu(), expected), 4 * 0x1p-7);
+class HiddenKeysOnCardTest : public testing::OnDeviceTest<int64_t> {};
+
+TEST_P(HiddenKeysOnCardTest, AQueryThatSeesNothingGetsZerosAndNanIsKept) {
+  const at::Device card = device();
+  const int64_t dim = shape();
+  const Tensor q = at::randn({1, 2, 3, dim}).to(type()), k = at::randn({1, 2, 5, dim}).to(type());
+  const Tensor there = k.to(card);
+  const Tensor hidden = at::full({1, 2, 5}, -std::numeric_limits<float>::infinity()).to(card);
+  for (const Tensor& out : {memory_attention(q.to(card), {there, there, hidden}, {}, {}),
+                            memory_attention(q.to(card), {}, {}, {})})
+    EXPECT_TRUE(at::equal(out.cpu(), at::zeros_like(q)));
+  Tensor broken = k.clone();
+  broken[0][1][4][0] = std::numeric_limits<float>::quiet_NaN();
+  const Tensor out = memory_attention(q.to(card), {}, broken.to(card), there).cpu();
+  EXPECT_TRUE(at::isfinite(out[0][0]).all().item<bool>());
+  EXPECT_TRUE(at::isfinite(out[0][1][1]).all().item<bool>());
+  EXPECT_TRUE(at::isnan(out[0][1][2]).all().item<bool>());
 }
 
-TEST(MemoryAttentionOnEmulatedCardTest, AQueryThatSeesNothingGetsZerosAndNanIsKept) {
-  const auto card = testing::emulated_card();
-  for (const int64_t dim : {4, 64}) {
-    const Tensor q = at::randn({1, 2, 3, dim}).to(at::kBFloat16),
-                 k = at::randn({1, 2, 5, dim}).to(at::kBFloat16);
-    const Tensor there = k.to(card);
-    const Tensor hidden = at::full({1, 2, 5}, -std::numeric_limits<float>::infinity()).to(card);
-    for (const Tensor& out : {memory_attention(q.to(card), {there, there, hidden}, {}, {}),
-                              memory_attention(q.to(card), {}, {}, {})})
-      EXPECT_TRUE(at::equal(out.cpu(), at::zeros_like(q)));
-    Tensor broken = k.clone();
-    broken[0][1][4][0] = std::numeric_limits<float>::quiet_NaN();
-    const Tensor out = memory_attention(q.to(card), {}, broken.to(card), there).cpu();
-    EXPECT_TRUE(at::isfinite(out[0][0]).all().item<bool>());
-    EXPECT_TRUE(at::isfinite(out[0][1][1]).all().item<bool>());
-    EXPECT_TRUE(at::isnan(out[0][1][2]).all().item<bool>());
-  }
-}
+INSTANTIATE_TEST_SUITE_P(HeadDimensions, HiddenKeysOnCardTest,
+                         ::testing::Combine(::testing::Values(4, 64), testing::kCards,
+                                            ::testing::Values(at::kFloat, at::kBFloat16)));
 
 TEST(MemoryAttentionTest, ReadsStridedInputAndIsIndependentOfThreads) {
   at::manual_seed(3);

@@ -54,7 +54,8 @@ struct Attention {
       nullptr;  // [batch, heads, queries] contiguous: log2 of the sum of exp(score + beta); or null
   RowStrides q_strides, out_strides;
   int64_t batch = 0, heads = 0, key_heads = 0, queries = 0, dim = 0;
-  float scale = 1;  // of the scores, before beta
+  float scale = 1;         // of the scores, before beta
+  int64_t max_splits = 0;  // among how many blocks a row's keys are shared out at most; 0: no limit
   int num_parts = 0;
   AttentionPart<T> parts[kMaxAttentionParts];
 };
