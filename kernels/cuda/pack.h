@@ -3,7 +3,7 @@
 #pragma once
 
 #include "focus/kernels/linear.h"  // Bf16
-#include "platform.h"
+#include "ptx.h"
 
 namespace focus::kernels::cuda {
 
@@ -70,7 +70,7 @@ __device__ __forceinline__ void store(T* to, const float (&from)[N]) {
         else
           word[j] = narrow_pair(from[i + 2 * j], from[i + 2 * j + 1]);
       }
-      *reinterpret_cast<uint4*>(to + i) = make_uint4(word[0], word[1], word[2], word[3]);
+      store_vector(reinterpret_cast<uint4*>(to + i), make_uint4(word[0], word[1], word[2], word[3]));
     }
   }
 }

@@ -163,6 +163,16 @@ __device__ inline uint4 load_once(const uint4* from) {
 #endif
 }
 
+// Sixteen bytes to global memory in one access: left to itself the compiler splits some of these.
+__device__ inline void store_vector(uint4* to, uint4 v) {
+#ifdef __CUDACC__
+  asm volatile("st.global.v4.u32 [%0], {%1,%2,%3,%4};" ::"l"(to), "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+#else
+  *to = v;
+#endif
+}
+
 // The bits of OCP FP8 E4M3 nearest to x, ties to even, saturating at +-448.
 __device__ inline uint32_t e4m3_bits(float x) {
   const uint32_t bits = __float_as_uint(x), sign = bits >> 24 & 0x80u, size = bits & 0x7fffffffu;

@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = 0; i < 4; ++i)
       word[i] = e4m3_pair(v[4 * i] * scale, v[4 * i + 1] * scale) |
                 e4m3_pair(v[4 * i + 2] * scale, v[4 * i + 3] * scale) << 16;
-    *reinterpret_cast<uint4*>(y + start) = make_uint4(word[0], word[1], word[2], word[3]);
+    store_vector(reinterpret_cast<uint4*>(y + start), make_uint4(word[0], word[1], word[2], word[3]));
     return;
   }
   for (int64_t i = start; i < min(size, start + kValues); ++i)

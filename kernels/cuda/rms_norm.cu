@@ -48,6 +48,7 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(RmsNorm<T> a) {
 #pragma unroll
     for (int i = 0; i < kHeld; ++i)
       if (mine + i * kStep < a.width) read(mine + i * kStep, held[i]);
+#pragma unroll 1
     for (int64_t column = rest; column < a.width; column += kStep) {
       float v[N];
       read(column, v);
@@ -67,6 +68,7 @@ __global__ void __launch_bounds__(kThreads) rms_norm_kernel(RmsNorm<T> a) {
     for (int i = 0; i < kHeld; ++i)
       if (mine + i * kStep < a.width) write(mine + i * kStep, held[i]);
     const T* summed = a.delta != nullptr ? a.sum + start : x;  // a thread reads what it wrote itself
+#pragma unroll 1
     for (int64_t column = rest; column < a.width; column += kStep) {
       float v[N];
       load(summed + column, v);
@@ -98,6 +100,7 @@ __global__ void __launch_bounds__(kThreads) rms_norm_gradient_kernel(RmsNormGrad
 #pragma unroll
       for (int j = 0; j < N; ++j) dot = fmaf(x_held[i][j], g_held[i][j], dot);
     }
+#pragma unroll 1
     for (int64_t column = rest; column < a.width; column += kStep) {
       float x[N], g[N];
       read(column, x, g);
@@ -121,6 +124,7 @@ __global__ void __launch_bounds__(kThreads) rms_norm_gradient_kernel(RmsNormGrad
 #pragma unroll
     for (int i = 0; i < kHeld; ++i)
       if (mine + i * kStep < a.width) write(mine + i * kStep, x_held[i], g_held[i]);
+#pragma unroll 1
     for (int64_t column = rest; column < a.width; column += kStep) {
       float x[N], g[N];
       read(column, x, g);
@@ -141,6 +145,7 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t end = min(rows, (part + 1) * kScaleRows);
     float sum[N] = {};
     if (column < width) {
+#pragma unroll 1  // unrolled, the compiler spills
       for (int64_t row = part * kScaleRows + warp; row < end; row += kWarps) {
         float a[N], b[N];
         load(x + row * width + column, a);
