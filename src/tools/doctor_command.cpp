@@ -139,10 +139,9 @@ Facts cuda_facts() {
   if (const char* visible = std::getenv("CUDA_VISIBLE_DEVICES")) out["CUDA_VISIBLE_DEVICES"] = visible;
   if (usable > 0) return out;
   out["note"] = version.empty() ? "no NVIDIA driver on this machine (no /proc/driver/nvidia/version)"
-                : built
-                    ? "LibTorch can use no device; compare the driver with the CUDA version of LibTorch, "
-                      "and look at CUDA_VISIBLE_DEVICES"
-                    : "this build has no CUDA; build the preset cuda-release to use these devices";
+                : built ? "LibTorch can use no device; compare the driver with the CUDA version of LibTorch, "
+                          "and look at CUDA_VISIBLE_DEVICES"
+                        : "this build has no CUDA; build the preset cuda-release to use these devices";
   return out;
 }
 
