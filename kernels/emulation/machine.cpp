@@ -373,6 +373,8 @@ void order_warp() {
 void* dynamic_shared() { return machine.shared; }
 
 void copy_later(void* to, const void* from, size_t size) {
+  if ((reinterpret_cast<uintptr_t>(to) | reinterpret_cast<uintptr_t>(from)) % size != 0)
+    fail("a misaligned asynchronous copy");
   machine.current->copies.push_back({to, from, size});
 }
 

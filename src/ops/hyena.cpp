@@ -53,13 +53,20 @@ InputGradient input_gradient(const DeviceKernels& kernels, const DeviceKernels::
   return out;
 }
 
+// An autograd function takes no undefined tensor. Those that may be missing come last and do not count where
+// they are missing: needs_input_grad is asked for the first of them at most.
+using Maybe = std::optional<Tensor>;
+Maybe maybe(const Tensor& x) { return x.defined() ? Maybe(x) : std::nullopt; }
+Tensor given(const Maybe& x) { return x.value_or(Tensor()); }
+
 struct GatedFir : torch::autograd::Function<GatedFir> {
   static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor& input_taps,
-                               const Tensor& taps, const Tensor& skip, const Tensor& fir, const Tensor& inner,
+                               const Tensor& taps, const Maybe& skip, const Maybe& fir, const Maybe& inner,
                                bool newest_first) {
-    ctx->save_for_backward({z, input_taps, taps, skip, fir, inner});
+    ctx->save_for_backward({z, input_taps, taps, given(skip), given(fir), given(inner)});
     ctx->saved_data["newest_first"] = newest_first;
-    const auto out = device_kernels(z)->hyena_fir({z, fir, input_taps}, {taps, newest_first}, skip, inner);
+    const auto out = device_kernels(z)->hyena_fir({z, given(fir), input_taps}, {taps, newest_first},
+                                                  given(skip), given(inner));
     return {out.y_BLD, out.last, out.inner};
   }
 
@@ -103,18 +110,18 @@ struct GatedFir : torch::autograd::Function<GatedFir> {
 
 struct GatedScan : torch::autograd::Function<GatedScan> {
   static variable_list forward(AutogradContext* ctx, const Tensor& z, const Tensor& input_taps,
-                               const Tensor& log_poles, const Tensor& residues, const Tensor& skip,
-                               const Tensor& fir, const Tensor& initial) {
-    ctx->save_for_backward({z, input_taps, log_poles, residues, skip, fir, initial});
-    const auto out =
-        device_kernels(z)->hyena_scan({z, fir, input_taps}, {log_poles, residues, skip}, initial);
+                               const Tensor& log_poles, const Tensor& residues, const Tensor& initial,
+                               const Maybe& skip, const Maybe& fir) {
+    ctx->save_for_backward({z, input_taps, log_poles, residues, initial, given(skip), given(fir)});
+    const auto out = device_kernels(z)->hyena_scan({z, given(fir), input_taps},
+                                                   {log_poles, residues, given(skip)}, initial);
     return {out.y_BLD, out.last, out.inner};
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &z = saved[0], &log_poles = saved[2], &residues = saved[3], &skip = saved[4];
-    const DeviceKernels::HyenaInput in{z, saved[5], saved[1]};
+    const Tensor &z = saved[0], &log_poles = saved[2], &residues = saved[3], &skip = saved[5];
+    const DeviceKernels::HyenaInput in{z, saved[6], saved[1]};
     const DeviceKernels::Modes modes{log_poles, residues, skip};
     const DeviceKernels& kernels = *device_kernels(z);
     const int64_t length = z.size(1), channels = z.size(2) / 3;
@@ -122,7 +129,7 @@ struct GatedScan : torch::autograd::Function<GatedScan> {
 
     const Tensor p = padded(z, 0, length, 0, channels), dinner = padded(z, 0, length, 0, channels);
     kernels.hyena_split(in, dy, p, dinner);
-    const auto scan = kernels.scan(p, modes, saved[6]);
+    const auto scan = kernels.scan(p, modes, saved[4]);
     const auto gradient = kernels.scan_gradient(p, dinner, modes, scan.states, grads[2],
                                                 ctx->needs_input_grad(2) || ctx->needs_input_grad(3));
     const Tensor dmixed = padded(z, kContext, length, kContext, z.size(2));
@@ -130,16 +137,16 @@ struct GatedScan : torch::autograd::Function<GatedScan> {
 
     const InputGradient of_input = input_gradient(kernels, in, dmixed, grads[1], ctx->needs_input_grad(1));
     Tensor dskip;
-    if (skip.defined() && ctx->needs_input_grad(4))
+    if (skip.defined() && ctx->needs_input_grad(5))
       dskip = kernels.fir_taps_gradient(p, dinner).squeeze(0).to(skip.scalar_type());
     const Tensor dlog_poles = gradient.dpoles_DN.defined() ? gradient.dpoles_DN * log_poles.exp() : Tensor();
     return {of_input.z,
             of_input.taps,
             dlog_poles,  // d log a = a da
             gradient.dresidues_DN,
+            gradient.dinitial_BND,
             dskip,
-            in.before.defined() ? of_input.before : Tensor(),
-            gradient.dinitial_BND};
+            in.before.defined() ? of_input.before : Tensor()};
   }
 };
 
@@ -173,9 +180,9 @@ HyenaOutput hyena(const Tensor& z, const HyenaFilters& f, const Tensor& fir, con
   };
   const Tensor before = carried(fir, kContext, 3 * channels, "the rows before z");
   if (f.taps.defined()) {
-    const auto out = GatedFir::apply(z, f.input_taps, f.taps, f.skip, before,
-                                     carried(inner, f.taps.size(1) - 1, channels, "the values of p before"),
-                                     f.newest_first);
+    const auto out = GatedFir::apply(
+        z, f.input_taps, f.taps, maybe(f.skip), maybe(before),
+        maybe(carried(inner, f.taps.size(1) - 1, channels, "the values of p before")), f.newest_first);
     return {out[0], out[1], out[2]};
   }
   const int64_t modes = f.log_poles.size(1);
@@ -183,7 +190,8 @@ HyenaOutput hyena(const Tensor& z, const HyenaFilters& f, const Tensor& fir, con
     fail<ShapeError>("hyena: the modes' states must be [B, D, N], got ", inner.sizes());
   const Tensor initial = inner.defined() ? inner.to(at::kFloat).transpose(1, 2).contiguous()
                                          : at::zeros({z.size(0), modes, channels}, f.log_poles.options());
-  const auto out = GatedScan::apply(z, f.input_taps, f.log_poles, f.residues, f.skip, before, initial);
+  const auto out =
+      GatedScan::apply(z, f.input_taps, f.log_poles, f.residues, initial, maybe(f.skip), maybe(before));
   return {out[0], out[1], out[2].transpose(1, 2)};
 }
 

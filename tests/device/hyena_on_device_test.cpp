@@ -97,7 +97,7 @@ TEST_P(HyenaOnDeviceTest, EqualsTheCpusInFp64) {
   const Results exact = run(drawn.each(exactly), {});
   // With all numbers positive each result is the sum of its terms' sizes; a pole's decay is as it is.
   Numbers sizes = drawn.each([&](const Tensor& x) { return exactly(x).abs(); });
-  if (shape().kind == HyenaKind::hcl) sizes.parameters[2] = exactly(drawn.parameters[2]);
+  if (shape().kind == HyenaKind::hcl) sizes.parameters[1] = exactly(drawn.parameters[1]);
   const Results size = run(sizes, {});
   // Roundings on the way to a result: x2, x1, v, p, filter, y; back, y's gradient by x2 too, p's and the
   // input filter's. fp32 rounds each term of the sums besides.

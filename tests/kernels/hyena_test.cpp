@@ -148,7 +148,7 @@ INSTANTIATE_TEST_SUITE_P(
                       // On tensor cores in bf16.
                       HyenaShape{2, 1, 16, 128, 16, true, true}, HyenaShape{1, 2, 80, 128, 16, false, true},
                       HyenaShape{2, 77, 80, 128, 16, true, true, 8},
-                      HyenaShape{1, 50, 96, 129, 32, true, true, 1},
+                      HyenaShape{1, 50, 96, 129, 32, true, true, 4},
                       HyenaShape{1, 50, 16, 16, 16, true, false}, HyenaShape{1, 130, 64, 40, 64, true, true},
                       HyenaShape{1, 1061, 16, 128, 16, true, true}));
 
