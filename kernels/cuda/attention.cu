@@ -72,19 +72,29 @@ __device__ void decode_rows(uint4* tile, const QuantisedRows& from, const Attent
       uint8_t bytes[kBits];
       memcpy(bytes, __builtin_assume_aligned(codes, kBits), kBits);
       const int scale = from.scale_row != nullptr ? from.scale_row[key + row] : key + row;
-      const uint16_t* low = row_at(from.low, from.scale_strides, at.batch, at.key_head, scale);
-      const uint16_t* step = row_at(from.step, from.scale_strides, at.batch, at.key_head, scale);
+      const uint16_t* lows = row_at(from.low, from.scale_strides, at.batch, at.key_head, scale);
+      const uint16_t* steps = row_at(from.step, from.scale_strides, at.batch, at.key_head, scale);
+      // Two channels in a word, or the one of all channels twice.
+      uint4 low = make_uint4(*lows * 0x10001u, 0, 0, 0), step = make_uint4(*steps * 0x10001u, 0, 0, 0);
+      low.y = low.z = low.w = low.x, step.y = step.z = step.w = step.x;
+      if (from.per_channel) {
+        low = *reinterpret_cast<const uint4*>(lows + 8 * chunk);
+        step = *reinterpret_cast<const uint4*>(steps + 8 * chunk);
+      }
+      const uint32_t low_pairs[4] = {low.x, low.y, low.z, low.w},
+                     step_pairs[4] = {step.x, step.y, step.z, step.w};
       uint32_t pairs[4];
 #pragma unroll
       for (int pair = 0; pair < 4; ++pair) {
         float value[2];
 #pragma unroll
         for (int side = 0; side < 2; ++side) {
-          const int c = 2 * pair + side, channel = from.per_channel ? chunk * 8 + c : 0;
+          const int c = 2 * pair + side;
           const int code = kBits == 8 ? bytes[c] : bytes[pair] >> 4 * side & 15;
           // Rounded as the product and the sum by themselves: the values of a store that is read whole.
-          value[side] = __fadd_rn(__fmul_rn(static_cast<float>(code), half_value(step[channel])),
-                                  half_value(low[channel]));
+          value[side] = __fadd_rn(__fmul_rn(static_cast<float>(code),
+                                            half_value(static_cast<uint16_t>(step_pairs[pair] >> 16 * side))),
+                                  half_value(static_cast<uint16_t>(low_pairs[pair] >> 16 * side)));
         }
         pairs[pair] = bf16_pair(value[0], value[1]);
       }
@@ -443,6 +453,17 @@ __global__ void __launch_bounds__(128)
   }
 }
 
+/// Codes are read 8 channels at a time, and so are scales for each channel.
+bool on_boundaries(const QuantisedRows& rows, int bits) {
+  const auto multiple = [](const void* base, const RowStrides& s, int64_t of, int64_t bytes) {
+    return reinterpret_cast<std::uintptr_t>(base) % static_cast<std::uintptr_t>(of * bytes) == 0 &&
+           s.batch % of == 0 && s.head % of == 0 && s.row % of == 0;
+  };
+  return multiple(rows.codes, rows.strides, bits, 1) &&
+         (!rows.per_channel ||
+          (multiple(rows.low, rows.scale_strides, 8, 2) && multiple(rows.step, rows.scale_strides, 8, 2)));
+}
+
 template <class T>
 bool has_codes(const Attention<T>& args) {
   bool some = false;
@@ -513,6 +534,12 @@ void attention_forward(const Attention<T>& args, float* workspace, void* stream)
   l.workspace = workspace;
   const auto to = static_cast<cudaStream_t>(stream);
   const dim3 grid = blocks_in_a_row(args.batch * (args.heads / l.pack) * l.splits * l.row_blocks);
+  for (int p = 0; p < args.num_parts; ++p) {
+    const AttentionPart<T>& part = args.parts[p];
+    FOCUS_CHECK(
+        part.bits == 0 || (on_boundaries(part.k_codes, part.bits) && on_boundaries(part.v_codes, part.bits)),
+        "attention's codes or scales do not lie on boundaries of 8 channels");
+  }
   bool launched = false;
   if constexpr (sizeof(T) == sizeof(Bf16)) {
     if (on_tensor_cores(args)) {
