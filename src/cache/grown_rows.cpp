@@ -63,9 +63,7 @@ void GrownRows::assign(const Tensor& rows) {
   size_ = written_ = rows.defined() ? rows.size(axis_) : 0;
 }
 
-int64_t GrownRows::num_bytes() const {
-  return size_ > 0 ? static_cast<int64_t>(rows().nbytes()) : 0;
-}
+int64_t GrownRows::num_bytes() const { return size_ > 0 ? static_cast<int64_t>(rows().nbytes()) : 0; }
 
 int64_t GrownRows::storage_bytes() const {
   return store_.defined() ? static_cast<int64_t>(store_.storage().nbytes()) : 0;

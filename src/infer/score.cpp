@@ -181,8 +181,7 @@ void Scorer::add_hidden(const Tensor& hidden_LD, int64_t begin, const Record& re
   const Tensor log_p = at::log_softmax(logits, -1).gather(-1, targets.unsqueeze(-1)).squeeze(-1);
   const Tensor counted = at::where(scored, log_p, at::zeros({}, log_p.options()));
   const bool all = options_.reference_figures;
-  sums.add(begin, counted.sum(at::kDouble),
-           all ? counted.to(at::kBFloat16).sum(at::kDouble) : Tensor(),
+  sums.add(begin, counted.sum(at::kDouble), all ? counted.to(at::kBFloat16).sum(at::kDouble) : Tensor(),
            all ? logits.argmax(-1).eq(targets).logical_and(scored).sum().to(at::kDouble) : Tensor());
 }
 

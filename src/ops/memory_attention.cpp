@@ -72,8 +72,8 @@ int64_t parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t
     const bool per_query_head = beta.defined() && beta.size(1) != memory.k.size(1);
     const float* masses = nullptr;
     if (beta.defined())
-      masses = beta.const_data_ptr<float>() +
-               batch * beta.stride(0) + head * (per_query_head ? group : 1) * beta.stride(1);
+      masses = beta.const_data_ptr<float>() + batch * beta.stride(0) +
+               head * (per_query_head ? group : 1) * beta.stride(1);
     parts[count++] = {rows(memory.k),
                       rows(memory.v),
                       memory.k.stride(2),

@@ -92,8 +92,8 @@ Tensor StagedCopy::on(const at::Device& device, const formats::TensorView& view)
   if (lane == nullptr) lane = std::make_unique<CardLane>(device);
   const c10::DeviceGuard guard(device);
   lane->begin();
-  send_in_chunks({view.data, static_cast<std::size_t>(view.num_bytes())},
-                 out.flatten().view(at::kByte), kChunk, *lane);
+  send_in_chunks({view.data, static_cast<std::size_t>(view.num_bytes())}, out.flatten().view(at::kByte),
+                 kChunk, *lane);
   lane->end();
   return out;
 }

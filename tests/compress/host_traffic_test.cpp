@@ -15,7 +15,7 @@ using testing::HostTraffic;
 constexpr int64_t kWindow = 64, kWindowBytes = 2 * kWindow * 8 * 4;  // keys of one window at one layer, fp32
 
 struct Kind {
-  const char* name;      // of a memory; "adapter": the configuration's own units
+  const char* name;  // of a memory; "adapter": the configuration's own units
   const char* overrides = "";
 };
 
@@ -42,15 +42,16 @@ class HostTrafficTest : public ::testing::TestWithParam<Kind> {
  protected:
   HostTrafficTest() {
     const MemoryConfig config = config_of(GetParam().overrides);
-    model_ = std::string(GetParam().name) == "adapter"
-                 ? std::make_shared<CompressedModel>(backbone_, testing::perturbed_adapter(*backbone_, config))
-                 : make_memory(GetParam().name, backbone_, config);
+    model_ =
+        std::string(GetParam().name) == "adapter"
+            ? std::make_shared<CompressedModel>(backbone_, testing::perturbed_adapter(*backbone_, config))
+            : make_memory(GetParam().name, backbone_, config);
   }
-  static bool has(const char* word) { return std::string(GetParam().overrides).find(word) != std::string::npos; }
+  static bool has(const char* word) {
+    return std::string(GetParam().overrides).find(word) != std::string::npos;
+  }
   static bool is_inline() { return has("inline"); }
-  void feed(int64_t count) {
-    model_->forward(tokens_.narrow(1, stream_.bases, count), stream_);
-  }
+  void feed(int64_t count) { model_->forward(tokens_.narrow(1, stream_.bases, count), stream_); }
 
   at::NoGradGuard guard_;
   std::shared_ptr<model::Backbone> backbone_ = testing::small_model(at::kFloat);
@@ -80,18 +81,18 @@ TEST_P(HostTrafficTest, DecodingCopiesNoPast) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Memories, HostTrafficTest,
-    ::testing::Values(Kind{"full"}, Kind{"state_only"}, Kind{"sliding"}, Kind{"sinks"}, Kind{"mean_pool"},
-                      Kind{"snapkv"}, Kind{"fitted"}, Kind{"fitted", "several"}, Kind{"adapter", "fitted"},
-                      Kind{"adapter", "fitted rolling"}, Kind{"adapter", "fitted tail"},
-                      Kind{"adapter", "paper"}, Kind{"adapter", "paper kmer"}, Kind{"adapter", "paper inline"},
-                      Kind{"adapter", "tables"}),
-    [](const auto& p) {
-      std::string name = std::string(p.param.name) + "_" + p.param.overrides;
-      for (char& c : name) c = c == ' ' ? '_' : c;
-      return name;
-    });
+INSTANTIATE_TEST_SUITE_P(Memories, HostTrafficTest,
+                         ::testing::Values(Kind{"full"}, Kind{"state_only"}, Kind{"sliding"}, Kind{"sinks"},
+                                           Kind{"mean_pool"}, Kind{"snapkv"}, Kind{"fitted"},
+                                           Kind{"fitted", "several"}, Kind{"adapter", "fitted"},
+                                           Kind{"adapter", "fitted rolling"}, Kind{"adapter", "fitted tail"},
+                                           Kind{"adapter", "paper"}, Kind{"adapter", "paper kmer"},
+                                           Kind{"adapter", "paper inline"}, Kind{"adapter", "tables"}),
+                         [](const auto& p) {
+                           std::string name = std::string(p.param.name) + "_" + p.param.overrides;
+                           for (char& c : name) c = c == ' ' ? '_' : c;
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace focus::compress

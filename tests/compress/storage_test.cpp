@@ -83,7 +83,8 @@ TEST_P(StoreTest, SavesLoadsAndClones) {
     EXPECT_EQ(max_difference(e.v, expected.v), 0.0);
     EXPECT_EQ(max_difference(e.beta, expected.beta), 0.0);
   }
-  for (const EntryStore* held : {&loaded, &copy}) EXPECT_EQ(held->origin().back().index, 5);
+  EXPECT_EQ(loaded.origin().back().index, 5);
+  EXPECT_EQ(copy.origin().back().index, 5);
   EXPECT_EQ(expected.beta.narrow(2, 0, 5).abs().max().item<double>(), 0.0);
   EntryStore other(format_of(StorageType::model, 4, 2));
   EXPECT_THROW(other.load(saved, at::kCPU), CheckpointError);

@@ -8,6 +8,7 @@
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
 #include "support/golden.h"
+#include "support/host_traffic.h"
 #include "support/tensors.h"
 
 namespace focus::infer {
@@ -120,6 +121,22 @@ TEST(ScoreTest, LogitsAreTheSameForEveryChunk) {
     options.chunk = chunk;
     const Tensor chunked = logits_of(*model, {tokens.begin(), tokens.begin() + length}, options);
     EXPECT_LT(max_difference(chunked, whole.narrow(0, 0, length)), 1e-4) << "chunk " << chunk;
+  }
+}
+
+TEST(ScoreTest, WaitsForTheFiguresOfManyChunksAtOnce) {
+  const auto model = golden_model("tiny7b", at::kFloat);
+  const auto tokens = random_bases(1500);
+  for (const Norm norm : {Norm::vocab, Norm::acgt}) {
+    ScoreOptions options;
+    options.norm = norm;
+    options.reference_figures = norm == Norm::vocab;
+    options.chunk = 64;
+    focus::testing::HostTraffic traffic(int64_t{1} << 40);
+    score(*model, tokens, options);
+    traffic.stop();
+    EXPECT_EQ(traffic.reads(), 1) << traffic.names();
+    EXPECT_EQ(traffic.writes(), 1 + 3 * 24) << traffic.names();  // A, C, G, T; tokens, targets, which count
   }
 }
 

@@ -9,7 +9,10 @@ namespace {
 using at::Tensor;
 
 Tensor rows_of(int64_t count, int64_t from) {
-  return at::arange(from * 6, (from + count) * 6, at::kFloat).view({count, 2, 3}).transpose(0, 1).contiguous();
+  return at::arange(from * 6, (from + count) * 6, at::kFloat)
+      .view({count, 2, 3})
+      .transpose(0, 1)
+      .contiguous();
 }
 
 TEST(GrownRowsTest, AppendingMovesWhatIsThereOnlyWhenTheRoomIsUsedUp) {

@@ -10,9 +10,9 @@
 namespace focus::testing {
 namespace {
 
-const std::set<std::string> kReads = {"aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero",
-                                      "aten::equal",               "aten::masked_select", "aten::allclose",
-                                      "focus::to_host"};
+const std::set<std::string> kReads = {
+    "aten::_local_scalar_dense", "aten::is_nonzero", "aten::nonzero", "aten::equal",
+    "aten::masked_select",       "aten::allclose",   "focus::to_host"};
 const std::set<std::string> kWrites = {"focus::from_host"};
 const std::set<std::string> kCopies = {"aten::cat", "aten::copy_", "aten::index_select", "aten::gather"};
 
@@ -25,7 +25,8 @@ std::mutex mutex;
 HostTraffic* current = nullptr;
 
 int64_t bytes_of(const c10::IValue& value) {
-  if (value.isTensor()) return value.toTensor().defined() ? static_cast<int64_t>(value.toTensor().nbytes()) : 0;
+  if (value.isTensor())
+    return value.toTensor().defined() ? static_cast<int64_t>(value.toTensor().nbytes()) : 0;
   int64_t total = 0;
   if (value.isTensorList()) {
     for (const at::Tensor& t : value.toTensorVector()) total += static_cast<int64_t>(t.nbytes());
@@ -51,7 +52,8 @@ HostTraffic::HostTraffic(int64_t large_bytes) : large_bytes_(large_bytes) {
     const std::lock_guard lock(mutex);
     if (current != nullptr) current->count_copy(call);
   };
-  handle_ = at::addGlobalCallback(at::RecordFunctionCallback(begin, end).needsInputs(true).needsOutputs(true));
+  handle_ =
+      at::addGlobalCallback(at::RecordFunctionCallback(begin, end).needsInputs(true).needsOutputs(true));
 }
 
 void HostTraffic::stop() {

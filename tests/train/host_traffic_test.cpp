@@ -64,7 +64,8 @@ TEST_P(TrainingTrafficTest, IsTheSameForAnyNumberOfWindows) {
   EXPECT_EQ(few.reads, many.reads) << few.names << " against " << many.names;
   EXPECT_EQ(few.writes, many.writes) << few.names << " against " << many.names;
   EXPECT_LE(many.reads, 4) << many.names;  // divisor, losses, and the means with their weights
-  EXPECT_LE(many.writes, 0) << many.names;
+  // Matching makes the tables of its windows once for each batch.
+  EXPECT_LE(many.writes, GetParam().stage == StageKind::match ? 2 * 7 : 0) << many.names;
 }
 
 INSTANTIATE_TEST_SUITE_P(

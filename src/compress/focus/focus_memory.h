@@ -12,7 +12,8 @@ class FocusMemory final : public LayerMemory {
   FocusMemory(FocusLayer focus, const model::Backbone& backbone);
   std::string describe() const override;
   std::unique_ptr<MemoryState> make_state() const override {
-    return std::make_unique<EntriesState>(focus_.format, open_room(focus_.rules.plan()));
+    return std::make_unique<EntriesState>(focus_.format,
+                                          (focus_.rules.rolling() ? 2 : 1) * open_room(focus_.rules.plan()));
   }
   at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override {
     return stream_focus(focus_, layer, call);

@@ -50,7 +50,8 @@ class FocusWalk final : public CallWalk {
     state_.focus_x.push_back(x);
     // It sees its own k-mer and the past, none of them after it: no causal mask is needed.
     const auto of_kmer = [&](const Tensor& t) { return t.narrow(2, open_.size() - own.size(), own.size()); };
-    return layer_.attention.output(attend_past(now_.q.narrow(2, row, 1), of_kmer(open_.k()), of_kmer(open_.v())));
+    return layer_.attention.output(
+        attend_past(now_.q.narrow(2, row, 1), of_kmer(open_.k()), of_kmer(open_.v())));
   }
 
   void end(int64_t base) override {
@@ -83,8 +84,8 @@ class FocusWalk final : public CallWalk {
 
   /// What spans are cut from when the bases before `base` have been read.
   LayerBases raw(int64_t base) const {
-    return {layer_.attention, layer_.pre_norm, base,          open_.q(), open_.k(),
-            open_.v(),        open_.u(),       open_.positions()};
+    return {layer_.attention, layer_.pre_norm, base,      open_.q(),
+            open_.k(),        open_.v(),       open_.u(), open_.positions()};
   }
   /// All entries made before are what a span's Focus queries may see.
   Entries history(const ClosedSpan& span) const {
@@ -103,7 +104,8 @@ class FocusWalk final : public CallWalk {
         const Span used{first, focus_.unit->updates_focus_state() ? oldest.end : base};
         state_.retained.append(close(focus_.span(raw(base), used, window, kmer, {{0, oldest.size()}})));
       } else if (j >= 0) {
-        if (kmer < rules_.sink_kmers()) state_.retained.append(focus_.sinks(open_.k(), open_.v(), oldest, first));
+        if (kmer < rules_.sink_kmers())
+          state_.retained.append(focus_.sinks(open_.k(), open_.v(), oldest, first));
         if (!state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin());
       }
       keep_open(base - oldest.end, base - oldest.end);
@@ -115,7 +117,8 @@ class FocusWalk final : public CallWalk {
     const int64_t tail_begin = rules_.tail_begin(window + 1), sinks = window == 0 ? rules_.sink_kmers() : 0;
     Entries made;
     if (sinks > 0)
-      made = focus_.sinks(open_.k(), open_.v(), {bases.begin, bases.begin + rules_.sink_bases()}, bases.begin);
+      made =
+          focus_.sinks(open_.k(), open_.v(), {bases.begin, bases.begin + rules_.sink_bases()}, bases.begin);
     if (focus_.closes_spans() && plan_.num_kmers(window) > sinks) {
       std::vector<Span> kmers = plan_.kmers(window);
       kmers.erase(kmers.begin(), kmers.begin() + sinks);

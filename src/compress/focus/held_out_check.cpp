@@ -55,8 +55,8 @@ void check_entries(const ClosedSpan& span, const Tensor& stands_for_BGN, const T
     const Tensor k = span.k.to(type), v = span.v.to(type);
     const int64_t bases = span.num_bases();
     const int64_t stride = config.reference_stride;
-    const Tensor& rows = span.kmers.list({bases, stride}, span.q.device(),
-                                         [&] { return judging_bases(bases, stride); });
+    const Tensor& rows =
+        span.kmers.list({bases, stride}, span.q.device(), [&] { return judging_bases(bases, stride); });
     const References judges = references(span, rows);
     const Tensor later = at::arange(bases, judges.own.options()).gt(judges.own.unsqueeze(1));  // [R, n]
     const Tensor open_scores = scores_of(own_queries(span, rows), k).masked_fill(later, kNothing);

@@ -29,8 +29,7 @@ FittedKeys regress_keys(const Tensor& references_BGRE, const Tensor& mean_BGME, 
   Tensor penalty = at::full({dim + 1}, ridge, q.options());
   penalty[dim] = kBetaRidge;
   const Tensor gram = at::matmul(design.transpose(-1, -2), design) + at::diag(penalty);
-  const Tensor solution =
-      solved(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, G, E+1, m]
+  const Tensor solution = solved(gram, at::matmul(design.transpose(-1, -2), residual));  // [B, G, E+1, m]
   return {mean_BGME + solution.narrow(2, 0, dim).transpose(-1, -2), solution.select(2, dim)};
 }
 

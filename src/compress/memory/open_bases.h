@@ -22,7 +22,8 @@ inline int64_t open_room(const WindowPlan& plan) {
 class OpenBases {
  public:
   /// `room`: bases that the first append makes room for.
-  explicit OpenBases(int64_t room = 0) : k_(2, room), v_(2, room), q_(2, room), u_(1, room), positions_(0, room) {}
+  explicit OpenBases(int64_t room = 0)
+      : k_(2, room), v_(2, room), q_(2, room), u_(1, room), positions_(0, room) {}
 
   at::Tensor k() const { return k_.rows(); }  // [B, G, n, E]
   at::Tensor v() const { return v_.rows(); }

@@ -60,7 +60,8 @@ int64_t StorageFormat::entry_bytes(int64_t kv_heads, int64_t head_dim, at::Scala
 void EntryStore::append(const Entries& more) {
   if (more.empty()) return;
   Entries e = more;
-  const bool gradient = tracked(e.k) || tracked(e.v) || tracked(e.beta), recorded = at::GradMode::is_enabled(),
+  const bool gradient = tracked(e.k) || tracked(e.v) || tracked(e.beta),
+             recorded = at::GradMode::is_enabled(),
              on_host = format_.device == StorageDevice::host && !recorded;
   if (format_.device == StorageDevice::host && recorded) {
     for (Tensor* t : {&e.k, &e.v, &e.beta}) *t = t->defined() ? t->to(at::kCPU) : *t;
@@ -110,9 +111,9 @@ void EntryStore::keep(int64_t begin, int64_t end) {
   if (begin == end) return clear();
   for_each(*this, [&](const char*, Rows& rows) {
     if (rows.empty()) return;
-    shares_scales(rows) ? rows.keep(group_[static_cast<std::size_t>(begin)],
-                                    group_[static_cast<std::size_t>(end - 1)] + 1)
-                        : rows.keep(begin, end);
+    shares_scales(rows)
+        ? rows.keep(group_[static_cast<std::size_t>(begin)], group_[static_cast<std::size_t>(end - 1)] + 1)
+        : rows.keep(begin, end);
   });
   origin_ = {origin_.begin() + begin, origin_.begin() + end};
   if (group_.empty()) return;
@@ -195,8 +196,7 @@ int64_t EntryStore::bytes_from(int64_t begin) const {
   int64_t total = 0;
   for_each(*this, [&](const char*, const Rows& rows) {
     if (rows.empty()) return;
-    const int64_t kept =
-        shares_scales(rows) ? num_groups() - group_[static_cast<std::size_t>(begin)] : left;
+    const int64_t kept = shares_scales(rows) ? num_groups() - group_[static_cast<std::size_t>(begin)] : left;
     total += rows.num_bytes() / rows.size() * kept;
   });
   return total;
@@ -253,8 +253,7 @@ void EntryStore::load(const cache::TensorMap& saved, const at::Device& device) {
   if (saved.contains("retained.group")) group_ = numbers(saved.at("retained.group"));
   const Tensor held_k = keys().rows(), held_v = (format_.bits > 0 ? codes_v_.codes : v_).rows();
   const bool whole = held_k.defined() && held_v.defined() && held_k.dim() == 4 && held_k.size(2) == size() &&
-                     held_v.size(2) == size() &&
-                     (format_.key_group == 0 || group_.size() == origin_.size());
+                     held_v.size(2) == size() && (format_.key_group == 0 || group_.size() == origin_.size());
   if (!whole)
     fail<CheckpointError>(
         "a saved stream state does not belong to a compressed memory: its retained entries are incomplete");

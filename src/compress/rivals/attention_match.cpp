@@ -105,8 +105,7 @@ Entries attention_match(const ClosedSpan& span, int64_t room) {
   const Tensor mixing = at::softmax(columns(scores, subset.index) + beta.unsqueeze(2), -1);  // [B, G, R, S]
   const Tensor missing = at::matmul(share, v) - at::matmul(mixing, own);
   const Tensor gram = with_ridge(at::matmul(mixing.transpose(-1, -2), mixing), kValueRidge);
-  out.v =
-      (own + solved(gram, at::matmul(mixing.transpose(-1, -2), missing))).to(span.v.scalar_type());
+  out.v = (own + solved(gram, at::matmul(mixing.transpose(-1, -2), missing))).to(span.v.scalar_type());
   out.beta = beta.to(at::kFloat);
   check_entries(span, {}, subset.index, FittedUnitConfig{}, out);
   return out;

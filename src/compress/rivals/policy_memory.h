@@ -17,7 +17,9 @@ class PolicyMemory final : public LayerMemory {
   PolicyMemory(const model::Backbone& backbone, const MemoryConfig& config, const Budget& budget,
                const RetentionPolicy& policy, bool inline_stream = false);
   std::string describe() const override { return policy_.description; }
-  std::unique_ptr<MemoryState> make_state() const override { return std::make_unique<EntriesState>(format_, open_room(plan_)); }
+  std::unique_ptr<MemoryState> make_state() const override {
+    return std::make_unique<EntriesState>(format_, open_room(plan_));
+  }
   at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override;
   /// Only where everything is kept.
   at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const override;

@@ -36,7 +36,8 @@ void PackedBases::append(const Tensor& codes_BN) {
     bytes_ = larger;
   }
   // The first letter may be the second of its byte, and the last the first of its.
-  const int64_t begun = std::min(size_ % 2, count), pairs = (count - begun) / 2, left = count - begun - 2 * pairs;
+  const int64_t begun = std::min(size_ % 2, count), pairs = (count - begun) / 2,
+                left = count - begun - 2 * pairs;
   const int64_t byte = size_ / 2;
   const auto high = [](const Tensor& codes) { return codes.bitwise_left_shift(4); };
   if (begun > 0) {

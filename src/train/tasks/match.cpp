@@ -148,8 +148,8 @@ class MatchHook final : public model::AttentionHook {
     const Tensor size = after_BLD.index_select(1, index).to(mass.scalar_type()).square().sum(-1);
     const Tensor output = error.square().sum(-1) / size;
 
-    const Tensor weights = weights_BL_.index_select(1, rows.on(weights_BL_.device()) + 1)
-                               .to(device, mass.scalar_type());
+    const Tensor weights =
+        weights_BL_.index_select(1, rows.on(weights_BL_.device()) + 1).to(device, mass.scalar_type());
     const Tensor mass_sum = (mass * weights).sum(), output_sum = (output * weights).sum();
     mass_ = mass_ + mass_sum.detach().to(mass_.device(), at::kDouble);
     output_ = output_ + output_sum.detach().to(output_.device(), at::kDouble);

@@ -18,9 +18,9 @@ struct EntryOrigin {
 };
 
 struct Entries {
-  at::Tensor k;     // [B, G, S, E] rotated to true positions
-  at::Tensor v;     // [B, G, S, E]
-  at::Tensor beta;  // [B, G, S] fp32 log-mass added to the score; undefined = 0 for all
+  at::Tensor k;                     // [B, G, S, E] rotated to true positions
+  at::Tensor v;                     // [B, G, S, E]
+  at::Tensor beta;                  // [B, G, S] fp32 log-mass added to the score; undefined = 0 for all
   std::vector<EntryOrigin> origin;  // empty where attention alone reads the entries
 
   int64_t size() const { return k.defined() ? k.size(2) : 0; }
