@@ -89,6 +89,7 @@ struct HPUHooks final : at::HPUHooksInterface {
   }
   at::DeviceIndex maybeExchangeDevice(at::DeviceIndex card) const override { return exchangeDevice(card); }
   at::Device getDeviceFromPtr(void*) const override { return {kCard, current_card}; }
+  at::Allocator* getPinnedMemoryAllocator() const override { return c10::GetCPUAllocator(); }
   const at::Generator& getDefaultGenerator(at::DeviceIndex) const override {
     return at::detail::getDefaultCPUGenerator();
   }
