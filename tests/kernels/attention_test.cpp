@@ -436,7 +436,13 @@ INSTANTIATE_TEST_SUITE_P(
         // Keys that the device counts.
         AttentionShape{1, 2, 2, 1, 128, {{100, Masses::shared, false, 67}, {90, Masses::none, true, 1}}},
         AttentionShape{1, 2, 2, 1, 64, {{700, Masses::shared, false, 0}, {90, Masses::none, true, 90}}},
-        AttentionShape{1, 2, 2, 2, 12, {{100, Masses::shared, false, 67}, {90, Masses::none, true, 40}}},
+        AttentionShape{
+            1,
+            2,
+            2,
+            2,
+            12,
+            {{100, Masses::shared, false, 67}, {50, Masses::none, false, 0}, {90, Masses::none, true, 40}}},
         // Keys and values in codes.
         AttentionShape{1, 2, 2, 1, 128, {{70, Masses::shared, false, -1, 8, 0}, open(9)}},
         AttentionShape{2, 2, 1, 3, 64, {{70, Masses::shared, false, -1, 4, 32}, open(9)}},
