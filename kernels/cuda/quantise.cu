@@ -1,8 +1,8 @@
 // Sixteen values a thread: sixteen bytes are written at once, and two or four times as many read.
 #include "focus/kernels/cuda/quantise.h"
 
+#include "e4m3.h"
 #include "pack.h"
-#include "ptx.h"
 
 namespace focus::kernels::cuda {
 namespace {

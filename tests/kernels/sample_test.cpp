@@ -66,7 +66,7 @@ TEST_F(SampleKernelTest, ChoosesWhatTheDefinitionChooses) {
     }
 }
 
-TEST_F(SampleKernelTest, MoreRowsThanAGridHasBlocks) { check<float>(4099, 2, 0, {1, 2, 1}); }
+TEST_F(SampleKernelTest, MoreRowsThanAGridHasBlocks) { check<float>(4099, 70, 0, {1, 70, 1}); }
 
 TEST_F(SampleKernelTest, TheEndsOfTheDrawAndOddLogits) {
   const float inf = std::numeric_limits<float>::infinity(), nan = std::nanf("");
