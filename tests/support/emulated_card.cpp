@@ -51,6 +51,9 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
   c10::Stream getDefaultStream(at::Device device) const override {
     return c10::Stream(c10::Stream::DEFAULT, device);
   }
+  c10::Stream getStreamFromGlobalPool(at::Device device, bool) const override {
+    return c10::Stream(c10::Stream::DEFAULT, device);
+  }
   c10::Stream exchangeStream(c10::Stream stream) const override { return stream; }
   c10::DeviceIndex deviceCount() const noexcept override { return kCards; }
   void synchronizeDevice(c10::DeviceIndex) const override {}

@@ -52,9 +52,9 @@ ClosePolicy mean_pool(bool with_beta) {
     out.origin = kmer_origins(span, 1);
     if (with_beta) {
       const auto log_sizes = [&] {
-        std::vector<float> out;
-        for (const Span& kmer : span.kmers) out.push_back(std::log(static_cast<float>(kmer.size())));
-        return at::tensor(out);
+        std::vector<float> sizes;
+        for (const Span& kmer : span.kmers) sizes.push_back(std::log(static_cast<float>(kmer.size())));
+        return at::tensor(sizes);
       };
       const Tensor& beta = span.kmers.list({}, span.k.device(), log_sizes);
       out.beta = beta.expand({span.k.size(0), span.k.size(1), -1}).contiguous();
