@@ -50,14 +50,23 @@ double seconds_of(const F& f) {
   return seconds_since(begin);
 }
 
+/// A card is asked for several results before the host waits for the last one; a wait would count for what is
+/// measured.
+int64_t at_once(const at::TensorOptions& options) { return options.device().is_cuda() ? 20 : 1; }
+
 /// Best rate of a matrix product of the size and type that a prefill is made of, in floating-point operations
 /// per second.
 double gemm_rate(int64_t rows, int64_t width, const at::TensorOptions& options) {
   const Tensor a = at::randn({rows, width}, options), b = at::randn({width, width}, options);
+  const int64_t times = at_once(options);
   double best = 0;
   for (int i = 0; i < 4; ++i) {
-    const double seconds = seconds_of([&] { at::linear(a, b).flatten()[0].item<double>(); });
-    best = std::max(best, 2.0 * static_cast<double>(rows * width * width) / seconds);
+    const double seconds = seconds_of([&] {
+      Tensor product;
+      for (int64_t n = 0; n < times; ++n) product = at::linear(a, b);
+      product.flatten()[0].item<double>();
+    });
+    best = std::max(best, 2.0 * static_cast<double>(times * rows * width * width) / seconds);
   }
   return best;
 }
@@ -83,13 +92,14 @@ double read_rate() {
 /// Best rate at which a device copies within its own memory, bytes read and written per second.
 double copy_rate(const at::TensorOptions& options) {
   const Tensor from = at::ones({int64_t{1} << 28}, options.dtype(at::kFloat)), to = at::empty_like(from);
+  const int64_t times = at_once(options);
   double best = 0;
-  for (int i = 0; i < 6; ++i) {
+  for (int i = 0; i < 4; ++i) {
     const double seconds = seconds_of([&] {
-      to.copy_(from);
+      for (int64_t n = 0; n < times; ++n) to.copy_(from);
       to[0].item<float>();
     });
-    best = std::max(best, 2.0 * static_cast<double>(from.nbytes()) / seconds);
+    best = std::max(best, 2.0 * static_cast<double>(times) * static_cast<double>(from.nbytes()) / seconds);
   }
   return best;
 }
@@ -135,11 +145,12 @@ std::string rounded(double value, int digits = 3) {
   return out.str();
 }
 
-weights::LoadedModel open_model(const BenchCommand& c, const std::string& device) {
+/// `own_memory`: on the CPU each matrix of random weights has memory of its own, so that reading them all
+/// costs what a real model's cost.
+weights::LoadedModel open_model(const BenchCommand& c, const std::string& device, bool own_memory) {
   const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
   if (!c.seed) return weights::load_model(c.model_config, c.checkpoint, dtype, device, c.fp8);
-  // On the CPU each matrix has memory of its own, so that reading them all costs what a real model's cost.
-  const weights::LoadOptions options{.dtype = dtype, .fp8 = c.fp8, .writable = device == "cpu"};
+  const weights::LoadOptions options{.dtype = dtype, .fp8 = c.fp8, .writable = own_memory};
   return weights::random_model(c.model_config, static_cast<uint64_t>(*c.seed), options, device);
 }
 
@@ -172,7 +183,7 @@ void check(const BenchCommand& c, const weights::LoadedModel& loaded, const cli:
       logits_of(model, memory.begin_stream, prompt, std::max<int64_t>(prompt.size(1) / 3, 1)), whole);
   out.number("check.chunks", chunks, concat(chunks, " of the logits' spread lie chunks from the whole"));
   if (model.device().is_cpu()) return;
-  const weights::LoadedModel twin = open_model(c, "cpu");
+  const weights::LoadedModel twin = open_model(c, "cpu", false);
   const cli::ChosenMemory twin_memory = cli::choose_memory(c.memory, twin);
   const Tensor on_cpu = logits_of(*twin.model, twin_memory.begin_stream, prompt.cpu(), prompt.size(1));
   const double devices = distance(whole, on_cpu);
@@ -229,11 +240,11 @@ void run(const BenchCommand& c) {
   const std::string device = model::resolve_devices(c.common.device);
   Figures out(c.json);
   const auto begin = Clock::now();
-  const weights::LoadedModel loaded = open_model(c, device);
+  const weights::LoadedModel loaded = open_model(c, device, device == "cpu");
   const double opening = seconds_since(begin);
   out.number("open_s", opening, rounded(opening));
   model::Backbone& model = *loaded.model;
-  const bool on_cpu = model.device().is_cpu();
+  const bool on_cpu = model.device().is_cpu(), on_card = model.device().is_cuda();
   const cli::ChosenMemory memory = cli::choose_memory(c.memory, loaded);
   const Work work = work_of(model);
   out.text("model", concat(model.shape().name, ", ", format_count(model.num_parameters()), " parameters, ",
@@ -266,9 +277,9 @@ void run(const BenchCommand& c) {
     }));
     out.number(concat("prefill_s.", i + 1), prefills.back(), rounded(prefills.back()));
   }
-  const int64_t width = on_cpu ? model.shape().width : 8192;
+  const int64_t width = on_card ? 8192 : model.shape().width;
   const double gemm =
-      gemm_rate(on_cpu ? std::min<int64_t>(c.prefill, 1024) : width, width, options.dtype(model.dtype()));
+      gemm_rate(on_card ? width : std::min<int64_t>(c.prefill, 1024), width, options.dtype(model.dtype()));
   out.number("gemm_flop_per_s", gemm, concat(rounded(gemm / 1e9, 1), " GFLOP/s"));
   const double prefill = *std::min_element(prefills.begin(), prefills.end());
   const double read = static_cast<double>(c.batch * c.prefill);
@@ -278,7 +289,7 @@ void run(const BenchCommand& c) {
              concat(rounded(rate / 1e9, 1), " GFLOP/s, ", rounded(100 * rate / gemm, 1),
                     " % of a matrix product alone (multiplications with weights only)"));
   if (c.decode > 0) {
-    const double bandwidth = on_cpu ? read_rate() : copy_rate(options);
+    const double bandwidth = on_card ? copy_rate(options) : read_rate();
     out.number("bandwidth_bytes_per_s", bandwidth, concat(rounded(bandwidth / 1e9, 2), " GB/s"));
     double seconds = 0;
     if (on_cpu) {
@@ -318,7 +329,7 @@ void run(const BenchCommand& c) {
     out.number(
         "decode_bytes_per_s", bytes,
         concat(rounded(bytes / 1e9, 2), " GB/s of weights and memory, ", rounded(100 * bytes / bandwidth, 1),
-               " % of ", on_cpu ? "reading memory alone" : "a copy on the device"));
+               " % of ", on_card ? "a copy on the device" : "reading memory alone"));
     out.number("stream_bytes", static_cast<double>(held.total_bytes()), format_bytes(held.total_bytes()));
   }
   if (c.blocks) {

@@ -29,7 +29,7 @@ class RandomFile final : public formats::TensorFile {
 
 }  // namespace
 
-LoadedModel random_model(const std::string& config_path, uint64_t seed, const LoadOptions& options,
+LoadedModel random_model(const std::string& config_path, uint64_t seed, LoadOptions options,
                          const std::string& device) {
   const model::ModelConfig config = model::read_model_config(config_path);
   const auto build = [&] {
@@ -40,8 +40,10 @@ LoadedModel random_model(const std::string& config_path, uint64_t seed, const Lo
   const Temporary scratch(std::filesystem::temp_directory_path() / concat("focus-random-", ::getpid()));
   const auto file =
       std::make_shared<RandomFile>(config, RandomWeightsOptions{.seed = seed, .scratch = scratch.path()});
+  options.placement = [&device](const model::Backbone& built) {
+    return model::parse_placement(device, built);
+  };
   load_weights(*model, file, options);
-  model->place(model::parse_placement(device, *model));
   model->set_trainable(false);
   model->eval();
   return {model, formats::fingerprint(*file), precision_text(&config, options)};

@@ -70,6 +70,17 @@ class CardTest(ProgramTest):
         adapter = ["--adapter", self.path(CARD.replace(":", "_"))]
         self.assert_alike(self.scores(genome, CARD, *adapter), self.scores(genome, "cpu", *adapter), 1e-5)
 
+    def test_bench_compares_with_the_cpu(self):
+        for memory in ([], ["--memory", "fitted", "--window", "64", "-k", "16"]):
+            done = self.run_program("focus-model", "bench", *MODEL[:2], "--random-weights", "0", "--device", CARD, "--dtype", "fp32", "--prefill", "150", "--chunk", "64",
+                                    "--decode", "5", "--repeats", "1", "--batch", "2", "--check", "150", "--blocks", "--json", *memory)
+            figures = json.loads(self.assert_ok(done))
+            # fp32 sums in another order.
+            self.assertLess(figures["check.chunks"], 1e-4)
+            self.assertLess(figures["check.devices"], 1e-4)
+            for name in ("prefill_bases_per_s", "decode_bases_per_s", "peak_device", "block.hcl.mixer_flop_per_s"):
+                self.assertGreater(figures[name], 0, name)
+
     def test_fidelity_of_methods(self):
         figures = {}
         for device in ("cpu", CARD):

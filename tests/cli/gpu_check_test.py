@@ -40,7 +40,7 @@ class GpuCheckTest(ProgramTest):
         self.program("tools", "nvidia-smi", "case \"$*\" in *-lms*) while echo 1234; do sleep 0.1; done;; *) echo 'A card, 580.1, 81559 MiB';; esac")
 
     def check(self, *args):
-        with tarfile.open(self.path("tree/.gpu/focus.tar.gz"), "w:gz") as archive:
+        with tarfile.open(self.path("tree/.gpu/focus.tar.xz"), "w:xz", preset=0) as archive:
             archive.add(self.path("pack"), arcname=".")
         path = self.path("tools") + ":" + os.path.dirname(sys.executable) + ":/usr/bin:/bin"
         done = subprocess.run(["bash", self.path("tree/scripts/gpu_check.sh"), "--run", "--out", self.path("out"), *args], capture_output=True, text=True,

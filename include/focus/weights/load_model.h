@@ -62,7 +62,7 @@ LoadedModel load_model(const std::string& config_path, const std::string& checkp
                        at::ScalarType dtype, const std::string& device, Fp8 fp8 = Fp8::emulate);
 /// The same with random_weights.h's numbers, the same for the same seed, in place of a checkpoint. Not
 /// `writable`, and on the CPU: matrices are windows onto one pool, far smaller than the model.
-LoadedModel random_model(const std::string& config_path, uint64_t seed, const LoadOptions& options,
+LoadedModel random_model(const std::string& config_path, uint64_t seed, LoadOptions options,
                          const std::string& device);
 
 }  // namespace focus::weights
