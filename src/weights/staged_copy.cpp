@@ -43,7 +43,10 @@ void send_in_chunks(std::span<const std::byte> source, const Tensor& target_N, s
 class StagedCopy::CardLane final : public StagingLane {
  public:
   explicit CardLane(const at::Device& device)
-      : there_(device.type()), device_(device), stream_(there_.getStreamFromGlobalPool(device)) {
+      : there_(device.type()),
+        device_(device),
+        stream_(there_.getStreamFromGlobalPool(device)),
+        buffers_{Buffer{{}, c10::Event(device.type())}, Buffer{{}, c10::Event(device.type())}} {
     const auto pinned = at::TensorOptions().dtype(at::kByte).pinned_memory(true);
     for (Buffer& buffer : buffers_) buffer.bytes = at::empty({static_cast<int64_t>(kChunk)}, pinned);
   }
@@ -73,7 +76,7 @@ class StagedCopy::CardLane final : public StagingLane {
  private:
   struct Buffer {
     Tensor bytes;
-    c10::Event left{c10::DeviceType::CUDA};
+    c10::Event left;
   };
   c10::impl::VirtualGuardImpl there_;
   at::Device device_;
