@@ -66,13 +66,29 @@ struct Guard final : c10::impl::DeviceGuardImplInterface {
 };
 C10_REGISTER_GUARD_IMPL(HPU, Guard)
 
+std::atomic<int64_t> held_bytes, peak_bytes;
+
 struct Memory final : c10::Allocator {
+  struct Block {
+    void* data;
+    int64_t bytes;
+  };
+  static void release(void* context) {
+    auto* block = static_cast<Block*>(context);
+    held_bytes -= block->bytes;
+    c10::free_cpu(block->data);
+    delete block;
+  }
   at::DataPtr allocate(size_t bytes) override {
     ++allocations;
+    const auto size = static_cast<int64_t>(bytes);
+    for (int64_t now = held_bytes += size, peak = peak_bytes;
+         now > peak && !peak_bytes.compare_exchange_weak(peak, now);) {
+    }
     void* data = bytes > 0 ? c10::alloc_cpu(bytes) : nullptr;
-    return {data, data, &c10::free_cpu, at::Device(kCard, current_card)};
+    return {data, new Block{data, size}, &release, at::Device(kCard, current_card)};
   }
-  at::DeleterFnPtr raw_deleter() const override { return &c10::free_cpu; }
+  at::DeleterFnPtr raw_deleter() const override { return nullptr; }
   void copy_data(void* to, const void* from, std::size_t count) const override {
     default_copy_data(to, from, count);
   }
@@ -290,6 +306,7 @@ const bool entered = [] {
 
 }  // namespace
 
+int64_t peak_card_bytes() { return peak_bytes; }
 CardCounts card_counts() { return {reads, uploads, allocations, operators}; }
 void reset_card_counts() { reads = uploads = allocations = operators = 0; }
 
@@ -310,6 +327,6 @@ namespace focus::ops {
 void* current_stream(const at::Device&) { return nullptr; }
 bool CudaKernels::multiplies_e4m3(const at::Device&) const { return true; }
 int64_t CudaKernels::free_bytes(const at::Device&) const { return int64_t{1} << 30; }
-int64_t CudaKernels::peak_bytes(const at::Device&) const { return 0; }
+int64_t CudaKernels::peak_bytes(const at::Device&) const { return testing::peak_card_bytes(); }
 
 }  // namespace focus::ops

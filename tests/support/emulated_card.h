@@ -22,5 +22,8 @@ struct CardCounts {
 };
 CardCounts card_counts();
 void reset_card_counts();
+/// The most that the cards' own memory held at once; what LibTorch's operators made for themselves is not in
+/// it.
+int64_t peak_card_bytes();
 
 }  // namespace focus::testing
