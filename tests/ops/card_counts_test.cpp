@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "focus/ops/attention.h"
+#include "support/devices.h"
 #include "support/emulated_card.h"
 #include "support/tensors.h"
 
@@ -12,6 +13,8 @@ using at::Tensor;
 using testing::max_difference;
 
 TEST(CardCountsTest, AttentionReadsViewsInPlaceAndWaitsForNothing) {
+  if (const std::string reason = testing::missing(testing::TestDevice::emulated); !reason.empty())
+    GTEST_SKIP() << reason;
   at::manual_seed(6);
   // [B, L, heads * 3 * dim] as one projection makes it, and entries at the start of a larger buffer.
   const Tensor qkv = at::randn({2, 70, 2 * 3 * 64}).to(at::kBFloat16), past = at::randn({2, 2, 200, 64}),

@@ -3,6 +3,7 @@
 
 #include "focus/core/error.h"
 #include "support/devices.h"
+#include "support/emulated_card.h"
 
 namespace focus::testing {
 
@@ -16,5 +17,10 @@ std::string missing(TestDevice device) {
   if (device == TestDevice::emulated) return "this program was linked with the kernels for a card";
   return device == TestDevice::cuda && !at::hasCUDA() ? "no CUDA device" : "";
 }
+
+// Nothing is counted on a card.
+CardCounts card_counts() { fail<DeviceError>(missing(TestDevice::emulated)); }
+void reset_card_counts() { fail<DeviceError>(missing(TestDevice::emulated)); }
+int64_t peak_card_bytes() { fail<DeviceError>(missing(TestDevice::emulated)); }
 
 }  // namespace focus::testing
