@@ -16,7 +16,7 @@ using testing::random_memory;
 // Where every base in the past shows itself: raw, through exactly one k-mer's entries, or, as the rules say,
 // not at all.
 TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
-  int64_t draws = 0, rolling = 0, tails = 0, sinks = 0;
+  int64_t draws = 0, rolling = 0, tails = 0, sinks = 0, recent = 0;
   for (int64_t seed = 0; draws < 300; ++seed) {
     const MemoryConfig config = random_memory(seed);
     const auto layer = config.focus.at(2);
@@ -27,6 +27,7 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
     rolling += rules.rolling();
     tails += layer->tail > 0;
     sinks += layer->sinks > 0;
+    recent += layer->recent.bases > 0;
     for (int64_t t = 0; t < 90; ++t) {
       const auto seen = rules.visible(t);
       ASSERT_LE(seen.raw_begin, t) << config::to_json(config);
@@ -47,10 +48,15 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
         if (!rules.shows_open_entries() || rules.by_kmer()) {
           ASSERT_FALSE(raw && summarised) << "base " << base << " twice from " << t;
         }
-        const bool dropped = plan.kmer_of(base) < 0;
+        const int64_t first_code = seen.raw_begin - seen.recent;
+        const bool coded = base >= first_code && base < seen.raw_begin;
+        ASSERT_FALSE(coded && summarised) << "base " << base << " twice from " << t;
+        // Of a k-mer whose last bases are codes nothing else is left.
+        const bool cut = seen.recent > 0 && base < first_code && rules.atom(base).end > first_code;
+        const bool dropped = plan.kmer_of(base) < 0 || cut;
         if (layer->history == History::all && !dropped) {
-          ASSERT_TRUE(raw || summarised) << "base " << base << " from " << t << "\n"
-                                         << config::to_json(config);
+          ASSERT_TRUE(raw || coded || summarised) << "base " << base << " from " << t << "\n"
+                                                  << config::to_json(config);
         }
         if (layer->history == History::none && base >= rules.sink_bases()) {
           ASSERT_FALSE(summarised);
@@ -72,6 +78,7 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
   EXPECT_GT(rolling, 20);
   EXPECT_GT(tails, 20);
   EXPECT_GT(sinks, 20);
+  EXPECT_GT(recent, 20);
 }
 
 TEST(LayerRulesTest, DefaultHoldsWhatEq4Says) {
@@ -98,6 +105,25 @@ TEST(LayerRulesTest, TailAndSinksAreRoundedUpToWholeKmers) {
   EXPECT_EQ(rules.visible(40), (LayerRules::Visible{30, 0, 5 + 5}));
   EXPECT_EQ(rules.held(40).entries, 5 + 7);  // the tail's two are made and wait
   EXPECT_EQ(rules.held(40).open_bases, 10);
+}
+
+TEST(LayerRulesTest, CodesStandForTheNewestBasesOfClosedWindows) {
+  MemoryConfig config;
+  config.window.size = 20;
+  config.focus.k = 5;
+  config.focus.recent.bases = 7;
+  const LayerRules rules(config.window, config.focus);
+  EXPECT_EQ(rules.visible(19), (LayerRules::Visible{0, 0, 0, 0}));
+  // 7 of the first window: entries of its k-mers that end before them.
+  EXPECT_EQ(rules.visible(20), (LayerRules::Visible{20, 0, 2, 7}));
+  // 21 of three windows: all of the third and the last of the second.
+  EXPECT_EQ(rules.visible(60), (LayerRules::Visible{60, 0, 7, 21}));
+  EXPECT_EQ(rules.held(65).entries, 12);
+  EXPECT_EQ(rules.held(65).recent, 21);
+  config.focus.recent.bases = 100;  // more than there are
+  EXPECT_EQ(LayerRules(config.window, config.focus).visible(45), (LayerRules::Visible{40, 0, 0, 40}));
+  config.focus.sinks = 3;  // a k-mer, raw for ever
+  EXPECT_EQ(LayerRules(config.window, config.focus).visible(45), (LayerRules::Visible{40, 0, 5, 35}));
 }
 
 TEST(LayerRulesTest, RollingDropsAKmerWhenItsFirstBaseIsWBasesOld) {

@@ -46,7 +46,7 @@ Measured run(const std::shared_ptr<model::Backbone>& backbone, const std::string
 bool drops_more(const std::string& policy) { return policy == "state_only" || policy == "window_mass"; }
 /// Rivals that keep every base, whatever the budget.
 bool keeps_all(const std::string& policy) { return policy == "full" || policy.ends_with("_full"); }
-bool quantises(const std::string& policy) { return policy.starts_with("kv_quant"); }
+bool quantises(const std::string& policy) { return policy.starts_with("kv_quant") || policy == "mixture"; }
 
 /// Bytes that Focus entries would take after `windows` windows, all layers.
 int64_t budget_after(const model::Backbone& backbone, const MemoryConfig& config, int64_t windows,
@@ -59,6 +59,7 @@ int64_t budget_after(const model::Backbone& backbone, const MemoryConfig& config
 std::vector<std::string> names() {
   std::vector<std::string> out;
   for (const RetentionPolicy& policy : rivals()) out.push_back(policy.name);
+  out.push_back("mixture");
   return out;
 }
 

@@ -69,6 +69,11 @@ MemoryConfig draw(Random& random) {
     }
     f.schedule.push_back(s);
   }
+  if (c.kind == MemoryKind::focus && f.history == History::all && f.eviction == Eviction::window &&
+      chance(0.4)) {
+    f.tail = 0;
+    f.recent = {.bases = 1 + below(8), .bits = chance(0.5) ? 4 : 8};
+  }
   return c;
 }
 

@@ -1,5 +1,7 @@
 #include "focus/compress/focus/focus_layer.h"
 
+#include <algorithm>
+
 #include "window_recompute.h"
 
 namespace focus::compress {
@@ -26,6 +28,24 @@ Entries FocusLayer::sinks(const Tensor& k, const Tensor& v, const Span& bases, i
                             rules.plan().window_of(bases.begin), first_base);
   if (rules.focus().bias) add_zero_beta(out);
   return out;
+}
+
+StorageFormat FocusLayer::recent_format() const {
+  StorageFormat codes;
+  codes.device = format.device;
+  codes.bits = rules.focus().recent.bits;
+  codes.key_group = kKeyGroup;
+  return codes;
+}
+
+Span FocusLayer::joins_recent(int64_t window) const {
+  const Span bases = rules.plan().window(window);
+  return {std::max(bases.begin, rules.recent_begin(window + 1)), bases.end};
+}
+
+Entries FocusLayer::recent(const Tensor& k, const Tensor& v, int64_t window, int64_t first_base) const {
+  const auto [begin, end] = joins_recent(window);
+  return raw_entries(k.detach(), v.detach(), begin - first_base, end - first_base, window, first_base);
 }
 
 Summary FocusLayer::summarise(ClosedSpan span, const Entries& history, ModelCall& call,

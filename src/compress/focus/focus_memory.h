@@ -13,7 +13,8 @@ class FocusMemory final : public LayerMemory {
   std::string describe() const override;
   std::unique_ptr<MemoryState> make_state() const override {
     return std::make_unique<EntriesState>(focus_.format,
-                                          (focus_.rules.rolling() ? 2 : 1) * open_room(focus_.rules.plan()));
+                                          (focus_.rules.rolling() ? 2 : 1) * open_room(focus_.rules.plan()),
+                                          focus_.recent_format());
   }
   at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override {
     return stream_focus(focus_, layer, call);
@@ -24,9 +25,12 @@ class FocusMemory final : public LayerMemory {
   MemoryUse planned(int64_t num_bases) const override;
 
  private:
+  int64_t recent_bytes(int64_t num_bases) const;
+
   FocusLayer focus_;
   int64_t entry_bytes_, open_bytes_,
-      unread_bytes_;  // of an entry, a raw base, and a base that is not summarised yet
+      unread_bytes_;                  // of an entry, a raw base, and a base that is not summarised yet
+  int64_t code_bytes_, scale_bytes_;  // of a base held as codes, and of the scales of a group of their keys
 };
 
 }  // namespace focus::compress

@@ -79,6 +79,7 @@ class FocusWalk final : public CallWalk {
   Tensor attend_past(const Tensor& q, const Tensor& k, const Tensor& v) const {
     Entries past = state_.retained.read(q);
     if (state_.hidden > 0) past = past.slice(0, past.size() - state_.hidden);
+    past.append(state_.recent.read(q));
     return attend(q, past, k, v);
   }
 
@@ -127,11 +128,16 @@ class FocusWalk final : public CallWalk {
       made.append(close(
           focus_.span(raw(bases.end), bases, window, plan_.kmers_before(window) + sinks, std::move(kmers))));
     }
-    // Entries of bases that stay raw in the tail wait until it goes.
-    const int64_t shown = rules_.entry_index(plan_.kmers_completed(tail_begin)) -
+    // Entries of bases that stay raw in the tail, or are held as codes, wait until these go.
+    const int64_t recent_begin = rules_.recent_begin(window + 1);
+    const int64_t shown = rules_.entry_index(plan_.kmers_completed(std::min(tail_begin, recent_begin))) -
                           rules_.entry_index(plan_.kmers_before(window));
     state_.retained.append(made);
     state_.hidden = std::max<int64_t>(made.size() - shown, 0);
+    if (rules_.focus().recent.bases > 0) {
+      state_.recent.append(focus_.recent(open_.k(), open_.v(), window, bases.begin));
+      state_.recent.keep(state_.recent.size() - (bases.end - recent_begin), state_.recent.size());
+    }
     state_.focus_x.clear();
     keep_open(bases.end - tail_begin, 0);
   }

@@ -102,6 +102,8 @@ class WholeSequence {
         std::vector<Span> kmers = plan.kmers(window);
         kmers.erase(kmers.begin(), kmers.begin() + skip);
         if (closes && !kmers.empty()) close(w, window, first + skip, std::move(kmers));
+        if (rules_.focus().recent.bases > 0)
+          recent_.push_back(rounded(focus_.recent(bases_.k, bases_.v, window, 0), focus_.recent_format()));
         continue;
       }
       for (int64_t j = 0; j < count; ++j) {
@@ -134,7 +136,15 @@ class WholeSequence {
   }
 
   Entries shown_to(const LayerRules::Visible& seen) const {
-    return seen.entry_begin < seen.entry_end ? entries_.slice(seen.entry_begin, seen.entry_end) : Entries{};
+    Entries out;
+    if (seen.entry_begin < seen.entry_end) out = entries_.slice(seen.entry_begin, seen.entry_end);
+    for (const Entries& codes : recent_) {
+      if (codes.empty()) continue;  // of a window of sinks
+      const int64_t begin = codes.origin.front().index, end = begin + codes.size(),
+                    from = std::max(begin, seen.raw_begin - seen.recent);
+      if (from < std::min(end, seen.raw_begin)) out.append(codes.slice(from - begin, codes.size()));
+    }
+    return out;
   }
 
   /// Focus tokens of an inline stream that are read out: each sees what the last base of its k-mer sees of
@@ -160,6 +170,7 @@ class WholeSequence {
   nn::Projection bases_;
   Tensor u_, base_positions_, focus_positions_, focus_x_, focus_q_;
   Entries entries_;
+  std::vector<Entries> recent_;  // by window
   std::vector<Tensor> focus_updates_;
   std::size_t next_side_ = 0;
 };

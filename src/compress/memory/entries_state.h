@@ -13,7 +13,8 @@ namespace focus::compress {
 class EntriesState final : public MemoryState {
  public:
   /// `room`: bases that an open window makes room for.
-  EntriesState(const StorageFormat& format, int64_t room) : retained(format), open(room) {}
+  EntriesState(const StorageFormat& format, int64_t room, const StorageFormat& recent_format = {})
+      : retained(format), recent(recent_format, "recent"), open(room) {}
   std::unique_ptr<cache::LayerState> clone() const override;
   std::unique_ptr<cache::LayerState> snapshot() const override {
     return std::make_unique<EntriesState>(*this);
@@ -24,7 +25,8 @@ class EntriesState final : public MemoryState {
   void detach() override;
 
   EntryStore retained;
-  int64_t hidden = 0;  // Focus: the last of these, whose k-mers are still raw in the tail
+  int64_t hidden = 0;  // Focus: the last of these, whose k-mers are still raw in the tail, or held as codes
+  EntryStore recent;   // Focus: the newest bases of closed windows
   OpenBases open;
   std::vector<at::Tensor>
       focus_x;  // Focus, inline, fitted: states of the open window's Focus tokens, [B, 1, D] each

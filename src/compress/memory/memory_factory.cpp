@@ -10,6 +10,10 @@
 namespace focus::compress {
 namespace {
 
+// Of a mixture's entries: so many times Focus's k, and at least so many bases. Finer ones take bytes from the
+// codes (R at k = 25 on chr22: 61.8 % with 100 bases each).
+constexpr int64_t kCoarser = 4, kCoarse = 400;
+
 struct Kind {
   std::string name;
   MakeLayerMemory make;
@@ -32,6 +36,47 @@ std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
   return std::make_shared<FocusMemory>(std::move(focus), c.backbone);
 }
 
+/// What the budget buys when it is spent on the newest bases as codes, and on entries four times as coarse
+/// for what is older.
+std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
+  MemoryConfig config = closed_form(c.config);
+  auto layer = config.focus.at(c.block);
+  if (!layer) return rival_layer(rival("full"), c);
+  const WindowPlan& own = c.budget.plan;
+  config.window = {.size = own.window_bases()};
+  const FocusConfig fresh;
+  layer->k = std::min(std::max(kCoarser * own.k(), kCoarse), own.window_bases());
+  layer->stream = fresh.stream;
+  layer->local = fresh.local;
+  layer->history = fresh.history;
+  layer->eviction = fresh.eviction;
+  layer->tail = layer->sinks = 0;
+  layer->entries_per_kmer = 1;
+  const auto& shape = c.backbone.shape();
+  StorageFormat codes;
+  codes.bits = layer->recent.bits = 4;
+  codes.key_group = kKeyGroup;
+  const int64_t entries = WindowPlan(config.window, layer->k).num_kmers(1),
+                room = own.num_kmers(1) * c.budget.kmer_bytes -
+                       entries * StorageFormat(config.storage)
+                                     .entry_bytes(shape.num_kv_heads, shape.head_dim, c.backbone.dtype(),
+                                                  layer->bias),
+                base = codes.entry_bytes(shape.num_kv_heads, shape.head_dim, c.backbone.dtype(),
+                                         /*with_beta=*/false),
+                scales = StorageFormat::group_bytes(shape.num_kv_heads, shape.head_dim);
+  layer->recent.bases = std::max<int64_t>(room / base, 0);
+  const auto taken = [&](int64_t bases) {
+    return bases * base + (bases + kKeyGroup - 1) / kKeyGroup * scales;
+  };
+  while (layer->recent.bases > 0 && taken(layer->recent.bases) > room) --layer->recent.bases;
+  FocusLayer focus{LayerRules(config.window, *layer),
+                   std::make_shared<FittedUnit>(*layer, shape),
+                   {},
+                   config.storage,
+                   c.kmers};
+  return std::make_shared<FocusMemory>(std::move(focus), c.backbone);
+}
+
 /// The one list: names on command lines, in configurations and in reports all come from here.
 std::vector<Kind>& kinds() {
   static std::vector<Kind> all = [] {
@@ -41,6 +86,7 @@ std::vector<Kind>& kinds() {
       out.push_back({policy.name, make, policy.bits > 0});
     }
     out.push_back({"fitted", fitted_layer});
+    out.push_back({"mixture", mixture_layer});
     return out;
   }();
   return all;

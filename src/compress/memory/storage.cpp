@@ -18,7 +18,6 @@ Tensor zero_beta(const Tensor& k_BGSE, const Tensor& like) {
   return at::zeros({k_BGSE.size(0), k_BGSE.size(1), k_BGSE.size(2)}, like.options().requires_grad(false));
 }
 
-const std::string kPrefix = "retained.";
 constexpr std::size_t kFewRuns = 4;  // of selected entries: cut out one by one, without a list of the host
 
 std::vector<int64_t> numbers(const Tensor& t) {
@@ -48,9 +47,8 @@ void StorageConfig::visit(config::Fields& f) {
 
 int64_t StorageFormat::entry_bytes(int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype,
                                    bool with_beta) const {
-  constexpr int64_t kScales = 4;  // low and step
   const int64_t beta = with_beta ? static_cast<int64_t>(sizeof(float)) : 0;
-  if (bits > 0) return kv_heads * (2 * head_dim * bits / 8 + (key_group == 0 ? 2 : 1) * kScales + beta);
+  if (bits > 0) return kv_heads * (2 * head_dim * bits / 8 + (key_group == 0 ? 2 : 1) * kScaleBytes + beta);
   const at::ScalarType held = dtype == StorageType::fp32   ? at::kFloat
                               : dtype == StorageType::bf16 ? at::kBFloat16
                                                            : model_dtype;
@@ -217,22 +215,22 @@ void EntryStore::save(cache::TensorMap& out) const {
   if (empty()) return;
   if (format_.device == StorageDevice::host) ops::wait_for(from_);
   for_each(*this, [&](const char* name, const Rows& rows) {
-    if (!rows.empty()) out.emplace(kPrefix + name, cache::saved_tensor(rows.rows()));
+    if (!rows.empty()) out.emplace(name_ + "." + name, cache::saved_tensor(rows.rows()));
   });
   std::vector<int64_t> origin;
   for (const EntryOrigin& entry : origin_) origin.insert(origin.end(), {entry.window, entry.index});
-  out.emplace("retained.origin", at::tensor(origin, at::kLong).view({-1, 2}));
-  if (!group_.empty()) out.emplace("retained.group", at::tensor(group_, at::kLong));
+  out.emplace(name_ + ".origin", at::tensor(origin, at::kLong).view({-1, 2}));
+  if (!group_.empty()) out.emplace(name_ + ".group", at::tensor(group_, at::kLong));
   // Not for entries in the model's own type, whose files older versions wrote too.
   if (fingerprint(format_) != fingerprint({}))
-    out.emplace("retained.format", at::tensor(fingerprint(format_), at::kLong));
+    out.emplace(name_ + ".format", at::tensor(fingerprint(format_), at::kLong));
 }
 
 void EntryStore::load(const cache::TensorMap& saved, const at::Device& device) {
   clear();
-  if (!saved.contains("retained.origin")) return;
+  if (!saved.contains(name_ + ".origin")) return;
   const std::vector<int64_t> format =
-      saved.contains("retained.format") ? numbers(saved.at("retained.format")) : fingerprint({});
+      saved.contains(name_ + ".format") ? numbers(saved.at(name_ + ".format")) : fingerprint({});
   if (format != fingerprint(format_)) {
     fail<CheckpointError>(
         "a saved stream holds its retained entries in another precision than this memory is configured for: "
@@ -242,15 +240,15 @@ void EntryStore::load(const cache::TensorMap& saved, const at::Device& device) {
   const at::Device place = format_.device == StorageDevice::host ? at::Device(at::kCPU) : device;
   from_ = device;
   const auto loaded = [&](const char* name) {
-    const Tensor t = cache::loaded_tensor(saved, kPrefix + name, place);
+    const Tensor t = cache::loaded_tensor(saved, name_ + "." + name, place);
     return place == device || !device.is_cuda() ? t : t.pin_memory();
   };
   for_each(*this, [&](const char* name, Rows& rows) {
-    if (saved.contains(kPrefix + name)) rows.assign(loaded(name));
+    if (saved.contains(name_ + "." + name)) rows.assign(loaded(name));
   });
-  const std::vector<int64_t> origin = numbers(saved.at("retained.origin"));
+  const std::vector<int64_t> origin = numbers(saved.at(name_ + ".origin"));
   for (std::size_t i = 0; i + 1 < origin.size(); i += 2) origin_.push_back({origin[i], origin[i + 1]});
-  if (saved.contains("retained.group")) group_ = numbers(saved.at("retained.group"));
+  if (saved.contains(name_ + ".group")) group_ = numbers(saved.at(name_ + ".group"));
   const Tensor held_k = keys().rows(), held_v = (format_.bits > 0 ? codes_v_.codes : v_).rows();
   const bool whole = held_k.defined() && held_v.defined() && held_k.dim() == 4 && held_k.size(2) == size() &&
                      held_v.size(2) == size() && (format_.key_group == 0 || group_.size() == origin_.size());

@@ -15,6 +15,15 @@ void PaperUnitConfig::visit(config::Fields& f) {
            "whose key and value projections make the retained entry");
 }
 
+void RecentConfig::visit(config::Fields& f) {
+  f.integer(
+      "bases", bases, {0, int64_t{1} << 32},
+      "newest bases that are held as codes for each closed window: after n windows the newest n times as "
+      "many, in place of the entries of their k-mers; 0 = none");
+  f.only(f.when(bases > 0, "bases", "is not 0"))
+      .integer("bits", bits, {1, 8}, "of a code: 8 or 4; keys are scaled per channel, values per base");
+}
+
 void FittedUnitConfig::visit(config::Fields& f) {
   f.number("ridge", ridge, {1e-9, 1e9}, "ridge penalty on the fitted key");
   f.integer("reference_stride", reference_stride, {1, 1 << 20},
@@ -111,6 +120,7 @@ void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const 
   f.only(others && sees_window).choice("eviction", eviction, kEviction, kEvictionDoc);
   f.only(others && sees_window && whole_windows).integer("tail", tail, {0, kMost}, kTailDoc);
   f.only(makes_entries && sees_window).integer("sinks", sinks, {0, kMost}, kSinksDoc);
+  f.only(makes_entries && sees_window && whole_windows).group("recent", recent, "newest bases as codes");
   f.only(if_fitted).integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
   f.only(makes_entries)
       .choice("unit", unit, {{"fitted", UnitKind::fitted}, {"paper", UnitKind::paper}},

@@ -36,6 +36,19 @@ void validate_visibility(const WindowConfig& window, const FocusConfig& focus, c
       fail<ConfigError>(where, ".", name, " contradicts ", where,
                         ".history 'window', which passes on one boundary entry and nothing else");
   }
+  if (focus.recent.bases > 0) {
+    if (focus.recent.bits != 4 && focus.recent.bits != 8)
+      fail<ConfigError>(where, ".recent.bits = ", focus.recent.bits, "; codes have 8 or 4 bits");
+    if (focus.history != History::all)
+      fail<ConfigError>(where, ".recent.bases stands in for the newest entries of ", where, ".history 'all'");
+    if (focus.tail > 0)
+      fail<ConfigError>(where, ".recent.bases and ", where,
+                        ".tail both keep a closed window's last bases; choose one");
+    if (is_inline && paper)
+      fail<ConfigError>(where,
+                        ".recent.bases needs entries that are shown after their window has closed; with ",
+                        "focus.stream 'inline' and focus.unit 'paper' they are shown at once");
+  }
   if (focus.tail > plan.window_bases())
     fail<ConfigError>(where, ".tail = ", focus.tail, " is longer than a window of ", plan.window_bases(),
                       " bases");

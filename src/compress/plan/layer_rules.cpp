@@ -20,6 +20,13 @@ int64_t LayerRules::tail_begin(int64_t window) const {
   return window == 0 || focus_.tail == 0 ? begin : atom(begin - focus_.tail).begin;
 }
 
+int64_t LayerRules::recent_begin(int64_t window) const {
+  const int64_t begin = plan_.window(window).begin;
+  // Sinks are entries for ever.
+  return begin -
+         std::clamp<int64_t>(window * focus_.recent.bases, 0, std::max<int64_t>(begin - sink_bases_, 0));
+}
+
 int64_t LayerRules::entries_of(const Span& kmer) const {
   return std::min(focus_.entries_per_kmer, kmer.size());
 }
@@ -52,7 +59,8 @@ LayerRules::Visible LayerRules::visible(int64_t t) const {
     closed = plan_.kmers_completed(out.raw_begin);
   } else {
     out.raw_begin = by_kmer() ? atom(t).begin : tail_begin(window);
-    closed = plan_.kmers_completed(by_kmer() ? plan_.window(window).begin : out.raw_begin);
+    if (focus_.recent.bases > 0) out.recent = out.raw_begin - recent_begin(window);
+    closed = plan_.kmers_completed(by_kmer() ? plan_.window(window).begin : out.raw_begin - out.recent);
   }
   out.entry_end = entry_index(shows_open_entries() ? plan_.kmers_completed(t) : closed);
   if (focus_.history == History::none) out.entry_end = std::min(entry_index(closed), sink_bases_);
@@ -97,6 +105,7 @@ LayerRules::Held LayerRules::held(int64_t length) const {
   if (focus_.history == History::window)
     first = entry_index(std::max<int64_t>(plan_.kmers_before(window) - 1, 0));
   out.entries = focus_.history == History::none ? sinks : entry_index(made) - first;
+  if (focus_.recent.bases > 0) out.recent = raw_begin - recent_begin(window);
   out.open_bases = length - raw_begin;
   out.unread = length - unread_begin;
   return out;

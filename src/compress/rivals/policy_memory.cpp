@@ -18,7 +18,7 @@ StorageFormat format_of(const RetentionPolicy& policy, const StorageConfig& conf
     fail<ConfigError>("storage.dtype has no effect with retention policy '", policy.name,
                       "', which is a way of storing itself");
   format.bits = policy.bits;
-  format.key_group = RetentionPolicy::kKeyGroup;
+  format.key_group = kKeyGroup;
   return format;
 }
 
@@ -115,7 +115,7 @@ MemoryUse PolicyMemory::planned(int64_t num_bases) const {
                                : 0;
     use.retained_bytes =
         use.entries * format_.entry_bytes(shape_.num_kv_heads, shape_.head_dim, dtype_, /*with_beta=*/false) +
-        groups * shape_.num_kv_heads * shape_.head_dim * 4;  // low and step of each channel
+        groups * StorageFormat::group_bytes(shape_.num_kv_heads, shape_.head_dim);
   }
   return use;
 }

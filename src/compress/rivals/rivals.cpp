@@ -27,7 +27,7 @@ auto fill(bool with_beta, std::function<Entries(const ClosedSpan&, int64_t)> mak
 }
 
 std::string in_codes(const char* which, int64_t bits) {
-  return concat(which, " in ", bits, " bits, keys scaled per channel of ", RetentionPolicy::kKeyGroup,
+  return concat(which, " in ", bits, " bits, keys scaled per channel of ", kKeyGroup,
                 " bases, values per base");
 }
 

@@ -31,6 +31,11 @@ struct FocusLayer {
                   std::vector<Span> relative) const;
   /// Raw sinks [begin, end) of keys and values whose first base is `first_base`, as entries.
   Entries sinks(const at::Tensor& k, const at::Tensor& v, const Span& bases, int64_t first_base) const;
+  /// How the newest bases are held, those of `window` that join them when it closes, and these as entries, of
+  /// keys and values whose first base is `first_base`. No gradient passes through codes.
+  StorageFormat recent_format() const;
+  Span joins_recent(int64_t window) const;
+  Entries recent(const at::Tensor& k, const at::Tensor& v, int64_t window, int64_t first_base) const;
   /// unit->summarise() of a span, with Focus states beside the bases: `next_side` counts the spans that this
   /// layer has closed in the call.
   Summary summarise(ClosedSpan span, const Entries& history, ModelCall& call, std::size_t& next_side) const;

@@ -25,6 +25,9 @@ struct StorageConfig {
   bool operator==(const StorageConfig&) const = default;
 };
 
+/// Bases that share the scale of a key's channel: KIVI (arXiv 2402.02750).
+constexpr int64_t kKeyGroup = 64;
+
 /// What an EntryStore does with keys and values.
 struct StorageFormat {
   StorageType dtype = StorageType::model;
@@ -36,6 +39,9 @@ struct StorageFormat {
   StorageFormat(const StorageConfig& config)
       : dtype(config.dtype), device(config.device), bits(dtype == StorageType::int8 ? 8 : 0) {}
   bool operator==(const StorageFormat&) const = default;
+  static constexpr int64_t kScaleBytes = 4;  // low and step
+  /// Bytes of the scales that a group of keys shares, of one sequence.
+  static int64_t group_bytes(int64_t kv_heads, int64_t head_dim) { return kv_heads * head_dim * kScaleBytes; }
   /// Bytes of one entry of one sequence, shared scales of key groups left out.
   int64_t entry_bytes(int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype, bool with_beta) const;
 };
@@ -58,13 +64,15 @@ struct QuantisedTensor {
 /// store is a ConfigError.
 class EntryStore {
  public:
-  explicit EntryStore(StorageFormat format = {}) : format_(format) {}
+  /// `name`: of what is held, in saved files.
+  explicit EntryStore(StorageFormat format = {}, std::string name = "retained")
+      : format_(format), name_(std::move(name)) {}
   void append(const Entries& more);
   /// Keeps the entries [begin, end) alone.
   void keep(int64_t begin, int64_t end);
   /// Keeps these entries alone, in this order.
   void select(const std::vector<int64_t>& indices);
-  void clear() { *this = EntryStore(format_); }
+  void clear() { *this = EntryStore(format_, name_); }
   /// In `like`'s type and on its device; beta fp32 (or as it was appended). Without origins.
   Entries read(const at::Tensor& like) const;
 
@@ -79,7 +87,7 @@ class EntryStore {
   int64_t bytes_from(int64_t begin) const;
   EntryStore clone() const;
   void detach();
-  /// Under names that begin with "retained.".
+  /// Under names that begin with that of the store.
   void save(cache::TensorMap& out) const;
   /// CheckpointError when the saved entries are in another format.
   void load(const cache::TensorMap& saved, const at::Device& device);
@@ -105,6 +113,7 @@ class EntryStore {
   void group_changed();
 
   StorageFormat format_;
+  std::string name_;
   std::vector<EntryOrigin> origin_;
   Rows k_, v_, beta_;  // not quantised: k, v
   Codes codes_k_, codes_v_;

@@ -34,6 +34,14 @@ struct PaperUnitConfig {
   void visit(config::Fields& f);
 };
 
+/// Newest bases of closed windows, held as codes beside the entries of what is older.
+struct RecentConfig {
+  int64_t bases = 0;  // for each closed window: after n windows the newest n times as many are held
+  int64_t bits = 4;   // 8 or 4
+  void visit(config::Fields& f);
+  bool operator==(const RecentConfig&) const = default;
+};
+
 /// The fitted unit: ridge regression of each k-mer's log-mass on the window's own queries, rotated one span
 /// ahead.
 struct FittedUnitConfig {
@@ -86,7 +94,8 @@ struct FocusConfig {
   History history = History::all;
   Eviction eviction = Eviction::window;
   int64_t tail = 0;  // last bases of a closed window kept raw during the next one, rounded up to whole k-mers
-  int64_t sinks = 0;             // first bases of the sequence kept raw for ever, rounded up to whole k-mers
+  int64_t sinks = 0;  // first bases of the sequence kept raw for ever, rounded up to whole k-mers
+  RecentConfig recent;
   int64_t entries_per_kmer = 1;  // fitted unit: all but one are the k-mer's heaviest bases themselves, the
                                  // last is the fit of the rest
   UnitKind unit = UnitKind::fitted;

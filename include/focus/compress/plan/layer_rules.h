@@ -1,7 +1,7 @@
 // What one compressed attention layer keeps and shows, as pure integer functions of its settings. Both
-// executions ask this one value, so that they cannot disagree. Every rule of visibility comes out as two
-// intervals: raw bases [raw_begin, t] and retained entries [entry_begin, entry_end), in the order entries are
-// made: raw sinks first, then each k-mer's entries.
+// executions ask this one value, so that they cannot disagree. Every rule of visibility comes out as
+// intervals: raw bases [raw_begin, t], codes of the `recent` bases before raw_begin, and retained entries
+// [entry_begin, entry_end), in the order entries are made: raw sinks first, then each k-mer's entries.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ class LayerRules {
   LayerRules(const WindowConfig& window, const FocusConfig& focus);
 
   struct Visible {
-    int64_t raw_begin = 0, entry_begin = 0, entry_end = 0;
+    int64_t raw_begin = 0, entry_begin = 0, entry_end = 0, recent = 0;
     bool operator==(const Visible&) const = default;
   };
   /// What base t sees besides the bases from raw_begin up to itself.
@@ -35,12 +35,16 @@ class LayerRules {
   int64_t sink_kmers() const { return sink_kmers_; }
   /// First base of the tail that stays raw when `window` has opened: its begin where there is no tail.
   int64_t tail_begin(int64_t window) const;
+  /// First of the bases that are held as codes when the windows before `window` have closed; the window's
+  /// begin where there are none.
+  int64_t recent_begin(int64_t window) const;
   /// The k-mer of a base, or the stretch without a k-mer (`remainder: drop`) that the base lies in.
   Span atom(int64_t base) const;
 
   /// What a stream of Focus entries holds after `length` bases.
   struct Held {
     int64_t entries = 0;     // retained, raw sinks among them
+    int64_t recent = 0;      // bases held as codes
     int64_t open_bases = 0;  // raw
     int64_t unread = 0;      // of the open bases: not summarised yet, so that queries and inputs are held too
   };

@@ -29,7 +29,6 @@ struct RetentionPolicy {
   /// per base and head, keys per channel over kKeyGroup neighbouring bases of a window, because keys have
   /// channels that are large throughout (KIVI, arXiv 2402.02750). 0: entries are held as configured.
   int64_t bits = 0;
-  static constexpr int64_t kKeyGroup = 64;
 };
 
 /// The one list of rivals: their names on command lines, in configurations and in reports all come from here.
