@@ -1,0 +1,76 @@
+// Far memory: which k-mers of closed windows a stretch of queries fetches. A scorer is given the sequence as
+// it comes and answers with one list per stretch. Legend: B batch, H query heads, G key/value heads, N
+// letters, n bases, E head dimension.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "focus/cache/stream_state.h"
+#include "focus/compress/memory/entries.h"
+#include "focus/compress/plan/plan.h"
+#include "focus/config/fields.h"
+
+namespace focus::compress {
+
+/// Consecutive queries that fetch the same k-mers.
+struct FarTile {
+  int64_t begin = 0, end = 0;  // the queries, as bases of the sequence
+  int64_t past_end = 0;        // k-mers that end at or before this base may be fetched
+};
+
+struct FarChoice {
+  std::vector<int64_t> kmers;  // over the whole sequence, ascending; at most the budget, often none
+  int32_t best_votes = 0;      // of the chosen k-mer with most; 0 where a scorer does not vote
+};
+
+enum class FarScore { seeds, random, oracle, fitted, bits1, bits2, sketch };
+
+/// How the letters choose.
+struct SeedVoteConfig {
+  int64_t seed = 0;  // bases of a seed; 0 = ceil(log4(past_end)) + 3
+  int64_t span = 48;
+  int64_t min_votes = 1;
+  int64_t width = 0;
+  int64_t most_hits = 64;
+  bool both_strands = true;
+  void visit(config::Fields& f);
+  bool operator==(const SeedVoteConfig&) const = default;
+};
+
+/// One per stream where letters decide (all layers fetch the same), else one per layer and stream.
+class FarScorer {
+ public:
+  virtual ~FarScorer() = default;
+  /// Letters as they come: uint8 [B, N] of 0-3, anything else being no base.
+  virtual void append(const at::Tensor& /*codes_BN*/) {}
+  /// Bases that may now be fetched: their rotated keys [B, G, n, E], from the first base on without gaps, and
+  /// the entries that stand for them, one per k-mer.
+  virtual void close(const at::Tensor& /*k_BGnE*/, const Entries& /*summaries*/) {}
+  /// One choice for each sequence of the batch. Depends on `tile`, on letters up to and including
+  /// `tile.begin`, and on keys and queries where reads_keys(): so it is the same whether a sequence comes at
+  /// once or base by base, and may be asked for again. Tiles in ascending order are fast, any order is right.
+  /// `q_BHnE`: rotated queries whose heads and positions are summed over; read by key scorers only.
+  virtual std::vector<FarChoice> choose(const FarTile& tile, int64_t budget,
+                                        const at::Tensor& q_BHnE = {}) = 0;
+  /// Whether close() and choose()'s queries are needed: such a scorer belongs to one layer.
+  virtual bool reads_keys() const { return false; }
+
+  virtual std::unique_ptr<FarScorer> clone() const = 0;
+  /// As cache::LayerState::snapshot().
+  virtual std::unique_ptr<FarScorer> snapshot() const = 0;
+  /// Under names that begin with "far.".
+  virtual void save(cache::TensorMap& out) const = 0;
+  virtual void load(const cache::TensorMap& saved, const at::Device& device) = 0;
+  /// Bytes of what is held.
+  virtual int64_t num_bytes() const = 0;
+};
+
+/// Letters' votes, or random k-mers.
+std::unique_ptr<FarScorer> make_seed_vote(const SeedVoteConfig& config, const WindowPlan& plan);
+
+}  // namespace focus::compress
