@@ -1,0 +1,320 @@
+#include "focus/compress/far/scorer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+
+#include "focus/core/error.h"
+#include "focus/core/random.h"
+#include "seed_index.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+using Codes = std::vector<uint8_t>;
+
+Codes reverse_complement(const Codes& codes) {
+  Codes out(codes.rbegin(), codes.rend());
+  for (uint8_t& c : out) c = c < 4 ? static_cast<uint8_t>(3 - c) : c;
+  return out;
+}
+
+// Random letters with what makes an index wrong: copies, exact and with mistakes, on both strands, tandem
+// repeats of many periods, and letters that are no base.
+Codes drawn_letters(Random& random, int64_t size) {
+  Codes out;
+  const auto letter = [&] { return static_cast<uint8_t>(random.uniform_integer(4)); };
+  while (static_cast<int64_t>(out.size()) < size) {
+    const int64_t kind = out.empty() ? 0 : random.uniform_integer(7), length = random.uniform_integer(1, 120);
+    if (kind <= 1) {
+      for (int64_t i = 0; i < length; ++i) out.push_back(letter());
+    } else if (kind == 2) {
+      const int64_t period = random.uniform_integer(1, 9);
+      for (int64_t i = 0; i < length; ++i)
+        out.push_back(i < period || out.size() < 9 ? letter()
+                                                   : out[out.size() - static_cast<std::size_t>(period)]);
+    } else if (kind == 3) {
+      out.insert(out.end(), static_cast<std::size_t>(random.uniform_integer(1, 4)), 4);
+    } else {
+      const auto from = random.uniform_integer(static_cast<int64_t>(out.size()));
+      Codes copy(out.begin() + from, out.begin() + std::min(from + length, static_cast<int64_t>(out.size())));
+      if (kind == 4) copy = reverse_complement(copy);
+      if (kind == 5) {
+        for (uint8_t& c : copy) c = random.uniform_integer(10) == 0 ? letter() : c;
+      }
+      out.insert(out.end(), copy.begin(), copy.end());
+    }
+  }
+  out.resize(static_cast<std::size_t>(size));
+  return out;
+}
+
+Tensor tensor_of(const std::vector<Codes>& rows) {
+  std::vector<Tensor> out;
+  for (const Codes& row : rows)
+    out.push_back(
+        at::from_blob(const_cast<uint8_t*>(row.data()), {static_cast<int64_t>(row.size())}, at::kByte)
+            .clone());
+  return at::stack(out);
+}
+
+// A seed as letters; empty where it votes for nothing.
+Codes seed_before(const Codes& codes, int64_t end, int64_t length) {
+  if (end < length) return {};
+  Codes out(codes.begin() + (end - length), codes.begin() + end);
+  if (*std::max_element(out.begin(), out.end()) > 3) return {};
+  for (int64_t period = 1; period <= 3 && period < length; ++period) {
+    if (std::equal(out.begin() + period, out.end(), out.begin())) return {};
+  }
+  return out;
+}
+
+std::vector<int32_t> occurrences(const Codes& codes, const Codes& seed, int64_t past_end, int64_t most) {
+  std::vector<int32_t> out;
+  const auto length = static_cast<int64_t>(seed.size());
+  for (int64_t end = past_end; end >= length && static_cast<int64_t>(out.size()) < most; --end) {
+    if (std::equal(seed.begin(), seed.end(), codes.begin() + (end - length)))
+      out.push_back(static_cast<int32_t>(end));
+  }
+  return out;
+}
+
+// The same choice, counted out base by base.
+FarChoice counted_choice(const Codes& codes, const FarTile& tile, int64_t budget,
+                         const SeedVoteConfig& config, const WindowPlan& plan) {
+  const int64_t known = tile.begin + 1;
+  const int64_t length = config.seed > 0 ? config.seed : SeedIndex::length_for(tile.past_end);
+  std::map<int64_t, int64_t> votes;
+  for (int64_t end = std::max<int64_t>(known - config.span + 1, length); end <= known; ++end) {
+    const Codes seed = seed_before(codes, end, length);
+    if (seed.empty()) continue;
+    std::set<int64_t> voted;
+    const auto vote = [&](int64_t place) {
+      for (int64_t p = place - config.width; p <= place + config.width; ++p) {
+        if (p < 0 || p >= tile.past_end || plan.kmer_of(p) < 0) continue;
+        const int64_t window = plan.window_of(p);
+        if (plan.kmer(window, plan.kmer_of(p)).end <= tile.past_end)
+          voted.insert(plan.kmers_before(window) + plan.kmer_of(p));
+      }
+    };
+    for (int64_t query = tile.begin; query < tile.end; ++query) {
+      // Counted from the seed's end, query's next base stands `ahead` further right.
+      const int64_t ahead = query + 1 - end;
+      for (const int32_t hit : occurrences(codes, seed, tile.past_end, config.most_hits)) vote(hit + ahead);
+      if (!config.both_strands) continue;
+      for (const int32_t hit : occurrences(codes, reverse_complement(seed), tile.past_end, config.most_hits))
+        vote(hit - length - 1 - ahead);
+    }
+    for (const int64_t kmer : voted) ++votes[kmer];
+  }
+  std::vector<std::pair<int64_t, int64_t>> ranked;
+  for (const auto& [kmer, count] : votes) {
+    if (count >= config.min_votes) ranked.emplace_back(count, kmer);
+  }
+  std::sort(ranked.rbegin(), ranked.rend());
+  if (static_cast<int64_t>(ranked.size()) > budget) ranked.resize(static_cast<std::size_t>(budget));
+  FarChoice out;
+  for (const auto& [count, kmer] : ranked) out.kmers.push_back(kmer);
+  std::sort(out.kmers.begin(), out.kmers.end());
+  if (!ranked.empty()) out.best_votes = static_cast<int32_t>(ranked.front().first);
+  return out;
+}
+
+void expect_equal(const FarChoice& a, const FarChoice& b, const std::string& where) {
+  EXPECT_EQ(a.kmers, b.kmers) << where;
+  EXPECT_EQ(a.best_votes, b.best_votes) << where;
+}
+
+TEST(SeedIndexTest, FindsWhatSearchingEveryPlaceFinds) {
+  Random random(1);
+  for (const int64_t length : {0, 1, 4, 9, 13, 31}) {
+    const Codes codes = drawn_letters(random, 3000);
+    SeedIndex index(length);
+    index.append(codes.data(), 3000);
+    for (const int64_t past_end : {0, 1, 30, 500, 1024, 2047, 2999, 400}) {  // back again, too
+      index.index(past_end);
+      if (past_end == 0) continue;
+      EXPECT_EQ(index.length(), length > 0 ? length : SeedIndex::length_for(past_end));
+      for (int64_t end = 1; end <= 3000; end += 7) {
+        const Codes expected = seed_before(codes, end, index.length());
+        const auto seed = index.seed(end);
+        ASSERT_EQ(seed.has_value(), !expected.empty()) << "seed before " << end;
+        if (!seed) continue;
+        std::vector<int32_t> found, reverse;
+        index.find(*seed, 5, found);
+        index.find(index.reverse_complement(*seed), 1000, reverse);
+        EXPECT_EQ(found, occurrences(codes, expected, past_end, 5));
+        EXPECT_EQ(reverse, occurrences(codes, reverse_complement(expected), past_end, 1000));
+      }
+    }
+  }
+}
+
+TEST(SeedIndexTest, TakesLongerSeedsAsThePastGrows) {
+  EXPECT_EQ(SeedIndex::length_for(1024), 8);
+  EXPECT_EQ(SeedIndex::length_for(16384), 10);
+  EXPECT_EQ(SeedIndex::length_for(16385), 11);
+  EXPECT_EQ(SeedIndex::length_for(1 << 20), 13);
+}
+
+TEST(SeedIndexTest, TakesLessThanSixBytesPerBase) {
+  Random random(2);
+  const Codes codes = drawn_letters(random, 300'000);
+  SeedIndex index;
+  int64_t size = 0;
+  while (size < 300'000) {
+    index.append(codes.data() + size, 1000);
+    size += 1000;
+    index.index(size);
+    if (size >= 10'000) {
+      ASSERT_LE(index.num_bytes(), 6 * size) << size;
+    }
+  }
+}
+
+TEST(SeedIndexTest, RefusesMoreBasesThanItCanNumber) {
+  SeedIndex index;
+  EXPECT_THROW(index.append(nullptr, SeedIndex::kMostBases + 1), DataError);
+}
+
+struct Case {
+  WindowPlan plan;
+  SeedVoteConfig config;
+};
+
+Case drawn_case(Random& random) {
+  const auto pick = [&](std::vector<int64_t> of) {
+    return of[static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(of.size())))];
+  };
+  WindowConfig window;
+  window.size = pick({64, 100, 256});
+  window.remainder = static_cast<Remainder>(random.uniform_integer(3));
+  SeedVoteConfig config;
+  config.seed = pick({0, 0, 4, 8});
+  config.span = pick({1, 16, 48, 200});
+  config.min_votes = pick({1, 1, 3});
+  config.width = pick({0, 0, 3, 40});
+  config.most_hits = pick({1, 4, 64});
+  config.both_strands = random.uniform_integer(2) == 0;
+  return {WindowPlan(window, pick({1, 7, 25, 64})), config};
+}
+
+FarTile drawn_tile(Random& random, const WindowPlan& plan, int64_t size) {
+  FarTile tile;
+  tile.begin = random.uniform_integer(size);
+  tile.end = tile.begin + random.uniform_integer(1, 128);
+  tile.past_end = plan.window(plan.window_of(tile.begin)).begin;
+  if (random.uniform_integer(3) == 0) tile.past_end = random.uniform_integer(tile.begin + 1);
+  return tile;
+}
+
+TEST(SeedVoteTest, ChoosesWhatCountingBaseByBaseChooses) {
+  Random random(3);
+  int64_t some = 0;
+  for (int draw = 0; draw < 60; ++draw) {
+    const Case c = drawn_case(random);
+    const std::vector<Codes> rows = {drawn_letters(random, 1200), drawn_letters(random, 1200)};
+    const auto scorer = make_seed_vote(c.config, c.plan);
+    scorer->append(tensor_of(rows));
+    for (int i = 0; i < 8; ++i) {  // in any order
+      const FarTile tile = drawn_tile(random, c.plan, 1200);
+      const int64_t budget = random.uniform_integer(0, 9);
+      const auto choices = scorer->choose(tile, budget);
+      ASSERT_EQ(choices.size(), 2);
+      for (std::size_t b = 0; b < 2; ++b) {
+        const FarChoice expected = counted_choice(rows[b], tile, budget, c.config, c.plan);
+        expect_equal(choices[b], expected, concat("draw ", draw, ", query ", tile.begin, ", row ", b));
+        some += !expected.kmers.empty();
+      }
+    }
+  }
+  EXPECT_GT(some, 200);
+}
+
+TEST(SeedVoteTest, IsTheSameHoweverTheLettersCome) {
+  Random random(4);
+  for (int draw = 0; draw < 20; ++draw) {
+    const Case c = drawn_case(random);
+    const Codes codes = drawn_letters(random, 1500), other = drawn_letters(random, 1500);
+    const auto whole = make_seed_vote(c.config, c.plan);
+    whole->append(tensor_of({codes}));
+    auto stream = make_seed_vote(c.config, c.plan);
+    int64_t size = 0;
+    while (size < 1500) {
+      const int64_t count = std::min<int64_t>(random.uniform_integer(1, 90), 1500 - size);
+      const auto piece = [&](const Codes& of) {
+        return tensor_of({Codes(of.begin() + size, of.begin() + size + count)});
+      };
+      const auto tile_of = [&](int64_t query) {
+        return FarTile{query, query + 16, c.plan.window(c.plan.window_of(query)).begin};
+      };
+      // A copy that goes another way, a snapshot to which the stream goes back, and a saved state.
+      if (size > 0 && random.uniform_integer(4) == 0) {
+        const auto fork = stream->clone();
+        fork->append(piece(other));
+        (void)fork->choose(tile_of(size + count - 1), 4);
+        auto back = stream->snapshot();
+        stream->append(piece(other));
+        (void)stream->choose(tile_of(size + count - 1), 4);
+        stream = std::move(back);
+        cache::TensorMap saved;
+        stream->save(saved);
+        stream = make_seed_vote(c.config, c.plan);
+        stream->load(saved, at::kCPU);
+      }
+      stream->append(piece(codes));
+      for (int64_t query = size; query < size + count; query += 11)
+        expect_equal(stream->choose(tile_of(query), 4)[0], whole->choose(tile_of(query), 4)[0],
+                     concat("draw ", draw, ", query ", query));
+      size += count;
+    }
+  }
+}
+
+TEST(SeedVoteTest, DoesNotLookAhead) {
+  Random random(5);
+  const Case c = {WindowPlan({.size = 256}, 25), {}};
+  const Codes codes = drawn_letters(random, 2000);
+  Codes changed = codes;
+  for (std::size_t i = 1701; i < 2000; ++i) changed[i] = static_cast<uint8_t>((changed[i] + 1) % 5);
+  const auto a = make_seed_vote(c.config, c.plan), b = make_seed_vote(c.config, c.plan);
+  a->append(tensor_of({codes}));
+  b->append(tensor_of({changed}));
+  expect_equal(a->choose({1700, 1800, 1536}, 8)[0], b->choose({1700, 1800, 1536}, 8)[0], "query 1700");
+}
+
+TEST(SeedVoteTest, LeavesLowComplexityAndAllButTheNewestOccurrencesOut) {
+  const WindowPlan plan({.size = 1000}, 100);
+  Random random(6);
+  Codes unit(50), codes;
+  for (uint8_t& c : unit) c = static_cast<uint8_t>(random.uniform_integer(4));
+  for (int i = 0; i < 80; ++i) codes.insert(codes.end(), unit.begin(), unit.end());  // 40 k-mers of 100
+  SeedVoteConfig config;
+  config.most_hits = 6;
+  auto scorer = make_seed_vote(config, plan);
+  scorer->append(tensor_of({codes}));
+  // Six copies of 50 bases before base 3,000.
+  const FarChoice newest = scorer->choose({3500, 3501, 3000}, 100)[0];
+  EXPECT_LE(newest.kmers.size(), 4);
+  EXPECT_EQ(newest.kmers.back(), 29);
+  for (std::size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(i % 3);
+  scorer = make_seed_vote(config, plan);
+  scorer->append(tensor_of({codes}));
+  EXPECT_TRUE(scorer->choose({3500, 3501, 3000}, 100)[0].kmers.empty());
+}
+
+TEST(SeedVoteTest, RefusesQueriesWithoutLettersAndOtherBatches) {
+  const auto scorer = make_seed_vote({}, WindowPlan({}, 100));
+  scorer->append(at::zeros({2, 10}, at::kByte));
+  EXPECT_THROW(scorer->choose({10, 11, 0}, 4), InternalError);
+  EXPECT_THROW(scorer->choose({5, 6, 6}, 4), InternalError);
+  EXPECT_THROW(scorer->append(at::zeros({1, 10}, at::kByte)), InternalError);
+  EXPECT_THROW(scorer->append(at::zeros({2, 10}, at::kLong)), InternalError);
+}
+
+}  // namespace
+}  // namespace focus::compress
