@@ -26,8 +26,13 @@ struct FarTile {
 struct FarChoice {
   std::vector<int64_t> kmers;  // over the whole sequence, ascending; at most the budget, often none
   int32_t best_votes = 0;      // of the chosen k-mer with most; 0 where a scorer does not vote
+  bool operator==(const FarChoice&) const = default;
 };
 
+/// seeds: letters vote. random: any k-mers. The others take those with most attention of the queries given,
+/// all heads together, as told by what they hold of each base's key: oracle: the key; bits1, bits2: a code of
+/// as many bits per channel; sketch: int4 coordinates in the directions that matter most in the first bases;
+/// fitted: the k-mers' entries alone.
 enum class FarScore { seeds, random, oracle, fitted, bits1, bits2, sketch };
 
 /// How the letters choose.
@@ -70,7 +75,9 @@ class FarScorer {
   virtual int64_t num_bytes() const = 0;
 };
 
-/// Letters' votes, or random k-mers.
+/// `rank`: directions of a sketch.
+std::unique_ptr<FarScorer> make_far_scorer(FarScore score, const WindowPlan& plan,
+                                           const SeedVoteConfig& seeds = {}, int64_t rank = 16);
 std::unique_ptr<FarScorer> make_seed_vote(const SeedVoteConfig& config, const WindowPlan& plan);
 
 }  // namespace focus::compress

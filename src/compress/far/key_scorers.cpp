@@ -1,0 +1,257 @@
+// Far memory by keys and queries, and by chance. Legend: B batch, H query heads, G key/value heads, n queries
+// or bases, S bases of the past, K k-mers, E head dimension, R rank of a sketch, C = n H / G queries that
+// share a key head.
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <set>
+#include <utility>
+
+#include "focus/cache/grown_rows.h"
+#include "focus/compress/far/scorer.h"
+#include "focus/core/error.h"
+#include "focus/core/random.h"
+#include "focus/ops/host_copy.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+using cache::GrownRows;
+
+// The k-mers with the largest weights, the newer of two with as much.
+FarChoice largest(const double* weights, int64_t count, int64_t budget) {
+  std::vector<std::pair<double, int64_t>> ranked;
+  for (int64_t j = 0; j < count; ++j) ranked.emplace_back(weights[j], j);
+  const auto taken = std::min(count, budget);
+  std::partial_sort(ranked.begin(), ranked.begin() + taken, ranked.end(), std::greater<>());
+  FarChoice out;
+  for (int64_t j = 0; j < taken; ++j) out.kmers.push_back(ranked[static_cast<std::size_t>(j)].second);
+  std::sort(out.kmers.begin(), out.kmers.end());
+  return out;
+}
+
+class RandomScorer final : public FarScorer {
+ public:
+  explicit RandomScorer(const WindowPlan& plan) : plan_(plan) {}
+  void append(const Tensor& codes_BN) override { batch_ = codes_BN.size(0); }
+  std::vector<FarChoice> choose(const FarTile& tile, int64_t budget, const Tensor&) override {
+    const int64_t count = plan_.kmers_completed(tile.past_end);
+    std::vector<FarChoice> out(static_cast<std::size_t>(batch_));
+    for (std::size_t b = 0; b < out.size(); ++b) {
+      Random random(b, static_cast<uint64_t>(tile.begin));
+      std::set<int64_t> drawn;
+      while (static_cast<int64_t>(drawn.size()) < std::min(budget, count))
+        drawn.insert(random.uniform_integer(count));
+      out[b].kmers.assign(drawn.begin(), drawn.end());
+    }
+    return out;
+  }
+  std::unique_ptr<FarScorer> clone() const override { return std::make_unique<RandomScorer>(*this); }
+  std::unique_ptr<FarScorer> snapshot() const override { return clone(); }
+  void save(cache::TensorMap&) const override {}
+  void load(const cache::TensorMap&, const at::Device&) override {}
+  int64_t num_bytes() const override { return 0; }
+
+ private:
+  WindowPlan plan_;
+  int64_t batch_ = 0;
+};
+
+// Where the attention of queries goes: [B, G, C, K] log of each k-mer's summed weights.
+class KeyScorer : public FarScorer {
+ public:
+  bool reads_keys() const final { return true; }
+  std::vector<FarChoice> choose(const FarTile& tile, int64_t budget, const Tensor& q_BHnE) final {
+    const at::NoGradGuard no_grad;
+    const int64_t count = plan_.kmers_completed(tile.past_end), batch = q_BHnE.size(0);
+    if (count == 0) return std::vector<FarChoice>(static_cast<std::size_t>(batch));
+    const int64_t groups = num_heads(), width = q_BHnE.size(3);
+    FOCUS_CHECK(groups > 0 && count <= num_kmers(), count, " k-mers may be fetched, ", num_kmers(),
+                " have closed");
+    const Tensor q_BGCE =
+        (q_BHnE.to(at::kFloat) / std::sqrt(static_cast<double>(width))).reshape({batch, groups, -1, width});
+    const Tensor weights_BK = ops::to_host(log_mass(q_BGCE, count).softmax(3).sum({1, 2}).to(at::kDouble));
+    std::vector<FarChoice> out;
+    for (int64_t b = 0; b < batch; ++b)
+      out.push_back(largest(weights_BK.const_data_ptr<double>() + b * count, count, budget));
+    return out;
+  }
+
+  void save(cache::TensorMap& out) const final {
+    for_each(*this, [&](const char* name, const GrownRows& rows) {
+      if (!rows.empty()) out[std::string("far.") + name] = cache::saved_tensor(rows.rows());
+    });
+    if (basis_.defined()) out["far.basis"] = cache::saved_tensor(basis_);
+  }
+  void load(const cache::TensorMap& saved, const at::Device& device) final {
+    for_each(*this, [&](const char* name, GrownRows& rows) {
+      if (saved.contains(std::string("far.") + name))
+        rows.assign(cache::loaded_tensor(saved, std::string("far.") + name, device));
+    });
+    if (saved.contains("far.basis")) basis_ = cache::loaded_tensor(saved, "far.basis", device);
+  }
+  int64_t num_bytes() const final {
+    int64_t bytes = cache::storage_bytes(basis_);
+    for_each(*this, [&](const char*, const GrownRows& rows) { bytes += rows.num_bytes(); });
+    return bytes;
+  }
+
+ protected:
+  explicit KeyScorer(const WindowPlan& plan) : plan_(plan) {}
+  KeyScorer(const KeyScorer&) = default;
+  virtual int64_t num_kmers() const = 0;
+  virtual Tensor log_mass(const Tensor& q_BGCE, int64_t count) const = 0;
+
+  int64_t num_heads() const { return rows_.empty() ? 0 : rows_.rows().size(1); }
+  template <class Self, class F>
+  static void for_each(Self& self, const F& f) {
+    f("rows", self.rows_), f("scale", self.scale_);
+  }
+  void clone_rows() {
+    for_each(*this, [](const char*, GrownRows& rows) { rows = rows.clone(); });
+  }
+
+  WindowPlan plan_;
+  GrownRows rows_, scale_;  // [B, G, S or K, ..] keys or their codes; their scales, or the entries' beta
+  Tensor basis_;            // [B, G, E, R]
+};
+
+class FittedScorer final : public KeyScorer {
+ public:
+  explicit FittedScorer(const WindowPlan& plan) : KeyScorer(plan) {}
+  void close(const Tensor&, const Entries& summaries) override {
+    const at::NoGradGuard no_grad;
+    rows_.append(summaries.k.to(at::kFloat), false);
+    const Tensor beta = summaries.beta.defined() ? summaries.beta : at::zeros_like(summaries.k.select(3, 0));
+    scale_.append(beta.to(at::kFloat).unsqueeze(3), false);
+  }
+  std::unique_ptr<FarScorer> clone() const override {
+    auto out = std::make_unique<FittedScorer>(*this);
+    out->clone_rows();
+    return out;
+  }
+  std::unique_ptr<FarScorer> snapshot() const override { return std::make_unique<FittedScorer>(*this); }
+
+ private:
+  int64_t num_kmers() const override { return rows_.size(); }
+  Tensor log_mass(const Tensor& q_BGCE, int64_t count) const override {
+    return at::matmul(q_BGCE, rows_.rows().narrow(2, 0, count).transpose(2, 3)) +
+           scale_.rows().narrow(2, 0, count).transpose(2, 3);
+  }
+};
+
+// Codes of `bits` bits: an odd number of half steps from zero, so that one bit is a sign.
+class BaseScorer final : public KeyScorer {
+ public:
+  /// `bits` 0: the keys themselves. `rank` 0: in their own channels.
+  BaseScorer(const WindowPlan& plan, int64_t bits, int64_t rank)
+      : KeyScorer(plan), bits_(bits), rank_(rank) {}
+
+  void close(const Tensor& k_BGnE, const Entries&) override {
+    const at::NoGradGuard no_grad;
+    if (bits_ == 0) return rows_.append(k_BGnE, false);
+    Tensor x = k_BGnE.to(at::kFloat);
+    if (rank_ > 0 && !basis_.defined()) {
+      FOCUS_CHECK(rank_ <= x.size(3), "a sketch of rank ", rank_, " of ", x.size(3), " channels");
+      // Eigenvectors come in ascending order.
+      const Tensor directions = std::get<1>(at::linalg_eigh(at::matmul(x.transpose(2, 3), x)));
+      basis_ = directions.narrow(3, x.size(3) - rank_, rank_).clone(at::MemoryFormat::Contiguous);
+    }
+    if (rank_ > 0) x = at::matmul(x, basis_);
+    // The step with the least error for normal numbers at 1 and 2 bits; for more, so that the largest fits.
+    const Tensor step = (bits_ == 1   ? x.abs().mean(3, true) * 2
+                         : bits_ == 2 ? x.square().mean(3, true).sqrt()
+                                      : x.abs().amax(3, true) / middle())
+                            .clamp_min(6.2e-5)
+                            .to(at::kHalf);
+    const Tensor codes = (x / step + middle()).round().clamp(0, 2 * middle()).to(at::kByte);
+    const int64_t per_byte = 8 / bits_;
+    FOCUS_CHECK(codes.size(3) % per_byte == 0, codes.size(3), " codes of ", bits_, " bits");
+    const Tensor apart = codes.unflatten(3, {-1, per_byte});
+    Tensor packed = apart.select(4, 0).clone();
+    for (int64_t i = 1; i < per_byte; ++i) packed |= apart.select(4, i).bitwise_left_shift(i * bits_);
+    rows_.append(packed, false);
+    scale_.append(step, false);
+  }
+  std::unique_ptr<FarScorer> clone() const override {
+    auto out = std::make_unique<BaseScorer>(*this);
+    out->clone_rows();
+    return out;
+  }
+  std::unique_ptr<FarScorer> snapshot() const override { return std::make_unique<BaseScorer>(*this); }
+
+ private:
+  double middle() const { return static_cast<double>((int64_t{1} << bits_) - 1) / 2; }
+  int64_t num_kmers() const override { return plan_.kmers_completed(rows_.size()); }
+
+  // [B, G, n, E or R] of bases [begin, end).
+  Tensor keys(int64_t begin, int64_t end) const {
+    const Tensor rows = rows_.rows().narrow(2, begin, end - begin);
+    if (bits_ == 0) return rows.to(at::kFloat);
+    std::vector<Tensor> apart;
+    for (int64_t shift = 0; shift < 8; shift += bits_)
+      apart.push_back(rows.bitwise_right_shift(shift).bitwise_and((1 << bits_) - 1));
+    const Tensor codes = at::stack(apart, 4).flatten(3).to(at::kFloat);
+    return (codes - middle()) * scale_.rows().narrow(2, begin, end - begin);
+  }
+
+  Tensor log_mass(const Tensor& q_BGCE, int64_t count) const override {
+    constexpr int64_t kAtOnce = 4096;  // bases, about
+    const Tensor q = rank_ > 0 ? at::matmul(q_BGCE, basis_) : q_BGCE;
+    std::vector<Tensor> out;
+    for (int64_t first = 0; first < count;) {
+      // Whole k-mers; bases of none go into a column of their own.
+      const int64_t begin = kmer(first).begin;
+      int64_t last = first, end = begin;
+      std::vector<int64_t> of_base;
+      for (; last < count && end < begin + kAtOnce; ++last) {
+        const Span bases = kmer(last);
+        of_base.resize(static_cast<std::size_t>(bases.begin - begin), -1);
+        end = bases.end;
+        of_base.resize(static_cast<std::size_t>(end - begin), last - first);
+      }
+      for (int64_t& j : of_base) j = j < 0 ? last - first : j;
+      const Tensor scores = at::matmul(q, keys(begin, end).transpose(2, 3));
+      const Tensor top = scores.amax(3, true);
+      auto sizes = scores.sizes().vec();
+      sizes[3] = last - first + 1;
+      const Tensor mass = at::zeros(sizes, scores.options())
+                              .index_add_(3, ops::from_host(of_base, scores.device()), (scores - top).exp());
+      out.push_back(mass.narrow(3, 0, last - first).log() + top);
+      first = last;
+    }
+    return at::cat(out, 3);
+  }
+  Span kmer(int64_t index) const {
+    const int64_t window = plan_.window_of_kmer(index);
+    return plan_.kmer(window, index - plan_.kmers_before(window));
+  }
+
+  int64_t bits_, rank_;
+};
+
+}  // namespace
+
+std::unique_ptr<FarScorer> make_far_scorer(FarScore score, const WindowPlan& plan,
+                                           const SeedVoteConfig& seeds, int64_t rank) {
+  switch (score) {
+    case FarScore::seeds:
+      return make_seed_vote(seeds, plan);
+    case FarScore::random:
+      return std::make_unique<RandomScorer>(plan);
+    case FarScore::fitted:
+      return std::make_unique<FittedScorer>(plan);
+    case FarScore::oracle:
+      return std::make_unique<BaseScorer>(plan, 0, 0);
+    case FarScore::bits1:
+      return std::make_unique<BaseScorer>(plan, 1, 0);
+    case FarScore::bits2:
+      return std::make_unique<BaseScorer>(plan, 2, 0);
+    case FarScore::sketch:
+      break;
+  }
+  return std::make_unique<BaseScorer>(plan, 4, rank);
+}
+
+}  // namespace focus::compress
