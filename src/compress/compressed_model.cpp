@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "far_memory.h"
 #include "focus/core/error.h"
 #include "focus/ops/host_copy.h"
 #include "focus_memory.h"
@@ -45,10 +46,16 @@ Memories memories_of(const model::Backbone& backbone, const FocusAdapter& adapte
   Memories out;
   for (const int64_t block : backbone.attention_blocks()) {
     const auto layer = config.focus.at(block);
+    const auto add = [&](std::shared_ptr<const LayerMemory> memory) {
+      if (config.far.active())
+        memory = std::make_shared<FarMemory>(std::move(memory), config.far,
+                                             WindowPlan(config.window, config.focus.k), backbone);
+      out.emplace(block, std::move(memory));
+    };
     if (auto focus = focus_layer(adapter, block, kmers)) {
-      out.emplace(block, std::make_shared<FocusMemory>(std::move(*focus), backbone));
+      add(std::make_shared<FocusMemory>(std::move(*focus), backbone));
     } else if (const auto tables = adapter.tables(block); layer && tables != nullptr) {
-      out.emplace(block, std::make_shared<TablesMemory>(LayerRules(config.window, *layer), tables, backbone));
+      add(std::make_shared<TablesMemory>(LayerRules(config.window, *layer), tables, backbone));
     } else {
       const bool inline_stream = config.focus.stream == Stream::inline_tokens;
       out.emplace(block,
@@ -70,7 +77,8 @@ CompressedModel::CompressedModel(std::shared_ptr<model::Backbone> backbone, cons
   check_storage(*backbone_, config.storage);
   for (const int64_t block : backbone_->attention_blocks()) {
     FOCUS_CHECK(memories_->contains(block), "attention block ", block, " has no memory");
-    reads_codes_ = reads_codes_ || memories_->at(block)->reads_codes();
+    fetches_ = fetches_ || memories_->at(block)->fetches();
+    reads_codes_ = reads_codes_ || fetches_ || memories_->at(block)->reads_codes();
   }
 }
 
@@ -132,7 +140,12 @@ ModelCall CompressedModel::call_of(const Tensor& tokens_BL, const Expanded& expa
 
 HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream& stream) const {
   const Expanded expanded = expand(tokens_BL, stream.bases);
-  MemoryHook hook(memories_, call_of(tokens_BL, expanded, stream.bases));
+  ModelCall call = call_of(tokens_BL, expanded, stream.bases);
+  if (fetches_) {
+    if (stream.far == nullptr) stream.far = new_chooser();
+    call.far = std::make_shared<const FarPlan>(stream.far->advance(call.codes));
+  }
+  MemoryHook hook(memories_, std::move(call));
   const Tensor hidden = backbone_->forward_embedded(expanded.x_BTD, &stream.backbone, &hook);
   stream.bases += tokens_BL.size(1);
   return collect(hidden, expanded);
@@ -142,6 +155,7 @@ HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {
   const Expanded expanded = expand(tokens_BL, 0);
   ModelCall call = call_of(tokens_BL, expanded, 0);
   call.recompute = backbone_->recomputes();
+  if (fetches_) call.far = std::make_shared<const FarPlan>(new_chooser()->advance(call.codes));
   const auto hook = std::make_shared<MemoryHook>(memories_, std::move(call));
   const Tensor hidden = backbone_->forward_embedded(expanded.x_BTD, nullptr, hook.get());
   hook->carry({});  // blocks that run again hold the hook, which must not hold their graph
@@ -153,13 +167,19 @@ MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {
   for (const auto& layer : stream.backbone.layers) {
     if (const auto* memory = dynamic_cast<const MemoryState*>(layer.get())) use += memory->use();
   }
+  if (stream.far != nullptr) use.far_bytes += stream.far->num_bytes();
   return use;
 }
 
 MemoryUse CompressedModel::planned_use(int64_t num_bases) const {
   MemoryUse use;
   for (const auto& [block, memory] : *memories_) use += memory->planned(num_bases);
+  if (fetches_) use.far_bytes += FarChooser::planned_bytes(num_bases);
   return use;
+}
+
+std::unique_ptr<FarChooser> CompressedModel::new_chooser() const {
+  return fetches_ ? std::make_unique<FarChooser>(config_.far, plan_) : nullptr;
 }
 
 std::vector<std::unique_ptr<cache::LayerState>> CompressedModel::new_layers() const {

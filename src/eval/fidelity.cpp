@@ -130,6 +130,7 @@ void measure_segment(const FidelityConfig& config, const model::Backbone& backbo
     result.kept_entries = std::max(result.kept_entries, streamed.kept_entries);
     result.kept_bytes = std::max(result.kept_bytes, streamed.kept_bytes);
     result.open_bytes = std::max(result.open_bytes, streamed.open_bytes);
+    result.far_bytes = std::max(result.far_bytes, streamed.far_bytes);
     if (m == 0) full = streamed.logits_LV;
     measure(full, streamed.logits_LV, input, concat("method '", methods[m].name, "', segment ", where),
             result, index * out.positions);

@@ -57,6 +57,7 @@ void FidelityConfig::visit(config::Fields& f) {
   f.group("window", config::Visit(window), "the window plan");
   f.group("focus", config::Visit(focus), "Focus tokens");
   f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
+  f.group("far", memory.far, "far memory, of the memories named far_... and of adapters");
   f.file("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");
   f.boolean("allow_truncated", allow_truncated,
             "read what there is of a BGZF file that was cut short between two blocks");
@@ -98,7 +99,7 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
     for (const std::string& name : known) {
       if (config.memory.storage.dtype != compress::StorageType::model && compress::stores_itself(name))
         continue;
-      if (name == "oracle") continue;
+      if (name == "oracle" || (compress::stands_on_far(name) && !config.memory.far.active())) continue;
       if (name != "full" && (name != "focus" || !config.adapter.empty())) out.push_back(name);
     }
     return out;

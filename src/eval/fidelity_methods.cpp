@@ -97,6 +97,7 @@ void require_unit_of_label(const std::string& label, const std::string& file, co
 MemoryConfig with_plan(const MemoryConfig& own, const FidelityConfig& config) {
   MemoryConfig memory = config.plan.on(own);
   if (config.memory.storage != compress::StorageConfig{}) memory.storage = config.memory.storage;
+  if (config.memory.far != compress::FarConfig{}) memory.far = config.memory.far;
   memory.validate();
   return memory;
 }
@@ -120,7 +121,8 @@ compress::LoadedAdapter trained_adapter(const std::string& path, const FidelityC
                       "window.size and focus.k");
   }
   if (window.size == memory.window.size && k == memory.focus.k) {
-    if (trained.adapter->config().storage != memory.storage) trained.adapter = trained.adapter->with(memory);
+    if (trained.adapter->config().storage != memory.storage || trained.adapter->config().far != memory.far)
+      trained.adapter = trained.adapter->with(memory);
     return trained;
   }
   const std::string message =
@@ -153,6 +155,7 @@ Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk,
   out.logits_LV = at::cat(parts, 0);
   out.kept_entries = use.entries;
   out.kept_bytes = use.retained_bytes;
+  out.far_bytes = use.far_bytes;
   return out;
 }
 

@@ -20,7 +20,7 @@ namespace focus::eval {
 /// What one sequence gave.
 struct Streamed {
   at::Tensor logits_LV;  // fp32, CPU
-  int64_t kept_entries = 0, kept_bytes = 0, open_bytes = 0;
+  int64_t kept_entries = 0, kept_bytes = 0, open_bytes = 0, far_bytes = 0;
 };
 
 /// Called with the bases done since the last call, and what else there is to say; may throw.

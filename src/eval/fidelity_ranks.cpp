@@ -49,15 +49,16 @@ void merge(distributed::Ranks& ranks, FidelityResult& out) {
     }
     largest.insert(largest.end(),
                    {static_cast<double>(method.kept_entries), static_cast<double>(method.kept_bytes),
-                    static_cast<double>(method.open_bytes)});
+                    static_cast<double>(method.open_bytes), static_cast<double>(method.far_bytes)});
     seconds.push_back(method.seconds);
   }
   largest = ranks.largest(largest);
   seconds = ranks.sum(seconds);
   for (std::size_t m = 0; m < out.methods.size(); ++m) {
-    out.methods[m].kept_entries = static_cast<int64_t>(largest[3 * m]);
-    out.methods[m].kept_bytes = static_cast<int64_t>(largest[3 * m + 1]);
-    out.methods[m].open_bytes = static_cast<int64_t>(largest[3 * m + 2]);
+    out.methods[m].kept_entries = static_cast<int64_t>(largest[4 * m]);
+    out.methods[m].kept_bytes = static_cast<int64_t>(largest[4 * m + 1]);
+    out.methods[m].open_bytes = static_cast<int64_t>(largest[4 * m + 2]);
+    out.methods[m].far_bytes = static_cast<int64_t>(largest[4 * m + 3]);
     out.methods[m].seconds = seconds[m];
   }
 }

@@ -39,6 +39,8 @@ MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedM
   if (compressed != nullptr) {
     const auto use = compressed->planned_use(length);
     plan.kept_bytes = use.retained_bytes;
+    plan.far_bytes = use.far_bytes;
+    plan.far_beside_model = compressed->config().far.place == compress::FarPlace::model;
     // The window is open up to its last base; adding to it makes a copy of what it holds.
     plan.open_bytes =
         2 * compressed->planned_use(std::min(length, compressed->plan().window(0).size() - 1)).open_bytes;
@@ -54,7 +56,7 @@ MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedM
   if (chunk > 0) {
     plan.chunk = std::min(chunk, std::max<int64_t>(length, 1));
   } else {
-    const int64_t free_bytes = available_bytes - plan.state_bytes - plan.kept_bytes - plan.open_bytes;
+    const int64_t free_bytes = available_bytes - plan.needed_bytes();
     plan.chunk = kSmallestChunk;
     while (2 * plan.chunk <= kLargestChunk && plan.chunk < length &&
            workspace(2 * plan.chunk) <= free_bytes / 2)
@@ -69,6 +71,7 @@ std::string MemoryPlan::describe() const {
                 ": weights ", format_bytes(weight_bytes), ", state ", format_bytes(state_bytes),
                 ", kept keys and values ", format_bytes(kept_bytes),
                 open_bytes > 0 ? concat(", open window ", format_bytes(open_bytes)) : std::string(),
+                far_bytes > 0 ? concat(", far memory ", format_bytes(far_bytes)) : std::string(),
                 ", workspace ", format_bytes(workspace_bytes), "; ", format_bytes(needed_bytes()),
                 " beside the weights, ", format_bytes(available_bytes), " free");
 }

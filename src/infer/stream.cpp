@@ -16,6 +16,7 @@ using at::Tensor;
 constexpr const char* kFormat = "focus-state-2";
 constexpr const char* kFormatBefore = "focus-stream-1";  // recorded neither adapter nor place nor digest
 constexpr const char* kDigest = "sha256";
+constexpr const char* kFar = "far.";  // names of what chooses for all layers
 constexpr const char* kLastHidden = "last_hidden";
 
 cache::TensorMap save_layers(const cache::StreamState& state) {
@@ -101,13 +102,25 @@ class MemoryStream final : public Stream {
   std::string description() const override { return description_; }
   StreamMemory memory() const override {
     const compress::MemoryUse use = model_->memory_use(stream_);
-    return {stream_.backbone.num_bytes() - use.retained_bytes - use.open_bytes, use.retained_bytes,
-            use.open_bytes, use.entries};
+    const int64_t index = stream_.far != nullptr ? stream_.far->num_bytes() : 0;
+    return {stream_.backbone.num_bytes() + index - use.retained_bytes - use.open_bytes - use.far_bytes,
+            use.retained_bytes, use.open_bytes, use.far_bytes, use.entries};
   }
-  cache::TensorMap save() const override { return save_layers(stream_.backbone); }
+  cache::TensorMap save() const override {
+    cache::TensorMap out = save_layers(stream_.backbone);
+    if (stream_.far != nullptr) stream_.far->save(out);
+    return out;
+  }
   void load(const cache::TensorMap& tensors, int64_t position, int64_t bases) override {
     stream_.backbone.layers = model_->new_layers();
-    load_layers(tensors, model_->backbone(), stream_.backbone);
+    cache::TensorMap of_layers = tensors, of_letters;
+    for (auto item = of_layers.lower_bound(kFar); item != of_layers.end() && item->first.starts_with(kFar);)
+      of_letters.insert(of_layers.extract(item++));
+    load_layers(of_layers, model_->backbone(), stream_.backbone);
+    stream_.far = model_->new_chooser();
+    if (stream_.far != nullptr) stream_.far->load(of_letters, bases);
+    if (stream_.far == nullptr && !of_letters.empty())
+      fail<CheckpointError>("a saved stream has a far memory, which this run's memory has not");
     stream_.backbone.position = position;
     stream_.bases = bases;
   }

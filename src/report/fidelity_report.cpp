@@ -42,7 +42,7 @@ std::string summary_tsv(const ReportDigest& digest) {
   out << preamble(*digest.result)
       << "method\tscope\tmeasure\tcount\tmean\tmean_low\tmean_high\tmedian\tq25\tq75\tp99\tmax\tkept_"
          "entries\tkept_bytes\topen_"
-         "bytes\trecovered\trecovered_low\trecovered_high\n";
+         "bytes\tfar_bytes\trecovered\trecovered_low\trecovered_high\n";
   for (const MethodDigest& entry : digest.methods) {
     for (const Scope scope : digest.scopes) {
       const ScopeStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)];
@@ -53,7 +53,7 @@ std::string summary_tsv(const ReportDigest& digest) {
         for (const double value : {s.mean, interval.low, interval.high, s.median, s.q25, s.q75, s.p99, s.max})
           out << '\t' << exact(value);
         out << '\t' << entry.method->kept_entries << '\t' << entry.method->kept_bytes << '\t'
-            << entry.method->open_bytes;
+            << entry.method->open_bytes << '\t' << entry.method->far_bytes;
         const bool is_kl = c == column(Measure::kl);
         for (const double value : {statistics.recovered.share, statistics.recovered.interval.low,
                                    statistics.recovered.interval.high})
@@ -131,6 +131,7 @@ Json summary_of(const ReportDigest& digest) {
     method["kept_entries"] = entry.method->kept_entries;
     method["kept_bytes"] = entry.method->kept_bytes;
     method["open_bytes"] = entry.method->open_bytes;
+    method["far_bytes"] = entry.method->far_bytes;
     method["seconds"] = number(entry.method->seconds);
     for (const Scope scope : digest.scopes) {
       const ScopeStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)];

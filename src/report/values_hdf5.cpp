@@ -58,6 +58,7 @@ void write_tables(const FidelityResult& result, const data::Hdf5Output& out, con
     out.attribute(entry, "kept_entries", method.kept_entries);
     out.attribute(entry, "kept_bytes", method.kept_bytes);
     out.attribute(entry, "open_bytes", method.open_bytes);
+    out.attribute(entry, "far_bytes", method.far_bytes);
     out.attribute(entry, "seconds", method.seconds);
     const hsize_t chunk_positions = std::min<hsize_t>(positions, 1 << 16);
     const hsize_t chunk_segments = std::clamp<hsize_t>((1 << 16) / chunk_positions, 1, num_segments);

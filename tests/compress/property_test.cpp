@@ -93,6 +93,12 @@ void check_memory(const Draw& d) {
     const MemoryUse use = model.memory_use(stream), planned = model.planned_use(stream.bases);
     EXPECT_EQ(use.entries, planned.entries) << "after " << stream.bases << " bases";
     EXPECT_EQ(use.retained_bytes, planned.retained_bytes) << "after " << stream.bases << " bases";
+    // The letters' index is planned as the most it may be.
+    const int64_t index = stream.far != nullptr ? stream.far->num_bytes() : 0;
+    EXPECT_LE(index, FarChooser::planned_bytes(stream.bases)) << "after " << stream.bases << " bases";
+    const int64_t planned_index = stream.far != nullptr ? FarChooser::planned_bytes(stream.bases) : 0;
+    EXPECT_EQ(use.far_bytes - index, planned.far_bytes - planned_index)
+        << "after " << stream.bases << " bases";
     if (d.config.focus.stream == Stream::side) {
       EXPECT_EQ(use.open_bytes, planned.open_bytes) << "after " << stream.bases << " bases";
     }

@@ -70,6 +70,7 @@ FidelityResult synthetic(int64_t segments, int64_t length, int64_t window) {
     method.kept_entries = kind.kept_entries;
     method.kept_bytes = kind.kept_bytes;
     method.open_bytes = 83886080;
+    method.far_bytes = 12345678;
     method.seconds = 12.5;
     for (auto& values : method.values) values.resize(static_cast<std::size_t>(segments * (length - 1)));
     std::mt19937 truth(7);
@@ -248,6 +249,7 @@ TEST(Report, WritesTablesThatHoldTheStatistics) {
   EXPECT_LT(number(row.at("recovered_low")), 1 - late / state_only);
   EXPECT_EQ(row.at("kept_entries"), "61");
   EXPECT_EQ(row.at("kept_bytes"), "4997120");
+  EXPECT_EQ(row.at("far_bytes"), "12345678");
   EXPECT_NEAR(number(rows.at("focus repeat_rich kl").at("mean")), rich / static_cast<double>(rich_count),
               1e-9);
   EXPECT_NEAR(number(rows.at("focus after_boundary delta_cross_entropy").at("mean")),

@@ -77,6 +77,21 @@ MemoryConfig draw(Random& random) {
   return c;
 }
 
+/// Of seeds so short that they are found again. In the model's precision: gradients through bf16 are rounded.
+FarConfig draw_far(Random& random) {
+  const auto below = [&](int64_t n) { return random.uniform_integer(n); };
+  FarConfig far;
+  if (random.uniform() < 0.5) return far;
+  far.kmers = 1 + below(4);
+  far.refresh = 1 + below(7);
+  far.gate = below(4);
+  if (random.uniform() < 0.3) far.keep = 1 + below(30);
+  far.seeds.seed = 1 + below(3);
+  far.seeds.span = 1 + below(12);
+  far.seeds.width = below(2);
+  return far;
+}
+
 }  // namespace
 
 MemoryConfig random_memory(int64_t seed) {
@@ -85,9 +100,17 @@ MemoryConfig random_memory(int64_t seed) {
     MemoryConfig config = draw(random);
     try {
       config.validate();
+    } catch (const ConfigError&) {
+      continue;  // options were drawn that contradict each other
+    }
+    Random of_far(static_cast<uint64_t>(seed), /*stream=*/3);
+    const MemoryConfig near = config;
+    config.far = draw_far(of_far);
+    try {
+      config.validate();
       return config;
     } catch (const ConfigError&) {
-      // Options were drawn that contradict each other.
+      return near;  // on which no far memory stands
     }
   }
 }

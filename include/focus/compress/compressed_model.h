@@ -10,6 +10,7 @@
 #include <memory>
 #include <string>
 
+#include "focus/compress/far/chooser.h"
 #include "focus/compress/focus/adapter.h"
 #include "focus/compress/memory/memory.h"
 #include "focus/compress/plan/config.h"
@@ -22,10 +23,13 @@ namespace focus::compress {
 struct CompressedStream {
   cache::StreamState backbone;  // positions count Focus tokens too where they are inline
   int64_t bases = 0;            // bases consumed
+  std::unique_ptr<FarChooser> far = {};  // where a memory fetches; created by the first forward
 
-  CompressedStream clone() const { return {backbone.clone(), bases}; }
+  CompressedStream clone() const { return {backbone.clone(), bases, far ? far->clone() : nullptr}; }
   /// See cache::LayerState::snapshot().
-  CompressedStream snapshot() const { return {backbone.snapshot(), bases}; }
+  CompressedStream snapshot() const {
+    return {backbone.snapshot(), bases, far ? far->snapshot() : nullptr};
+  }
 };
 
 struct HiddenStates {
@@ -59,6 +63,8 @@ class CompressedModel {
   MemoryUse planned_use(int64_t num_bases) const;
   /// Layer states as make_state() gives them, for loading a saved stream.
   std::vector<std::unique_ptr<cache::LayerState>> new_layers() const;
+  /// What chooses for a stream from its first base on; null where no memory fetches.
+  std::unique_ptr<FarChooser> new_chooser() const;
   /// What the layers say of their memories, for reports; each said once.
   std::string describe() const;
 
@@ -78,7 +84,7 @@ class CompressedModel {
   WindowPlan plan_;
   std::shared_ptr<const Memories> memories_;
   at::Tensor focus_embedding_;
-  bool reads_codes_ = false;
+  bool reads_codes_ = false, fetches_ = false;
 };
 
 }  // namespace focus::compress

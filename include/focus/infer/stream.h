@@ -21,8 +21,9 @@ struct StreamMemory {
   int64_t state_bytes = 0;  // Hyena states: constant
   int64_t kept_bytes = 0;   // keys and values of the past, or what a policy retained of them
   int64_t open_bytes = 0;   // raw bases of the open window, where memory is compressed
+  int64_t far_bytes = 0;    // far memory: what is stored of closed windows, and the letters' index
   int64_t entries = 0;      // kept, at the attention layer that keeps the most
-  int64_t total_bytes() const { return state_bytes + kept_bytes + open_bytes; }
+  int64_t total_bytes() const { return state_bytes + kept_bytes + open_bytes + far_bytes; }
 };
 
 class Stream {

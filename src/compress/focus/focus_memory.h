@@ -23,6 +23,9 @@ class FocusMemory final : public LayerMemory {
     return whole_focus(focus_, layer, call);
   }
   MemoryUse planned(int64_t num_bases) const override;
+  std::optional<int64_t> first_raw(int64_t num_bases) const override {
+    return num_bases - focus_.rules.held(num_bases).open_bases;
+  }
 
  private:
   int64_t recent_bytes(int64_t num_bases) const;

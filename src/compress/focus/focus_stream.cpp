@@ -2,6 +2,7 @@
 
 #include "call_walk.h"
 #include "entries_state.h"
+#include "far_layer.h"
 #include "window_recompute.h"
 
 namespace focus::compress {
@@ -17,7 +18,8 @@ class FocusWalk final : public CallWalk {
         rules_(focus.rules),
         shared_call_(call),
         state_(state_of<EntriesState>(layer)),
-        open_(state_.open) {}
+        open_(state_.open),
+        read_(call.first_base) {}
 
  private:
   int64_t next_change(int64_t base) const override { return rules_.next_change(base); }
@@ -25,11 +27,16 @@ class FocusWalk final : public CallWalk {
     if (rules_.rolling()) evict_before(base);
   }
 
-  Tensor bases(int64_t row, int64_t, int64_t count) override {
+  Tensor bases(int64_t row, int64_t base, int64_t count) override {
     const auto rows = [&](const Tensor& t) { return t.narrow(2, row, count); };
     open_.append(rows(now_.k), rows(now_.v), rows(now_.q), layer_.u_BLD.narrow(1, row, count),
                  positions_.narrow(0, row, count));
-    return layer_.attention.output(attend_past(rows(now_.q), open_.k(), open_.v()));
+    read_ = base + count;
+    const Tensor q = rows(now_.q);
+    Entries past = shown(q);
+    if (call_.far_layer != nullptr)
+      past = call_.far_layer->seen(base, far_view(rules_, base, past.size()), past, q);
+    return layer_.attention.output(attend(q, past, open_.k(), open_.v()));
   }
 
   Tensor focus_token(int64_t row, int64_t base) override {
@@ -50,8 +57,8 @@ class FocusWalk final : public CallWalk {
     state_.focus_x.push_back(x);
     // It sees its own k-mer and the past, none of them after it: no causal mask is needed.
     const auto of_kmer = [&](const Tensor& t) { return t.narrow(2, open_.size() - own.size(), own.size()); };
-    return layer_.attention.output(
-        attend_past(now_.q.narrow(2, row, 1), of_kmer(open_.k()), of_kmer(open_.v())));
+    const Tensor q = now_.q.narrow(2, row, 1);
+    return layer_.attention.output(attend(q, shown(q), of_kmer(open_.k()), of_kmer(open_.v())));
   }
 
   void end(int64_t base) override {
@@ -75,12 +82,12 @@ class FocusWalk final : public CallWalk {
     }
   }
 
-  /// Attention over the shown entries and these raw keys.
-  Tensor attend_past(const Tensor& q, const Tensor& k, const Tensor& v) const {
+  /// The entries that queries see.
+  Entries shown(const Tensor& q) const {
     Entries past = state_.retained.read(q);
     if (state_.hidden > 0) past = past.slice(0, past.size() - state_.hidden);
     past.append(state_.recent.read(q));
-    return attend(q, past, k, v);
+    return past;
   }
 
   /// What spans are cut from when the bases before `base` have been read.
@@ -163,6 +170,10 @@ class FocusWalk final : public CallWalk {
 
   void drop_open() { keep_open(0, 0); }
   void keep_open(int64_t raw, int64_t unread) {
+    const int64_t leaving = open_.size() - std::min(raw, open_.size());
+    if (call_.far_layer != nullptr && leaving > 0)
+      call_.far_layer->take(read_ - open_.size(), open_.k().narrow(2, 0, leaving),
+                            open_.v().narrow(2, 0, leaving));
     open_.keep(raw, unread);
     if (raw == 0) state_.focus_x.clear();
   }
@@ -172,6 +183,7 @@ class FocusWalk final : public CallWalk {
   ModelCall& shared_call_;
   EntriesState& state_;
   OpenBases& open_;
+  int64_t read_;  // bases
   std::size_t next_side_ = 0;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "focus/compress/focus/fitted_unit.h"
+#include "far_memory.h"
 #include "focus/core/error.h"
 #include "focus_memory.h"
 #include "policy_memory.h"
@@ -13,6 +14,9 @@ namespace {
 // Of a mixture's entries: so many times Focus's k, and at least so many bases. Finer ones take bytes from the
 // codes (R at k = 25 on chr22: 61.8 % with 100 bases each).
 constexpr int64_t kCoarser = 4, kCoarse = 400;
+
+const std::string kFarPrefix = "far_";
+constexpr int64_t kDefaultFarKmers = 8;  // where a far memory is asked for by name and far.kmers is not set
 
 struct Kind {
   std::string name;
@@ -77,6 +81,17 @@ std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
   return std::make_shared<FocusMemory>(std::move(focus), c.backbone);
 }
 
+/// The memory `near` with far memory on top, as far_`near`. Layers that keep everything stay as they are.
+Kind on_far(const Kind& near) {
+  const auto with_far = [make = near.make](const LayerContext& c) -> std::shared_ptr<const LayerMemory> {
+    auto memory = make(c);
+    if (!memory->first_raw(0)) return memory;
+    return std::make_shared<FarMemory>(std::move(memory), c.config.far,
+                                       WindowPlan(c.config.window, c.config.focus.k), c.backbone);
+  };
+  return {kFarPrefix + near.name, with_far, near.stores_itself};
+}
+
 /// The one list: names on command lines, in configurations and in reports all come from here.
 std::vector<Kind>& kinds() {
   static std::vector<Kind> all = [] {
@@ -87,6 +102,11 @@ std::vector<Kind>& kinds() {
     }
     out.push_back({"fitted", fitted_layer});
     out.push_back({"mixture", mixture_layer});
+    for (const char* name : {"state_only", "kv_quant_int4"}) {
+      const Kind near = *std::find_if(out.begin(), out.end(), [&](const Kind& k) { return k.name == name; });
+      out.push_back(on_far(near));
+    }
+    out.push_back(on_far({"fitted", fitted_layer}));
     return out;
   }();
   return all;
@@ -126,6 +146,8 @@ std::vector<std::string> memory_names() {
   return out;
 }
 
+bool stands_on_far(const std::string& name) { return name.starts_with(kFarPrefix); }
+
 bool stores_itself(const std::string& name) {
   const Kind* kind = find_kind(name);
   return kind != nullptr && kind->stores_itself;
@@ -140,7 +162,9 @@ std::shared_ptr<CompressedModel> make_memory(const std::string& name,
     for (const Kind& k : kinds()) known += concat(known.empty() ? "" : ", ", k.name);
     fail<ConfigError>("unknown memory '", name, "'; known: ", known);
   }
-  return on_every_layer(kind->make, backbone, config);
+  MemoryConfig used = config;
+  if (stands_on_far(name) && !used.far.active()) used.far.kmers = kDefaultFarKmers;
+  return on_every_layer(kind->make, backbone, used);
 }
 
 std::shared_ptr<CompressedModel> make_memory(const RetentionPolicy& policy,

@@ -41,26 +41,31 @@ class Pieces {
 }  // namespace
 
 Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
-                        const std::function<Entries(const LayerRules::Visible&)>& shown, bool recompute) {
+                        const std::function<Entries(const LayerRules::Visible&)>& shown, bool recompute,
+                        FarLayer* far) {
   const int64_t length = bases.q.size(2);
   std::vector<Span> stretches;
   std::vector<LayerRules::Visible> seen;
   std::vector<int64_t> cuts = {0, length};
   for (int64_t t = 0; t < length; t = stretches.back().end) {
-    stretches.push_back({t, std::min(rules.next_change(t), length)});
+    const int64_t same = far != nullptr ? far->stretch_end(t) : length;
+    stretches.push_back({t, std::min({rules.next_change(t), same, length})});
     seen.push_back(rules.visible(t));
     cuts.push_back(t);
     cuts.push_back(seen.back().raw_begin);
   }
   std::sort(cuts.begin(), cuts.end());
   cuts.erase(std::unique(cuts.begin(), cuts.end()), cuts.end());
+  if (far != nullptr) far->show(bases.k, bases.v);
   const Pieces q(bases.q, cuts, 2), k(bases.k, cuts, 2), v(bases.v, cuts, 2);
   std::vector<Tensor> out;
   for (std::size_t i = 0; i < stretches.size(); ++i) {
     const auto [begin, end] = stretches[i];
     const int64_t raw = seen[i].raw_begin;
-    out.push_back(
-        attend(q.range(begin, end), shown(seen[i]), k.range(raw, end), v.range(raw, end), recompute));
+    const Tensor queries = q.range(begin, end);
+    Entries past = shown(seen[i]);
+    if (far != nullptr) past = far->seen(begin, far_view(rules, begin, past.size()), past, queries);
+    out.push_back(attend(queries, past, k.range(raw, end), v.range(raw, end), recompute));
   }
   return out.size() == 1 ? out[0] : at::cat(out, 2);
 }

@@ -174,6 +174,7 @@ void MemoryConfig::visit(config::Fields& f, const config::Condition& used) {
   f.only(used && f.when(uses(MemoryKind::tables), "memory.kind", "is 'tables'"))
       .group("tables", tables, "base tables");
   f.only(used && keeps_entries).group("storage", storage, "how retained entries are held");
+  f.only(used && entries).group("far", far, "far memory: exact keys and values fetched where letters repeat");
 }
 
 MemoryKind MemoryConfig::kind_at(int64_t block) const {

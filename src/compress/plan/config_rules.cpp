@@ -101,6 +101,18 @@ void validate_tables(const TablesConfig& tables) {
                       "two tables of the same word would share one effect between them");
 }
 
+void validate_far(const MemoryConfig& config) {
+  if (!config.far.active()) return;
+  if (config.uses(MemoryKind::tables))
+    fail<ConfigError>("far.kmers: far memory does not stand on base memory (memory.kind 'tables'); ",
+                      "set far.kmers to 0 or another memory");
+  for (std::size_t i = 0; i < config.focus.schedule.size(); ++i) {
+    if (config.focus.schedule[i].k)
+      fail<ConfigError>("focus.schedule.", i, ".k: with far memory all layers fetch the same k-mers, ",
+                        "so all share one k; remove it or set far.kmers to 0");
+  }
+}
+
 }  // namespace
 
 void MemoryConfig::validate() const {
@@ -113,6 +125,7 @@ void MemoryConfig::validate() const {
   validate_visibility(window, focus, "focus");
   validate_schedule(*this);
   validate_tables(tables);
+  validate_far(*this);
 }
 
 }  // namespace focus::compress

@@ -1,6 +1,9 @@
 #include "policy_memory.h"
 
+#include <algorithm>
+
 #include "call_walk.h"
+#include "far_layer.h"
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "window_recompute.h"
@@ -33,12 +36,15 @@ class PolicyMemory::Walk final : public CallWalk {
 
  private:
   int64_t next_change(int64_t base) const override { return plan_.next_close(base, /*by_kmer=*/false); }
-  Tensor bases(int64_t row, int64_t, int64_t count) override {
+  Tensor bases(int64_t row, int64_t base, int64_t count) override {
     const auto rows = [&](const Tensor& t) { return t.narrow(2, row, count); };
     const Tensor q = rows(now_.q);
     state_.open.append(rows(now_.k), rows(now_.v), memory_.policy_.needs_queries ? q : Tensor(), {},
                        positions_.narrow(0, row, count));
-    return layer_.attention.output(attend(q, state_.retained.read(q), state_.open.k(), state_.open.v()));
+    Entries past = state_.retained.read(q);
+    if (call_.far_layer != nullptr)
+      past = call_.far_layer->seen(base, far_view(base, past.size()), past, q);
+    return layer_.attention.output(attend(q, past, state_.open.k(), state_.open.v()));
   }
   Tensor focus_token(int64_t row, int64_t base) override { return bases(row, base, 1); }
   void end(int64_t base) override {
@@ -51,7 +57,26 @@ class PolicyMemory::Walk final : public CallWalk {
     const Kmers kmers = memory_.kmers_->get(plan_.kmers(window));
     const ClosedSpan closing = raw.span(all, all.size(), window, plan_.kmers_before(window), kmers);
     memory_.policy_.close(closing, memory_.budget_, state_.retained);
+    if (call_.far_layer != nullptr) call_.far_layer->take(begin, open.k(), open.v());
     state_.open.clear();
+  }
+
+  /// Entries are bases in ascending order; the gate hides none of them.
+  FarView far_view(int64_t base, int64_t num_entries) const {
+    return {.raw_begin = plan_.window(plan_.window_of(base)).begin,
+            .first_kmer = 0,
+            .summaries = {num_entries, num_entries},
+            .entries_of = [this](int64_t kmer) {
+              const int64_t window = plan_.window_of_kmer(kmer);
+              const Span bases = plan_.kmer(window, kmer - plan_.kmers_before(window));
+              const std::vector<EntryOrigin>& origin = state_.retained.origin();
+              const auto first_from = [&](int64_t index) {
+                return std::partition_point(origin.begin(), origin.end(),
+                                            [&](const EntryOrigin& e) { return e.index < index; }) -
+                       origin.begin();
+              };
+              return Span{first_from(bases.begin), first_from(bases.end)};
+            }};
   }
 
   const PolicyMemory& memory_;
@@ -89,6 +114,12 @@ Tensor PolicyMemory::parallel(const model::AttentionCall& layer, ModelCall& call
     outputs.push_back(attend(rows(all.q), past, rows(all.k), rows(all.v), call.recompute));
   }
   return layer.attention.output(at::cat(outputs, 2));
+}
+
+std::optional<int64_t> PolicyMemory::first_raw(int64_t num_bases) const {
+  const bool is_bases = policy_.keeps == Keeps::nothing || policy_.bits > 0;
+  if (!is_bases || inline_stream_) return std::nullopt;
+  return plan_.window(plan_.window_of(num_bases)).begin;
 }
 
 MemoryUse PolicyMemory::planned(int64_t num_bases) const {

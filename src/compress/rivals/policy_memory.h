@@ -25,6 +25,8 @@ class PolicyMemory final : public LayerMemory {
   at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const override;
   /// Of a budget the whole.
   MemoryUse planned(int64_t num_bases) const override;
+  /// Where every entry is one base, or there is none.
+  std::optional<int64_t> first_raw(int64_t num_bases) const override;
 
  private:
   class Walk;

@@ -9,10 +9,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "focus/cache/stream_state.h"
+#include "focus/compress/far/chooser.h"
 #include "focus/model/backbone.h"
 
 namespace focus::compress {
@@ -22,10 +24,12 @@ struct MemoryUse {
   int64_t entries = 0;         // retained entries, at the layer that holds the most
   int64_t retained_bytes = 0;  // what is left of closed windows
   int64_t open_bytes = 0;  // raw keys and values of the open window, and what else is needed until it closes
+  int64_t far_bytes = 0;   // far memory: what is stored of closed windows, and the letters' index
   MemoryUse& operator+=(const MemoryUse& layer) {
     entries = std::max(entries, layer.entries);
     retained_bytes += layer.retained_bytes;
     open_bytes += layer.open_bytes;
+    far_bytes += layer.far_bytes;
     return *this;
   }
 };
@@ -36,7 +40,7 @@ class MemoryState : public cache::LayerState {
   virtual MemoryUse use() const = 0;
   int64_t num_bytes() const final {
     const MemoryUse now = use();
-    return now.retained_bytes + now.open_bytes;
+    return now.retained_bytes + now.open_bytes + now.far_bytes;
   }
 };
 
@@ -44,6 +48,8 @@ class MemoryState : public cache::LayerState {
 /// from layer to layer beside the bases, and every layer that reads them closes the same spans. Empty before
 /// the first such layer.
 using SideStates = std::vector<at::Tensor>;
+
+class FarLayer;
 
 /// What one call of the model tells the memories of all its layers.
 struct ModelCall {
@@ -54,6 +60,8 @@ struct ModelCall {
   bool recompute =
       false;        // parallel: keep only the inputs of each window's attention and fit for the gradient
   SideStates side;  // replaced layer by layer
+  std::shared_ptr<const FarPlan> far = {};  // what the letters fetch; null unless a memory of the model asks
+  FarLayer* far_layer = nullptr;            // within a layer whose past is fetched from: what fetches
 };
 
 class LayerMemory {
@@ -74,6 +82,11 @@ class LayerMemory {
   virtual MemoryUse planned(int64_t num_bases) const = 0;
   /// Whether ModelCall::codes is needed.
   virtual bool reads_codes() const { return false; }
+  /// Whether ModelCall::far is needed.
+  virtual bool fetches() const { return false; }
+  /// The first base that is still raw after `num_bases`: those before it have been given to
+  /// ModelCall::far_layer. Nothing where a memory does not do so, and far memory cannot stand on it.
+  virtual std::optional<int64_t> first_raw(int64_t /*num_bases*/) const { return std::nullopt; }
 };
 
 /// By attention block, each of them named.

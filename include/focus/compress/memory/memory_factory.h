@@ -32,6 +32,9 @@ std::vector<std::string> memory_names();
 /// Whether a memory is a way of storing itself, to which `storage.dtype` cannot apply.
 bool stores_itself(const std::string& name);
 
+/// Whether it fetches from far memory, as `far` says.
+bool stands_on_far(const std::string& name);
+
 /// The memory of that name, or a retention policy, on every attention layer. ConfigError lists the names.
 std::shared_ptr<CompressedModel> make_memory(const std::string& name,
                                              const std::shared_ptr<model::Backbone>& backbone,

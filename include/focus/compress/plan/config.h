@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "focus/compress/far/config.h"
 #include "focus/compress/memory/storage.h"
 #include "focus/compress/plan/plan.h"
 #include "focus/config/fields.h"
@@ -121,6 +122,7 @@ struct MemoryConfig {
   FocusConfig focus;
   TablesConfig tables;
   StorageConfig storage;
+  FarConfig far;
   void visit(config::Fields& f, const config::Condition& used = {});
   /// Of one block.
   MemoryKind kind_at(int64_t block) const;

@@ -1,0 +1,56 @@
+// What the letters of a stream choose to fetch: the same for all layers, and known before any of them runs.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "focus/cache/stream_state.h"
+#include "focus/compress/far/config.h"
+#include "focus/compress/far/scorer.h"
+#include "focus/compress/plan/plan.h"
+
+namespace focus::compress {
+
+/// Consecutive queries that fetch the same k-mers.
+struct FarStretch {
+  int64_t begin = 0, end = 0;        // bases of the sequence
+  int64_t first_kept = 0;            // k-mers before it are given up
+  std::vector<FarChoice> choices;    // for each sequence of the batch
+  bool operator==(const FarStretch&) const = default;
+};
+
+/// The stretches of one call, in order and without gaps.
+using FarPlan = std::vector<FarStretch>;
+
+/// The choices of one stream, from its first base on. They depend on no letter behind the one that is read
+/// when a tile begins, so how a sequence is cut into calls makes no difference.
+class FarChooser {
+ public:
+  FarChooser(const FarConfig& config, const WindowPlan& plan);
+  /// Goes on by these letters, uint8 [B, N], and says what they fetch. Neighbouring tiles that fetch the same
+  /// come as one stretch.
+  FarPlan advance(const at::Tensor& codes_BN);
+
+  std::unique_ptr<FarChooser> clone() const;
+  /// As cache::LayerState::snapshot().
+  std::unique_ptr<FarChooser> snapshot() const;
+  /// Under names that begin with "far.".
+  void save(cache::TensorMap& out) const { scorer_->save(out); }
+  void load(const cache::TensorMap& saved, int64_t bases);
+  int64_t num_bytes() const { return scorer_->num_bytes(); }
+  /// The most that num_bytes() may be after `bases` of one sequence.
+  static int64_t planned_bytes(int64_t bases) { return 6 * bases + (int64_t{64} << 10); }
+
+ private:
+  FarChooser(const FarChooser& other, std::unique_ptr<FarScorer> scorer);
+  FarConfig config_;
+  WindowPlan plan_;
+  std::unique_ptr<FarScorer> scorer_;
+  int64_t bases_ = 0;
+  FarStretch last_;  // the newest tile, which the next call may go on with
+};
+
+}  // namespace focus::compress

@@ -1,0 +1,35 @@
+// Settings of far memory: exact keys and values of closed windows, fetched k-mer by k-mer.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "focus/compress/far/scorer.h"
+#include "focus/config/fields.h"
+
+namespace focus::compress {
+
+enum class FarStoreType { model, bf16, int8, int4 };
+enum class FarPlace { model, host, file };
+
+struct FarConfig {
+  int64_t kmers = 0;     // most that a query fetches; 0: no far memory
+  int64_t refresh = 16;  // consecutive queries of a window that fetch the same ones
+  int64_t gate = 0;      // votes from which on a fetched k-mer replaces all summaries; 0: never
+  int64_t keep = 0;      // bases before the open window that can be fetched, the newest; 0: all
+  FarStoreType store = FarStoreType::model;
+  FarPlace place = FarPlace::model;
+  std::string folder;  // of the file; empty: the system's for temporary files
+  int64_t hot = 64;    // k-mers held ready beside the model, those fetched last
+  SeedVoteConfig seeds;
+  void visit(config::Fields& f);
+  bool operator==(const FarConfig&) const = default;
+
+  bool active() const { return kmers > 0; }
+  /// Queries that fetch together with base `base`, and the past they may fetch from.
+  FarTile tile(const WindowPlan& plan, int64_t base) const;
+  /// The first k-mer that queries with a past up to `past_end` may still fetch.
+  int64_t first_kept(const WindowPlan& plan, int64_t past_end) const;
+};
+
+}  // namespace focus::compress

@@ -1,0 +1,57 @@
+// One layer's part in far memory during one call: what leaves goes to the store, and what the letters chose
+// stands among the entries that queries see.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <unordered_map>
+#include <vector>
+
+#include "far_store.h"
+#include "focus/compress/far/chooser.h"
+#include "focus/compress/memory/entries.h"
+#include "focus/compress/plan/layer_rules.h"
+
+namespace focus::compress {
+
+/// How the layer's own memory stands to its past at some base.
+struct FarView {
+  int64_t raw_begin = 0;   // bases from here on are seen raw
+  int64_t first_kmer = 0;  // k-mers before it are kept raw for ever
+  Span summaries;          // of the entries that are shown: those that are no raw bases
+  std::function<Span(int64_t kmer)> entries_of;  // of those shown, the ones that stand for a k-mer
+};
+/// Of a Focus layer that shows `num_entries` from visible(base).entry_begin on.
+FarView far_view(const LayerRules& rules, int64_t base, int64_t num_entries);
+
+class FarLayer {
+ public:
+  /// All outlive it. `store` null: a whole sequence, which is given to show().
+  FarLayer(const FarConfig& config, const WindowPlan& windows, const FarPlan& plan, FarStore* store)
+      : config_(config), windows_(windows), plan_(plan), store_(store) {}
+
+  /// The first base after `base` that fetches something else.
+  int64_t stretch_end(int64_t base) const { return at(base).end; }
+  /// Raw bases [B, G, n, E] that leave the layer, from `first_base` on: whole k-mers, in order.
+  void take(int64_t first_base, const at::Tensor& k_BGnE, const at::Tensor& v_BGnE);
+  /// Keys and values of a whole sequence, from base 0 on.
+  void show(const at::Tensor& k_BGLE, const at::Tensor& v_BGLE);
+  /// What the queries from `base` on see of the past: `past` without what stands for the fetched k-mers, then
+  /// these k-mers' bases. `like`: the queries.
+  Entries seen(int64_t base, const FarView& view, Entries past, const at::Tensor& like);
+
+ private:
+  const FarStretch& at(int64_t base) const;
+  FarKmer fetch(int64_t kmer, const at::Tensor& like);
+
+  const FarConfig& config_;
+  const WindowPlan& windows_;
+  const FarPlan& plan_;
+  FarStore* store_;
+  std::vector<at::Tensor> k_, v_;  // of a whole sequence, by k-mer
+  std::unordered_map<int64_t, FarKmer> rounded_;
+};
+
+}  // namespace focus::compress

@@ -1,0 +1,114 @@
+#include "far_memory.h"
+
+#include <algorithm>
+
+#include "call_walk.h"
+#include "far_layer.h"
+#include "focus/core/error.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+
+std::unique_ptr<MemoryState> as_memory(std::unique_ptr<cache::LayerState> state) {
+  return std::unique_ptr<MemoryState>(dynamic_cast<MemoryState*>(state.release()));
+}
+
+}  // namespace
+
+std::unique_ptr<cache::LayerState> FarState::clone() const {
+  return std::make_unique<FarState>(as_memory(near_->clone()), store);
+}
+
+std::unique_ptr<cache::LayerState> FarState::snapshot() const {
+  return std::make_unique<FarState>(as_memory(near_->snapshot()), store);
+}
+
+cache::TensorMap FarState::save() const {
+  cache::TensorMap out = near_->save();
+  store.save(out);
+  return out;
+}
+
+void FarState::load(const cache::TensorMap& saved, const at::Device& device) {
+  near_->load(saved, device);
+  store.load(saved, device);
+}
+
+MemoryUse FarState::use() const {
+  MemoryUse use = near_->use();
+  use.retained_bytes += store.ready_bytes();
+  use.far_bytes += store.num_bytes();
+  return use;
+}
+
+void FarState::detach() {
+  near_->detach();
+  store.detach();
+}
+
+FarMemory::FarMemory(std::shared_ptr<const LayerMemory> near, const FarConfig& config, const WindowPlan& plan,
+                     const model::Backbone& backbone)
+    : near_(std::move(near)), config_(config), plan_(plan), shape_(backbone.shape()),
+      dtype_(backbone.dtype()) {
+  if (!near_->first_raw(0))
+    fail<ConfigError>("far.kmers: far memory cannot stand on '", near_->describe(),
+                      "'; it stands on Focus entries and on the memories named far_...");
+  if (config_.place == FarPlace::host && backbone.device().is_cpu())
+    fail<ConfigError>(
+        "far.place 'host' with a model on the CPU: keys and values are in host memory anyway; set 'model' or "
+        "'file'");
+}
+
+std::string FarMemory::describe() const {
+  const char* const stores[] = {"the model's precision", "bf16", "int8", "int4"};
+  const char* const places[] = {"", ", in host memory", ", in a file"};
+  std::string text = concat(near_->describe(), "; far memory: up to ", config_.kmers,
+                            " k-mers fetched for ", config_.refresh, " queries, stored in ",
+                            stores[static_cast<int>(config_.store)], places[static_cast<int>(config_.place)]);
+  if (config_.gate > 0) text += concat(", no summaries from ", config_.gate, " votes on");
+  if (config_.keep > 0) text += concat(", the newest ", config_.keep, " bases");
+  return text;
+}
+
+Tensor FarMemory::stream(const model::AttentionCall& layer, ModelCall& call) const {
+  auto& state = state_of<FarState>(layer);
+  FarLayer far(config_, plan_, *call.far, &state.store);
+  model::AttentionCall near = layer;
+  near.state = &state.near();
+  call.far_layer = &far;
+  Tensor out = near_->stream(near, call);
+  call.far_layer = nullptr;
+  return out;
+}
+
+Tensor FarMemory::parallel(const model::AttentionCall& layer, ModelCall& call) const {
+  FarLayer far(config_, plan_, *call.far, nullptr);
+  call.far_layer = &far;
+  Tensor out = near_->parallel(layer, call);
+  call.far_layer = nullptr;
+  return out;
+}
+
+MemoryUse FarMemory::planned(int64_t num_bases) const {
+  MemoryUse use = near_->planned(num_bases);
+  if (num_bases == 0) return use;
+  const int64_t end = plan_.kmers_completed(near_->first_raw(num_bases).value());
+  int64_t longest = 0;
+  for (int64_t kmer = config_.first_kept(plan_, config_.tile(plan_, num_bases - 1).past_end); kmer < end;
+       ++kmer) {
+    const int64_t window = plan_.window_of_kmer(kmer);
+    const int64_t bases = plan_.kmer(window, kmer - plan_.kmers_before(window)).size();
+    use.far_bytes +=
+        FarStore::kmer_bytes(config_.store, bases, shape_.num_kv_heads, shape_.head_dim, dtype_);
+    longest = std::max(longest, bases);
+  }
+  if (config_.store != FarStoreType::model || config_.place != FarPlace::model)
+    use.retained_bytes += std::min(config_.hot, end) *
+                          FarStore::kmer_bytes(FarStoreType::model, longest, shape_.num_kv_heads,
+                                               shape_.head_dim, dtype_);
+  return use;
+}
+
+}  // namespace focus::compress

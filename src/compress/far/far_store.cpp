@@ -1,0 +1,253 @@
+#include "far_store.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <vector>
+
+#include "focus/core/error.h"
+#include "focus/ops/host_copy.h"
+#include "quantised.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+
+int64_t bits_of(FarStoreType store) {
+  return store == FarStoreType::int8 ? 8 : store == FarStoreType::int4 ? 4 : 0;
+}
+
+Tensor as_bytes(const Tensor& t) { return t.contiguous().flatten(1).view(at::kByte); }
+
+/// Floats as [2, B, G, n, E], codes as bytes [B, count]: scales first, so that they lie at even bytes.
+Tensor pack(FarStoreType store, const FarKmer& kmer) {
+  const int64_t bits = bits_of(store);
+  if (bits == 0) {
+    const Tensor both = at::stack({kmer.k, kmer.v});
+    return store == FarStoreType::bf16 ? both.to(at::kBFloat16) : both;
+  }
+  if (at::GradMode::is_enabled() && (kmer.k.requires_grad() || kmer.v.requires_grad()))
+    fail<ConfigError>("far.store ", bits == 8 ? "int8" : "int4",
+                      " has no gradient: train with far.store model or bf16, and set it when the adapter is "
+                      "used");
+  const QuantisedTensor k = quantise(kmer.k, bits, kmer.k.size(2)), v = quantise(kmer.v, bits, 0);
+  return at::cat({as_bytes(k.low), as_bytes(k.step), as_bytes(v.low), as_bytes(v.step), as_bytes(k.codes),
+                  as_bytes(v.codes)},
+                 1);
+}
+
+FarKmer unpack(FarStoreType store, const Tensor& packed, int64_t bases, int64_t heads, int64_t dim,
+               at::ScalarType type) {
+  const int64_t bits = bits_of(store);
+  if (bits == 0) return {packed.select(0, 0).to(type), packed.select(0, 1).to(type)};
+  int64_t at = 0;
+  const auto next = [&](at::IntArrayRef shape, at::ScalarType as) {
+    const int64_t count = shape[0] * shape[1] * shape[2] * static_cast<int64_t>(at::elementSize(as));
+    const Tensor bytes = packed.narrow(1, at, count).contiguous();
+    at += count;
+    return bytes.view(as).view({packed.size(0), shape[0], shape[1], shape[2]});
+  };
+  QuantisedTensor k, v;
+  k.low = next({heads, 1, dim}, at::kHalf);
+  k.step = next({heads, 1, dim}, at::kHalf);
+  v.low = next({heads, bases, 1}, at::kHalf);
+  v.step = next({heads, bases, 1}, at::kHalf);
+  k.codes = next({heads, bases, dim * bits / 8}, at::kByte);
+  v.codes = next({heads, bases, dim * bits / 8}, at::kByte);
+  return {dequantise(k, bits, {}, type), dequantise(v, bits, {}, type)};
+}
+
+int64_t bytes_of(const FarKmer& kmer) { return static_cast<int64_t>(kmer.k.nbytes() + kmer.v.nbytes()); }
+
+}  // namespace
+
+UnnamedFile::UnnamedFile(const std::string& folder)
+    : folder_(folder.empty() ? std::filesystem::temp_directory_path().string() : folder) {
+  file_ = ::open(folder_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+  if (file_ < 0 && (errno == EOPNOTSUPP || errno == EISDIR)) {
+    // A file system that makes no files without a name: take its name away at once.
+    std::string name = folder_ + "/focus-far-XXXXXX";
+    file_ = ::mkostemp(name.data(), O_CLOEXEC);
+    if (file_ >= 0) ::unlink(name.c_str());
+  }
+  if (file_ < 0) refuse("cannot make a file", errno);
+}
+
+UnnamedFile::~UnnamedFile() { ::close(file_); }
+
+void UnnamedFile::refuse(const char* what, int error) const {
+  fail<DataError>("far.folder '", folder_, "': ", what, " for far memory: ", std::strerror(error),
+                  "; set far.folder to a folder with room, or far.keep or far.store to hold less");
+}
+
+int64_t UnnamedFile::append(const void* bytes, int64_t count) {
+  const int64_t offset = size_;
+  for (int64_t done = 0; done < count;) {
+    const ssize_t now = ::pwrite(file_, static_cast<const char*>(bytes) + done,
+                                 static_cast<std::size_t>(count - done), offset + done);
+    if (now < 0 && errno == EINTR) continue;
+    if (now <= 0) refuse("cannot write", now < 0 ? errno : ENOSPC);
+    done += now;
+  }
+  size_ += count;
+  return offset;
+}
+
+void UnnamedFile::read(int64_t offset, void* bytes, int64_t count) const {
+  for (int64_t done = 0; done < count;) {
+    const ssize_t now = ::pread(file_, static_cast<char*>(bytes) + done,
+                                static_cast<std::size_t>(count - done), offset + done);
+    if (now < 0 && errno == EINTR) continue;
+    if (now <= 0) refuse("cannot read", now < 0 ? errno : EIO);
+    done += now;
+  }
+}
+
+void UnnamedFile::forget(int64_t offset, int64_t count) {
+  // Where a file system cannot, the space comes back with the file.
+  ::fallocate(file_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, count);
+}
+
+int64_t FarStore::kmer_bytes(FarStoreType store, int64_t bases, int64_t kv_heads, int64_t head_dim,
+                             at::ScalarType model_dtype) {
+  const int64_t bits = bits_of(store);
+  if (bits > 0) return kv_heads * (2 * bases * head_dim * bits / 8 + 4 * head_dim + 4 * bases);
+  const at::ScalarType type = store == FarStoreType::bf16 ? at::kBFloat16 : model_dtype;
+  return kv_heads * 2 * bases * head_dim * static_cast<int64_t>(at::elementSize(type));
+}
+
+FarKmer FarStore::rounded(FarStoreType store, const FarKmer& kmer) {
+  if (store == FarStoreType::model) return kmer;
+  return unpack(store, pack(store, kmer), kmer.k.size(2), kmer.k.size(1), kmer.k.size(3),
+                kmer.k.scalar_type());
+}
+
+void FarStore::append(const FarKmer& kmer) {
+  batch_ = kmer.k.size(0), heads_ = kmer.k.size(1), dim_ = kmer.k.size(3);
+  put(pack(config_.store, kmer), kmer.k.size(2));
+}
+
+void FarStore::put(Tensor packed, int64_t bases) {
+  Stored stored;
+  stored.bases = bases;
+  stored.bytes = static_cast<int64_t>(packed.nbytes());
+  type_ = packed.scalar_type();
+  if (config_.place == FarPlace::file) {
+    if (packed.requires_grad())
+      fail<ConfigError>("far.place 'file' has no gradient: train with far.place model or host");
+    if (file_ == nullptr) file_ = std::make_shared<UnnamedFile>(config_.folder);
+    const Tensor host = ops::to_host(packed).contiguous();
+    const int64_t offset = file_->append(host.const_data_ptr(), stored.bytes);
+    stored.extent = std::make_shared<Extent>(file_, offset, stored.bytes);
+  } else if (config_.place == FarPlace::host && !packed.is_cpu() && !packed.requires_grad()) {
+    stored.packed = at::empty(packed.sizes(), packed.options().device(at::kCPU).pinned_memory(true));
+    stored.packed.copy_(packed, /*non_blocking=*/true);
+  } else {
+    stored.packed = config_.place == FarPlace::host ? packed.to(at::kCPU) : std::move(packed);
+  }
+  bytes_ += stored.bytes;
+  kmers_.push_back(std::move(stored));
+}
+
+Tensor FarStore::packed(const Stored& stored, const Tensor& like) const {
+  if (stored.packed.defined()) return stored.packed.to(like.device(), /*non_blocking=*/true);
+  const std::vector<int64_t> shape = bits_of(config_.store) > 0
+                                         ? std::vector{batch_, stored.bytes / batch_}
+                                         : std::vector{int64_t{2}, batch_, heads_, stored.bases, dim_};
+  const Tensor host = at::empty(shape, type_);
+  stored.extent->file->read(stored.extent->offset, host.mutable_data_ptr(), stored.bytes);
+  return ops::from_host(host, like.device());
+}
+
+FarKmer FarStore::read(int64_t kmer, const Tensor& like) {
+  FOCUS_CHECK(kmer >= first_ && kmer < end(), "k-mer ", kmer, " of ", first_, "..", end());
+  const Stored& stored = kmers_[static_cast<std::size_t>(kmer - first_)];
+  const auto made = [&] {
+    return unpack(config_.store, packed(stored, like), stored.bases, heads_, dim_, like.scalar_type());
+  };
+  const bool is_ready = config_.store == FarStoreType::model && config_.place == FarPlace::model;
+  if (is_ready || config_.hot == 0) return made();
+  const auto found =
+      std::find_if(ready_.begin(), ready_.end(), [&](const auto& item) { return item.first == kmer; });
+  if (found != ready_.end()) {
+    ready_.splice(ready_.begin(), ready_, found);
+  } else {
+    ready_.emplace_front(kmer, made());
+    if (static_cast<int64_t>(ready_.size()) > config_.hot) ready_.pop_back();
+  }
+  return ready_.front().second;
+}
+
+void FarStore::drop_before(int64_t kmer) {
+  if (kmer <= first_) return;
+  for (; first_ < kmer && !kmers_.empty(); ++first_) {
+    bytes_ -= kmers_.front().bytes;
+    kmers_.pop_front();
+  }
+  std::erase_if(ready_, [&](const auto& item) { return item.first < first_; });
+}
+
+int64_t FarStore::ready_bytes() const {
+  int64_t total = 0;
+  for (const auto& [kmer, entries] : ready_) total += bytes_of(entries);
+  return total;
+}
+
+void FarStore::detach() {
+  for (Stored& stored : kmers_) {
+    if (stored.packed.defined()) stored.packed = stored.packed.detach();
+  }
+  ready_.clear();
+}
+
+void FarStore::save(cache::TensorMap& out) const {
+  if (kmers_.empty()) return;
+  std::vector<Tensor> parts;
+  std::vector<int64_t> bases;
+  for (const Stored& stored : kmers_) {
+    parts.push_back(ops::to_host(packed(stored, at::empty({0}))).contiguous().flatten().view(at::kByte));
+    bases.push_back(stored.bases);
+  }
+  out.emplace("far.store", at::cat(parts));
+  out.emplace("far.bases", at::tensor(bases, at::kLong));
+  out.emplace("far.shape", at::tensor({first_, static_cast<int64_t>(config_.store),
+                                       static_cast<int64_t>(type_), batch_, heads_, dim_},
+                                      at::kLong));
+}
+
+void FarStore::load(const cache::TensorMap& saved, const at::Device& device) {
+  *this = FarStore(config_);
+  if (!saved.contains("far.shape")) return;
+  const Tensor shape = cache::loaded_tensor(saved, "far.shape", at::kCPU),
+               bases = cache::loaded_tensor(saved, "far.bases", at::kCPU),
+               bytes = cache::loaded_tensor(saved, "far.store", at::kCPU);
+  if (shape.numel() != 6 || bases.dim() != 1 || bytes.dim() != 1)
+    fail<CheckpointError>("a saved stream state does not belong to a far memory");
+  const auto number = [&](int64_t i) { return shape[i].item<int64_t>(); };
+  if (number(1) != static_cast<int64_t>(config_.store))
+    fail<CheckpointError>(
+        "a saved stream holds its far memory in another precision than this one is configured for: set "
+        "far.store to what the stream was made with");
+  first_ = number(0);
+  batch_ = number(3), heads_ = number(4), dim_ = number(5);
+  const auto type = static_cast<at::ScalarType>(number(2));
+  int64_t at = 0;
+  for (int64_t i = 0; i < bases.size(0); ++i) {
+    const int64_t n = bases[i].item<int64_t>(),
+                  count = batch_ * kmer_bytes(config_.store, n, heads_, dim_, type);
+    if (count > bytes.size(0) - at) fail<CheckpointError>("a saved stream's far memory is incomplete");
+    const Tensor part = bytes.narrow(0, at, count).clone().view(type);
+    put((bits_of(config_.store) > 0 ? part.view({batch_, -1}) : part.view({2, batch_, heads_, n, dim_}))
+            .to(device),
+        n);
+    at += count;
+  }
+}
+
+}  // namespace focus::compress

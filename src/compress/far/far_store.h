@@ -1,0 +1,97 @@
+// Exact keys and values of k-mers that have left a layer, in few bits and out of the way. Legend: B batch, G
+// key/value heads, n bases of a k-mer, E head dimension.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <memory>
+#include <utility>
+
+#include "focus/cache/stream_state.h"
+#include "focus/compress/far/config.h"
+
+namespace focus::compress {
+
+/// Keys and values of one k-mer, [B, G, n, E] each.
+struct FarKmer {
+  at::Tensor k, v;
+};
+
+/// A file without a name, which ends with the last that refers to it: no process that was killed leaves one.
+/// Written at its end alone.
+class UnnamedFile {
+ public:
+  /// DataError: a folder where no file can be made.
+  explicit UnnamedFile(const std::string& folder);
+  ~UnnamedFile();
+  UnnamedFile(const UnnamedFile&) = delete;
+  UnnamedFile& operator=(const UnnamedFile&) = delete;
+  /// Where it was put. DataError: the disk is full.
+  int64_t append(const void* bytes, int64_t count);
+  void read(int64_t offset, void* bytes, int64_t count) const;
+  /// Gives the space of these bytes back.
+  void forget(int64_t offset, int64_t count);
+
+ private:
+  [[noreturn]] void refuse(const char* what, int error) const;
+  std::string folder_;
+  int file_ = -1;
+  int64_t size_ = 0;
+};
+
+/// Of one layer. K-mers are appended in order, rounded once, and never changed: copies of a store share them.
+/// With `place: host` and a card they go to pinned memory and come back in the order of the card's stream,
+/// and the host waits for neither; with `place: file` it waits for both.
+class FarStore {
+ public:
+  explicit FarStore(const FarConfig& config) : config_(config) {}
+  /// K-mer number end(). ConfigError: it carries a gradient and the store rounds to integers.
+  void append(const FarKmer& kmer);
+  /// K-mer of [first(), end()), in `like`'s type and on its device.
+  FarKmer read(int64_t kmer, const at::Tensor& like);
+  void drop_before(int64_t kmer);
+  int64_t first() const { return first_; }
+  int64_t end() const { return first_ + static_cast<int64_t>(kmers_.size()); }
+
+  /// Of what is stored, and of what is held ready.
+  int64_t num_bytes() const { return bytes_; }
+  int64_t ready_bytes() const;
+  /// Of a k-mer of `bases`.
+  static int64_t kmer_bytes(FarStoreType store, int64_t bases, int64_t kv_heads, int64_t head_dim,
+                            at::ScalarType model_dtype);
+  void detach();
+  /// Under names that begin with "far.".
+  void save(cache::TensorMap& out) const;
+  void load(const cache::TensorMap& saved, const at::Device& device);
+
+  /// What a store would make of a k-mer.
+  static FarKmer rounded(FarStoreType store, const FarKmer& kmer);
+
+ private:
+  /// A part of a file.
+  struct Extent {
+    std::shared_ptr<UnnamedFile> file;
+    int64_t offset = 0, count = 0;
+    ~Extent() { file->forget(offset, count); }
+  };
+  struct Stored {
+    at::Tensor packed;  // undefined where `extent` has it
+    std::shared_ptr<const Extent> extent;
+    int64_t bases = 0, bytes = 0;
+  };
+  void put(at::Tensor packed, int64_t bases);
+  at::Tensor packed(const Stored& stored, const at::Tensor& like) const;
+
+  FarConfig config_;
+  std::deque<Stored> kmers_;
+  int64_t first_ = 0, bytes_ = 0;
+  int64_t batch_ = 0, heads_ = 0, dim_ = 0;
+  at::ScalarType type_ = at::kFloat;  // of floats that are packed
+  std::shared_ptr<UnnamedFile> file_;
+  std::list<std::pair<int64_t, FarKmer>> ready_;  // by k-mer, the one fetched last in front
+};
+
+}  // namespace focus::compress

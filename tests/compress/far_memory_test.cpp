@@ -1,0 +1,261 @@
+// Far memory: what is fetched stands in for the summaries that it replaces, is the same however a sequence is
+// cut, and lies where the settings say.
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <filesystem>
+#include <functional>
+
+#include "far_store.h"
+#include "focus/compress/memory/memory_factory.h"
+#include "focus/core/error.h"
+#include "support/small_model.h"
+#include "support/temporary_folder.h"
+#include "support/tensors.h"
+
+namespace focus::compress {
+namespace {
+
+using at::Tensor;
+using testing::max_difference;
+using testing::random_bases;
+using testing::small_model;
+
+constexpr int64_t kLength = 75;
+
+/// Seeds of two bases: in sequences this short, they are found everywhere.
+MemoryConfig settings(int64_t kmers = 3) {
+  MemoryConfig c;
+  c.window.size = 16;
+  c.focus.k = 5;
+  c.focus.fitted.reference_stride = 2;
+  c.focus.fitted.check = false;
+  c.far.kmers = kmers;
+  c.far.refresh = 4;
+  c.far.seeds.seed = 2;
+  return c;
+}
+
+/// Every k-mer of the past gets votes.
+MemoryConfig all_fetched() {
+  MemoryConfig c = settings(1000);
+  c.far.seeds.seed = 1;
+  c.far.seeds.most_hits = 1000;
+  c.far.seeds.width = 16;
+  return c;
+}
+
+Tensor streamed(const CompressedModel& model, const Tensor& tokens, int64_t chunk,
+                const std::function<void(const CompressedStream&)>& after = {}) {
+  CompressedStream stream;
+  std::vector<Tensor> parts;
+  for (int64_t begin = 0; begin < tokens.size(1); begin += chunk) {
+    const int64_t count = std::min(chunk, tokens.size(1) - begin);
+    parts.push_back(model.forward(tokens.narrow(1, begin, count), stream).bases);
+    if (after) after(stream);
+  }
+  return at::cat(parts, 1);
+}
+
+Tensor streamed(const std::string& memory, const MemoryConfig& config, const Tensor& tokens,
+                int64_t chunk = 16) {
+  return streamed(*make_memory(memory, small_model(at::kDouble), config), tokens, chunk);
+}
+
+class FarMemoryTest : public ::testing::Test {
+ protected:
+  at::NoGradGuard guard_;
+  Tensor tokens_ = random_bases(1, kLength, 3);
+};
+
+TEST_F(FarMemoryTest, FetchingEveryKmerIsFullMemory) {
+  const Tensor full = streamed("full", settings(), tokens_);
+  EXPECT_GT(max_difference(streamed("state_only", settings(), tokens_), full), 1e-4);
+  for (const char* memory : {"far_state_only", "far_fitted", "far_kv_quant_int4"})
+    EXPECT_LT(max_difference(streamed(memory, all_fetched(), tokens_), full), 1e-10) << memory;
+}
+
+TEST_F(FarMemoryTest, WhereNothingIsFoundItIsTheMemoryItStandsOn) {
+  MemoryConfig c = settings();
+  c.far.seeds.seed = 31;
+  for (const char* memory : {"state_only", "fitted", "kv_quant_int4"})
+    EXPECT_EQ(max_difference(streamed(concat("far_", memory), c, tokens_), streamed(memory, c, tokens_)), 0)
+        << memory;
+  c.far.seeds.seed = 2;
+  EXPECT_GT(max_difference(streamed("far_fitted", c, tokens_), streamed("fitted", c, tokens_)), 1e-6);
+}
+
+TEST_F(FarMemoryTest, EveryStoreAndPlaceAgreesInChunksAndAtOnce) {
+  const testing::TemporaryFolder folder;
+  for (const FarStoreType store :
+       {FarStoreType::model, FarStoreType::bf16, FarStoreType::int8, FarStoreType::int4}) {
+    for (const FarPlace place : {FarPlace::model, FarPlace::file}) {
+      MemoryConfig c = settings();
+      c.far.store = store;
+      c.far.place = place;
+      if (store != FarStoreType::model || place != FarPlace::model) c.far.hot = 2;
+      if (place == FarPlace::file) c.far.folder = folder.path().string();
+      const auto model = make_memory("far_fitted", small_model(at::kDouble), c);
+      const Tensor whole = model->parallel(tokens_).bases;
+      for (const int64_t chunk : {1, 7, 75})
+        EXPECT_LT(max_difference(streamed(*model, tokens_, chunk), whole), 1e-11)
+            << config::to_json(c.far) << " chunk " << chunk;
+    }
+  }
+}
+
+TEST_F(FarMemoryTest, StoresRoundByHalfAStepAtMost) {
+  const Tensor k = at::randn({2, 3, 7, 8}), v = at::randn({2, 3, 7, 8});
+  for (const auto& [store, steps] : {std::pair{FarStoreType::int8, 255.0}, {FarStoreType::int4, 15.0}}) {
+    FarConfig config;
+    config.store = store;
+    FarStore held(config);
+    held.append({k, v});
+    const FarKmer read = held.read(0, k);
+    // Keys step by channel, values by base; low and step are fp16.
+    const Tensor step_k = (k.amax(2, true) - k.amin(2, true)) / steps,
+                 step_v = (v.amax(3, true) - v.amin(3, true)) / steps;
+    EXPECT_TRUE((read.k - k).abs().le(step_k / 2 + 4e-3).all().item<bool>());
+    EXPECT_TRUE((read.v - v).abs().le(step_v / 2 + 4e-3).all().item<bool>());
+    EXPECT_GT((read.k - k).abs().max().item<double>(), 0);
+    EXPECT_EQ(held.num_bytes(), 2 * FarStore::kmer_bytes(store, 7, 3, 8, at::kFloat));
+  }
+}
+
+TEST_F(FarMemoryTest, ABatchFetchesForEachOfItsSequences) {
+  const Tensor two = at::cat({tokens_, random_bases(1, kLength, 9)}, 0);
+  for (const int64_t gate : {0, 2}) {
+    MemoryConfig c = settings();
+    c.far.gate = gate;
+    const Tensor both = streamed("far_fitted", c, two);
+    for (int64_t b = 0; b < 2; ++b)
+      EXPECT_LT(max_difference(both.narrow(0, b, 1), streamed("far_fitted", c, two.narrow(0, b, 1))), 1e-11);
+  }
+}
+
+TEST_F(FarMemoryTest, TheGateHidesSummariesWhereVotesAreMany) {
+  MemoryConfig c = settings();
+  c.far.seeds.seed = 1;  // every tile fetches
+  c.far.gate = 1;
+  EXPECT_LT(max_difference(streamed("far_fitted", c, tokens_), streamed("far_state_only", c, tokens_)), 1e-11);
+  c.far.gate = 1000;
+  const Tensor open = streamed("far_fitted", c, tokens_);
+  EXPECT_GT(max_difference(open, streamed("far_state_only", c, tokens_)), 1e-6);
+  c.far.gate = 0;
+  EXPECT_EQ(max_difference(open, streamed("far_fitted", c, tokens_)), 0);
+}
+
+TEST_F(FarMemoryTest, OlderBasesAreGivenUp) {
+  MemoryConfig c = all_fetched();
+  c.far.keep = 20;
+  const auto model = make_memory("far_fitted", small_model(at::kDouble), c);
+  const WindowPlan& plan = model->plan();
+  int64_t most = 0;
+  const Tensor out = streamed(*model, tokens_, 5, [&](const CompressedStream& stream) {
+    const MemoryUse use = model->memory_use(stream);
+    const int64_t stored = use.far_bytes - stream.far->num_bytes();
+    EXPECT_EQ(stored, model->planned_use(stream.bases).far_bytes - FarChooser::planned_bytes(stream.bases));
+    most = std::max(most, stored);
+  });
+  // Two layers of two heads of 8 channels; what has just left is given up when the next tile begins.
+  EXPECT_LE(most, 2 * FarStore::kmer_bytes(FarStoreType::model, 20 + plan.window_bases(), 2, 8, at::kDouble));
+  EXPECT_LT(max_difference(out, model->parallel(tokens_).bases), 1e-11);
+  c.far.keep = 0;
+  EXPECT_GT(max_difference(out, streamed("far_fitted", c, tokens_)), 1e-6);
+}
+
+TEST_F(FarMemoryTest, StreamsForkGoBackAndAreSaved) {
+  const testing::TemporaryFolder folder;
+  for (const FarPlace place : {FarPlace::model, FarPlace::file}) {
+    MemoryConfig c = settings();
+    c.far.store = FarStoreType::int4;
+    c.far.place = place;
+    if (place == FarPlace::file) c.far.folder = folder.path().string();
+    const auto model = make_memory("far_fitted", small_model(at::kDouble), c);
+    const Tensor other = random_bases(1, 20, 11);
+    CompressedStream stream;
+    model->forward(tokens_.narrow(1, 0, 41), stream);
+    const auto rest = [&](CompressedStream& from) {
+      return model->forward(tokens_.narrow(1, 41, kLength - 41), from).bases;
+    };
+
+    CompressedStream fork = stream.clone(), past = stream.snapshot(), loaded;
+    loaded.backbone.layers = model->new_layers();
+    for (std::size_t i = 0; i < loaded.backbone.layers.size(); ++i)
+      loaded.backbone.layers[i]->load(stream.backbone.layers[i]->save(), at::kCPU);
+    loaded.backbone.position = stream.backbone.position;
+    loaded.bases = stream.bases;
+    cache::TensorMap letters;
+    stream.far->save(letters);
+    loaded.far = model->new_chooser();
+    loaded.far->load(letters, stream.bases);
+
+    model->forward(other, stream);
+    const Tensor expected = rest(fork);
+    EXPECT_EQ(max_difference(rest(past), expected), 0);
+    EXPECT_EQ(max_difference(rest(loaded), expected), 0);
+    EXPECT_LT(max_difference(expected, model->parallel(tokens_).bases.narrow(1, 41, kLength - 41)), 1e-11);
+    EXPECT_TRUE(std::filesystem::is_empty(folder.path())) << "the file of a killed process would stay";
+  }
+}
+
+TEST_F(FarMemoryTest, AFullDiskOrAMissingFolderIsOneClearError) {
+  const auto message = [](const std::function<void()>& f) {
+    try {
+      f();
+    } catch (const DataError& e) {
+      return std::string(e.what());
+    }
+    return std::string("none");
+  };
+  EXPECT_NE(message([] { UnnamedFile file("/nowhere"); }).find("far.folder '/nowhere'"), std::string::npos);
+
+  const testing::TemporaryFolder folder;
+  UnnamedFile file(folder.path().string());
+  rlimit before{};
+  getrlimit(RLIMIT_FSIZE, &before);
+  const rlimit small{4096, before.rlim_max};
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  setrlimit(RLIMIT_FSIZE, &small);
+  const std::vector<char> bytes(4000, 'x');
+  EXPECT_EQ(file.append(bytes.data(), 4000), 0);
+  const std::string full = message([&] { file.append(bytes.data(), 4000); });
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_NE(full.find("cannot write"), std::string::npos) << full;
+  EXPECT_NE(full.find(folder.path().string()), std::string::npos) << full;
+  // What was written before is still there.
+  std::vector<char> read(4000);
+  file.read(0, read.data(), 4000);
+  EXPECT_EQ(read, bytes);
+}
+
+TEST_F(FarMemoryTest, RefusesWhatItCannotStandOn) {
+  const auto backbone = small_model(at::kFloat);
+  MemoryConfig c = settings();
+  c.far.place = FarPlace::host;
+  EXPECT_THROW(make_memory("far_fitted", backbone, c), ConfigError);
+  c = settings();
+  c.kind = MemoryKind::tables;
+  EXPECT_THROW(c.validate(), ConfigError);
+  c = settings();
+  c.focus.schedule.push_back({.from = 2, .to = 2, .k = 4});
+  EXPECT_THROW(c.validate(), ConfigError);
+  c = {};
+  c.far.gate = 3;
+  EXPECT_THROW(c.validate(), ConfigError) << "without an effect";
+}
+
+TEST(FarMemoryGradientTest, IntegersHaveNone) {
+  MemoryConfig c = settings();
+  c.far.store = FarStoreType::int4;
+  const auto backbone = small_model(at::kDouble);
+  const CompressedModel model(backbone, testing::perturbed_adapter(*backbone, c));
+  EXPECT_THROW(model.parallel(random_bases(1, kLength, 3)), ConfigError);
+  const at::NoGradGuard guard;
+  EXPECT_NO_THROW(model.parallel(random_bases(1, kLength, 3)));
+}
+
+}  // namespace
+}  // namespace focus::compress
