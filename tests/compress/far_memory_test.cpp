@@ -138,7 +138,12 @@ TEST_F(FarMemoryTest, TheGateHidesSummariesWhereVotesAreMany) {
   MemoryConfig c = settings();
   c.far.seeds.seed = 1;  // every tile fetches
   c.far.gate = 1;
-  EXPECT_LT(max_difference(streamed("far_fitted", c, tokens_), streamed("far_state_only", c, tokens_)), 1e-11);
+  EXPECT_LT(max_difference(streamed("far_fitted", c, tokens_), streamed("far_state_only", c, tokens_)),
+            1e-11);
+  // The newest bases are no summaries.
+  const Tensor newest = streamed("far_kv_quant_int4", c, tokens_);
+  c.far.gate = 0;
+  EXPECT_EQ(max_difference(streamed("far_kv_quant_int4", c, tokens_), newest), 0);
   c.far.gate = 1000;
   const Tensor open = streamed("far_fitted", c, tokens_);
   EXPECT_GT(max_difference(open, streamed("far_state_only", c, tokens_)), 1e-6);

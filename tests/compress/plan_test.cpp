@@ -91,6 +91,8 @@ TEST(WindowPlanTest, ImpossiblePlansAreRefused) {
 
 TEST(MemoryConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<MemoryConfig>({{},
+                                                       {"far.kmers=4"},
+                                                       {"far.kmers=4", "far.place=file"},
                                                        {"focus.unit=paper"},
                                                        {"memory.kind=tables", "focus.schedule=[{}]"},
                                                        {"focus.fitted.corrections=false"},

@@ -54,12 +54,17 @@ TEST(FidelityConfigTest, MethodsThatApplyAreTheDefault) {
   std::vector<std::string> untrained = compress::memory_names();
   ASSERT_EQ(untrained.front(), "full");
   untrained.insert(untrained.begin() + 1, "noise_floor");
+  const auto on_far = std::erase_if(untrained, compress::stands_on_far);
+  ASSERT_GT(on_far, 0U);
   ASSERT_EQ(untrained.back(), "fitted");
   untrained.insert(untrained.end() - 1, "adaptive_entropy");
   EXPECT_EQ(fidelity_methods(c), untrained);
   c.memory.storage.dtype = compress::StorageType::bf16;
   EXPECT_EQ(fidelity_methods(c).size(), untrained.size() - 4) << "quantising rivals store their own way";
   c.memory.storage = {};
+  c.memory.far.kmers = 4;
+  EXPECT_EQ(fidelity_methods(c).size(), untrained.size() + on_far);
+  c.memory.far = {};
   c.adapter = std::string("a.safetensors");
   c.adapters["paper"] = "b.safetensors";
   EXPECT_EQ(fidelity_methods(c).size(), untrained.size() + 2);
@@ -91,6 +96,8 @@ TEST(FidelityConfigTest, RefusesWhatMakesNoSense) {
 
 TEST(FidelityConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<FidelityConfig>({{},
+                                                         {"far.kmers=4"},
+                                                         {"far.kmers=4", "far.place=file"},
                                                          {"adapter=a"},
                                                          {"methods=[\"full\"]"},
                                                          {"focus.unit=paper"},

@@ -34,6 +34,8 @@ TEST(ShippedConfigsTest, TrainingRunsParseAndHold) {
 
 TEST(TrainConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<TrainConfig>({{},
+                                                      {"far.kmers=4"},
+                                                      {"far.kmers=4", "far.place=file"},
                                                       {"task=pretrain", "data.sources=[{\"jsonl\": \"x\"}]"},
                                                       {"stages=[{\"kind\": \"match\"}]"},
                                                       {"focus.unit=paper"},

@@ -21,15 +21,13 @@ namespace focus::compress {
 
 /// A stream of bases through a compressed model.
 struct CompressedStream {
-  cache::StreamState backbone;  // positions count Focus tokens too where they are inline
-  int64_t bases = 0;            // bases consumed
+  cache::StreamState backbone;           // positions count Focus tokens too where they are inline
+  int64_t bases = 0;                     // bases consumed
   std::unique_ptr<FarChooser> far = {};  // where a memory fetches; created by the first forward
 
   CompressedStream clone() const { return {backbone.clone(), bases, far ? far->clone() : nullptr}; }
   /// See cache::LayerState::snapshot().
-  CompressedStream snapshot() const {
-    return {backbone.snapshot(), bases, far ? far->snapshot() : nullptr};
-  }
+  CompressedStream snapshot() const { return {backbone.snapshot(), bases, far ? far->snapshot() : nullptr}; }
 };
 
 struct HiddenStates {

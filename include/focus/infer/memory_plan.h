@@ -14,10 +14,10 @@ struct MemoryPlan {
   int64_t state_bytes = 0;   // Hyena states
   int64_t kept_bytes = 0;    // at the end of the longest sequence
   int64_t open_bytes = 0;
-  int64_t far_bytes = 0;        // far memory at the end, wherever it lies
+  int64_t far_bytes = 0;         // far memory at the end, wherever it lies
   bool far_beside_model = true;  // whether that is the model's device
-  int64_t workspace_bytes = 0;  // temporary, for one chunk
-  int64_t available_bytes = 0;  // what the device has free for all but the weights that are already in place
+  int64_t workspace_bytes = 0;   // temporary, for one chunk
+  int64_t available_bytes = 0;   // what the device has free for all but the weights that are already in place
   int64_t length = 0, chunk = 0;
 
   int64_t needed_bytes() const {

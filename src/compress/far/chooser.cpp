@@ -12,33 +12,35 @@ using at::Tensor;
 void FarConfig::visit(config::Fields& f) {
   constexpr int64_t kMost = int64_t{1} << 32;
   const auto on = f.when(active(), "kmers", "is positive");
-  const auto ready = f.when(store != FarStoreType::model || place != FarPlace::model, "store or place",
-                            "is not 'model'");
+  const auto ready =
+      f.when(store != FarStoreType::model || place != FarPlace::model, "store or place", "is not 'model'");
   f.integer("kmers", kmers, {0, 1 << 16},
             "far memory: exact keys and values of closed windows are stored, and this many k-mers of them at "
             "most fetched by each query; 0 = none");
   f.only(on).integer("refresh", refresh, {1, kMost},
                      "consecutive queries that fetch the same k-mers, chosen by the letters up to the first "
                      "of them");
-  f.only(on).integer("gate", gate, {0, 1 << 16},
-                     "votes for a fetched k-mer from which on its queries see no summaries; 0 = they always do");
+  f.only(on).integer(
+      "gate", gate, {0, 1 << 16},
+      "votes for a fetched k-mer from which on its queries see no summaries; 0 = they always do");
   f.only(on).integer("keep", keep, {0, kMost},
                      "bases before the open window that can be fetched; older ones are given up; 0 = all");
-  f.only(on).choice("store", store,
-                    {{"model", FarStoreType::model},
-                     {"bf16", FarStoreType::bf16},
-                     {"int8", FarStoreType::int8},
-                     {"int4", FarStoreType::int4}},
-                    "precision of the stored keys and values; int8 and int4: keys with scales per channel and "
-                    "k-mer, values per base, and no gradient");
+  f.only(on).choice(
+      "store", store,
+      {{"model", FarStoreType::model},
+       {"bf16", FarStoreType::bf16},
+       {"int8", FarStoreType::int8},
+       {"int4", FarStoreType::int4}},
+      "precision of the stored keys and values; int8 and int4: keys with scales per channel and "
+      "k-mer, values per base, and no gradient");
   f.only(on).choice("place", place,
                     {{"model", FarPlace::model}, {"host", FarPlace::host}, {"file", FarPlace::file}},
                     "where they are stored: beside the model, in host memory, or in a file without a name, "
                     "which ends with the process");
   f.only(on && f.when(place == FarPlace::file, "place", "is 'file'"))
       .text("folder", folder, "folder of the file; empty = the system's for temporary files");
-  f.only(on && ready).integer("hot", hot, {0, 1 << 20},
-                              "k-mers per layer held ready beside the model, those fetched last");
+  f.only(on && ready)
+      .integer("hot", hot, {0, 1 << 20}, "k-mers per layer held ready beside the model, those fetched last");
   f.only(on).group("seeds", seeds, "how letters choose");
 }
 
@@ -86,9 +88,8 @@ FarPlan FarChooser::advance(const Tensor& codes_BN) {
     if (bases_ >= last_.end) {
       const FarTile tile = config_.tile(plan_, bases_);
       last_ = {tile.begin, tile.end, config_.first_kept(plan_, tile.past_end), {}};
-      last_.choices = tile.past_end > 0
-                          ? scorer_->choose(tile, config_.kmers)
-                          : std::vector<FarChoice>(static_cast<std::size_t>(codes_BN.size(0)));
+      last_.choices = tile.past_end > 0 ? scorer_->choose(tile, config_.kmers)
+                                        : std::vector<FarChoice>(static_cast<std::size_t>(codes_BN.size(0)));
       for (FarChoice& choice : last_.choices)
         std::erase_if(choice.kmers, [&](int64_t kmer) { return kmer < last_.first_kept; });
     }

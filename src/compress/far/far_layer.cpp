@@ -11,7 +11,12 @@ namespace {
 
 using at::Tensor;
 
-constexpr double kHidden = -std::numeric_limits<double>::infinity();
+/// Log-masses of raw bases.
+Tensor masses(const Tensor& k_BGSE, int64_t count) {
+  const auto type = k_BGSE.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  return at::zeros({k_BGSE.size(0), k_BGSE.size(1), count},
+                   k_BGSE.options().dtype(type).requires_grad(false));
+}
 
 }  // namespace
 
@@ -85,97 +90,94 @@ FarKmer FarLayer::fetch(int64_t kmer, const Tensor& like) {
   return found->second;
 }
 
-Entries FarLayer::seen(int64_t base, const FarView& view, Entries past, const Tensor& like) {
+Entries FarLayer::seen(int64_t base, const FarView& view, const Entries& past, const Tensor& like) {
   const FarStretch& stretch = at(base);
   if (store_ != nullptr) store_->drop_before(stretch.first_kept);
-  const int64_t batch = like.size(0);
-  FOCUS_CHECK(static_cast<int64_t>(stretch.choices.size()) == batch, "choices for ", stretch.choices.size(),
-              " sequences of ", batch);
-  // What is raw in this layer is seen as it is.
-  std::vector<std::vector<int64_t>> fetched;
-  int64_t longest = 0;
-  std::vector<int64_t> lengths;
+  FOCUS_CHECK(static_cast<int64_t>(stretch.choices.size()) == like.size(0), "choices for ",
+              stretch.choices.size(), " sequences of ", like.size(0));
+  std::vector<Wanted> wanted;
   for (const FarChoice& choice : stretch.choices) {
-    std::vector<int64_t>& own = fetched.emplace_back();
-    int64_t length = 0;
+    Wanted& own = wanted.emplace_back();
     for (const int64_t kmer : choice.kmers) {
       const int64_t window = windows_.window_of_kmer(kmer);
-      const Span bases = windows_.kmer(window, kmer - windows_.kmers_before(window));
-      if (kmer < view.first_kmer || bases.end > view.raw_begin) continue;
-      own.push_back(kmer);
-      length += bases.size();
+      // What is raw in this layer is seen as it is.
+      const bool gone = windows_.kmer(window, kmer - windows_.kmers_before(window)).end <= view.raw_begin;
+      if (gone && kmer >= view.first_kmer) own.kmers.push_back(kmer);
     }
-    lengths.push_back(length);
-    longest = std::max(longest, length);
+    own.summaries = config_.gate == 0 || choice.best_votes < config_.gate || own.kmers.empty();
   }
-  if (longest == 0) return past;
+  const auto fetches = [](const Wanted& own) { return !own.kmers.empty(); };
+  if (std::none_of(wanted.begin(), wanted.end(), fetches)) return past;
+  if (std::all_of(wanted.begin(), wanted.end(), [&](const Wanted& own) { return own == wanted[0]; }))
+    return joined(wanted[0], view, past, like);
 
-  const auto type = like.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const auto no_mass = [&](int64_t heads, int64_t count) {
-    return at::zeros({batch, heads, count}, like.options().dtype(type).requires_grad(false));
+  // Sequences of a batch that see differently many are filled up by entries without a mass.
+  std::vector<Entries> rows;
+  int64_t longest = 0;
+  for (std::size_t item = 0; item < wanted.size(); ++item) {
+    Entries own = past;
+    const auto row = [&](const Tensor& t) {
+      return t.defined() ? t.narrow(0, static_cast<int64_t>(item), 1) : t;
+    };
+    own.k = row(past.k), own.v = row(past.v), own.beta = row(past.beta);
+    own = joined(wanted[item], view, own, row(like), static_cast<int64_t>(item));
+    longest = std::max(longest, own.size());
+    rows.push_back(std::move(own));
+  }
+  const auto widest = std::max_element(
+      rows.begin(), rows.end(), [](const Entries& a, const Entries& b) { return a.size() < b.size(); });
+  std::vector<Tensor> k, v, beta;
+  for (Entries& row : rows) {
+    const int64_t missing = longest - row.size();
+    if (row.empty()) {
+      row.k = widest->k.narrow(2, 0, 0), row.v = widest->v.narrow(2, 0, 0);
+      row.beta = masses(row.k, 0);
+    }
+    add_zero_beta(row);
+    k.push_back(at::constant_pad_nd(row.k, {0, 0, 0, missing}));
+    v.push_back(at::constant_pad_nd(row.v, {0, 0, 0, missing}));
+    beta.push_back(at::constant_pad_nd(row.beta, {0, missing}, -std::numeric_limits<double>::infinity()));
+  }
+  Entries out;
+  out.k = at::cat(k, 0), out.v = at::cat(v, 0), out.beta = at::cat(beta, 0);
+  return out;
+}
+
+Entries FarLayer::joined(const Wanted& wanted, const FarView& view, const Entries& past, const Tensor& like,
+                         int64_t item) {
+  std::vector<Tensor> k, v, beta;
+  int64_t at = 0;
+  const auto keep = [&](int64_t end) {
+    if (end <= at) return;
+    k.push_back(past.k.narrow(2, at, end - at));
+    v.push_back(past.v.narrow(2, at, end - at));
+    if (past.beta.defined()) beta.push_back(past.beta.narrow(2, at, end - at));
   };
-  // Summaries leave with their mass.
-  const bool one = batch == 1;
-  bool copied = false;
-  const auto hide = [&](int64_t item, const Span& entries) {
+  const auto leave = [&](const Span& entries) {
     if (entries.size() <= 0) return;
-    if (!copied) past.beta = past.beta.defined() ? past.beta.clone() : no_mass(past.k.size(1), past.size());
-    copied = true;
-    past.beta.narrow(0, item, 1).narrow(2, entries.begin, entries.size()).fill_(kHidden);
+    keep(entries.begin);
+    at = entries.end;
   };
-  for (int64_t item = 0; item < batch && !past.empty(); ++item) {
-    const auto i = static_cast<std::size_t>(item);
-    const bool gated = config_.gate > 0 && !fetched[i].empty() &&
-                       stretch.choices[i].best_votes >= config_.gate;
-    if (gated && one) {
-      past = past.slice(0, view.summaries.begin);
-    } else if (gated) {
-      hide(item, view.summaries);
-    } else {
-      for (const int64_t kmer : fetched[i]) hide(item, view.entries_of(kmer));
-    }
+  for (const int64_t kmer : wanted.kmers) {
+    const Span own = view.entries_of(kmer);
+    leave({own.begin, wanted.summaries ? own.end : std::min(own.end, view.summaries.begin)});
   }
-
-  Entries more;
-  const bool alike = std::all_of(fetched.begin(), fetched.end(), [&](const auto& f) { return f == fetched[0]; });
-  const auto joined = [&](const std::vector<int64_t>& kmers, int64_t item) {
-    std::vector<Tensor> k, v;
-    for (const int64_t kmer : kmers) {
-      const FarKmer part = fetch(kmer, like);
-      k.push_back(item < 0 ? part.k : part.k.narrow(0, item, 1));
-      v.push_back(item < 0 ? part.v : part.v.narrow(0, item, 1));
-    }
-    return FarKmer{at::cat(k, 2), at::cat(v, 2)};
-  };
-  if (alike) {
-    const FarKmer all = joined(fetched[0], -1);
-    more.k = all.k, more.v = all.v;
-  } else {
-    std::vector<Tensor> k, v, beta;
-    const int64_t heads = fetch(fetched[static_cast<std::size_t>(
-        std::max_element(lengths.begin(), lengths.end()) - lengths.begin())].front(), like).k.size(1);
-    for (std::size_t i = 0; i < fetched.size(); ++i) {
-      const int64_t missing = longest - lengths[i];
-      const auto options = like.options().requires_grad(false);
-      FarKmer own{at::zeros({1, heads, missing, like.size(3)}, options),
-                  at::zeros({1, heads, missing, like.size(3)}, options)};
-      if (!fetched[i].empty()) {
-        const FarKmer there = joined(fetched[i], static_cast<int64_t>(i));
-        own = {at::cat({there.k, own.k}, 2), at::cat({there.v, own.v}, 2)};
-      }
-      Tensor mass = at::zeros({1, heads, longest}, options.dtype(type));
-      mass.narrow(2, lengths[i], missing).fill_(kHidden);
-      k.push_back(own.k), v.push_back(own.v), beta.push_back(mass);
-    }
-    more.k = at::cat(k, 0), more.v = at::cat(v, 0), more.beta = at::cat(beta, 0);
+  if (!wanted.summaries) leave(view.summaries);
+  keep(past.size());
+  int64_t fetched = 0;
+  for (const int64_t kmer : wanted.kmers) {
+    const FarKmer part = fetch(kmer, like);
+    k.push_back(item < 0 ? part.k : part.k.narrow(0, item, 1));
+    v.push_back(item < 0 ? part.v : part.v.narrow(0, item, 1));
+    fetched += part.k.size(2);
   }
-  if (past.empty()) return more;
-  if (past.beta.defined() && !more.beta.defined()) more.beta = no_mass(more.k.size(1), longest);
-  if (!past.beta.defined() && more.beta.defined()) past.beta = no_mass(past.k.size(1), past.size());
-  if (more.beta.defined()) more.beta = at::cat({past.beta, more.beta.to(past.beta.scalar_type())}, 2);
-  more.k = at::cat({past.k, more.k}, 2);
-  more.v = at::cat({past.v, more.v}, 2);
-  return more;
+  Entries out;
+  if (k.empty()) return out;
+  out.k = at::cat(k, 2), out.v = at::cat(v, 2);
+  if (beta.empty()) return out;
+  if (fetched > 0) beta.push_back(masses(k.back(), fetched).to(beta[0].scalar_type()));
+  out.beta = at::cat(beta, 2);
+  return out;
 }
 
 }  // namespace focus::compress

@@ -18,9 +18,9 @@ namespace focus::compress {
 
 /// How the layer's own memory stands to its past at some base.
 struct FarView {
-  int64_t raw_begin = 0;   // bases from here on are seen raw
-  int64_t first_kmer = 0;  // k-mers before it are kept raw for ever
-  Span summaries;          // of the entries that are shown: those that are no raw bases
+  int64_t raw_begin = 0;                         // bases from here on are seen raw
+  int64_t first_kmer = 0;                        // k-mers before it are kept raw for ever
+  Span summaries;                                // of the entries that are shown: those that are no raw bases
   std::function<Span(int64_t kmer)> entries_of;  // of those shown, the ones that stand for a k-mer
 };
 /// Of a Focus layer that shows `num_entries` from visible(base).entry_begin on.
@@ -40,10 +40,19 @@ class FarLayer {
   void show(const at::Tensor& k_BGLE, const at::Tensor& v_BGLE);
   /// What the queries from `base` on see of the past: `past` without what stands for the fetched k-mers, then
   /// these k-mers' bases. `like`: the queries.
-  Entries seen(int64_t base, const FarView& view, Entries past, const at::Tensor& like);
+  Entries seen(int64_t base, const FarView& view, const Entries& past, const at::Tensor& like);
 
  private:
+  /// What one sequence fetches, and whether it sees summaries beside that.
+  struct Wanted {
+    std::vector<int64_t> kmers;
+    bool summaries = true;
+    bool operator==(const Wanted&) const = default;
+  };
   const FarStretch& at(int64_t base) const;
+  /// `item`: of a batch that fetches differently; -1: all of it.
+  Entries joined(const Wanted& wanted, const FarView& view, const Entries& past, const at::Tensor& like,
+                 int64_t item = -1);
   FarKmer fetch(int64_t kmer, const at::Tensor& like);
 
   const FarConfig& config_;

@@ -50,7 +50,10 @@ void FarState::detach() {
 
 FarMemory::FarMemory(std::shared_ptr<const LayerMemory> near, const FarConfig& config, const WindowPlan& plan,
                      const model::Backbone& backbone)
-    : near_(std::move(near)), config_(config), plan_(plan), shape_(backbone.shape()),
+    : near_(std::move(near)),
+      config_(config),
+      plan_(plan),
+      shape_(backbone.shape()),
       dtype_(backbone.dtype()) {
   if (!near_->first_raw(0))
     fail<ConfigError>("far.kmers: far memory cannot stand on '", near_->describe(),
@@ -64,9 +67,9 @@ FarMemory::FarMemory(std::shared_ptr<const LayerMemory> near, const FarConfig& c
 std::string FarMemory::describe() const {
   const char* const stores[] = {"the model's precision", "bf16", "int8", "int4"};
   const char* const places[] = {"", ", in host memory", ", in a file"};
-  std::string text = concat(near_->describe(), "; far memory: up to ", config_.kmers,
-                            " k-mers fetched for ", config_.refresh, " queries, stored in ",
-                            stores[static_cast<int>(config_.store)], places[static_cast<int>(config_.place)]);
+  std::string text = concat(near_->describe(), "; far memory: up to ", config_.kmers, " k-mers fetched for ",
+                            config_.refresh, " queries, stored in ", stores[static_cast<int>(config_.store)],
+                            places[static_cast<int>(config_.place)]);
   if (config_.gate > 0) text += concat(", no summaries from ", config_.gate, " votes on");
   if (config_.keep > 0) text += concat(", the newest ", config_.keep, " bases");
   return text;
@@ -100,14 +103,13 @@ MemoryUse FarMemory::planned(int64_t num_bases) const {
        ++kmer) {
     const int64_t window = plan_.window_of_kmer(kmer);
     const int64_t bases = plan_.kmer(window, kmer - plan_.kmers_before(window)).size();
-    use.far_bytes +=
-        FarStore::kmer_bytes(config_.store, bases, shape_.num_kv_heads, shape_.head_dim, dtype_);
+    use.far_bytes += FarStore::kmer_bytes(config_.store, bases, shape_.num_kv_heads, shape_.head_dim, dtype_);
     longest = std::max(longest, bases);
   }
   if (config_.store != FarStoreType::model || config_.place != FarPlace::model)
-    use.retained_bytes += std::min(config_.hot, end) *
-                          FarStore::kmer_bytes(FarStoreType::model, longest, shape_.num_kv_heads,
-                                               shape_.head_dim, dtype_);
+    use.retained_bytes +=
+        std::min(config_.hot, end) *
+        FarStore::kmer_bytes(FarStoreType::model, longest, shape_.num_kv_heads, shape_.head_dim, dtype_);
   return use;
 }
 

@@ -53,8 +53,8 @@ class WholeSequence {
     }
     make_entries();
     const auto shown = [this](const LayerRules::Visible& seen) { return shown_to(seen); };
-    const Tensor out = layer_.attention.output(
-        attend_stretches(rules_, bases_, shown, call_.recompute, call_.far_layer));
+    const Tensor out =
+        layer_.attention.output(attend_stretches(rules_, bases_, shown, call_.recompute, call_.far_layer));
     if (!mixed) return out;
     const Tensor focus_out = focus_.unit->updates_focus_state() ? at::cat(focus_updates_, 1)
                                                                 : layer_.attention.output(attend_focus());

@@ -2,8 +2,8 @@
 
 #include <algorithm>
 
-#include "focus/compress/focus/fitted_unit.h"
 #include "far_memory.h"
+#include "focus/compress/focus/fitted_unit.h"
 #include "focus/core/error.h"
 #include "focus_memory.h"
 #include "policy_memory.h"

@@ -42,8 +42,7 @@ class PolicyMemory::Walk final : public CallWalk {
     state_.open.append(rows(now_.k), rows(now_.v), memory_.policy_.needs_queries ? q : Tensor(), {},
                        positions_.narrow(0, row, count));
     Entries past = state_.retained.read(q);
-    if (call_.far_layer != nullptr)
-      past = call_.far_layer->seen(base, far_view(base, past.size()), past, q);
+    if (call_.far_layer != nullptr) past = call_.far_layer->seen(base, far_view(base, past.size()), past, q);
     return layer_.attention.output(attend(q, past, state_.open.k(), state_.open.v()));
   }
   Tensor focus_token(int64_t row, int64_t base) override { return bases(row, base, 1); }

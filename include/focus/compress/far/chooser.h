@@ -16,9 +16,9 @@ namespace focus::compress {
 
 /// Consecutive queries that fetch the same k-mers.
 struct FarStretch {
-  int64_t begin = 0, end = 0;        // bases of the sequence
-  int64_t first_kept = 0;            // k-mers before it are given up
-  std::vector<FarChoice> choices;    // for each sequence of the batch
+  int64_t begin = 0, end = 0;      // bases of the sequence
+  int64_t first_kept = 0;          // k-mers before it are given up
+  std::vector<FarChoice> choices;  // for each sequence of the batch
   bool operator==(const FarStretch&) const = default;
 };
 
