@@ -5,10 +5,11 @@
 namespace focus::compress {
 namespace {
 
-// How often an array of scores is read or written when a window closes: product, scale, mask, three
-// log-sum-exps, two gathers by k-mer (fitted_unit.cpp); and by the check, which has two arrays of half as
-// many queries (held_out_check.cpp).
-constexpr double kFitPasses = 30, kCheckPasses = 20;
+// How often an array of scores is read or written when a window closes: product, mask, softmax within k-mers,
+// two maxima, product with the k-mers' shares and its sum (fitted_unit.cpp); and by the check, which has two
+// arrays of half as many queries: product, mask, softmax, two maxima, product with the values
+// (held_out_check.cpp).
+constexpr double kFitPasses = 10, kCheckPasses = 8;
 
 }  // namespace
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "focus/core/error.h"
@@ -15,8 +16,37 @@ namespace {
 
 using at::Tensor;
 
-// Score of a base that a reference leaves out: next to no weight, and finite where all references leave it
-// out.
+constexpr double kNothing = -std::numeric_limits<double>::infinity();
+constexpr double kFaintestShare = 1e-30;  // in the heaviest base of its k-mer: a mean needs a number
+
+/// Which bases the references measure: made once for all windows with these k-mers.
+struct Measures {
+  Tensor hidden;          // [R, m, kmax] bool: not there, or left out of a k-mer with others
+  Tensor alone;           // [R, m] bool: nothing of the k-mer but what should be left out
+  Tensor log_unmeasured;  // [R, m] fp64
+};
+Measures measures_of(const ClosedSpan& span, const FittedUnitConfig& config) {
+  const int64_t bases = span.num_bases(), group = span.q.size(1) / span.k.size(1);
+  const Kmers::Table& table = span.kmers.table(at::kCPU);
+  const auto once = [&](int64_t what, const std::function<Tensor(const Tensor&)>& make) {
+    return span.kmers.list(
+        {bases, config.reference_stride, config.leave_out, group, what}, span.k.device(), [&] {
+          const Tensor own = at::arange(0, bases, config.reference_stride, at::kLong).repeat({group});
+          return make(near_own({{}, own}, bases, config.leave_out)
+                          .index_select(1, table.index.flatten())
+                          .unflatten(1, table.index.sizes()));
+        });
+  };
+  return {once(0, [&](const Tensor& near) { return measured(table.exists, near).logical_not(); }),
+          once(1,
+               [&](const Tensor& near) {
+                 return table.exists.logical_and(near.logical_not()).any(-1).logical_not();
+               }),
+          once(2, [&](const Tensor& near) {
+            return log_unmeasured(table.exists, measured(table.exists, near), at::kDouble);
+          })};
+}
+
 /// Bases that are entries themselves, [B, G, m, slots] indices into a k-mer's bases, and which bases are left
 /// to the fit, [B, G, m, kmax]. A k-mer with more bases than slots has its last slot for the fit; in a
 /// shorter one every base is an entry, and `fitted` names one all the same, so that the fit, which nobody
@@ -24,10 +54,10 @@ using at::Tensor;
 struct Heavy {
   Tensor bases, fitted;
 };
-Heavy heaviest(const Tensor& log_share, const Tensor& exists, int64_t slots) {
-  Tensor fitted = exists.expand(log_share.sizes());
+Heavy heaviest(const Tensor& share, const Tensor& exists, int64_t slots) {
+  Tensor fitted = exists.expand(share.sizes());
   if (slots == 1) return {Tensor(), fitted};
-  const Tensor bases = std::get<1>(log_share.topk(slots, -1));
+  const Tensor bases = std::get<1>(share.masked_fill(exists.logical_not(), -1.0).topk(slots, -1));
   const Tensor taken = at::zeros_like(fitted).scatter(-1, bases.narrow(-1, 0, slots - 1), true);
   fitted = fitted.logical_and(taken.logical_not());
   const Tensor none = fitted.any(-1, true).logical_not();
@@ -85,30 +115,38 @@ Summary FittedUnit::summarise(const ClosedSpan& span, const Entries&) const {
   const int64_t bases = span.num_bases();
   const References own = references(span, every_base(span, config_.fitted.reference_stride));
   const Tensor ahead = config_.fitted.gradient ? own.q : own.q.detach();  // [B, G, R, E]
-  const Tensor scores = at::matmul(ahead, k.transpose(-1, -2)) * scale;   // [B, G, R, n]
-  const bool leaves_out = config_.fitted.leave_out > 0;
-  const Tensor near = near_own(own, bases, config_.fitted.leave_out);  // [R, n]
   const Kmers::Table& table = span.kmers.table(span.k.device());
   const Tensor &index = table.index, &exists = table.exists;
-  constexpr double kNothing = -std::numeric_limits<double>::infinity();
-  const auto by_kmer = [&](const Tensor& t) {
-    return t.index_select(-1, index.flatten()).unflatten(-1, index.sizes());
+  const auto by_kmer = [&](const Tensor& t) {  // [B, G, m, kmax, E]
+    return t.index_select(2, index.flatten()).unflatten(2, index.sizes());
   };
-  // Share of each base in the span's attention, from log sums: no k-mer can underflow to nothing.
-  const Tensor weighing = leaves_out ? scores.masked_fill(near, kLeftOut) : scores;
-  const Tensor log_share = by_kmer(at::logsumexp(weighing - at::logsumexp(weighing, -1, true), 2))
-                               .masked_fill(exists.logical_not(), kNothing);  // [B, G, m, kmax]
+  const Tensor keys = by_kmer(k), values = by_kmer(v);
+  const int64_t slots = std::min(config_.entries_per_kmer, index.size(1));
+  // The scores of a window are its largest arrays: what need not be kept of them is overwritten.
+  const Tensor scores = at::matmul(ahead * scale, keys.flatten(2, 3).transpose(-1, -2))
+                            .unflatten(-1, index.sizes());  // [B, G, R, m, kmax]
+  const Measures measures = measures_of(span, config_.fitted);
+  const Tensor counted = slots == 1 ? scores.masked_fill_(measures.hidden, kNothing)
+                                    : scores.masked_fill(measures.hidden, kNothing);
+  const Tensor in_kmer = at::softmax(counted, -1), log_counted = log_sum(counted, in_kmer).squeeze(-1);
+  // Each base's share in the span's attention, all references together: its k-mer's share times its own
+  // within that. Only ratios within a k-mer matter, and none can underflow to nothing in all its bases.
+  const Tensor log_weight = at::log_softmax(log_counted.masked_fill(measures.alone, kLeftOut), -1);
+  const Tensor weight = (log_weight - log_weight.detach().amax(2, true)).exp().unsqueeze(-1);
+  const Tensor share = (in_kmer.requires_grad() ? in_kmer * weight : in_kmer.mul_(weight))
+                           .sum(2)
+                           .clamp_min(kFaintestShare);  // [B, G, m, kmax]
 
   // The heaviest bases of each k-mer are entries themselves; the fit is of the others.
-  const int64_t slots = std::min(config_.entries_per_kmer, index.size(1));
-  const Heavy heavy = heaviest(log_share.detach(), exists, slots);
-  const Tensor rest_share = at::softmax(log_share.masked_fill(heavy.fitted.logical_not(), kNothing), -1);
-  const Tensor part = slots == 1 ? exists : heavy.fitted.unsqueeze(2);  // which differs from head to head
-  const Tensor log_mass =                                               // [B, G, R, m]
-      leaves_out ? log_mass_of(by_kmer(scores), part, by_kmer(near))
-                 : at::logsumexp(by_kmer(scores).masked_fill(part.logical_not(), kNothing), -1);
-  const Tensor keys = k.index_select(2, index.flatten()).unflatten(2, index.sizes());    // [B, G, m, kmax, E]
-  const Tensor values = v.index_select(2, index.flatten()).unflatten(2, index.sizes());  // [B, G, m, kmax, E]
+  const Heavy heavy = heaviest(share.detach(), exists, slots);
+  const Tensor rest = share * heavy.fitted, rest_share = rest / rest.sum(-1, true);
+  const auto near = [&] {  // [R, m, kmax]
+    return near_own(own, bases, config_.fitted.leave_out)
+        .index_select(1, index.flatten())
+        .unflatten(1, index.sizes());
+  };
+  const Tensor log_mass = slots == 1 ? log_counted + measures.log_unmeasured.to(options)  // [B, G, R, m]
+                                     : log_mass_of(scores, heavy.fitted.unsqueeze(2), near());
   const Tensor fitted = heavy.fitted.to(k.scalar_type());
   const Tensor mean_key =
       at::matmul((fitted / fitted.sum(-1, true)).unsqueeze(-2), keys).squeeze(-2);  // [B, G, m, E]

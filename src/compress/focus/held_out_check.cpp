@@ -21,7 +21,8 @@ struct Reading {
   Tensor log_mass;  // [B, G, R, 1]
 };
 Reading read(const Tensor& scores_BGRN, const Tensor& v_BGNE) {
-  return {at::matmul(at::softmax(scores_BGRN, -1), v_BGNE), at::logsumexp(scores_BGRN, -1, /*keepdim=*/true)};
+  const Tensor share = at::softmax(scores_BGRN, -1);
+  return {at::matmul(share, v_BGNE), log_sum(scores_BGRN, share)};
 }
 
 Tensor together(const Reading& open, const Reading& past) {
@@ -59,16 +60,19 @@ void check_entries(const ClosedSpan& span, const Tensor& stands_for_BGN, const T
         span.kmers.list({bases, stride}, span.q.device(), [&] { return judging_bases(bases, stride); });
     const References judges = references(span, rows);
     const Tensor later = at::arange(bases, judges.own.options()).gt(judges.own.unsqueeze(1));  // [R, n]
-    const Tensor open_scores = scores_of(own_queries(span, rows), k).masked_fill(later, kNothing);
+    const double scale = 1.0 / std::sqrt(static_cast<double>(k.size(-1)));
+    const auto scores_of = [&](const Tensor& queries, const Tensor& keys) {  // scaled where they are small
+      return at::matmul(queries * scale, keys.to(type).transpose(-1, -2));
+    };
+    const Tensor open_scores = scores_of(own_queries(span, rows), k).masked_fill_(later, kNothing);
     const Tensor part = stands_for_BGN.defined() ? stands_for_BGN.unsqueeze(2) : at::ones_like(later);
     // Entries as fine as what a judge leaves out hold its own continuation almost by itself: then nothing is
     // left out.
     const bool fine = 2 * config.leave_out * fits.k.size(2) > bases;
-    const Tensor near = near_own(judges, bases, fine ? 0 : config.leave_out),
-                 past_scores = scores_of(judges.q, k);
-    const Tensor counted = past_scores.masked_fill(measured(part, near).logical_not(), kNothing);
+    const Tensor near = near_own(judges, bases, fine ? 0 : config.leave_out), used = measured(part, near);
     const Reading open = read(open_scores, v);
-    const Reading past = {read(counted, v).mean, log_mass_of(past_scores, part, near).unsqueeze(-1)};
+    Reading past = read(scores_of(judges.q, k).masked_fill_(used.logical_not(), kNothing), v);
+    past.log_mass.add_(log_unmeasured(part, used, k.scalar_type()).unsqueeze(-1));
     const Tensor target = together(open, past);
     Tensor entry_scores = scores_of(judges.q, fits.k) + fits.beta.to(type).unsqueeze(2);
     if (made_of_BGM.defined()) {

@@ -82,12 +82,19 @@ Tensor measured(const Tensor& part, const Tensor& near) {
   return at::where(rest.any(-1, /*keepdim=*/true), rest, part);
 }
 
+Tensor log_unmeasured(const Tensor& part, const Tensor& used, at::ScalarType type) {
+  const auto size = [&](const Tensor& bases) { return bases.sum(-1).clamp_min(1).to(type); };
+  return (size(part) / size(used)).log();
+}
+
 Tensor log_mass_of(const Tensor& scores, const Tensor& part, const Tensor& near) {
   const Tensor used = measured(part, near);
-  const auto size = [&](const Tensor& bases) { return bases.sum(-1).clamp_min(1).to(scores.scalar_type()); };
-  const Tensor sum =
-      at::logsumexp(scores.masked_fill(used.logical_not(), -std::numeric_limits<double>::infinity()), -1);
-  return sum + (size(part) / size(used)).log();
+  return at::logsumexp(scores.masked_fill(used.logical_not(), -std::numeric_limits<double>::infinity()), -1) +
+         log_unmeasured(part, used, scores.scalar_type());
+}
+
+Tensor log_sum(const Tensor& scores, const Tensor& softmax) {
+  return scores.amax(-1, /*keepdim=*/true) - softmax.amax(-1, /*keepdim=*/true).log();
 }
 
 Tensor solved(const Tensor& a, const Tensor& b) {

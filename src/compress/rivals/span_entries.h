@@ -52,9 +52,15 @@ at::Tensor near_own(const References& references, int64_t num_bases, int64_t lea
 /// Of the bases of `part`, the ones a reference measures: those not near its own, or all of a part without
 /// others. bool, broadcast; bases on the last axis.
 at::Tensor measured(const at::Tensor& part, const at::Tensor& near);
+/// What the log-mass of the bases that are measured lacks to that of their part: the others count like their
+/// mean. Over the last axis.
+at::Tensor log_unmeasured(const at::Tensor& part, const at::Tensor& used, at::ScalarType type);
 /// Log-mass of a part's bases by the scores of those that are measured, for which the others count like the
 /// mean; over the last axis. -inf of an empty part.
 at::Tensor log_mass_of(const at::Tensor& scores, const at::Tensor& part, const at::Tensor& near);
+
+/// log sum exp of scores whose softmax is known, over the last axis, which is kept: one pass over each.
+at::Tensor log_sum(const at::Tensor& scores, const at::Tensor& softmax);
 
 /// x of A x = b, for matrices that a ridge keeps regular: nothing is checked, since the host would have to
 /// wait for it.
