@@ -39,17 +39,17 @@ inline float widen_one(float value) { return value; }
 
 // What one step of a loop reads: one register of fp32 values, or one register that holds the even and the odd
 // bf16 values of its 32-bit words. Shifting them apart is cheaper than interleaving them; whatever they are
-// multiplied with is packed to match.
+// multiplied with is packed to match. A T holds `inputs_in` of them.
 template <class T>
 struct Step;
 template <>
 struct Step<float> {
-  static constexpr int parts = 1, inputs = kFloats;
+  static constexpr int parts = 1, inputs = kFloats, inputs_in = 1;
   static void read(const float* from, Floats* out) { out[0] = load_bytes<Floats>(from); }
 };
 template <>
 struct Step<Bf16> {
-  static constexpr int parts = 2, inputs = 2 * kFloats;
+  static constexpr int parts = 2, inputs = 2 * kFloats, inputs_in = 1;
   static void read(const Bf16* from, Floats* out) {
     const Words words = load_bytes<Words>(from);
     out[0] = reinterpret_cast<Floats>(words << 16);
@@ -69,7 +69,7 @@ inline void dot_step(const W* const (&w)[O], const float* const (&x)[M], int64_t
   using S = Step<W>;
   Floats weight[O][S::parts];
 #pragma GCC unroll 8
-  for (int o = 0; o < O; ++o) S::read(w[o] + w_at, weight[o]);
+  for (int o = 0; o < O; ++o) S::read(w[o] + w_at / S::inputs_in, weight[o]);
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 2
@@ -95,10 +95,11 @@ inline void dot_tile(const W* const (&w)[O], const float* const (&x)[M], int64_t
   }
   for (int64_t i = 0; i < whole; i += S::inputs) dot_step<W, O, M>(w, x, i, i, sums);
   if (whole < inputs) {
-    W tail[O][S::inputs] = {};
+    W tail[O][S::inputs / S::inputs_in] = {};
     const W* from[O];
     for (int o = 0; o < O; ++o) {
-      for (int64_t i = whole; i < inputs; ++i) tail[o][i - whole] = w[o][i];
+      for (int64_t i = whole / S::inputs_in; i < inputs / S::inputs_in; ++i)
+        tail[o][i - whole / S::inputs_in] = w[o][i];
       from[o] = tail[o];
     }
     dot_step<W, O, M>(from, x, 0, whole, sums);

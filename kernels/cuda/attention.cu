@@ -522,6 +522,17 @@ void launch_on_tensor_cores(const AttentionLaunch<Bf16>& l, dim3 grid, cudaStrea
 }  // namespace
 
 template <class T>
+bool attention_reads_codes(const Attention<T>& args) {
+  bool reads = on_tensor_cores(args);
+  for (int p = 0; p < args.num_parts; ++p) {
+    const AttentionPart<T>& part = args.parts[p];
+    reads &=
+        part.bits == 0 || (on_boundaries(part.k_codes, part.bits) && on_boundaries(part.v_codes, part.bits));
+  }
+  return reads;
+}
+
+template <class T>
 int64_t attention_workspace(const Attention<T>& args) {
   const int64_t splits = planned(args).splits;
   return splits == 1 ? 0 : splits * args.batch * args.heads * args.queries * (args.dim + 1);
@@ -534,12 +545,8 @@ void attention_forward(const Attention<T>& args, float* workspace, void* stream)
   l.workspace = workspace;
   const auto to = static_cast<cudaStream_t>(stream);
   const dim3 grid = blocks_in_a_row(args.batch * (args.heads / l.pack) * l.splits * l.row_blocks);
-  for (int p = 0; p < args.num_parts; ++p) {
-    const AttentionPart<T>& part = args.parts[p];
-    FOCUS_CHECK(
-        part.bits == 0 || (on_boundaries(part.k_codes, part.bits) && on_boundaries(part.v_codes, part.bits)),
-        "attention's codes or scales do not lie on boundaries of 8 channels");
-  }
+  FOCUS_CHECK(!has_codes(args) || attention_reads_codes(args),
+              "attention's codes need tensor cores, and rows and scales on boundaries of 8 channels");
   bool launched = false;
   if constexpr (sizeof(T) == sizeof(Bf16)) {
     if (on_tensor_cores(args)) {
@@ -548,7 +555,6 @@ void attention_forward(const Attention<T>& args, float* workspace, void* stream)
     }
   }
   if (!launched) {
-    FOCUS_CHECK(!has_codes(args), "codes are read by tensor cores alone");
     if (args.dim <= 32)
       launch_plain<T, 32>(l, grid, to);
     else if (args.dim <= 128)
@@ -575,6 +581,8 @@ void attention_merge(const float* outs, const float* log_sums, int64_t count, T*
   check_launch("attention_merge");
 }
 
+template bool attention_reads_codes(const Attention<float>&);
+template bool attention_reads_codes(const Attention<Bf16>&);
 template int64_t attention_workspace(const Attention<float>&);
 template int64_t attention_workspace(const Attention<Bf16>&);
 template void attention_forward(const Attention<float>&, float*, void*);

@@ -57,9 +57,13 @@ Memories memories_of(const model::Backbone& backbone, const FocusAdapter& adapte
     } else if (const auto tables = adapter.tables(block); layer && tables != nullptr) {
       add(std::make_shared<TablesMemory>(LayerRules(config.window, *layer), tables, backbone));
     } else {
-      const bool inline_stream = config.focus.stream == Stream::inline_tokens;
-      out.emplace(block,
-                  std::make_shared<PolicyMemory>(backbone, config, budget, rival("full"), inline_stream));
+      const bool inline_stream = config.focus.stream == Stream::inline_tokens,
+                 codes = config.kind_at(block) == MemoryKind::quantised;
+      MemoryConfig own = config;
+      if (codes) own.storage.dtype = StorageType::model;  // which is of the entries of other layers
+      out.emplace(block, std::make_shared<PolicyMemory>(backbone, own, budget,
+                                                        codes ? quantised(config.quantised) : rival("full"),
+                                                        inline_stream));
     }
   }
   return out;

@@ -159,7 +159,8 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
     log::warn(concat("the first window has ", plan.window(0).size(), " bases, the others ",
                      plan.window_bases(), ": the report places all boundaries at multiples of the latter"));
   bool keeps_all = !memory.focus.layers.empty();
-  for (const auto& part : memory.focus.schedule) keeps_all |= part.memory == compress::MemoryKind::full;
+  for (const auto& part : memory.focus.schedule)
+    keeps_all |= part.memory == compress::MemoryKind::full || part.memory == compress::MemoryKind::quantised;
   if (keeps_all)
     log::warn(
         "focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so "

@@ -56,6 +56,11 @@ void FidelityConfig::visit(config::Fields& f) {
   const auto focus = [&](config::Fields& g) { memory.focus.visit(g, &plan.k, no_adapter); };
   f.group("window", config::Visit(window), "the window plan");
   f.group("focus", config::Visit(focus), "Focus tokens");
+  const auto codes = [&](config::Fields& g) { memory.quantised.visit_key_group(g); };
+  const bool in_codes =
+      methods.empty() || holds(methods, "quantised_int8") || holds(methods, "quantised_int4");
+  f.only(f.when(in_codes, "methods", "is empty or names 'quantised_int8' or 'quantised_int4'"))
+      .group("quantised", config::Visit(codes), "of the methods quantised_int8 and quantised_int4");
   f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
   f.group("far", memory.far, "far memory, of the memories named far_... and of adapters");
   f.file("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");

@@ -84,12 +84,15 @@ void require_unit_of_label(const std::string& label, const std::string& file, co
              paper = memory.focus.unit == compress::UnitKind::paper;
   const std::pair<const char*, bool> units[] = {{"paper", focus && paper},
                                                 {"fitted", focus && !paper},
-                                                {"tables", memory.uses(compress::MemoryKind::tables)}};
+                                                {"tables", memory.uses(compress::MemoryKind::tables)},
+                                                {"quantised", memory.uses(compress::MemoryKind::quantised)}};
   for (const auto& [unit, is] : units) {
     if (is || !has_word(label, unit)) continue;
     fail<ConfigError>("adapters.", label, ": '", file, "' is no adapter of the kind '", unit, "' but ",
                       focus ? "has Focus entries of the " : "",
-                      focus ? (paper ? "paper's unit" : "fitted unit") : "is base memory (tables)",
+                      focus                                       ? (paper ? "paper's unit" : "fitted unit")
+                      : memory.uses(compress::MemoryKind::tables) ? "is base memory (tables)"
+                                                                  : "is quantised memory",
                       "; choose a label that does not say '", unit, "'");
   }
 }

@@ -20,6 +20,11 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 int64_t keys_of(const Tensor& k) { return k.defined() ? k.size(2) : 0; }
+/// 0: there is none.
+int64_t heads_of(const Memory& memory) {
+  const Tensor& keys = memory.in_codes() ? memory.k_codes.codes : memory.k;
+  return keys.defined() ? keys.size(1) : 0;
+}
 
 void check_keys(const char* what, const Tensor& q, const Tensor& k, const Tensor& v) {
   if (!k.defined() && !v.defined()) return;
@@ -37,27 +42,91 @@ void check_keys(const char* what, const Tensor& q, const Tensor& k, const Tensor
   }
 }
 
+void check_codes(const Tensor& q, const QuantisedTensor& x, bool in_groups) {
+  const auto has = [](const Tensor& t, at::ScalarType type, int64_t dim) {
+    return t.defined() && t.scalar_type() == type && t.dim() == dim;
+  };
+  bool fits = (x.bits == 8 || x.bits == 4) && has(x.codes, at::kByte, 4) && has(x.low, at::kHalf, 4) &&
+              has(x.step, at::kHalf, 4) && x.low.sizes() == x.step.sizes() && x.channels() == q.size(3) &&
+              x.codes.size(0) == q.size(0) && x.low.size(0) == q.size(0) && x.codes.size(1) > 0 &&
+              q.size(1) % x.codes.size(1) == 0 && x.low.size(1) == x.codes.size(1) && q.size(3) % 2 == 0;
+  if (fits && x.row_of.defined())
+    fits =
+        in_groups && has(x.row_of, at::kInt, 1) && x.row_of.size(0) == x.size() && x.low.size(3) == q.size(3);
+  else if (fits)
+    fits = x.low.size(2) == x.size() && x.low.size(3) == 1;
+  if (!fits)
+    fail<ShapeError>(
+        "memory_attention: codes must be uint8 [B,G,P,E * bits / 8] with fp16 scales [B,G,P,1], "
+        "or of keys [B,G,groups,E] and int32 row_of [P]; got codes ",
+        x.defined() ? concat(x.codes.dtype(), " ", x.codes.sizes()) : std::string("none"), ", ", x.bits,
+        " bits, for q ", q.sizes());
+}
+
+void check_memory(const Tensor& q, const Memory& memory) {
+  if (!memory.in_codes()) return check_keys("memory", q, memory.k, memory.v);
+  if (memory.k.defined() || memory.v.defined())
+    fail<ShapeError>("memory_attention: a memory has keys and values, or codes in place of both");
+  check_codes(q, memory.k_codes, true);
+  check_codes(q, memory.v_codes, false);
+  if (memory.v_codes.codes.size(1) != heads_of(memory) || memory.v_codes.size() != memory.size() ||
+      memory.v_codes.bits != memory.k_codes.bits)
+    fail<ShapeError>("memory_attention: codes of ", memory.k_codes.codes.sizes(), " keys and ",
+                     memory.v_codes.codes.sizes(), " values do not belong together");
+}
+
 void check(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
   if (q.dim() != 4) fail<ShapeError>("memory_attention: q must be [B,H,Q,E], got ", q.sizes());
-  check_keys("memory", q, memory.k, memory.v);
+  check_memory(q, memory);
   check_keys("keys and values", q, k, v);
-  const int64_t entries = keys_of(memory.k), keys = keys_of(k);
+  const int64_t entries = memory.size(), keys = keys_of(k);
   if (keys > 0 && keys < q.size(2))
     fail<ShapeError>("memory_attention: ", q.size(2), " queries cannot be the last of ", keys, " keys");
-  if (memory.k.defined() && k.defined() && memory.k.size(1) != k.size(1))
-    fail<ShapeError>("memory_attention: the memory has ", memory.k.size(1), " heads, the keys have ",
-                     k.size(1));
+  const int64_t heads = heads_of(memory);
+  if (heads > 0 && k.defined() && heads != k.size(1))
+    fail<ShapeError>("memory_attention: the memory has ", heads, " heads, the keys have ", k.size(1));
   const Tensor& beta = memory.beta;
   if (!beta.defined()) return;
-  const bool fits = memory.k.defined() && beta.dim() == 3 && beta.size(0) == q.size(0) &&
-                    beta.size(2) == entries &&
-                    (beta.size(1) == q.size(1) || beta.size(1) == memory.k.size(1));
+  const bool fits = heads > 0 && beta.dim() == 3 && beta.size(0) == q.size(0) && beta.size(2) == entries &&
+                    (beta.size(1) == q.size(1) || beta.size(1) == heads);
   if (!fits)
     fail<ShapeError>("memory_attention: beta must be [B,G,P] or [B,H,P] with P = ", entries, ", got ",
                      beta.sizes());
 }
 
 Tensor with_dense_rows(const Tensor& t) { return !t.defined() || t.stride(-1) == 1 ? t : t.contiguous(); }
+QuantisedTensor with_dense_rows(QuantisedTensor x) {
+  if (!x.defined()) return x;
+  x.codes = with_dense_rows(x.codes);
+  if (x.low.strides() != x.step.strides() || x.low.stride(-1) != 1)
+    x.low = x.low.contiguous(), x.step = x.step.contiguous();
+  if (x.row_of.defined()) x.row_of = x.row_of.contiguous();
+  return x;
+}
+/// Masses become fp32.
+Memory with_dense_rows(const Memory& memory) {
+  return {with_dense_rows(memory.k), with_dense_rows(memory.v),
+          memory.beta.defined() ? with_dense_rows(memory.beta.to(at::kFloat)) : Tensor(),
+          with_dense_rows(memory.k_codes), with_dense_rows(memory.v_codes)};
+}
+
+/// The same without codes.
+Memory decoded(const Memory& memory, at::ScalarType type) {
+  if (!memory.in_codes()) return memory;
+  return {dequantise(memory.k_codes, type), dequantise(memory.v_codes, type), memory.beta};
+}
+
+kernels::AttentionCodes codes_of(const QuantisedTensor& x, int64_t batch, int64_t head) {
+  const auto scales = [&](const Tensor& t) {
+    return static_cast<const uint16_t*>(t.const_data_ptr()) + batch * t.stride(0) + head * t.stride(1);
+  };
+  return {.codes = x.codes.const_data_ptr<uint8_t>() + batch * x.codes.stride(0) + head * x.codes.stride(1),
+          .stride = x.codes.stride(2),
+          .low = scales(x.low),
+          .step = scales(x.step),
+          .scale_stride = x.low.stride(2),
+          .scale_row = x.row_of.defined() ? x.row_of.const_data_ptr<int32_t>() : nullptr};
+}
 
 /// Parts of one batch item and key head.
 template <class T>
@@ -67,40 +136,50 @@ int64_t parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t
   const auto rows = [&](const Tensor& t) {
     return static_cast<const T*>(t.const_data_ptr()) + batch * t.stride(0) + head * t.stride(1);
   };
-  if (keys_of(memory.k) > 0) {
+  if (memory.size() > 0) {
     const Tensor& beta = memory.beta;
-    const bool per_query_head = beta.defined() && beta.size(1) != memory.k.size(1);
+    const bool per_query_head = beta.defined() && beta.size(1) != heads_of(memory);
     const float* masses = nullptr;
     if (beta.defined())
       masses = beta.const_data_ptr<float>() + batch * beta.stride(0) +
                head * (per_query_head ? group : 1) * beta.stride(1);
-    parts[count++] = {rows(memory.k),
-                      rows(memory.v),
-                      memory.k.stride(2),
-                      memory.v.stride(2),
-                      memory.k.size(2),
-                      masses,
-                      per_query_head ? beta.stride(1) : 0,
-                      false};
+    kernels::AttentionPart<T>& part = parts[count++];
+    part = {.keys = memory.size(),
+            .beta = masses,
+            .beta_stride = per_query_head ? beta.stride(1) : 0,
+            .causal = false};
+    if (memory.in_codes()) {
+      part.bits = static_cast<int>(memory.k_codes.bits);
+      part.k_codes = codes_of(memory.k_codes, batch, head);
+      part.v_codes = codes_of(memory.v_codes, batch, head);
+    } else {
+      part.k = rows(memory.k), part.v = rows(memory.v);
+      part.k_stride = memory.k.stride(2), part.v_stride = memory.v.stride(2);
+    }
   }
   if (keys_of(k) > 0)
-    parts[count++] = {rows(k), rows(v), k.stride(2), v.stride(2), k.size(2), nullptr, 0, true};
+    parts[count++] = {.k = rows(k),
+                      .v = rows(v),
+                      .k_stride = k.stride(2),
+                      .v_stride = v.stride(2),
+                      .keys = k.size(2),
+                      .causal = true};
   return count;
 }
 
 template <class T>
 Tensor run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
   const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), dim = q.size(3);
-  const int64_t key_heads = memory.k.defined() ? memory.k.size(1)
-                            : k.defined()      ? k.size(1)
-                                               : heads,
+  const int64_t key_heads = heads_of(memory) > 0 ? heads_of(memory)
+                            : k.defined()        ? k.size(1)
+                                                 : heads,
                 group = heads / key_heads;
   // Rows of one position lie together, as the output projection reads them.
   Tensor out = at::empty({batch, queries, heads, dim}, q.options()).transpose(1, 2);
   const int64_t rows = queries * group,
                 blocks = (rows + kernels::kAttentionRows - 1) / kernels::kAttentionRows;
   at::parallel_for(0, batch * key_heads * blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch(static_cast<std::size_t>(kernels::attention_scratch(dim)));
+    std::vector<float> scratch(static_cast<std::size_t>(kernels::attention_scratch(dim, memory.in_codes())));
     for (int64_t task = begin; task < end; ++task) {
       const int64_t b = task / blocks / key_heads, head = task / blocks % key_heads,
                     row = task % blocks * kernels::kAttentionRows;
@@ -126,27 +205,37 @@ Tensor run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const 
   return out;
 }
 
-/// Attention by a device's own kernel, which makes the weights anew for its gradients.
+/// Attention by a device's own kernel, which makes the weights anew for its gradients. `codes`: a memory's,
+/// whose k and v are undefined then.
 struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
   using MaybeTensor = std::optional<Tensor>;  // in this form alone autograd takes undefined tensors
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const MaybeTensor& memory_k,
                         const MaybeTensor& memory_v, const MaybeTensor& beta, const MaybeTensor& k,
-                        const MaybeTensor& v) {
-    const Memory memory{*memory_k, *memory_v, *beta};
+                        const MaybeTensor& v, const Memory& codes) {
+    const Memory memory{*memory_k, *memory_v, *beta, codes.k_codes, codes.v_codes};
     const AttentionResult result = device_kernels(q)->attention(q, memory, *k, *v, /*with_log_sum=*/true);
-    ctx->save_for_backward({q, memory.k, memory.v, memory.beta, *k, *v, result.out, result.log_sum});
+    ctx->save_for_backward({q, memory.k, memory.v, memory.beta, *k, *v, result.out, result.log_sum,
+                            codes.k_codes.codes, codes.k_codes.low, codes.k_codes.step, codes.k_codes.row_of,
+                            codes.v_codes.codes, codes.v_codes.low, codes.v_codes.step});
+    ctx->saved_data["bits"] = codes.k_codes.bits;
     return result.out;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     FOCUS_CHECK(!at::GradMode::is_enabled(), "attention on a device has no second derivative");
     const auto saved = ctx->get_saved_variables();
-    std::vector<Tensor> to(6);
-    std::size_t there = 0;  // autograd numbers those that are
-    for (std::size_t i = 0; i < to.size(); ++i) {
+    std::vector<Tensor> to(7);  // none of the codes
+    std::size_t there = 0;      // autograd numbers those that are
+    for (std::size_t i = 0; i < 6; ++i) {
       if (saved[i].defined() && ctx->needs_input_grad(there++))
         to[i] = at::empty_like(saved[i], at::MemoryFormat::Contiguous);
     }
-    const Memory memory{saved[1], saved[2], saved[3]};
+    const int64_t bits = ctx->saved_data["bits"].toInt();
+    const Memory memory = decoded({saved[1],
+                                   saved[2],
+                                   saved[3],
+                                   {saved[8], saved[9], saved[10], saved[11], bits},
+                                   {saved[12], saved[13], saved[14], {}, bits}},
+                                  saved[0].scalar_type());
     device_kernels(saved[0])->attention_gradients(with_dense_rows(grads[0]), {saved[6], saved[7]}, saved[0],
                                                   memory, saved[4], saved[5],
                                                   {to[0], {to[1], to[2], to[3]}, to[4], to[5]});
@@ -158,7 +247,7 @@ struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
 /// the same instructions as ours, from larger tiles of keys, and its backward pass makes five products where
 /// ours, which gives the same result on every run, makes seven. Counted, not yet measured.
 bool for_libtorch(const Tensor& q, const Memory& memory, const Tensor& k) {
-  return q.is_cuda() && keys_of(memory.k) == 0 && keys_of(k) == q.size(2) && k.size(1) == q.size(1);
+  return q.is_cuda() && memory.size() == 0 && keys_of(k) == q.size(2) && k.size(1) == q.size(1);
 }
 
 /// The queries are the last of the keys; everything is visible in the plain form, so no array of theirs is
@@ -194,6 +283,14 @@ Tensor plain(const Tensor& q, const Memory& memory, const Tensor& k, const Tenso
 
 }  // namespace
 
+Memory Memory::narrow(int64_t begin, int64_t count) const {
+  if (count == 0) return {};
+  const auto rows = [&](const Tensor& t) { return t.defined() ? t.narrow(2, begin, count) : t; };
+  Memory out{rows(k), rows(v), rows(beta)};
+  if (in_codes()) out.k_codes = k_codes.narrow(begin, count), out.v_codes = v_codes.narrow(begin, count);
+  return out;
+}
+
 Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE,
                         const Tensor& v_BGSE) {
   check(q_BHQE, memory, k_BGSE, v_BGSE);
@@ -201,27 +298,27 @@ Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor
   const bool is_tracked = tracked({q_BHQE, memory.k, memory.v, memory.beta, k_BGSE, v_BGSE});
   if (const DeviceKernels* kernels = device_kernels(q_BHQE);
       kernels != nullptr && kernels->serves_attention(q_BHQE) && !for_libtorch(q_BHQE, memory, k_BGSE)) {
-    const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE),
-                 memory_k = with_dense_rows(memory.k), memory_v = with_dense_rows(memory.v),
-                 beta = memory.beta.defined() ? memory.beta.to(at::kFloat) : Tensor();
+    const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE);
+    const Memory dense = with_dense_rows(memory);
     if (is_tracked) {
       using Maybe = DeviceAttention::MaybeTensor;
-      return DeviceAttention::apply(q, Maybe(memory_k), Maybe(memory_v), Maybe(beta), Maybe(k), Maybe(v));
+      return DeviceAttention::apply(q, Maybe(dense.k), Maybe(dense.v), Maybe(dense.beta), Maybe(k), Maybe(v),
+                                    dense);
     }
-    return kernels->attention(q, {memory_k, memory_v, beta}, k, v, /*with_log_sum=*/false).out;
+    return kernels->attention(q, dense, k, v, /*with_log_sum=*/false).out;
   }
   if (!q_BHQE.is_cpu() || (type != at::kFloat && type != at::kBFloat16) || is_tracked) {
     return memory_attention_reference(q_BHQE, memory, k_BGSE, v_BGSE);
   }
-  const Memory dense{with_dense_rows(memory.k), with_dense_rows(memory.v),
-                     memory.beta.defined() ? with_dense_rows(memory.beta.to(at::kFloat)) : Tensor()};
+  const Memory dense = with_dense_rows(memory);
   const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE);
   return type == at::kFloat ? run_kernel<float>(q, dense, k, v) : run_kernel<kernels::Bf16>(q, dense, k, v);
 }
 
-Tensor memory_attention_reference(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE,
+Tensor memory_attention_reference(const Tensor& q_BHQE, const Memory& given, const Tensor& k_BGSE,
                                   const Tensor& v_BGSE, int64_t block_bytes) {
-  check(q_BHQE, memory, k_BGSE, v_BGSE);
+  check(q_BHQE, given, k_BGSE, v_BGSE);
+  const Memory memory = decoded(given, q_BHQE.scalar_type());
   const int64_t batch = q_BHQE.size(0), heads = q_BHQE.size(1), queries = q_BHQE.size(2),
                 entries = keys_of(memory.k), keys = keys_of(k_BGSE);
   if (queries == 0 || entries + keys == 0) return at::zeros_like(q_BHQE);

@@ -87,13 +87,13 @@ class CardTest(ProgramTest):
             output = self.path("eval_" + device.replace(":", "_"))
             done = self.run_program("focus-eval", "fidelity", "--config", os.path.join(SOURCE, "configs/quickstart_eval.json"),
                                     "--device", device, "--set", "segments=1", "--set", "length=800", "--set", "window.size=128",
-                                    "--set", "focus.k=16", "--set", 'methods=["state_only","fitted","sliding","kv_quant_int4_full"]',
+                                    "--set", "focus.k=16", "--set", 'methods=["state_only","fitted","sliding","quantised_int4"]',
                                     "--output", output, cwd=SOURCE)
             self.assert_ok(done)
             rows = [line.split("\t") for line in read(os.path.join(output, "summary.tsv")).decode().splitlines() if line[:2] != "##"]
             method, scope, measure, mean = (rows[0].index(name) for name in ("method", "scope", "measure", "mean"))
             figures[device] = {row[method]: float(row[mean]) for row in rows[1:] if row[scope] == "all" and row[measure] == "kl"}
-        self.assertEqual(set(figures[CARD]), {"full", "state_only", "fitted", "sliding", "kv_quant_int4_full"})
+        self.assertEqual(set(figures[CARD]), {"full", "state_only", "fitted", "sliding", "quantised_int4"})
         self.assertEqual(figures[CARD].keys(), figures["cpu"].keys())
         figures = {device: list(figures[device].values()) for device in figures}
         self.assert_alike(figures[CARD], figures["cpu"], 1e-2)

@@ -32,6 +32,8 @@ MemoryConfig config_of(const std::string& overrides) {
   if (has("several")) config.focus.entries_per_kmer = 3;
   if (has("tables")) {
     config.kind = MemoryKind::tables;
+  } else if (has("quantised")) {
+    config.kind = MemoryKind::quantised;
   } else {
     config.focus.rank = 4;
   }
@@ -87,7 +89,8 @@ INSTANTIATE_TEST_SUITE_P(Memories, HostTrafficTest,
                                            Kind{"fitted", "several"}, Kind{"adapter", "fitted"},
                                            Kind{"adapter", "fitted rolling"}, Kind{"adapter", "fitted tail"},
                                            Kind{"adapter", "paper"}, Kind{"adapter", "paper kmer"},
-                                           Kind{"adapter", "paper inline"}, Kind{"adapter", "tables"}),
+                                           Kind{"adapter", "paper inline"}, Kind{"adapter", "tables"},
+                                           Kind{"adapter", "quantised"}, Kind{"quantised_int4"}),
                          [](const auto& p) {
                            std::string name = std::string(p.param.name) + "_" + p.param.overrides;
                            for (char& c : name) c = c == ' ' ? '_' : c;

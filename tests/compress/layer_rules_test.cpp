@@ -20,7 +20,7 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
   for (int64_t seed = 0; draws < 300; ++seed) {
     const MemoryConfig config = random_memory(seed);
     const auto layer = config.focus.at(2);
-    if (!layer || config.kind_at(2) == MemoryKind::tables) continue;  // tables: no entries
+    if (!layer || config.kind_at(2) != MemoryKind::focus) continue;  // no entries
     ++draws;
     const LayerRules rules(config.window, *layer);
     const WindowPlan& plan = rules.plan();

@@ -95,6 +95,7 @@ TEST(MemoryConfigTest, SettingsWithoutEffectAreRefused) {
                                                        {"far.kmers=4", "far.place=file"},
                                                        {"focus.unit=paper"},
                                                        {"memory.kind=tables", "focus.schedule=[{}]"},
+                                                       {"memory.kind=quantised"},
                                                        {"focus.fitted.corrections=false"},
                                                        {"focus.local=kmer"},
                                                        {"focus.eviction=rolling"},

@@ -45,8 +45,10 @@ Measured run(const std::shared_ptr<model::Backbone>& backbone, const std::string
 /// Rivals that drop more than the budget asks for, whatever k.
 bool drops_more(const std::string& policy) { return policy == "state_only" || policy == "window_mass"; }
 /// Rivals that keep every base, whatever the budget.
-bool keeps_all(const std::string& policy) { return policy == "full" || policy.ends_with("_full"); }
-bool quantises(const std::string& policy) { return policy.starts_with("kv_quant") || policy == "mixture"; }
+bool keeps_all(const std::string& policy) { return policy == "full" || policy.starts_with("quantised"); }
+bool quantises(const std::string& policy) {
+  return policy.find("quant") != std::string::npos || policy == "mixture";
+}
 
 /// Bytes that Focus entries would take after `windows` windows, all layers.
 int64_t budget_after(const model::Backbone& backbone, const MemoryConfig& config, int64_t windows,
@@ -59,7 +61,7 @@ int64_t budget_after(const model::Backbone& backbone, const MemoryConfig& config
 std::vector<std::string> names() {
   std::vector<std::string> out;
   for (const RetentionPolicy& policy : rivals()) out.push_back(policy.name);
-  out.push_back("mixture");
+  out.insert(out.end(), {"mixture", "quantised_int8", "quantised_int4"});
   return out;
 }
 
@@ -145,7 +147,7 @@ TEST_P(PolicyTest, HoldsNoMoreBytesThanFocusWould) {
   if (keeps_all(GetParam())) {
     // 8 channels of two heads in fp32, or a code each, a key's share of 16 in 4 bytes per channel, and 4
     // bytes per value.
-    const int64_t code_bytes = GetParam().ends_with("int8_full") ? 16 : 8;
+    const int64_t code_bytes = GetParam().ends_with("int8") ? 16 : 8;
     const int64_t entry = quantises(GetParam()) ? 2 * (code_bytes + 8 * 4 / 16 + 4)
                                                 : bytes_per_entry(1, 2, 8, at::kFloat, false);
     EXPECT_EQ(r.use.retained_bytes, 2 * 160 * entry);

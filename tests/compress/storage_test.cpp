@@ -4,7 +4,7 @@
 
 #include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
-#include "quantised.h"
+#include "focus/ops/quantised.h"
 #include "support/small_model.h"
 #include "support/tensors.h"
 
@@ -64,6 +64,14 @@ TEST_P(StoreTest, HoldsTheBytesItPlansAndRoundsEachEntryOnce) {
             0.0);
   store.append(second);
   EXPECT_EQ(max_difference(store.read(first.k).k.narrow(2, 3, 7), both.k.narrow(2, 10, 7)), 0.0);
+  const ops::Memory memory = store.memory(first.k);
+  EXPECT_EQ(memory.size(), 10);
+  EXPECT_EQ(memory.in_codes(), GetParam().bits > 0);
+  if (memory.in_codes()) {
+    // The store's own codes, not copies.
+    EXPECT_EQ(memory.k_codes.codes.const_data_ptr(), store.memory(first.k).k_codes.codes.const_data_ptr());
+    EXPECT_EQ(memory.v_codes.codes.size(3), 8 * GetParam().bits / 8);
+  }
 }
 
 TEST_P(StoreTest, SavesLoadsAndClones) {
@@ -122,8 +130,7 @@ TEST(QuantisedTest, OneStepForEachChannelOfAGroup) {
   Tensor k = at::randn({1, 1, 8, 4});
   k.select(3, 1).add_(1000.0);
   const auto error = [&](int64_t group) {
-    const Tensor row_of = group > 0 ? at::arange(8).floor_divide(group) : Tensor();
-    return max_difference(dequantise(quantise(k, 4, group), 4, row_of, at::kFloat).select(3, 0),
+    return max_difference(ops::dequantise(ops::quantise(k, 4, group), at::kFloat).select(3, 0),
                           k.select(3, 0));
   };
   // Half a step of the channel's own range, and what fp16 takes off its scale.
@@ -133,7 +140,7 @@ TEST(QuantisedTest, OneStepForEachChannelOfAGroup) {
   EXPECT_GT(error(0), bound);
   // Constant rows come back as they are, as near as fp16 can say.
   const Tensor flat = at::full({1, 1, 4, 4}, 0.75);
-  EXPECT_LT(max_difference(dequantise(quantise(flat, 8, 0), 8, {}, at::kFloat), flat), 1e-3);
+  EXPECT_LT(max_difference(ops::dequantise(ops::quantise(flat, 8, 0), at::kFloat), flat), 1e-3);
 }
 
 TEST(StorageTest, QuantisedEntriesRefuseGradients) {
@@ -180,6 +187,42 @@ TEST(StorageTest, BothExecutionsSeeTheSameRounding) {
     EXPECT_EQ(difference > 0.0, type != StorageType::model);
     EXPECT_LT(difference, 0.1 * exact.abs().max().item<double>());
   }
+}
+
+// Codes are constants, so what both executions leave out of a gradient is the same.
+TEST(QuantisedMemoryTest, BothExecutionsGiveTheBackboneTheSameGradients) {
+  const auto backbone = small_model(at::kDouble);
+  backbone->set_trainable(true);
+  MemoryConfig config = config_of(StorageType::model);
+  config.kind = MemoryKind::quantised;
+  config.quantised = {.bits = 8, .key_group = 6};
+  const CompressedModel model(backbone, std::make_shared<FocusAdapter>(*backbone, config, 0));
+  const Tensor tokens = random_bases(2, 45, 10);
+  at::manual_seed(11);
+  const Tensor weighting = at::randn({2, 45, backbone->shape().width}, at::kDouble);
+  const auto gradients = [&](const Tensor& hidden) {
+    backbone->zero_grad();
+    (hidden * weighting).sum().backward();
+    std::vector<Tensor> out;
+    for (const auto& parameter : backbone->parameters())
+      out.push_back(parameter.grad().defined() ? parameter.grad().clone() : at::zeros_like(parameter));
+    return out;
+  };
+  const std::vector<Tensor> whole = gradients(model.parallel(tokens).bases);
+  CompressedStream stream;
+  std::vector<Tensor> parts;
+  for (int64_t t = 0; t < 45; t += 9) parts.push_back(model.forward(tokens.narrow(1, t, 9), stream).bases);
+  const std::vector<Tensor> in_turn = gradients(at::cat(parts, 1));
+  backbone->set_recompute(true);
+  const std::vector<Tensor> repeated = gradients(model.parallel(tokens).bases);
+  double largest = 0;
+  for (std::size_t i = 0; i < whole.size(); ++i) {
+    const double size = whole[i].norm().item<double>();
+    largest = std::max(largest, size);
+    EXPECT_LE(max_difference(in_turn[i], whole[i]), 1e-9 * (1 + size)) << i;
+    EXPECT_LE(max_difference(repeated[i], whole[i]), 1e-9 * (1 + size)) << i;
+  }
+  EXPECT_GT(largest, 0.0);
 }
 
 TEST(StorageTest, RefusesWhatHasNoEffect) {

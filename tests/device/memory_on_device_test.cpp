@@ -77,7 +77,7 @@ TEST_P(MemoryOnDeviceTest, LayersOnTwoCardsScoreAlike) {
 }
 
 TEST_P(MemoryOnDeviceTest, ScoresInBf16EqualTheCpusUpToItsRounding) {
-  for (const std::string name : {"full", "fitted", "sliding"}) {
+  for (const std::string name : {"full", "fitted", "sliding", "quantised_int8"}) {
     const double expected = score(name, at::kCPU, 50, at::kBFloat16);
     // A mean of 146 log-likelihoods, each of which moves by a few units of the 8 bits of its logits.
     EXPECT_NEAR(score(name, testing::device_of(GetParam()), 50, at::kBFloat16), expected,

@@ -20,7 +20,8 @@ MemoryConfig draw(Random& random) {
   c.window.remainder = static_cast<Remainder>(below(3));
   f.stream = chance(0.6) ? Stream::side : Stream::inline_tokens;
   if (f.stream == Stream::side) f.anchor = static_cast<Anchor>(below(3));
-  c.kind = chance(0.15) ? MemoryKind::tables : MemoryKind::focus;
+  const double kind = random.uniform();
+  c.kind = kind < 0.15 ? MemoryKind::tables : kind < 0.25 ? MemoryKind::quantised : MemoryKind::focus;
   if (c.kind == MemoryKind::focus) f.unit = chance(0.6) ? UnitKind::fitted : UnitKind::paper;
   f.local = chance(0.75) ? Local::window : Local::kmer;
   f.history = chance(0.7) ? History::all : chance(0.7) ? History::window : History::none;
@@ -33,7 +34,9 @@ MemoryConfig draw(Random& random) {
     for (int64_t more = below(4); more > 0; --more)
       c.tables.offsets.push_back(c.tables.offsets.back() + 1 + below(3));
   }
-  if (c.kind == MemoryKind::tables) {
+  if (c.kind == MemoryKind::quantised || chance(0.1)) c.quantised = {chance(0.5) ? 8 : 4, below(12)};
+  if (c.kind == MemoryKind::quantised) f.eviction = Eviction::window, f.tail = 0;
+  if (c.kind != MemoryKind::focus) {
     f.stream = Stream::side;
     f.anchor = Anchor::end;
     f.local = Local::window;
@@ -57,6 +60,8 @@ MemoryConfig draw(Random& random) {
     s.to = s.from + below(3);
     if (chance(0.3)) {
       s.memory = MemoryKind::full;
+    } else if (c.quantised != QuantisedConfig{} && chance(0.5)) {
+      s.memory = MemoryKind::quantised;
     } else {
       if (c.tables.word != TablesConfig{}.word && chance(0.5)) s.memory = MemoryKind::tables;
       if (chance(0.4)) s.k = 1 + below(9);

@@ -41,6 +41,7 @@ TEST(TrainConfigTest, SettingsWithoutEffectAreRefused) {
                                                       {"focus.unit=paper"},
                                                       {"memory.kind=tables", "focus.schedule=[{}]"},
                                                       {"memory.kind=tables", "stages=[]"},
+                                                      {"memory.kind=quantised"},
                                                       {"focus.fitted.corrections=false"},
                                                       {"focus.local=kmer"},
                                                       {"focus.eviction=rolling"},

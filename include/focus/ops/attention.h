@@ -7,6 +7,8 @@
 
 #include <utility>
 
+#include "focus/ops/quantised.h"
+
 namespace focus::ops {
 
 /// softmax(q k^T / sqrt(E) + bias) v. `bias` is undefined or broadcasts to [B,H,Q,S], or has G heads (fp32;
@@ -18,16 +20,24 @@ at::Tensor attention(const at::Tensor& q_BHQE, const at::Tensor& k_BGSE, const a
 
 /// Entries that every query sees. All undefined: none.
 struct Memory {
-  at::Tensor k, v;  // [B,G,P,E]
-  at::Tensor beta;  // [B,G,P] or [B,H,P] fp32, added to the entries' scores; undefined = 0
+  at::Tensor k = {}, v = {};  // [B,G,P,E]
+  at::Tensor beta = {};       // [B,G,P] or [B,H,P] fp32, added to the entries' scores; undefined = 0
+  QuantisedTensor k_codes = {}, v_codes = {};  // in place of k and v; values have scales of their own each
+
+  bool in_codes() const { return k_codes.defined() || v_codes.defined(); }
+  int64_t size() const { return in_codes() ? k_codes.size() : k.defined() ? k.size(2) : 0; }
+  /// Entries [begin, begin + count), views; none of them is none at all.
+  Memory narrow(int64_t begin, int64_t count) const;
 };
 
 /// One softmax over the memory and, causally, over k and v (undefined or S = 0: the memory alone), whose last
-/// Q positions are the queries'. Differentiable in everything. A query that sees nothing gets zeros. Throws
-/// ShapeError. No [Q, P + S] array is ever whole: focus's kernels stream the keys (fp32 or bf16; sums in
-/// fp32, one rounding) on the CPU without gradients and on a device with them, there once differentiable;
-/// otherwise blocks of queries are worked off one by one, and recomputed in the backward pass where there is
-/// more than one.
+/// Q positions are the queries'. Differentiable in everything but codes. A query that sees nothing gets
+/// zeros. Throws ShapeError. No [Q, P + S] array is ever whole: focus's kernels stream the keys (fp32 or
+/// bf16, or codes; sums in fp32, one rounding) on the CPU without gradients and on a device with them, there
+/// once differentiable; otherwise blocks of queries are worked off one by one, and recomputed in the backward
+/// pass where there is more than one. Codes become numbers of the queries' type, all at the same time, in
+/// this last case, in the backward pass of a device, and where its kernel does not read them (fp32, other
+/// head dimensions than 64 and 128).
 at::Tensor memory_attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                             const at::Tensor& v_BGSE);
 /// The same in plain ATen, for any device and type, with no intermediate array of scores or biases beyond

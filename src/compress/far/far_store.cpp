@@ -12,7 +12,7 @@
 
 #include "focus/core/error.h"
 #include "focus/ops/host_copy.h"
-#include "quantised.h"
+#include "focus/ops/quantised.h"
 
 namespace focus::compress {
 namespace {
@@ -36,7 +36,8 @@ Tensor pack(FarStoreType store, const FarKmer& kmer) {
     fail<ConfigError>("far.store ", bits == 8 ? "int8" : "int4",
                       " has no gradient: train with far.store model or bf16, and set it when the adapter is "
                       "used");
-  const QuantisedTensor k = quantise(kmer.k, bits, kmer.k.size(2)), v = quantise(kmer.v, bits, 0);
+  const ops::QuantisedTensor k = ops::quantise(kmer.k, bits, kmer.k.size(2)),
+                             v = ops::quantise(kmer.v, bits, 0);
   return at::cat({as_bytes(k.low), as_bytes(k.step), as_bytes(v.low), as_bytes(v.step), as_bytes(k.codes),
                   as_bytes(v.codes)},
                  1);
@@ -53,14 +54,15 @@ FarKmer unpack(FarStoreType store, const Tensor& packed, int64_t bases, int64_t 
     at += count;
     return bytes.view(as).view({packed.size(0), shape[0], shape[1], shape[2]});
   };
-  QuantisedTensor k, v;
+  ops::QuantisedTensor k, v;
+  k.bits = v.bits = bits;
   k.low = next({heads, 1, dim}, at::kHalf);
   k.step = next({heads, 1, dim}, at::kHalf);
   v.low = next({heads, bases, 1}, at::kHalf);
   v.step = next({heads, bases, 1}, at::kHalf);
   k.codes = next({heads, bases, dim * bits / 8}, at::kByte);
   v.codes = next({heads, bases, dim * bits / 8}, at::kByte);
-  return {dequantise(k, bits, {}, type), dequantise(v, bits, {}, type)};
+  return {ops::dequantise(k, type), ops::dequantise(v, type)};
 }
 
 int64_t bytes_of(const FarKmer& kmer) { return static_cast<int64_t>(kmer.k.nbytes() + kmer.v.nbytes()); }

@@ -70,8 +70,11 @@ FocusAdapter::FocusAdapter(const model::Backbone& backbone, const MemoryConfig& 
       fail<ConfigError>("focus.layers names block ", block, " twice");
     const FocusConfig layer = config.focus.at(block).value_or(config.focus);
     const MemoryKind scheduled = config.kind_at(block),
-                     kind = scheduled == MemoryKind::full ? config.kind : scheduled;
-    if (kind == MemoryKind::tables) {
+                     kind = scheduled == MemoryKind::focus || scheduled == MemoryKind::tables ? scheduled
+                                                                                              : config.kind;
+    if (kind == MemoryKind::quantised) {
+      continue;  // nothing to learn
+    } else if (kind == MemoryKind::tables) {
       add(block, std::make_shared<BaseTables>(config.tables, backbone.shape()));
     } else if (shared && !units_.empty()) {
       const auto& [first, unit] = *units_.begin();
@@ -124,7 +127,7 @@ std::shared_ptr<FocusAdapter> FocusAdapter::with(const MemoryConfig& config) con
                shared ? "all" : std::to_string(block));
     } else if (const auto tables = tables_.find(block); tables != tables_.end()) {
       out->add(block, tables->second);
-    } else {
+    } else if (config.kind_at(block) != MemoryKind::quantised) {
       fail<ConfigError>("focus.layers: the adapter has no unit for block ", block);
     }
   }

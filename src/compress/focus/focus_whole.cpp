@@ -157,8 +157,8 @@ class WholeSequence {
       const int64_t window = plan.window_of_kmer(g);
       const Span kmer = plan.kmer(window, g - plan.kmers_before(window));
       const auto own = [&](const Tensor& t) { return t.narrow(2, kmer.begin, kmer.size()); };
-      out.push_back(attend(focus_q_.narrow(2, g, 1), shown_to(rules_.visible(kmer.end - 1)), own(bases_.k),
-                           own(bases_.v), call_.recompute));
+      out.push_back(attend(focus_q_.narrow(2, g, 1), shown_to(rules_.visible(kmer.end - 1)).memory(),
+                           own(bases_.k), own(bases_.v), call_.recompute));
     }
     return at::cat(out, 2);
   }

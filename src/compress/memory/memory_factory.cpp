@@ -28,6 +28,12 @@ std::shared_ptr<const LayerMemory> rival_layer(const RetentionPolicy& policy, co
   return std::make_shared<PolicyMemory>(c.backbone, c.config, c.budget, policy);
 }
 
+std::shared_ptr<const LayerMemory> quantised_layer(const LayerContext& c, int64_t bits) {
+  QuantisedConfig config = c.config.quantised;
+  config.bits = bits;
+  return rival_layer(quantised(config), c);
+}
+
 std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
   const MemoryConfig config = closed_form(c.config);
   const auto layer = config.focus.at(c.block);
@@ -99,6 +105,10 @@ std::vector<Kind>& kinds() {
     for (const RetentionPolicy& policy : rivals()) {
       const auto make = [&policy](const LayerContext& context) { return rival_layer(policy, context); };
       out.push_back({policy.name, make, policy.bits > 0});
+    }
+    for (const int64_t bits : {8, 4}) {
+      const auto make = [bits](const LayerContext& context) { return quantised_layer(context, bits); };
+      out.push_back({quantised({.bits = bits}).name, make, /*stores_itself=*/true});
     }
     out.push_back({"fitted", fitted_layer});
     out.push_back({"mixture", mixture_layer});
@@ -178,8 +188,10 @@ MemoryConfig closed_form(MemoryConfig config) {
   config.kind = MemoryKind::focus;
   config.focus.unit = UnitKind::fitted;
   config.tables = {};
+  config.quantised = {};
   for (LayerSchedule& part : config.focus.schedule) {
-    if (part.memory == MemoryKind::tables) part.memory = MemoryKind::focus;
+    if (part.memory == MemoryKind::tables || part.memory == MemoryKind::quantised)
+      part.memory = MemoryKind::focus;
   }
   config.focus.stream = Stream::side;
   config.focus.bias = true;

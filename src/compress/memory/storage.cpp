@@ -5,7 +5,7 @@
 #include "focus/compress/plan/plan.h"
 #include "focus/core/error.h"
 #include "focus/ops/host_copy.h"
-#include "quantised.h"
+#include "focus/ops/quantised.h"
 
 namespace focus::compress {
 namespace {
@@ -32,14 +32,15 @@ std::vector<int64_t> fingerprint(const StorageFormat& f) {
 
 }  // namespace
 
-void StorageConfig::visit(config::Fields& f) {
-  f.choice("dtype", dtype,
-           {{"model", StorageType::model},
-            {"fp32", StorageType::fp32},
-            {"bf16", StorageType::bf16},
-            {"int8", StorageType::int8}},
-           "precision of retained keys and values: the model's, or another one; int8 has scales per entry "
-           "and head, and no gradient");
+void StorageConfig::visit(config::Fields& f, const config::Condition& entries) {
+  f.only(entries).choice(
+      "dtype", dtype,
+      {{"model", StorageType::model},
+       {"fp32", StorageType::fp32},
+       {"bf16", StorageType::bf16},
+       {"int8", StorageType::int8}},
+      "precision of retained keys and values: the model's, or another one; int8 has scales per entry "
+      "and head, and no gradient");
   f.choice("device", device, {{"model", StorageDevice::model}, {"host", StorageDevice::host}},
            "where retained keys and values are held: beside the model, or in host memory, from where each "
            "call copies them");
@@ -73,19 +74,20 @@ void EntryStore::append(const Entries& more) {
       fail<ConfigError>(
           "storage.dtype int8 has no gradient: train with storage.dtype model, bf16 or fp32, and set int8 "
           "when the adapter is used");
+    const int64_t first = num_groups();
     if (format_.key_group > 0) {
       // Groups are counted within one append, so that they never cross a window's end.
-      const int64_t first = num_groups();
       for (int64_t i = 0; i < e.size(); ++i) group_.push_back(first + i / format_.key_group);
     }
-    const auto add_codes = [&](Codes& held, const QuantisedTensor& now) {
+    const auto add_codes = [&](Codes& held, const ops::QuantisedTensor& now) {
       add(held.codes, now.codes);
       add(held.low, now.low);
       add(held.step, now.step);
     };
-    add_codes(codes_k_, quantise(e.k, format_.bits, format_.key_group));
-    add_codes(codes_v_, quantise(e.v, format_.bits, 0));
-    group_changed();
+    const ops::QuantisedTensor k = ops::quantise(e.k, format_.bits, format_.key_group);
+    add_codes(codes_k_, k);
+    add_codes(codes_v_, ops::quantise(e.v, format_.bits, 0));
+    if (k.row_of.defined()) add(row_of_, k.row_of + first);
   } else {
     if (format_.dtype != StorageType::model) {
       const auto held = format_.dtype == StorageType::fp32 ? at::kFloat : at::kBFloat16;
@@ -97,10 +99,6 @@ void EntryStore::append(const Entries& more) {
   }
   add(beta_, e.beta);
   origin_.insert(origin_.end(), e.origin.begin(), e.origin.end());
-}
-
-void EntryStore::group_changed() {
-  row_of_ = group_.empty() ? Tensor() : ops::from_host(group_, codes_k_.low.rows().device());
 }
 
 void EntryStore::keep(int64_t begin, int64_t end) {
@@ -116,8 +114,10 @@ void EntryStore::keep(int64_t begin, int64_t end) {
   origin_ = {origin_.begin() + begin, origin_.begin() + end};
   if (group_.empty()) return;
   group_ = {group_.begin() + begin, group_.begin() + end};
-  for (const int64_t first = group_.front(); int64_t& row : group_) row -= first;
-  group_changed();
+  const int64_t first = group_.front();
+  for (int64_t& row : group_) row -= first;
+  row_of_.keep(begin, end);
+  if (first > 0) row_of_.assign(row_of_.rows() - first);
 }
 
 void EntryStore::select(const std::vector<int64_t>& indices) {
@@ -157,28 +157,39 @@ void EntryStore::select(const std::vector<int64_t>& indices) {
     if (!rows.empty()) take(rows, shares_scales(rows) ? scales : indices);
   });
   group_ = std::move(group);
-  group_changed();
+  if (!group_.empty()) row_of_.assign(ops::from_host(group_, row_of_.rows().device()).to(at::kInt));
 }
 
-Entries EntryStore::read(const Tensor& like) const {
-  Entries out;
+ops::Memory EntryStore::memory(const Tensor& like) const {
+  ops::Memory out;
   if (empty()) return out;
   const auto place = [&](const Tensor& t, at::ScalarType type) {
     return t.to(like.device(), type, /*non_blocking=*/format_.device == StorageDevice::host);
   };
   const auto type = like.scalar_type();
   if (format_.bits > 0) {
-    const auto codes = [&](const QuantisedTensor& q, const Tensor& row_of) {
-      const auto here = [&](const Tensor& t) { return t.defined() ? place(t, t.scalar_type()) : t; };
-      return dequantise({here(q.codes), here(q.low), here(q.step)}, format_.bits, here(row_of), type);
+    const auto here = [&](const Tensor& t) { return t.defined() ? place(t, t.scalar_type()) : t; };
+    const auto codes = [&](const Codes& held, const Tensor& row_of) -> ops::QuantisedTensor {
+      return {here(held.codes.rows()), here(held.low.rows()), here(held.step.rows()), here(row_of),
+              format_.bits};
     };
-    out.k = codes(codes_k_.read(), row_of_);
-    out.v = codes(codes_v_.read(), {});
+    out.k_codes = codes(codes_k_, row_of_.rows());
+    out.v_codes = codes(codes_v_, {});
   } else {
     out.k = place(k_.rows(), k_.rows().scalar_type()).to(type);
     out.v = place(v_.rows(), v_.rows().scalar_type()).to(type);
   }
   if (!beta_.empty()) out.beta = place(beta_.rows(), beta_.rows().scalar_type());
+  return out;
+}
+
+Entries EntryStore::read(const Tensor& like) const {
+  const ops::Memory held = memory(like);
+  Entries out{held.k, held.v, held.beta, {}};
+  if (held.in_codes()) {
+    out.k = ops::dequantise(held.k_codes, like.scalar_type());
+    out.v = ops::dequantise(held.v_codes, like.scalar_type());
+  }
   return out;
 }
 
@@ -204,6 +215,7 @@ EntryStore EntryStore::clone() const {
   EntryStore out = *this;
   if (format_.device == StorageDevice::host) ops::wait_for(from_);
   for_each(out, [](const char*, Rows& rows) { rows = rows.clone(); });
+  out.row_of_ = row_of_.clone();
   return out;
 }
 
@@ -255,7 +267,7 @@ void EntryStore::load(const cache::TensorMap& saved, const at::Device& device) {
   if (!whole)
     fail<CheckpointError>(
         "a saved stream state does not belong to a compressed memory: its retained entries are incomplete");
-  group_changed();
+  if (!group_.empty()) row_of_.assign(ops::from_host(group_, place).to(at::kInt));
 }
 
 Entries rounded(const Entries& entries, const StorageFormat& format) {

@@ -65,7 +65,7 @@ Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
     const Tensor queries = q.range(begin, end);
     Entries past = shown(seen[i]);
     if (far != nullptr) past = far->seen(begin, far_view(rules, begin, past.size()), past, queries);
-    out.push_back(attend(queries, past, k.range(raw, end), v.range(raw, end), recompute));
+    out.push_back(attend(queries, past.memory(), k.range(raw, end), v.range(raw, end), recompute));
   }
   return out.size() == 1 ? out[0] : at::cat(out, 2);
 }

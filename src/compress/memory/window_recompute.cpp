@@ -44,12 +44,12 @@ Tensors recomputed_with_gaps(const ops::TensorFunction& f, const Tensors& inputs
 
 }  // namespace
 
-Tensor attend(const Tensor& q, const Entries& entries, const Tensor& k, const Tensor& v, bool recompute) {
-  if (!recompute) return ops::memory_attention(q, {entries.k, entries.v, entries.beta}, k, v);
-  const auto run = [](const Tensors& in) -> Tensors {
-    return {ops::memory_attention(in[0], {in[1], in[2], in[3]}, in[4], in[5])};
+Tensor attend(const Tensor& q, const ops::Memory& memory, const Tensor& k, const Tensor& v, bool recompute) {
+  if (!recompute) return ops::memory_attention(q, memory, k, v);
+  const auto run = [keys = memory.k_codes, values = memory.v_codes](const Tensors& in) -> Tensors {
+    return {ops::memory_attention(in[0], {in[1], in[2], in[3], keys, values}, in[4], in[5])};
   };
-  return recomputed_with_gaps(run, {q, entries.k, entries.v, entries.beta, k, v},
+  return recomputed_with_gaps(run, {q, memory.k, memory.v, memory.beta, k, v},
                               /*has_parameters=*/false)[0];
 }
 

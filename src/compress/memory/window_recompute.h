@@ -9,11 +9,12 @@
 #include "focus/compress/focus/unit.h"
 #include "focus/compress/memory/closed_span.h"
 #include "focus/compress/memory/entries.h"
+#include "focus/ops/attention.h"
 
 namespace focus::compress {
 
-/// ops::memory_attention over the entries and, causally, over k and v, whose last positions are the queries'.
-at::Tensor attend(const at::Tensor& q, const Entries& entries, const at::Tensor& k, const at::Tensor& v,
+/// ops::memory_attention.
+at::Tensor attend(const at::Tensor& q, const ops::Memory& memory, const at::Tensor& k, const at::Tensor& v,
                   bool recompute = false);
 
 /// unit->summarise(span, history). The span's attention lives until the backward pass.

@@ -75,14 +75,30 @@ constexpr const char* kEntriesDoc =
 
 }  // namespace
 
+void QuantisedConfig::visit(config::Fields& f) {
+  f.choice("dtype", bits, {{"int8", 8}, {"int4", 4}}, "bits of a key's or value's code");
+  visit_key_group(f);
+}
+
+void QuantisedConfig::visit_key_group(config::Fields& f) {
+  f.integer("key_group", key_group, {0, kMost},
+            "bases of a window that share a scale for each channel of their keys; 0 = a scale for each base "
+            "and head, as values have it");
+}
+
 void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entries) {
-  const auto focus = f.when(memory != MemoryKind::full, "memory", "is not 'full'");
+  const auto focus = f.when(memory != MemoryKind::full && memory != MemoryKind::quantised, "memory",
+                            "is neither 'full' nor 'quantised'");
   const auto entries = memory ? f.when(memory == MemoryKind::focus, "memory", "is 'focus'") : makes_entries;
   f.integer("from", from, {0, 1 << 16}, "first block of the range");
   f.integer("to", to, {0, 1 << 16}, "last block of the range");
   f.choice_or("memory", memory, "inherit",
-              {{"focus", MemoryKind::focus}, {"tables", MemoryKind::tables}, {"full", MemoryKind::full}},
-              "Focus entries, base tables, or every key and value for ever; inherit = memory.kind");
+              {{"focus", MemoryKind::focus},
+               {"tables", MemoryKind::tables},
+               {"quantised", MemoryKind::quantised},
+               {"full", MemoryKind::full}},
+              "Focus entries, base tables, or every key and value in few bits or as it is; inherit = "
+              "memory.kind");
   f.only(focus).integer_or("k", k, 0, {0, kMost}, "bases per Focus token in these blocks; 0 = inherit");
   f.only(entries).choice_or("local", local, "inherit", kLocal, kLocalDoc);
   f.only(entries).choice_or("history", history, "inherit", kHistory, kHistoryDoc);
@@ -94,7 +110,7 @@ void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entr
 }
 
 void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const config::Condition& others,
-                        const config::Condition& entries) {
+                        const config::Condition& entries, const config::Condition& evicts) {
   const bool is_fitted = unit == UnitKind::fitted, is_paper = unit == UnitKind::paper;
   const auto makes_entries = others && entries;
   const auto has_maps = makes_entries && f.when(is_paper || (is_fitted && fitted.corrections), "unit",
@@ -117,8 +133,8 @@ void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const 
                           "rotary position of an entry within its k-mer");
   f.only(makes_entries).choice("local", local, kLocal, kLocalDoc);
   f.only(makes_entries).choice("history", history, kHistory, kHistoryDoc);
-  f.only(others && sees_window).choice("eviction", eviction, kEviction, kEvictionDoc);
-  f.only(others && sees_window && whole_windows).integer("tail", tail, {0, kMost}, kTailDoc);
+  f.only(others && evicts && sees_window).choice("eviction", eviction, kEviction, kEvictionDoc);
+  f.only(others && evicts && sees_window && whole_windows).integer("tail", tail, {0, kMost}, kTailDoc);
   f.only(makes_entries && sees_window).integer("sinks", sinks, {0, kMost}, kSinksDoc);
   f.only(makes_entries && sees_window && whole_windows).group("recent", recent, "newest bases as codes");
   f.only(if_fitted).integer("entries_per_kmer", entries_per_kmer, {1, 1 << 16}, kEntriesDoc);
@@ -145,7 +161,7 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
   bool full = false;
   for (const LayerSchedule& part : schedule) {
     if (block < part.from || block > part.to) continue;
-    full = part.memory == MemoryKind::full;
+    full = part.memory == MemoryKind::full || part.memory == MemoryKind::quantised;
     out.k = part.k.value_or(out.k);
     out.local = part.local.value_or(out.local);
     out.history = part.history.value_or(out.history);
@@ -160,20 +176,29 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
 
 void MemoryConfig::visit(config::Fields& f, const config::Condition& used) {
   const auto entries = f.when(uses(MemoryKind::focus), "memory.kind", "is 'focus'");
-  const auto keeps_entries =
-      entries && f.when(focus.history != History::none, "focus.history", "is 'all' or 'window'");
+  const auto evicts =
+      f.when(uses(MemoryKind::focus) || uses(MemoryKind::tables), "memory.kind", "is 'focus' or 'tables'");
+  const bool codes = uses(MemoryKind::quantised);
+  const auto stores =
+      f.when(uses(MemoryKind::focus) || codes, "memory.kind", "is 'focus' or 'quantised'") &&
+      f.when(focus.history != History::none || codes, "focus.history", "is 'all' or 'window'");
   const auto of_memory = [&](config::Fields& g) {
-    g.choice("kind", kind, {{"focus", MemoryKind::focus}, {"tables", MemoryKind::tables}},
-             "of the compressed layers: Focus entries, or base memory, a letter per base and tables learned "
-             "for the model");
+    g.choice(
+        "kind", kind,
+        {{"focus", MemoryKind::focus}, {"tables", MemoryKind::tables}, {"quantised", MemoryKind::quantised}},
+        "of the compressed layers: Focus entries, base memory, a letter per base and tables learned "
+        "for the model, or every key and value in 8 or 4 bits");
   };
-  const auto of_focus = [&](config::Fields& g) { focus.visit(g, nullptr, {}, entries); };
+  const auto of_focus = [&](config::Fields& g) { focus.visit(g, nullptr, {}, entries, evicts); };
+  const auto of_storage = [&](config::Fields& g) { storage.visit(g, entries); };
   f.only(used).group("memory", config::Visit(of_memory), "what is kept of closed windows");
   f.only(used).group("window", window, "the window plan");
   f.only(used).group("focus", config::Visit(of_focus), "Focus tokens, and which layers are compressed");
   f.only(used && f.when(uses(MemoryKind::tables), "memory.kind", "is 'tables'"))
       .group("tables", tables, "base tables");
-  f.only(used && keeps_entries).group("storage", storage, "how retained entries are held");
+  f.only(used && f.when(codes, "memory.kind", "is 'quantised'"))
+      .group("quantised", quantised, "keys and values in few bits");
+  f.only(used && stores).group("storage", config::Visit(of_storage), "how retained entries are held");
   f.only(used && entries).group("far", far, "far memory: exact keys and values fetched where letters repeat");
 }
 

@@ -21,7 +21,7 @@ StorageFormat format_of(const RetentionPolicy& policy, const StorageConfig& conf
     fail<ConfigError>("storage.dtype has no effect with retention policy '", policy.name,
                       "', which is a way of storing itself");
   format.bits = policy.bits;
-  format.key_group = kKeyGroup;
+  format.key_group = policy.key_group;
   return format;
 }
 
@@ -41,8 +41,13 @@ class PolicyMemory::Walk final : public CallWalk {
     const Tensor q = rows(now_.q);
     state_.open.append(rows(now_.k), rows(now_.v), memory_.policy_.needs_queries ? q : Tensor(), {},
                        positions_.narrow(0, row, count));
-    Entries past = state_.retained.read(q);
-    if (call_.far_layer != nullptr) past = call_.far_layer->seen(base, far_view(base, past.size()), past, q);
+    ops::Memory past;
+    if (call_.far_layer != nullptr) {
+      const Entries near = state_.retained.read(q);
+      past = call_.far_layer->seen(base, far_view(base, near.size()), near, q).memory();
+    } else {
+      past = state_.retained.memory(q);
+    }
     return layer_.attention.output(attend(q, past, state_.open.k(), state_.open.v()));
   }
   Tensor focus_token(int64_t row, int64_t base) override { return bases(row, base, 1); }
@@ -97,7 +102,7 @@ Tensor PolicyMemory::stream(const model::AttentionCall& layer, ModelCall& call) 
 }
 
 Tensor PolicyMemory::parallel(const model::AttentionCall& layer, ModelCall& call) const {
-  if (policy_.keeps != Keeps::everything || policy_.bits > 0) return LayerMemory::parallel(layer, call);
+  if (policy_.keeps != Keeps::everything) return LayerMemory::parallel(layer, call);
   const nn::Projection all = layer.attention.project(layer.u_BLD, positions_of(layer));
   if (format_ == StorageFormat{}) return layer.attention.output(ops::causal_attention(all.q, all.k, all.v));
   // Each window sees the closed ones as they are stored.
@@ -105,11 +110,22 @@ Tensor PolicyMemory::parallel(const model::AttentionCall& layer, ModelCall& call
   const auto token = [&](int64_t base) {
     return std::min(base + (inline_stream_ ? plan_.kmers_completed(base) : 0), length);
   };
+  std::vector<Span> windows;
+  for (int64_t window = 0; token(plan_.window(window).begin) < length; ++window)
+    windows.push_back({token(plan_.window(window).begin), token(plan_.window(window).end)});
+  EntryStore codes(format_);
+  for (std::size_t w = 0; format_.bits > 0 && w + 1 < windows.size(); ++w) {
+    Entries closed = raw_entries(all.k, all.v, windows[w].begin, windows[w].end, 0, 0);
+    if (policy_.bits > 0) closed.detach();
+    codes.append(closed);
+  }
+  const ops::Memory in_codes = codes.memory(all.k);
   std::vector<Tensor> outputs;
-  for (int64_t window = 0; token(plan_.window(window).begin) < length; ++window) {
-    const int64_t begin = token(plan_.window(window).begin), end = token(plan_.window(window).end);
-    const auto rows = [&](const Tensor& t) { return t.narrow(2, begin, end - begin); };
-    const Entries past = begin > 0 ? rounded(raw_entries(all.k, all.v, 0, begin, 0, 0), format_) : Entries{};
+  for (const Span& window : windows) {
+    const auto rows = [&](const Tensor& t) { return t.narrow(2, window.begin, window.size()); };
+    const ops::Memory past =
+        format_.bits > 0 ? in_codes.narrow(0, window.begin)
+                         : rounded(raw_entries(all.k, all.v, 0, window.begin, 0, 0), format_).memory();
     outputs.push_back(attend(rows(all.q), past, rows(all.k), rows(all.v), call.recompute));
   }
   return layer.attention.output(at::cat(outputs, 2));
@@ -140,9 +156,12 @@ MemoryUse PolicyMemory::planned(int64_t num_bases) const {
   }
   if (policy_.keeps == Keeps::everything) {
     use.entries = num_bases - open + (inline_stream_ ? plan_.kmers_before(closed) : 0);
-    const int64_t groups = format_.key_group > 0
-                               ? closed * ((plan_.window_bases() + format_.key_group - 1) / format_.key_group)
-                               : 0;
+    int64_t groups = 0;
+    for (int64_t w = 0; format_.key_group > 0 && w < std::min<int64_t>(closed, 2);
+         ++w) {  // the later are alike
+      const int64_t tokens = plan_.window(w).size() + (inline_stream_ ? plan_.num_kmers(w) : 0);
+      groups += (w == 0 ? 1 : closed - 1) * ((tokens + format_.key_group - 1) / format_.key_group);
+    }
     use.retained_bytes =
         use.entries * format_.entry_bytes(shape_.num_kv_heads, shape_.head_dim, dtype_, /*with_beta=*/false) +
         groups * StorageFormat::group_bytes(shape_.num_kv_heads, shape_.head_dim);

@@ -26,9 +26,10 @@ auto fill(bool with_beta, std::function<Entries(const ClosedSpan&, int64_t)> mak
   };
 }
 
-std::string in_codes(const char* which, int64_t bits) {
-  return concat(which, " in ", bits, " bits, keys scaled per channel of ", kKeyGroup,
-                " bases, values per base");
+std::string in_codes(const char* which, const QuantisedConfig& config) {
+  const auto keys = concat("per channel of ", config.key_group, " bases");
+  return concat(which, " in ", config.bits, " bits, keys scaled ", config.key_group > 0 ? keys : "per base",
+                ", values per base");
 }
 
 std::string by_surprise(const char* surprise) {
@@ -60,12 +61,10 @@ const std::vector<RetentionPolicy>& rivals() {
        "raw keys and values that get most attention from the window's own queries, turned one window ahead, "
        "per head",
        fill(!kBeta, heavy), kQueries},
-      {"kv_quant_int8", in_codes("the newest bases", 8), keep_newest_codes, !kQueries, Keeps::budget, 8},
-      {"kv_quant_int4", in_codes("the newest bases", 4), keep_newest_codes, !kQueries, Keeps::budget, 4},
-      {"kv_quant_int8_full", in_codes("every base, over the budget,", 8), keep_all, !kQueries,
-       Keeps::everything, 8},
-      {"kv_quant_int4_full", in_codes("every base, over the budget,", 4), keep_all, !kQueries,
-       Keeps::everything, 4},
+      {"kv_quant_int8", in_codes("the newest bases", {.bits = 8}), keep_newest_codes, !kQueries,
+       Keeps::budget, 8},
+      {"kv_quant_int4", in_codes("the newest bases", {.bits = 4}), keep_newest_codes, !kQueries,
+       Keeps::budget, 4},
       {"mean_pool", "mean key and value of each k-mer, beta = log k", mean_pool(kBeta)},
       {"mean_pool_nobeta", "mean key and value of each k-mer, no beta", mean_pool(!kBeta)},
       {"window_mass",
@@ -94,6 +93,16 @@ const RetentionPolicy& rival(const std::string& name) {
   const auto found = std::find_if(rivals().begin(), rivals().end(), named);
   FOCUS_CHECK(found != rivals().end(), "no rival is called '", name, "'");
   return *found;
+}
+
+RetentionPolicy quantised(const QuantisedConfig& config) {
+  return {concat("quantised_int", config.bits),
+          in_codes("every key and value", config),
+          keep_all_codes,
+          !kQueries,
+          Keeps::everything,
+          config.bits,
+          config.key_group};
 }
 
 RetentionPolicy adaptive_by(const Tensor& surprise_BL) {

@@ -16,6 +16,12 @@ void keep_all(const ClosedSpan& span, const Budget&, EntryStore& retained) {
   retained.append(raw_entries(span));
 }
 
+void keep_all_codes(const ClosedSpan& span, const Budget&, EntryStore& retained) {
+  Entries all = raw_entries(span);
+  all.detach();
+  retained.append(all);
+}
+
 void keep_none(const ClosedSpan&, const Budget&, EntryStore& retained) { retained.clear(); }
 
 void keep_newest_codes(const ClosedSpan& span, const Budget& budget, EntryStore& retained) {

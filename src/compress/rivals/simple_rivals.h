@@ -13,6 +13,8 @@ constexpr uint64_t kRandomSeed = 20251118;
 
 /// The uncompressed baseline.
 void keep_all(const ClosedSpan& span, const Budget& budget, EntryStore& retained);
+/// The same in codes, to which no gradient goes.
+void keep_all_codes(const ClosedSpan& span, const Budget& budget, EntryStore& retained);
 /// Only the Hyena states cross a window's end.
 void keep_none(const ClosedSpan& span, const Budget& budget, EntryStore& retained);
 /// The newest bases whose codes fit, scales counted.

@@ -14,6 +14,7 @@ using at::Tensor;
 using kernels::cuda::Attention;
 using kernels::cuda::AttentionGradients;
 using kernels::cuda::AttentionPart;
+using kernels::cuda::QuantisedRows;
 using kernels::cuda::RowStrides;
 
 RowStrides strides_of(const Tensor& t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
@@ -28,13 +29,36 @@ T* data_or_null(const Tensor& t) {
 int64_t keys_of(const Tensor& k) { return k.defined() ? k.size(2) : 0; }
 
 template <class T>
-void add_part(Attention<T>& a, const Tensor& k, const Tensor& v, const Tensor& beta, bool causal) {
+AttentionPart<T>& add_part(Attention<T>& a, const Tensor& k, const Tensor& v) {
   a.key_heads = k.size(1);
   AttentionPart<T>& part = a.parts[a.num_parts++];
   part.k = data<T>(k), part.v = data<T>(v);
   part.k_strides = strides_of(k), part.v_strides = strides_of(v);
   part.keys = k.size(2);
-  part.causal = causal;
+  return part;
+}
+
+QuantisedRows rows_of(const QuantisedTensor& x) {
+  return {.codes = data<uint8_t>(x.codes),
+          .strides = strides_of(x.codes),
+          .low = data<uint16_t>(x.low),
+          .step = data<uint16_t>(x.step),
+          .scale_strides = strides_of(x.low),
+          .scale_row = x.row_of.defined() ? data<int32_t>(x.row_of) : nullptr,
+          .per_channel = x.row_of.defined()};
+}
+
+template <class T>
+void add_memory(Attention<T>& a, const Memory& memory) {
+  if (memory.size() == 0) return;
+  const Tensor &k = memory.in_codes() ? memory.k_codes.codes : memory.k, &beta = memory.beta;
+  AttentionPart<T>& part = memory.in_codes() ? a.parts[a.num_parts++] : add_part(a, k, memory.v);
+  if (memory.in_codes()) {
+    a.key_heads = k.size(1);
+    part.keys = k.size(2);
+    part.bits = static_cast<int>(memory.k_codes.bits);
+    part.k_codes = rows_of(memory.k_codes), part.v_codes = rows_of(memory.v_codes);
+  }
   if (!beta.defined()) return;
   part.beta = beta.const_data_ptr<float>();
   part.beta_strides = strides_of(beta);
@@ -50,15 +74,21 @@ Attention<T> arguments(const Tensor& q, const Memory& memory, const Tensor& k, c
   a.q_strides = strides_of(q), a.out_strides = strides_of(out);
   a.batch = q.size(0), a.heads = a.key_heads = q.size(1), a.queries = q.size(2), a.dim = q.size(3);
   a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.dim)));
-  if (keys_of(memory.k) > 0) add_part(a, memory.k, memory.v, memory.beta, false);
-  if (keys_of(k) > 0) add_part(a, k, v, {}, true);
+  add_memory(a, memory);
+  if (keys_of(k) > 0) add_part(a, k, v).causal = true;
   return a;
 }
 
 template <class T>
 void forward(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
              const AttentionResult& to) {
-  const Attention<T> a = arguments<T>(q, memory, k, v, to.out, to.log_sum);
+  Attention<T> a = arguments<T>(q, memory, k, v, to.out, to.log_sum);
+  Memory decoded;
+  if (memory.in_codes() && !kernels::cuda::attention_reads_codes(a)) {
+    decoded = {dequantise(memory.k_codes, q.scalar_type()), dequantise(memory.v_codes, q.scalar_type()),
+               memory.beta};
+    a = arguments<T>(q, decoded, k, v, to.out, to.log_sum);
+  }
   Tensor workspace;
   if (const int64_t values = kernels::cuda::attention_workspace(a); values > 0)
     workspace = at::empty({values}, q.options().dtype(at::kFloat));

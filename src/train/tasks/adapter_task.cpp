@@ -140,6 +140,10 @@ class AdapterTask final : public Task {
     for (const auto& [name, tensor] : adapted_.trained)
       parameters.push_back(backbone_parameter(name, tensor, tensor.dim() == 2));
     for (const auto& parameter : parameters) total += parameter.tensor.numel();
+    if (parameters.empty() && config.memory.kind == compress::MemoryKind::quantised)
+      fail<ConfigError>(
+          "memory.kind 'quantised' has no parameters: there is nothing to train without adapt; focus-eval "
+          "measures it as 'quantised_int8' and 'quantised_int4'");
     if (parameters.empty())
       fail<ConfigError>(
           "focus.fitted.corrections is off and the fit itself has no parameter: there is nothing to train; "

@@ -190,6 +190,10 @@ void refuse_match(const compress::MemoryConfig& memory) {
     fail<ConfigError>(
         "stages of kind 'match' have nothing to do with memory.kind 'tables': the tables are fitted before "
         "the first step");
+  if (memory.uses(compress::MemoryKind::quantised))
+    fail<ConfigError>(
+        "stages of kind 'match' have nothing to do with memory.kind 'quantised', which has no parameters; "
+        "train the backbone on it with kind 'end_to_end' and adapt");
   if (memory.focus.eviction != compress::Eviction::window || memory.focus.tail > 0 ||
       memory.focus.sinks > 0 || !memory.focus.schedule.empty()) {
     fail<ConfigError>(

@@ -32,9 +32,9 @@ class FocusAdapter : public torch::nn::Module {
   const MemoryConfig& config() const { return config_; }
   /// Blocks that have parameters, in ascending order.
   std::vector<int64_t> blocks() const;
-  /// Null for a block that is not compressed, or by tables.
+  /// Null for a block that has no Focus entries.
   std::shared_ptr<const FocusUnit> unit(int64_t block) const;
-  /// Null for a block that is not compressed, or by a Focus unit.
+  /// Null for a block that has no base tables.
   std::shared_ptr<BaseTables> tables(int64_t block) const;
 
   at::Tensor embedding;  // [D] of Focus tokens; undefined without Focus states

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "focus/ops/attention.h"
+
 namespace focus::compress {
 
 /// Where an entry comes from. `index`, over the whole sequence: of its k-mer; of its base where it is raw; of
@@ -25,6 +27,8 @@ struct Entries {
 
   int64_t size() const { return k.defined() ? k.size(2) : 0; }
   bool empty() const { return size() == 0; }
+  /// What attention reads.
+  ops::Memory memory() const { return {k, v, beta}; }
   /// Appends along S; a missing beta on one side is filled with zeros.
   void append(const Entries& more);
   /// Entries [begin, end).

@@ -12,6 +12,7 @@
 #include "focus/cache/stream_state.h"
 #include "focus/compress/memory/entries.h"
 #include "focus/config/fields.h"
+#include "focus/ops/attention.h"
 
 namespace focus::compress {
 
@@ -21,7 +22,8 @@ enum class StorageDevice { model, host };
 struct StorageConfig {
   StorageType dtype = StorageType::model;
   StorageDevice device = StorageDevice::model;
-  void visit(config::Fields& f);
+  /// `entries`: whether there are entries to which dtype applies.
+  void visit(config::Fields& f, const config::Condition& entries = {});
   bool operator==(const StorageConfig&) const = default;
 };
 
@@ -46,18 +48,10 @@ struct StorageFormat {
   int64_t entry_bytes(int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype, bool with_beta) const;
 };
 
-/// A [B, G, S, E] tensor in 8 or 4 bits: x ~ low + step * code, low and step fp16. Rows of one group share
-/// scales channel by channel, or each row has its own over its channels. |error| <= step / 2 and the rounding
-/// of low and step, at most 2^-10 of the largest |x| of the group.
-struct QuantisedTensor {
-  at::Tensor codes;      // uint8 [B, G, S, E], two channels to a byte in 4 bits
-  at::Tensor low, step;  // fp16 [B, G, S, 1] or, in groups, [B, G, groups, E]
-};
-
 /// The retained entries of one layer, really held in the format's precision and place. Each entry is rounded
 /// once, when it is appended, and never again; there is room for more, so that nothing else moves then.
-/// Reading gives what attention computes with: a copy for the time of a call, or the tensors themselves where
-/// they are held in that type and place. With `device host` and a card the entries lie in pinned memory:
+/// Attention reads the tensors themselves, codes too, where they are held in its type and place, else a copy
+/// for the time of a call. With `device host` and a card the entries lie in pinned memory:
 /// each is copied there once, and each reading copies all of them, in the order of the card's stream, while
 /// the host goes on. fp32 and bf16
 /// storage pass gradients through their rounding; appending entries that carry a gradient to a quantised
@@ -73,7 +67,10 @@ class EntryStore {
   /// Keeps these entries alone, in this order.
   void select(const std::vector<int64_t>& indices);
   void clear() { *this = EntryStore(format_, name_); }
-  /// In `like`'s type and on its device; beta fp32 (or as it was appended). Without origins.
+  /// For attention of `like`: on its device, codes as they are, the others in its type; beta fp32 (or as it
+  /// was appended).
+  ops::Memory memory(const at::Tensor& like) const;
+  /// The same as numbers of that type. Without origins.
   Entries read(const at::Tensor& like) const;
 
   int64_t size() const { return static_cast<int64_t>(origin_.size()); }
@@ -81,7 +78,7 @@ class EntryStore {
   const std::vector<EntryOrigin>& origin() const { return origin_; }
   const StorageFormat& format() const { return format_; }
   /// Of everything held: keys and values or their codes, scales, beta. Room for more, half as much at most,
-  /// is not counted.
+  /// and what names an entry (its origin, the row of its scales) are not counted.
   int64_t num_bytes() const;
   /// The same for what keep(begin, size()) would leave, from the sizes alone.
   int64_t bytes_from(int64_t begin) const;
@@ -96,7 +93,6 @@ class EntryStore {
   using Rows = cache::GrownRows;
   struct Codes {
     Rows codes, low, step;
-    QuantisedTensor read() const { return {codes.rows(), low.rows(), step.rows()}; }
   };
   /// f(name, rows) for all that is held, in the order of saved files; `Store` may be const.
   template <class Store, class F>
@@ -110,7 +106,6 @@ class EntryStore {
     return !group_.empty() && (&rows == &codes_k_.low || &rows == &codes_k_.step);
   }
   const Rows& keys() const { return format_.bits > 0 ? codes_k_.codes : k_; }
-  void group_changed();
 
   StorageFormat format_;
   std::string name_;
@@ -118,7 +113,7 @@ class EntryStore {
   Rows k_, v_, beta_;  // not quantised: k, v
   Codes codes_k_, codes_v_;
   std::vector<int64_t> group_;  // key groups: row of codes_k_.low that belongs to an entry
-  at::Tensor row_of_;           // the same where the scales are
+  Rows row_of_{0};              // the same, int32, where the scales are
   at::Device from_ = at::kCPU;  // where entries were appended from
 };
 

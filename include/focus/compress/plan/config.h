@@ -59,8 +59,8 @@ struct FittedUnitConfig {
 };
 
 /// What a layer keeps of closed windows: Focus entries, letters from which base tables predict keys and
-/// values, or everything.
-enum class MemoryKind { focus, tables, full };
+/// values, all keys and values in few bits, or as they are.
+enum class MemoryKind { focus, tables, quantised, full };
 
 /// Overrides for a range of blocks. A field without a value is as in FocusConfig.
 struct LayerSchedule {
@@ -87,6 +87,16 @@ struct TablesConfig {
   void visit(config::Fields& f);
 };
 
+/// All keys and values in few bits.
+struct QuantisedConfig {
+  int64_t bits = 8;               // 8 or 4
+  int64_t key_group = kKeyGroup;  // bases of a window that share a scale for each channel of their keys; 0:
+                                  // as values have it, a scale for each base and head
+  void visit(config::Fields& f);
+  void visit_key_group(config::Fields& f);
+  bool operator==(const QuantisedConfig&) const = default;
+};
+
 struct FocusConfig {
   int64_t k = 100;
   Stream stream = Stream::side;
@@ -107,9 +117,10 @@ struct FocusConfig {
   std::vector<LayerSchedule> schedule;  // per-layer overrides; a later one wins
   FittedUnitConfig fitted;
   PaperUnitConfig paper;
-  /// `given`, `others`: as WindowConfig::visit, for k. `entries`: whether any layer has Focus entries.
+  /// `given`, `others`: as WindowConfig::visit, for k. `entries`: whether any layer has Focus entries;
+  /// `evicts`: whether any has a choice of which raw bases go.
   void visit(config::Fields& f, std::optional<int64_t>* given = nullptr, const config::Condition& others = {},
-             const config::Condition& entries = {});
+             const config::Condition& entries = {}, const config::Condition& evicts = {});
   /// The settings of one block, its overrides applied (`schedule` empty); nothing where the block keeps
   /// everything.
   std::optional<FocusConfig> at(int64_t block) const;
@@ -121,6 +132,7 @@ struct MemoryConfig {
   WindowConfig window;
   FocusConfig focus;
   TablesConfig tables;
+  QuantisedConfig quantised;
   StorageConfig storage;
   FarConfig far;
   void visit(config::Fields& f, const config::Condition& used = {});

@@ -26,10 +26,14 @@ struct RetentionPolicy {
   bool needs_queries = false;
   Keeps keeps = Keeps::budget;
   /// 8 or 4 where rounding is what the policy is about: it then refuses another precision. Values have scales
-  /// per base and head, keys per channel over kKeyGroup neighbouring bases of a window, because keys have
+  /// per base and head, keys per channel over key_group neighbouring bases of a window, because keys have
   /// channels that are large throughout (KIVI, arXiv 2402.02750). 0: entries are held as configured.
   int64_t bits = 0;
+  int64_t key_group = QuantisedConfig{}.key_group;
 };
+
+/// Quantised memory: every base in codes, whatever the budget. No gradient goes through what a window leaves.
+RetentionPolicy quantised(const QuantisedConfig& config);
 
 /// The one list of rivals: their names on command lines, in configurations and in reports all come from here.
 const std::vector<RetentionPolicy>& rivals();

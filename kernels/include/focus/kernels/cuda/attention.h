@@ -60,6 +60,10 @@ struct Attention {
   AttentionPart<T> parts[kMaxAttentionParts];
 };
 
+/// Whether attention_forward takes these codes: bf16, 64 or 128 channels, everything on boundaries of 8.
+template <class T>
+bool attention_reads_codes(const Attention<T>& args);
+
 /// fp32 values of working memory that attention_forward needs: keys are shared out among blocks where there
 /// are too few queries to fill a card. It depends on `keys`, not on what keys_on_device says.
 template <class T>
