@@ -1,10 +1,11 @@
-// FIR and modal scan against what LibTorch offers: conv1d and FFT convolution. Reports billions of
-// multiply-adds and bytes per second.
+// FIR and modal scan against what LibTorch offers: conv1d and FFT convolution; attention of one query over
+// keys and values in bf16, and in 8 and 4 bits. Reports billions of multiply-adds and bytes per second.
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
 
 #include "focus/core/error.h"
 #include "focus/kernels/isa.h"
+#include "focus/ops/attention.h"
 #include "focus/ops/fir.h"
 #include "focus/ops/modal_scan.h"
 
@@ -57,6 +58,30 @@ void scan(benchmark::State& state, bool kernel) {
             static_cast<double>(2 * length * channels * 4));
 }
 
+/// `bits` 0: bf16.
+void attention(benchmark::State& state, int64_t bits) {
+  const int64_t heads = 4, dim = state.range(0), keys = state.range(1), queries = state.range(2);
+  at::manual_seed(1);
+  const Tensor q = at::randn({1, heads, queries, dim}).to(at::kBFloat16);
+  focus::ops::Memory memory;
+  Tensor k = at::randn({1, heads, keys, dim}).to(at::kBFloat16),
+         v = at::randn({1, heads, keys, dim}).to(at::kBFloat16);
+  double bytes = static_cast<double>(k.nbytes() + v.nbytes());
+  if (bits > 0) {
+    memory.k_codes = focus::ops::quantise(k, bits, 64);
+    memory.v_codes = focus::ops::quantise(v, bits, 0);
+    bytes = 0;
+    for (const auto* x : {&memory.k_codes, &memory.v_codes})
+      bytes += static_cast<double>(x->codes.nbytes() + x->low.nbytes() + x->step.nbytes());
+  } else {
+    memory.k = k, memory.v = v;
+  }
+  const Tensor got = focus::ops::memory_attention(q, memory, {}, {});
+  check(got, focus::ops::memory_attention_reference(q, memory, {}, {}), 2e-2);
+  for (auto _ : state) benchmark::DoNotOptimize(focus::ops::memory_attention(q, memory, {}, {}).data_ptr());
+  set_rates(state, static_cast<double>(2 * heads * keys * dim * queries), bytes);
+}
+
 }  // namespace
 
 BENCHMARK_CAPTURE(fir, kernel, true)
@@ -81,6 +106,16 @@ BENCHMARK_CAPTURE(scan, fft_with_filter_ready, false)
     ->Args({128, 16384})
     ->Args({1024, 4096})
     ->Unit(benchmark::kMillisecond);
+#define FOCUS_ATTENTION_BENCH(name, bits)  \
+  BENCHMARK_CAPTURE(attention, name, bits) \
+      ->Args({64, 32768, 1})               \
+      ->Args({128, 32768, 1})              \
+      ->Args({128, 131072, 1})             \
+      ->Args({128, 8192, 64})              \
+      ->Unit(benchmark::kMillisecond)
+FOCUS_ATTENTION_BENCH(bf16, 0);
+FOCUS_ATTENTION_BENCH(int8, 8);
+FOCUS_ATTENTION_BENCH(int4, 4);
 
 int main(int argc, char** argv) {
   at::set_num_threads(1);

@@ -110,8 +110,8 @@ std::vector<Kind>& kinds() {
       const auto make = [bits](const LayerContext& context) { return quantised_layer(context, bits); };
       out.push_back({quantised({.bits = bits}).name, make, /*stores_itself=*/true});
     }
-    out.push_back({"fitted", fitted_layer});
     out.push_back({"mixture", mixture_layer});
+    out.push_back({"fitted", fitted_layer});
     for (const char* name : {"state_only", "kv_quant_int4"}) {
       const Kind near = *std::find_if(out.begin(), out.end(), [&](const Kind& k) { return k.name == name; });
       out.push_back(on_far(near));
