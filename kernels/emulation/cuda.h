@@ -13,6 +13,8 @@
 #include <type_traits>
 #include <utility>
 
+#include "emulation/recording.h"
+
 #define __global__
 #define __device__
 #define __host__
@@ -131,9 +133,13 @@ __attribute__((no_sanitize_thread)) T atomic(T* at, F&& update) {
 template <class... P, class... A>
 void launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t dynamic_shared, cudaStream_t, A&&... args) {
   const std::tuple<P...> values{static_cast<P>(std::forward<A>(args))...};
-  const auto call = [&] { std::apply(kernel, values); };
-  using Call = decltype(call);
-  emu::run(grid, block, dynamic_shared, [](const void* c) { (*static_cast<Call*>(c))(); }, &call);
+  const auto run = [=] {
+    const auto call = [&] { std::apply(kernel, values); };
+    using Call = decltype(call);
+    emu::run(grid, block, dynamic_shared, [](const void* c) { (*static_cast<Call*>(c))(); }, &call);
+  };
+  run();
+  if (emu::recording != nullptr) emu::recording->push_back(run);
 }
 
 // ---- barriers, warps, atomics

@@ -5,6 +5,7 @@
 
 #include "focus/core/error.h"
 #include "focus/ops/device_memory.h"
+#include "focus/ops/recorded_work.h"
 
 namespace focus::ops {
 namespace {
@@ -47,6 +48,10 @@ void set_device_kernels(at::DeviceType type, const DeviceKernels* kernels) {
   table()[static_cast<std::size_t>(type)].store(kernels);
 }
 
+std::unique_ptr<RecordedWork> recorded_work(const at::Device& device) {
+  const DeviceKernels* kernels = device_kernels(device.type());
+  return kernels != nullptr ? kernels->recorded_work(device) : nullptr;
+}
 bool has_device_kernels(at::DeviceType type) { return device_kernels(type) != nullptr; }
 int64_t free_device_bytes(const at::Device& device) { return of(device).free_bytes(device); }
 int64_t peak_device_bytes(const at::Device& device) { return of(device).peak_bytes(device); }

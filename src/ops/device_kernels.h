@@ -6,9 +6,11 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <utility>
 
 #include "focus/ops/gate.h"
+#include "focus/ops/recorded_work.h"
 #include "focus/ops/rms_norm.h"
 #include "focus/ops/sample.h"
 
@@ -85,7 +87,8 @@ class DeviceKernels {
   /// memory_attention (focus/ops/attention.h); the head dimension of all is contiguous, beta fp32. The result
   /// is [B,H,Q,E] with the rows of a position beside each other.
   virtual AttentionResult attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
-                                    const at::Tensor& v_BGSE, bool with_log_sum) const = 0;
+                                    const at::Tensor& v_BGSE, const at::Tensor& num_keys,
+                                    bool with_log_sum) const = 0;
   /// Overwrites all that is defined of `to`.
   virtual void attention_gradients(const at::Tensor& grad_BHQE, const AttentionResult& result,
                                    const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
@@ -141,6 +144,7 @@ class DeviceKernels {
   virtual at::Tensor choose_tokens(const at::Tensor& logits, const at::Tensor& uniform,
                                    const TokenChoice& choice) const = 0;
 
+  virtual std::unique_ptr<RecordedWork> recorded_work(const at::Device& device) const = 0;
   virtual int64_t free_bytes(const at::Device& device) const = 0;
   virtual int64_t peak_bytes(const at::Device& device) const = 0;
 };

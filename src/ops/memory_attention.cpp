@@ -1,6 +1,7 @@
 #include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -213,7 +214,7 @@ struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
                         const MaybeTensor& memory_v, const MaybeTensor& beta, const MaybeTensor& k,
                         const MaybeTensor& v, const Memory& codes) {
     const Memory memory{*memory_k, *memory_v, *beta, codes.k_codes, codes.v_codes};
-    const AttentionResult result = device_kernels(q)->attention(q, memory, *k, *v, /*with_log_sum=*/true);
+    const AttentionResult result = device_kernels(q)->attention(q, memory, *k, *v, {}, /*with_log_sum=*/true);
     ctx->save_for_backward({q, memory.k, memory.v, memory.beta, *k, *v, result.out, result.log_sum,
                             codes.k_codes.codes, codes.k_codes.low, codes.k_codes.step, codes.k_codes.row_of,
                             codes.v_codes.codes, codes.v_codes.low, codes.v_codes.step});
@@ -281,6 +282,29 @@ Tensor plain(const Tensor& q, const Memory& memory, const Tensor& k, const Tenso
   return out.masked_fill(nothing.unsqueeze(-1).unsqueeze(-1), 0.0);
 }
 
+/// The keys that are not there yet as entries of no mass; what lies in their memory must not count.
+Tensor with_keys_hidden(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
+                        const Tensor& num_keys) {
+  const int64_t queries = q.size(2), keys = k.size(2);
+  const auto options = q.options();
+  // Key s is there for query i if s < num_keys - queries + 1 + i.
+  const Tensor last = num_keys + at::arange(1 - queries, 1, options.dtype(at::kInt));  // [Q]
+  const Tensor hidden = at::arange(keys, options.dtype(at::kInt)).ge(last.unsqueeze(-1));
+  const Tensor never = at::arange(keys, options.dtype(at::kInt)).ge(num_keys).unsqueeze(-1);
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  const auto bias_type = q.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+  Tensor bias = at::zeros({queries, keys}, options.dtype(bias_type)).masked_fill_(hidden, -kInfinity);
+  Tensor all_k = k.masked_fill(never, 0.0), all_v = v.masked_fill(never, 0.0);
+  const int64_t entries = keys_of(memory.k);
+  if (entries > 0) {
+    all_k = at::cat({memory.k, all_k}, 2), all_v = at::cat({memory.v, all_v}, 2);
+    bias = at::constant_pad_nd(bias, {entries, 0});
+    if (memory.beta.defined())
+      bias = bias + at::constant_pad_nd(memory.beta.to(bias_type).unsqueeze(2), {0, keys});
+  }
+  return attention(q, all_k, all_v, bias);
+}
+
 }  // namespace
 
 Memory Memory::narrow(int64_t begin, int64_t count) const {
@@ -292,12 +316,25 @@ Memory Memory::narrow(int64_t begin, int64_t count) const {
 }
 
 Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE,
-                        const Tensor& v_BGSE) {
+                        const Tensor& v_BGSE, const Tensor& num_keys) {
   check(q_BHQE, memory, k_BGSE, v_BGSE);
   const auto type = q_BHQE.scalar_type();
   const bool is_tracked = tracked({q_BHQE, memory.k, memory.v, memory.beta, k_BGSE, v_BGSE});
+  if (num_keys.defined()) {
+    if (!k_BGSE.defined() || num_keys.numel() != 1 || num_keys.scalar_type() != at::kInt ||
+        num_keys.device() != q_BHQE.device() || is_tracked)
+      fail<ShapeError>(
+          "memory_attention: a number of keys needs keys, no gradient, and to be one int32 on the queries' "
+          "device ",
+          q_BHQE.device(), "; got ", num_keys.dtype(), " ", num_keys.sizes(), " on ", num_keys.device());
+    if (q_BHQE.is_cpu()) {
+      const int64_t count = *num_keys.const_data_ptr<int32_t>();
+      return memory_attention(q_BHQE, memory, k_BGSE.narrow(2, 0, count), v_BGSE.narrow(2, 0, count));
+    }
+  }
   if (const DeviceKernels* kernels = device_kernels(q_BHQE);
-      kernels != nullptr && kernels->serves_attention(q_BHQE) && !for_libtorch(q_BHQE, memory, k_BGSE)) {
+      kernels != nullptr && kernels->serves_attention(q_BHQE) &&
+      (num_keys.defined() || !for_libtorch(q_BHQE, memory, k_BGSE))) {
     const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE);
     const Memory dense = with_dense_rows(memory);
     if (is_tracked) {
@@ -305,8 +342,9 @@ Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor
       return DeviceAttention::apply(q, Maybe(dense.k), Maybe(dense.v), Maybe(dense.beta), Maybe(k), Maybe(v),
                                     dense);
     }
-    return kernels->attention(q, dense, k, v, /*with_log_sum=*/false).out;
+    return kernels->attention(q, dense, k, v, num_keys, /*with_log_sum=*/false).out;
   }
+  if (num_keys.defined()) return with_keys_hidden(q_BHQE, decoded(memory, type), k_BGSE, v_BGSE, num_keys);
   if (!q_BHQE.is_cpu() || (type != at::kFloat && type != at::kBFloat16) || is_tracked) {
     return memory_attention_reference(q_BHQE, memory, k_BGSE, v_BGSE);
   }

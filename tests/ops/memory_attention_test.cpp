@@ -351,6 +351,38 @@ TEST(MemoryAttentionTest, CodesThatDoNotBelongTogetherAreRefused) {
                ShapeError);
 }
 
+class NumKeysOnDeviceTest : public testing::OnDeviceTest<Case> {};
+
+TEST_P(NumKeysOnDeviceTest, KeysThatAreNotThereYetAreNotRead) {
+  at::manual_seed(5);
+  Inputs in = make(shape(), type());
+  const int64_t room = 40;
+  const auto with_room = [&](const Tensor& t) {
+    return at::cat({t, at::full({t.size(0), t.size(1), room, t.size(3)}, std::nan(""), t.options())}, 2)
+        .to(device());
+  };
+  const auto there = [&](const Tensor& t) { return t.defined() ? t.to(device()) : t; };
+  const Tensor num_keys = at::full({1}, shape().keys, at::kInt).to(device());
+  const Memory memory{there(in.memory.k), there(in.memory.v), there(in.memory.beta)};
+  const Tensor got = memory_attention(there(in.q), memory, with_room(in.k), with_room(in.v), num_keys).cpu();
+  const Tensor expected = by_definition(in);
+  EXPECT_LE(max_difference(got, expected), type() == at::kBFloat16 ? 0x1p-6
+                                           : type() == at::kFloat  ? 1e-5
+                                                                   : 1e-6);
+  EXPECT_THROW(
+      memory_attention(there(in.q), memory, with_room(in.k), with_room(in.v), num_keys.to(at::kLong)),
+      ShapeError);
+  EXPECT_THROW(memory_attention(there(in.q), memory, {}, {}, num_keys), ShapeError);
+}
+
+INSTANTIATE_TEST_SUITE_P(OddSizes, NumKeysOnDeviceTest,
+                         ::testing::Combine(::testing::Values(Case{1, 2, 2, 1, 0, 300, 16, false, false},
+                                                              Case{2, 2, 2, 1, 17, 5, 128, true, false},
+                                                              Case{2, 6, 3, 7, 21, 50, 34, true, true},
+                                                              Case{1, 4, 2, 1, 9, 1, 64, false, false}),
+                                            testing::kDevices,
+                                            ::testing::Values(at::kFloat, at::kBFloat16, at::kDouble)));
+
 TEST(MemoryAttentionTest, ReadsStridedInputAndIsIndependentOfThreads) {
   at::manual_seed(3);
   const Tensor qkv = at::randn({1, 90, 3, 2, 16}).permute({2, 0, 3, 1, 4});

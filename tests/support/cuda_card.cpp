@@ -21,6 +21,7 @@ std::string missing(TestDevice device) {
 // Nothing is counted on a card.
 CardCounts card_counts() { fail<DeviceError>(missing(TestDevice::emulated)); }
 void reset_card_counts() { fail<DeviceError>(missing(TestDevice::emulated)); }
+int64_t recorded_launches() { fail<DeviceError>(missing(TestDevice::emulated)); }
 int64_t peak_card_bytes() { fail<DeviceError>(missing(TestDevice::emulated)); }
 
 }  // namespace focus::testing

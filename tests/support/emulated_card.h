@@ -22,6 +22,8 @@ struct CardCounts {
 };
 CardCounts card_counts();
 void reset_card_counts();
+/// Operators and kernels of the last recording (ops::RecordedWork), views not counted.
+int64_t recorded_launches();
 /// The most that the cards' own memory held at once; what LibTorch's operators made for themselves is not in
 /// it.
 int64_t peak_card_bytes();

@@ -37,9 +37,11 @@ struct Memory {
 /// once differentiable; otherwise blocks of queries are worked off one by one, and recomputed in the backward
 /// pass where there is more than one. Codes become numbers of the queries' type, all at the same time, in
 /// this last case, in the backward pass of a device, and where its kernel does not read them (fp32, other
-/// head dimensions than 64 and 128).
+/// head dimensions than 64 and 128). `num_keys`, int32 [1] on the same device: only so many of the S keys,
+/// the first ones, are there yet, which the host need not know; the others are not read. Not differentiable
+/// then.
 at::Tensor memory_attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
-                            const at::Tensor& v_BGSE);
+                            const at::Tensor& v_BGSE, const at::Tensor& num_keys = {});
 /// The same in plain ATen, for any device and type, with no intermediate array of scores or biases beyond
 /// `block_bytes`.
 at::Tensor memory_attention_reference(const at::Tensor& q_BHQE, const Memory& memory,

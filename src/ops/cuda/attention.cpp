@@ -68,7 +68,7 @@ void add_memory(Attention<T>& a, const Memory& memory) {
 /// The entries are the first part, if there are any, the open bases the last.
 template <class T>
 Attention<T> arguments(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
-                       const Tensor& out, const Tensor& log_sum) {
+                       const Tensor& num_keys, const Tensor& out, const Tensor& log_sum) {
   Attention<T> a;
   a.q = data<T>(q), a.out = data_or_null<T>(out), a.log_sum = data_or_null<float>(log_sum);
   a.q_strides = strides_of(q), a.out_strides = strides_of(out);
@@ -76,18 +76,19 @@ Attention<T> arguments(const Tensor& q, const Memory& memory, const Tensor& k, c
   a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.dim)));
   add_memory(a, memory);
   if (keys_of(k) > 0) add_part(a, k, v).causal = true;
+  if (num_keys.defined()) a.parts[a.num_parts - 1].keys_on_device = num_keys.const_data_ptr<int32_t>();
   return a;
 }
 
 template <class T>
-void forward(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
+void forward(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v, const Tensor& num_keys,
              const AttentionResult& to) {
-  Attention<T> a = arguments<T>(q, memory, k, v, to.out, to.log_sum);
+  Attention<T> a = arguments<T>(q, memory, k, v, num_keys, to.out, to.log_sum);
   Memory decoded;
   if (memory.in_codes() && !kernels::cuda::attention_reads_codes(a)) {
     decoded = {dequantise(memory.k_codes, q.scalar_type()), dequantise(memory.v_codes, q.scalar_type()),
                memory.beta};
-    a = arguments<T>(q, decoded, k, v, to.out, to.log_sum);
+    a = arguments<T>(q, decoded, k, v, num_keys, to.out, to.log_sum);
   }
   Tensor workspace;
   if (const int64_t values = kernels::cuda::attention_workspace(a); values > 0)
@@ -98,7 +99,7 @@ void forward(const Tensor& q, const Memory& memory, const Tensor& k, const Tenso
 template <class T>
 void backward(const Tensor& grad, const AttentionResult& result, const Tensor& q, const Memory& memory,
               const Tensor& k, const Tensor& v, const AttentionInputs& to) {
-  const Attention<T> a = arguments<T>(q, memory, k, v, result.out, result.log_sum);
+  const Attention<T> a = arguments<T>(q, memory, k, v, {}, result.out, result.log_sum);
   const Tensor workspace = at::empty_like(result.log_sum);
   AttentionGradients<T> g;
   g.grad = data<T>(grad), g.grad_strides = strides_of(grad);
@@ -121,15 +122,15 @@ bool CudaKernels::serves_attention(const Tensor& q_BHQE) const {
 }
 
 AttentionResult CudaKernels::attention(const Tensor& q, const Memory& memory, const Tensor& k,
-                                       const Tensor& v, bool with_log_sum) const {
+                                       const Tensor& v, const Tensor& num_keys, bool with_log_sum) const {
   const c10::DeviceGuard guard(q.device());
   // Rows of one position lie together, as the output projection reads them.
   AttentionResult result;
   result.out = at::empty({q.size(0), q.size(2), q.size(1), q.size(3)}, q.options()).transpose(1, 2);
   if (with_log_sum)
     result.log_sum = at::empty({q.size(0), q.size(1), q.size(2)}, q.options().dtype(at::kFloat));
-  q.scalar_type() == at::kFloat ? forward<float>(q, memory, k, v, result)
-                                : forward<kernels::Bf16>(q, memory, k, v, result);
+  q.scalar_type() == at::kFloat ? forward<float>(q, memory, k, v, num_keys, result)
+                                : forward<kernels::Bf16>(q, memory, k, v, num_keys, result);
   return result;
 }
 

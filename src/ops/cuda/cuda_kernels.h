@@ -3,6 +3,7 @@
 // the CPU.
 #pragma once
 
+#include <memory>
 #include <utility>
 
 #include "device_kernels.h"
@@ -32,7 +33,8 @@ class CudaKernels : public DeviceKernels {
 
   bool serves_attention(const at::Tensor& q_BHQE) const override;
   AttentionResult attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
-                            const at::Tensor& v_BGSE, bool with_log_sum) const override;
+                            const at::Tensor& v_BGSE, const at::Tensor& num_keys,
+                            bool with_log_sum) const override;
   void attention_gradients(const at::Tensor& grad_BHQE, const AttentionResult& result,
                            const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                            const at::Tensor& v_BGSE, const AttentionInputs& to) const override;
@@ -56,6 +58,7 @@ class CudaKernels : public DeviceKernels {
   at::Tensor choose_tokens(const at::Tensor& logits, const at::Tensor& uniform,
                            const TokenChoice& choice) const override;
 
+  std::unique_ptr<RecordedWork> recorded_work(const at::Device& device) const override;
   int64_t free_bytes(const at::Device& device) const override;
   int64_t peak_bytes(const at::Device& device) const override;
 };

@@ -1,4 +1,5 @@
-// All that needs CUDA's own headers: streams, memory, and the entry into the table of kernels.
+// All that needs CUDA's own headers: streams, graphs, memory, and the entry into the table of kernels.
+#include <ATen/cuda/CUDAGraph.h>
 #include <c10/cuda/CUDACachingAllocator.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -10,6 +11,51 @@ namespace focus::ops {
 namespace {
 
 constexpr auto kAll = static_cast<std::size_t>(c10::CachingAllocator::StatType::AGGREGATE);
+
+class CudaGraph final : public RecordedWork {
+ public:
+  explicit CudaGraph(const at::Device& device)
+      : stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, device.index())),
+        pool_(at::cuda::graph_pool_handle()) {}
+
+  void record(const std::function<void()>& work) override {
+    // The recording before holds the pool open, so that its memory is used again, and is not replayed any
+    // more.
+    auto next = std::make_unique<at::cuda::CUDAGraph>();
+    {
+      const c10::cuda::CUDAStreamGuard guard(stream_);
+      next->capture_begin(pool_, cudaStreamCaptureModeThreadLocal);
+      try {
+        work();
+      } catch (...) {
+        graph_.reset();
+        abandon(*next);
+        throw;
+      }
+      next->capture_end();
+    }
+    graph_ = std::move(next);
+  }
+  void replay() override {
+    FOCUS_CHECK(graph_ != nullptr, "nothing is recorded");
+    const c10::cuda::CUDAGuard guard(stream_.device_index());
+    graph_->replay();
+  }
+
+ private:
+  static void abandon(at::cuda::CUDAGraph& graph) {
+    try {
+      graph.capture_end();
+    } catch (const c10::Error&) {
+      // What made the work throw has ended the recording as well.
+      static_cast<void>(cudaGetLastError());
+    }
+  }
+
+  c10::cuda::CUDAStream stream_;  // one for all recordings: LibTorch keeps working memory for each
+  c10::MempoolId_t pool_;
+  std::unique_ptr<at::cuda::CUDAGraph> graph_;
+};
 
 }  // namespace
 
@@ -25,6 +71,10 @@ bool CudaKernels::multiplies_e4m3(const at::Device& device) const {
       cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, index) != cudaSuccess)
     fail<DeviceError>(device.str(), " does not tell its compute capability");
   return major * 10 + minor >= 89;
+}
+
+std::unique_ptr<RecordedWork> CudaKernels::recorded_work(const at::Device& device) const {
+  return std::make_unique<CudaGraph>(device);
 }
 
 int64_t CudaKernels::free_bytes(const at::Device& device) const {
