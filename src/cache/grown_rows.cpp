@@ -1,6 +1,7 @@
 #include "focus/cache/grown_rows.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "focus/core/error.h"
 #include "focus/ops/host_copy.h"
@@ -11,6 +12,7 @@ using at::Tensor;
 
 void GrownRows::append(const Tensor& rows, bool recorded, bool on_host) {
   if (!rows.defined() || rows.size(axis_) == 0) return;
+  is_stretched_ = false;
   const int64_t added = rows.size(axis_);
   if (recorded || (size_ > 0 && store_.requires_grad())) {
     assign(size_ > 0 ? at::cat({this->rows(), rows}, axis_) : rows);
@@ -21,6 +23,24 @@ void GrownRows::append(const Tensor& rows, bool recorded, bool on_host) {
   store_.narrow(axis_, begin_ + size_, added).copy_(rows, /*non_blocking=*/on_host);
   size_ += added;
   written_ = std::max(written_, begin_ + size_);
+}
+
+void GrownRows::append(const Tensor& row, const Stretch& stretch) {
+  if (!row.defined()) return;
+  FOCUS_CHECK(row.size(axis_) == 1, "a stretch comes row by row, got ", row.sizes());
+  const at::NoGradGuard no_grad;
+  make_room(row, /*on_host=*/false);
+  const int64_t first = begin_ + size_ - stretch.read;  // of the stretch
+  FOCUS_CHECK(first >= 0, "rows were dropped within a stretch");
+  store_.narrow(axis_, first, store_.size(axis_) - first)
+      .index_copy_(axis_, stretch.index.to(store_.device()), row);
+  is_stretched_ = true;
+  advance();
+}
+
+int64_t GrownRows::room() const {
+  if (!is_stretched_) return std::numeric_limits<int64_t>::max();
+  return store_.size(axis_) - begin_ - size_;
 }
 
 void GrownRows::make_room(const Tensor& rows, bool on_host) {
@@ -55,11 +75,13 @@ void GrownRows::keep(int64_t begin, int64_t end) {
   FOCUS_CHECK(begin >= 0 && begin <= end && end <= size_, "rows ", begin, "..", end, " of ", size_);
   begin_ += begin;
   size_ = end - begin;
+  is_stretched_ = false;
 }
 
 void GrownRows::assign(const Tensor& rows) {
   store_ = rows;
   begin_ = 0;
+  is_stretched_ = false;
   size_ = written_ = rows.defined() ? rows.size(axis_) : 0;
 }
 

@@ -71,8 +71,36 @@ void KeyValueState::append(const Tensor& k, const Tensor& v) {
   const auto tracks = [](const Tensor& t) { return t.defined() && t.requires_grad(); };
   const bool recorded =
       at::GradMode::is_enabled() && (tracks(k) || tracks(v) || tracks(keys()) || tracks(values()));
+  if (stretch != nullptr && !recorded) {
+    k_.append(k, *stretch);
+    v_.append(v, *stretch);
+    return;
+  }
   k_.append(k, recorded);
   v_.append(v, recorded);
+}
+
+void StreamState::step(int64_t steady, const at::Device& device) {
+  if (stretch == nullptr) {
+    stretch = std::make_shared<Stretch>();
+    stretch->index = at::zeros({1}, at::TensorOptions().dtype(at::kLong).device(device));
+  } else if (repeats(steady) == 0) {
+    stretch->index.zero_();
+    stretch->read = 0;
+  }
+  stretch->over = steady == 0;
+}
+
+int64_t StreamState::repeats(int64_t steady) const {
+  if (stretch == nullptr || stretch->over || stretch->read == 0) return 0;
+  for (const auto& layer : layers) steady = std::min(steady, layer->room());
+  return steady;
+}
+
+void StreamState::advance() {
+  ++position;
+  ++stretch->read;
+  for (const auto& layer : layers) layer->advance();
 }
 
 StreamState StreamState::clone() const {
@@ -83,6 +111,7 @@ StreamState StreamState::clone() const {
   return out;
 }
 StreamState StreamState::snapshot() const {
+  if (stretch != nullptr) stretch->over = true;
   StreamState out;
   out.position = position;
   out.expected_length = expected_length;

@@ -1,6 +1,7 @@
 #include "focus/compress/compressed_model.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "far_memory.h"
 #include "focus/core/error.h"
@@ -153,6 +154,12 @@ HiddenStates CompressedModel::forward(const Tensor& tokens_BL, CompressedStream&
   const Tensor hidden = backbone_->forward_embedded(expanded.x_BTD, &stream.backbone, &hook);
   stream.bases += tokens_BL.size(1);
   return collect(hidden, expanded);
+}
+
+int64_t CompressedModel::steady_bases(const CompressedStream& stream) const {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for (const auto& [block, memory] : *memories_) least = std::min(least, memory->steady_bases(stream.bases));
+  return least;
 }
 
 HiddenStates CompressedModel::parallel(const Tensor& tokens_BL) const {

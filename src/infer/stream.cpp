@@ -1,6 +1,7 @@
 #include "focus/infer/stream.h"
 
 #include <charconv>
+#include <limits>
 
 #include "focus/core/error.h"
 #include "focus/core/version.h"
@@ -43,6 +44,8 @@ void load_layers(const cache::TensorMap& tensors, const model::Backbone& model, 
                           state.layers.size());
 }
 
+constexpr int64_t kEver = std::numeric_limits<int64_t>::max();
+
 class PlainStream final : public Stream {
  public:
   PlainStream(model::Backbone& model, int64_t expected_length) : model_(model) {
@@ -51,8 +54,15 @@ class PlainStream final : public Stream {
   PlainStream(model::Backbone& model, cache::StreamState state) : model_(model), state_(std::move(state)) {}
 
   Tensor forward(const Tensor& tokens_BL) override {
+    state_.stretch.reset();
     return model_.forward_embedded(model_.embed(tokens_BL), &state_);
   }
+  Tensor step(const Tensor& tokens_B1) override {
+    state_.step(kEver, model_.device());
+    return model_.forward_embedded(model_.embed(tokens_B1), &state_);
+  }
+  int64_t repeats() const override { return state_.repeats(kEver); }
+  void advance() override { state_.advance(); }
   std::unique_ptr<Stream> fork() const override {
     return std::make_unique<PlainStream>(model_, state_.clone());
   }
@@ -90,7 +100,22 @@ class MemoryStream final : public Stream {
                compress::CompressedStream stream)
       : model_(std::move(model)), description_(std::move(description)), stream_(std::move(stream)) {}
 
-  Tensor forward(const Tensor& tokens_BL) override { return model_->forward(tokens_BL, stream_).bases; }
+  Tensor forward(const Tensor& tokens_BL) override {
+    stream_.backbone.stretch.reset();
+    return model_->forward(tokens_BL, stream_).bases;
+  }
+  Tensor step(const Tensor& tokens_B1) override {
+    // A Focus token that may follow the base makes two of one.
+    const bool one_by_one = model_->config().focus.stream != compress::Stream::inline_tokens;
+    if (!one_by_one) return forward(tokens_B1);
+    stream_.backbone.step(model_->steady_bases(stream_), model_->backbone().device());
+    return model_->forward(tokens_B1, stream_).bases;
+  }
+  int64_t repeats() const override { return stream_.backbone.repeats(model_->steady_bases(stream_)); }
+  void advance() override {
+    stream_.backbone.advance();
+    ++stream_.bases;
+  }
   std::unique_ptr<Stream> fork() const override {
     return std::make_unique<MemoryStream>(model_, description_, stream_.clone());
   }

@@ -1,5 +1,8 @@
 #include "focus/model/backbone.h"
 
+#include <array>
+#include <utility>
+
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "focus/ops/recompute.h"
@@ -8,11 +11,31 @@ namespace focus::model {
 
 using at::Tensor;
 
+namespace {
+
+/// What Hyena blocks carry, tensor by tensor.
+std::vector<Tensor*> carried_tensors(const cache::StreamState& state) {
+  std::vector<Tensor*> out;
+  for (const auto& layer : state.layers) {
+    if (auto* hyena = dynamic_cast<cache::HyenaLayerState*>(layer.get()))
+      out.insert(out.end(), {&hyena->tensors.fir, &hyena->tensors.inner});
+  }
+  return out;
+}
+
+}  // namespace
+
+Tensor chunk_positions(const Tensor& u_BLD, int64_t position, const cache::LayerState* state) {
+  if (state != nullptr && state->stretch != nullptr)
+    return state->stretch->counted(position, at::kLong, u_BLD.device());
+  return at::arange(position, position + u_BLD.size(1),
+                    at::TensorOptions().dtype(at::kLong).device(u_BLD.device()));
+}
+
 Tensor attend(const nn::Attention& attention, const Tensor& u_BLD, int64_t position,
               cache::LayerState* state) {
-  const auto positions = at::arange(position, position + u_BLD.size(1),
-                                    at::TensorOptions().dtype(at::kLong).device(u_BLD.device()));
-  nn::Projection now = attention.project(u_BLD, positions);
+  nn::Projection now = attention.project(u_BLD, chunk_positions(u_BLD, position, state));
+  Tensor num_keys;
   if (state != nullptr) {
     auto* past = dynamic_cast<cache::KeyValueState*>(state);
     FOCUS_CHECK(past != nullptr,
@@ -20,8 +43,13 @@ Tensor attend(const nn::Attention& attention, const Tensor& u_BLD, int64_t posit
     past->append(now.k, now.v);
     now.k = past->keys();
     now.v = past->values();
+    if (state->stretch != nullptr) {
+      num_keys = state->stretch->counted(past->size(), at::kInt, u_BLD.device());
+      now.k = past->keys_and_room();
+      now.v = past->values_and_room();
+    }
   }
-  return attention.output(ops::causal_attention(now.q, now.k, now.v));
+  return attention.output(ops::memory_attention(now.q, {}, now.k, now.v, num_keys));
 }
 
 Tensor Backbone::forward_embedded(const Tensor& x_BLD, cache::StreamState* state, AttentionHook* hook) {
@@ -32,10 +60,37 @@ Tensor Backbone::forward_embedded(const Tensor& x_BLD, cache::StreamState* state
       state->layers.push_back(block->make_state(hook, state->expected_length));
   }
   const int64_t position = state != nullptr ? state->position : 0;
+  cache::Stretch* stretch = state != nullptr ? state->stretch.get() : nullptr;
+  FOCUS_CHECK(stretch == nullptr || (x_BLD.size(1) == 1 && !at::GradMode::is_enabled()),
+              "a stretch goes on base by base, without gradients");
+  // From its second base on a stretch reads and writes the same tensors.
+  std::vector<Tensor> kept;
+  if (state != nullptr) {
+    for (const auto& layer : state->layers) layer->stretch = stretch;
+    if (stretch != nullptr && stretch->read > 0) {
+      for (const Tensor* tensor : carried_tensors(*state)) kept.push_back(*tensor);
+    }
+  }
   Tensor x = x_BLD;
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     if (!devices_.empty()) x = x.to(devices_[i]);
     x = run_block(i, x, position, state != nullptr ? state->layers[i].get() : nullptr, hook);
+  }
+  if (stretch != nullptr) {
+    if (!kept.empty()) {
+      const std::vector<Tensor*> carried = carried_tensors(*state);
+      // Those of one type are copied by one kernel.
+      std::map<at::ScalarType, std::array<std::vector<Tensor>, 2>> copies;
+      for (std::size_t i = 0; i < kept.size(); ++i) {
+        auto& [to, from] = copies[kept[i].scalar_type()];
+        to.push_back(kept[i]);
+        from.push_back(std::exchange(*carried[i], kept[i]));
+      }
+      for (const auto& [type, tensors] : copies) at::_foreach_copy_(tensors[0], tensors[1]);
+    }
+    for (const auto& layer : state->layers) layer->stretch = nullptr;
+    stretch->index.add_(1);
+    ++stretch->read;
   }
   if (state != nullptr) state->position += x_BLD.size(1);
   return final_norm(devices_.empty() ? x : x.to(devices_.front()));

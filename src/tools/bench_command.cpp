@@ -16,6 +16,7 @@
 #include "focus/core/error.h"
 #include "focus/core/system_memory.h"
 #include "focus/core/units.h"
+#include "focus/infer/decode.h"
 #include "focus/infer/memory_plan.h"
 #include "focus/model/placement.h"
 #include "focus/model/striped_hyena.h"
@@ -291,40 +292,35 @@ void run(const BenchCommand& c) {
   if (c.decode > 0) {
     const double bandwidth = on_card ? copy_rate(options) : read_rate();
     out.number("bandwidth_bytes_per_s", bandwidth, concat(rounded(bandwidth / 1e9, 2), " GB/s"));
+    // The likeliest letter each time. The host looks at it base by base on the CPU, so that each is timed; a
+    // card must not wait for that, so that it is looked at once, and a few bases warm up first.
+    infer::Decoder decoder(model, std::move(stream), hidden,
+                           {.choice = {.temperature = 0},
+                            .allowed = {bases.begin(), bases.end()},
+                            .block = on_cpu ? 1 : c.decode});
     double seconds = 0;
     if (on_cpu) {
       std::vector<double> steps;
-      for (int64_t i = 0; i < c.decode; ++i) {
-        const Tensor next = model.unembed(hidden).argmax(-1);
-        steps.push_back(seconds_of([&] {
-          hidden = stream->forward(next);
-          model.unembed(hidden).sum().item<double>();
-        }));
-      }
+      for (int64_t i = 0; i < c.decode; ++i) steps.push_back(seconds_of([&] { decoder.next(1); }));
       std::sort(steps.begin(), steps.end());
       seconds = steps[steps.size() / 2];
       out.number("decode_s_per_base", seconds,
                  concat(rounded(seconds, 4), " (median of ", steps.size(), ", best ",
                         rounded(steps.front(), 4), ")"));
     } else {
-      // The host must not wait for a base before it asks for the next: one wait at the end. A few bases first
-      // warm up.
-      const auto step = [&] { hidden = stream->forward(model.unembed(hidden).argmax(-1)); };
       const int64_t warm = std::min<int64_t>(3, c.decode - 1);
-      for (int64_t i = 0; i < warm; ++i) step();
-      hidden.sum().item<double>();
-      seconds = seconds_of([&] {
-                  for (int64_t i = warm; i < c.decode; ++i) step();
-                  hidden.sum().item<double>();
-                }) /
-                static_cast<double>(c.decode - warm);
+      decoder.next(warm);
+      seconds = seconds_of([&] { decoder.next(c.decode - warm); }) / static_cast<double>(c.decode - warm);
       out.number("decode_s_per_base", seconds,
                  concat(rounded(seconds, 5), " (mean of ", c.decode - warm, ")"));
+      const infer::Decoder::Steps& steps = decoder.steps();
+      out.text("decode_steps", concat(steps.plain, " launched by the host, ", steps.recorded, " recorded, ",
+                                      steps.replayed, " replayed"));
     }
     out.number("decode_bases_per_s", static_cast<double>(c.batch) / seconds,
                rounded(static_cast<double>(c.batch) / seconds, 2));
     // Weights, and what attention reads of the past.
-    const infer::StreamMemory held = stream->memory();
+    const infer::StreamMemory held = decoder.stream().memory();
     const double bytes = (work.bytes_per_token + static_cast<double>(held.total_bytes())) / seconds;
     out.number(
         "decode_bytes_per_s", bytes,
@@ -367,7 +363,8 @@ void add_bench(CLI::App& app) {
   sub->option_defaults()->group("Measurement");
   cli::add_count(*sub, "--prefill", c.prefill, "bases of the prompt");
   cli::add_count(*sub, "--chunk", c.chunk, "bases per forward call of the prompt; 0 = all at once");
-  cli::add_count(*sub, "--decode", c.decode, "single bases after it; 0 = none");
+  cli::add_count(*sub, "--decode", c.decode,
+                 "bases that the model adds to it, the likeliest letter each time; 0 = none");
   cli::add_count(*sub, "--repeats", c.repeats,
                  "prompts to read, each from the start; the first also reads the weights from disk or cache");
   cli::add_count(*sub, "--batch", c.batch, "sequences at the same time");

@@ -360,6 +360,9 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
   const std::vector<c10::IValue> passed(stack->begin() + static_cast<int64_t>(first), stack->end());
   op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
 
+  const std::size_t num_returns = schema.returns().size(), first_return = stack->size() - num_returns;
+  if (recording != nullptr)
+    note(op, passed, {stack->begin() + static_cast<int64_t>(first_return), stack->end()});
   const at::Device there = device.value_or(at::Device(kCard, current_card));
   // What an operator wrote to lies in the card's memory already, unless it was made larger.
   for (std::size_t i = 0; i < num_arguments; ++i) {
@@ -368,14 +371,10 @@ void run_on_cpu(const c10::OperatorHandle& op, torch::jit::Stack* stack) {
     if (written.sizes() == original.sizes() &&
         (written.data_ptr() == original.data_ptr() || written.numel() == 0))
       continue;
-    refuse_in_recording(name + " into a tensor of another size");
     original.unsafeGetTensorImpl()->set_storage_keep_dtype(storage_of(written, {}, there));
     original.unsafeGetTensorImpl()->set_storage_offset(0);
     original.unsafeGetTensorImpl()->set_sizes_and_strides(written.sizes(), written.strides());
   }
-  const std::size_t num_returns = schema.returns().size(), first_return = stack->size() - num_returns;
-  if (recording != nullptr)
-    note(op, passed, {stack->begin() + static_cast<int64_t>(first_return), stack->end()});
   for (std::size_t i = 0; i < num_returns; ++i) {
     c10::IValue& value = (*stack)[first_return + i];
     const auto* alias = schema.returns()[i].alias_info();

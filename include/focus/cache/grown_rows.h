@@ -3,7 +3,10 @@
 
 #include <ATen/ATen.h>
 
+#include <algorithm>
 #include <cstdint>
+
+#include "focus/cache/stretch.h"
 
 namespace focus::cache {
 
@@ -21,6 +24,12 @@ class GrownRows {
   /// the host where the rows come from a card; the host waits for none of it, and whoever reads the rows
   /// there calls ops::wait_for first. Undefined rows are none.
   void append(const at::Tensor& rows, bool recorded, bool on_host = false);
+  /// One row, without a gradient, at a place that only the device knows. It lies where append() would put it.
+  void append(const at::Tensor& row, const Stretch& stretch);
+  /// Takes note of a row that a replay of the last call has appended. Nothing where that appended none.
+  void advance() { size_ += is_stretched_ ? 1 : 0, written_ = std::max(written_, begin_ + size_); }
+  /// The most that advance() can still be called.
+  int64_t room() const;
   /// Drops all but rows [begin, end).
   void keep(int64_t begin, int64_t end);
   void keep_last(int64_t count) { keep(size_ - count, size_); }
@@ -29,6 +38,8 @@ class GrownRows {
 
   /// A view; undefined where there are none.
   at::Tensor rows() const { return size_ > 0 ? store_.narrow(axis_, begin_, size_) : at::Tensor(); }
+  /// The rows and the room for more behind them.
+  at::Tensor rows_and_room() const { return store_.narrow(axis_, begin_, store_.size(axis_) - begin_); }
   int64_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   /// Of the rows, and of all that they stand in.
@@ -45,7 +56,8 @@ class GrownRows {
   int64_t axis_, room_;
   at::Tensor store_;
   int64_t begin_ = 0, size_ = 0;
-  int64_t written_ = 0;  // rows of the store that may be seen by a copy
+  int64_t written_ = 0;        // rows of the store that may be seen by a copy
+  bool is_stretched_ = false;  // the last row came in a stretch
 };
 
 }  // namespace focus::cache

@@ -51,6 +51,8 @@ class CompressedModel {
   /// Continues a stream by tokens [B, n >= 1]. The result does not depend on how a sequence is cut into calls
   /// (up to rounding).
   HiddenStates forward(const at::Tensor& tokens_BL, CompressedStream& stream) const;
+  /// How many calls of one base each do the same work (LayerMemory::steady_bases), the next one included.
+  int64_t steady_bases(const CompressedStream& stream) const;
   /// A whole sequence [B, L] in one pass, each base shown exactly what the stream would still hold. Cost L (W
   /// + L/k); no L x L array. ConfigError: a memory that can only stream.
   HiddenStates parallel(const at::Tensor& tokens_BL) const;

@@ -32,6 +32,14 @@ class Stream {
   /// The next chunk's tokens [1, L] int64 on the model's device -> final hidden states [1, L, D]. When it
   /// throws, the stream is in no state to go on from; a snapshot taken before is.
   virtual at::Tensor forward(const at::Tensor& tokens_BL) = 0;
+  /// forward() of one base, tokens [B, 1] -> [B, 1, D], without gradients, in the way that a device can
+  /// record (ops::RecordedWork): what changes from base to base lies in the device's memory.
+  virtual at::Tensor step(const at::Tensor& tokens_B1) { return forward(tokens_B1); }
+  /// How many steps that follow do just what the last one did, so that a recording of one of them stands for
+  /// all; 0 after any other call, and where the next one closes a window or a memory must run every time.
+  virtual int64_t repeats() const { return 0; }
+  /// A replay of the last step has read one more base.
+  virtual void advance() {}
   /// An independent stream that has read the same bases.
   virtual std::unique_ptr<Stream> fork() const = 0;
   /// Shares memory with this stream, see cache::LayerState::snapshot().

@@ -76,8 +76,9 @@ class Backbone : public torch::nn::Module {
   virtual at::Tensor embed(const at::Tensor& tokens_BL) const = 0;
   /// Final hidden states [B, L, D] -> logits [B, L, V].
   virtual at::Tensor unembed(const at::Tensor& hidden_BLD) const = 0;
-  /// Runs all blocks and the final norm on embedded tokens of any length >= 1. With a state, the chunk
-  /// continues the stream and the state is advanced; without, it is a whole sequence from position 0.
+  /// Runs all blocks and the final norm on embedded tokens of any length >= 1, in a stretch of 1. With a
+  /// state, the chunk continues the stream and the state is advanced; without, it is a whole sequence from
+  /// position 0.
   at::Tensor forward_embedded(const at::Tensor& x_BLD, cache::StreamState* state,
                               AttentionHook* hook = nullptr);
   /// embed, forward_embedded, unembed.
@@ -134,6 +135,10 @@ class Backbone : public torch::nn::Module {
   std::vector<at::Device> devices_;  // empty: all on one
   bool recompute_ = false;
 };
+
+/// Rotary positions [L] of a chunk whose first token stands at `position`, on the device. In a stretch that
+/// `state`, which may be null, takes part in, the device counts them.
+at::Tensor chunk_positions(const at::Tensor& u_BLD, int64_t position, const cache::LayerState* state);
 
 /// Plain causal attention of a chunk, with all keys and values of the past in `state` (null: no past).
 at::Tensor attend(const nn::Attention& attention, const at::Tensor& u_BLD, int64_t position,

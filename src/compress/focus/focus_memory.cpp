@@ -39,6 +39,15 @@ MemoryUse FocusMemory::planned(int64_t num_bases) const {
           held.open_bases * open_bytes_ + held.unread * unread_bytes_};
 }
 
+int64_t FocusMemory::steady_bases(int64_t base) const {
+  const LayerRules& rules = focus_.rules;
+  if (focus_.inline_stream() || focus_.format.device == StorageDevice::host) return 0;
+  const int64_t next = rules.next_change(base);
+  // Rolling eviction drops before it reads a base, windows and k-mers close after their last one.
+  if (rules.rolling()) return base > 0 && rules.next_change(base - 1) == base ? 0 : next - base;
+  return std::min(next, rules.plan().next_close(base, rules.by_kmer())) - 1 - base;
+}
+
 std::string FocusMemory::describe() const {
   const FocusConfig& f = focus_.rules.focus();
   const bool is_fitted = f.unit == UnitKind::fitted, trained = !is_fitted || f.fitted.corrections;

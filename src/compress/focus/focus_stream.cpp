@@ -30,7 +30,7 @@ class FocusWalk final : public CallWalk {
   Tensor bases(int64_t row, int64_t base, int64_t count) override {
     const auto rows = [&](const Tensor& t) { return t.narrow(2, row, count); };
     open_.append(rows(now_.k), rows(now_.v), rows(now_.q), layer_.u_BLD.narrow(1, row, count),
-                 positions_.narrow(0, row, count));
+                 positions_.narrow(0, row, count), state_.stretch);
     read_ = base + count;
     const Tensor q = rows(now_.q);
     ops::Memory past;
@@ -40,7 +40,7 @@ class FocusWalk final : public CallWalk {
     } else {
       past = shown_in_place(q);
     }
-    return layer_.attention.output(attend(q, past, open_.k(), open_.v()));
+    return layer_.attention.output(attend(q, past, open_.shown(state_.stretch)));
   }
 
   Tensor focus_token(int64_t row, int64_t base) override {

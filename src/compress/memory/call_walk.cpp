@@ -7,8 +7,7 @@ namespace focus::compress {
 using at::Tensor;
 
 Tensor positions_of(const model::AttentionCall& layer) {
-  const auto options = at::TensorOptions().dtype(at::kLong).device(layer.u_BLD.device());
-  return at::arange(layer.position, layer.position + layer.u_BLD.size(1), options);
+  return model::chunk_positions(layer.u_BLD, layer.position, layer.state);
 }
 
 CallWalk::CallWalk(const model::AttentionCall& layer, const ModelCall& call, const WindowPlan& plan,

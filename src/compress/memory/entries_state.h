@@ -23,6 +23,8 @@ class EntriesState final : public MemoryState {
   void load(const cache::TensorMap& saved, const at::Device& device) override;
   MemoryUse use() const override;
   void detach() override;
+  int64_t room() const override { return open.room(); }
+  void advance() override { open.advance(); }
 
   EntryStore retained;
   int64_t hidden = 0;  // Focus: the last of these, whose k-mers are still raw in the tail, or held as codes

@@ -1,6 +1,7 @@
 #include "open_bases.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "focus/core/error.h"
 
@@ -10,13 +11,31 @@ using at::Tensor;
 using cache::GrownRows;
 
 void OpenBases::append(const Tensor& k, const Tensor& v, const Tensor& q, const Tensor& u,
-                       const Tensor& positions) {
+                       const Tensor& positions, const cache::Stretch* stretch) {
   const bool recorded = at::GradMode::is_enabled();
-  k_.append(k, recorded);
-  v_.append(v, recorded);
-  q_.append(q, recorded);
-  u_.append(u, recorded);
-  positions_.append(positions, recorded);
+  const auto add = [&](GrownRows& to, const Tensor& rows) {
+    stretch != nullptr ? to.append(rows, *stretch) : to.append(rows, recorded);
+  };
+  add(k_, k);
+  add(v_, v);
+  add(q_, q);
+  add(u_, u);
+  add(positions_, positions);
+}
+
+OpenBases::Shown OpenBases::shown(const cache::Stretch* stretch) const {
+  if (stretch == nullptr) return {k(), v(), {}};
+  return {k_.rows_and_room(), v_.rows_and_room(), stretch->counted(size(), at::kInt, k().device())};
+}
+
+int64_t OpenBases::room() const {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  for_each(*this, [&](const char*, const GrownRows& rows) { least = std::min(least, rows.room()); });
+  return least;
+}
+
+void OpenBases::advance() {
+  for_each(*this, [](const char*, GrownRows& rows) { rows.advance(); });
 }
 
 void OpenBases::keep(int64_t raw, int64_t unread) {

@@ -31,13 +31,22 @@ class OpenBases {
   at::Tensor q() const { return q_.rows(); }
   at::Tensor u() const { return u_.rows(); }
   at::Tensor positions() const { return positions_.rows(); }  // [n] rotary positions
+  /// What attention reads: the bases or, in a stretch, all that there is room for and how many of it the
+  /// bases are, for ops::memory_attention.
+  struct Shown {
+    at::Tensor k, v, num_keys;
+  };
+  Shown shown(const cache::Stretch* stretch) const;
 
   int64_t size() const { return k_.size(); }
   /// Bases that are not summarised yet: the last ones. All of them where inputs are not kept.
   int64_t num_unread() const { return u_.size(); }
-  /// An undefined `q` or `u` is not kept.
+  /// An undefined `q` or `u` is not kept. `stretch`: that the base belongs to, or null.
   void append(const at::Tensor& k, const at::Tensor& v, const at::Tensor& q, const at::Tensor& u,
-              const at::Tensor& positions);
+              const at::Tensor& positions, const cache::Stretch* stretch = nullptr);
+  /// See cache::LayerState.
+  int64_t room() const;
+  void advance();
   /// Drops all but the last `raw` bases, and queries and inputs of all but the last `unread`.
   void keep(int64_t raw, int64_t unread);
   void clear() { keep(0, 0); }

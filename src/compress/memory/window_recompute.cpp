@@ -53,6 +53,10 @@ Tensor attend(const Tensor& q, const ops::Memory& memory, const Tensor& k, const
                               /*has_parameters=*/false)[0];
 }
 
+Tensor attend(const Tensor& q, const ops::Memory& memory, const OpenBases::Shown& open) {
+  return ops::memory_attention(q, memory, open.k, open.v, open.num_keys);
+}
+
 Summary summarise(const std::shared_ptr<const FocusUnit>& unit, const ClosedSpan& span,
                   const Entries& history, bool recompute) {
   if (!recompute) return unit->summarise(span, history);

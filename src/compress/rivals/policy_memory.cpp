@@ -40,7 +40,7 @@ class PolicyMemory::Walk final : public CallWalk {
     const auto rows = [&](const Tensor& t) { return t.narrow(2, row, count); };
     const Tensor q = rows(now_.q);
     state_.open.append(rows(now_.k), rows(now_.v), memory_.policy_.needs_queries ? q : Tensor(), {},
-                       positions_.narrow(0, row, count));
+                       positions_.narrow(0, row, count), state_.stretch);
     ops::Memory past;
     if (call_.far_layer != nullptr) {
       const Entries near = state_.retained.read(q);
@@ -48,7 +48,7 @@ class PolicyMemory::Walk final : public CallWalk {
     } else {
       past = state_.retained.memory(q);
     }
-    return layer_.attention.output(attend(q, past, state_.open.k(), state_.open.v()));
+    return layer_.attention.output(attend(q, past, state_.open.shown(state_.stretch)));
   }
   Tensor focus_token(int64_t row, int64_t base) override { return bases(row, base, 1); }
   void end(int64_t base) override {
@@ -135,6 +135,11 @@ std::optional<int64_t> PolicyMemory::first_raw(int64_t num_bases) const {
   const bool is_bases = policy_.keeps == Keeps::nothing || policy_.bits > 0;
   if (!is_bases || inline_stream_) return std::nullopt;
   return plan_.window(plan_.window_of(num_bases)).begin;
+}
+
+int64_t PolicyMemory::steady_bases(int64_t base) const {
+  if (inline_stream_ || format_.device == StorageDevice::host) return 0;
+  return plan_.next_close(base, /*by_kmer=*/false) - 1 - base;
 }
 
 MemoryUse PolicyMemory::planned(int64_t num_bases) const {

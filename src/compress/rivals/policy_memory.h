@@ -23,6 +23,7 @@ class PolicyMemory final : public LayerMemory {
   at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override;
   /// Only where everything is kept.
   at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const override;
+  int64_t steady_bases(int64_t base) const override;
   /// Of a budget the whole.
   MemoryUse planned(int64_t num_bases) const override;
   /// Where every entry is one base, or there is none.

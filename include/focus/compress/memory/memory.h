@@ -80,6 +80,10 @@ class LayerMemory {
   virtual at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const;
   /// What a state holds after `num_bases` bases of one sequence, from integers alone.
   virtual MemoryUse planned(int64_t num_bases) const = 0;
+  /// How many bases from `base` on, each in a call of its own, do the same work on the same memory, as far as
+  /// there is room for them (cache::Stretch): those that are attended to and taken in while nothing closes,
+  /// goes or comes from the host. 0, the default, for a memory that takes no part in stretches.
+  virtual int64_t steady_bases(int64_t /*base*/) const { return 0; }
   /// Whether ModelCall::codes is needed.
   virtual bool reads_codes() const { return false; }
   /// Whether ModelCall::far is needed.
