@@ -36,7 +36,11 @@ Decoder::Decoder(const model::Backbone& model, std::unique_ptr<Stream> stream, c
   uniform_nB_ = at::zeros({options_.block, batch}, there.dtype(at::kFloat));
   chosen_nB_ = at::zeros({options_.block, batch}, there.dtype(at::kLong));
   number_ = at::zeros({1}, there.dtype(at::kLong));
-  if (options_.record) recorded_ = ops::recorded_work(hidden_.device());
+  // A recording is of one device.
+  const auto parameters = model.parameters();
+  const bool on_one = std::all_of(parameters.begin(), parameters.end(),
+                                  [&](const Tensor& p) { return p.device() == hidden_.device(); });
+  if (options_.record && on_one) recorded_ = ops::recorded_work(hidden_.device());
 }
 
 Tensor Decoder::drawn(int64_t count) {

@@ -18,9 +18,9 @@ constexpr int64_t kPrompt = 41, kBases = 120, kWindow = 32;
 const std::vector<int64_t> kLetters = {'A', 'C', 'G', 'T'};
 
 /// How many of kBases steps after kPrompt bases are recorded, and how many are plain. The host runs the first
-/// step; those at which a buffer grows (full: at 41, 61, 91 and 136 bases; with a raw tail in mid-window); the
-/// last and the first one of a window of kWindow; with rolling eviction that at which a k-mer goes and the
-/// next; and those that are too few to record up to one of these.
+/// step; those at which a buffer grows (full: at 41, 61, 91 and 136 bases; with a raw tail in mid-window);
+/// the last and the first one of a window of kWindow; with rolling eviction that at which a k-mer goes and
+/// the next; and those that are too few to record up to one of these.
 struct Memory {
   std::string name;
   int64_t recorded, plain;
@@ -82,8 +82,8 @@ TEST_P(DecodeOnDeviceTest, ReplaysGiveWhatTheHostWouldHaveLaunchedAndWhatTheCpuC
   EXPECT_EQ(steps.plain, shape().plain);
   EXPECT_EQ(steps.plain + steps.recorded + steps.replayed, kBases);
   if (test_device() == TestDevice::emulated && type() == at::kBFloat16) {
-    // 11 around three Hyena blocks with 7 and two copies of their states, and two attention blocks with 13, or
-    // with 16 where queries, inputs and positions are kept.
+    // 11 around three Hyena blocks with 7 and two copies of their states, and two attention blocks with 13,
+    // or with 16 where queries, inputs and positions are kept.
     EXPECT_EQ(testing::recorded_launches(), shape().name == "full" ? 64 : 70);
   }
 
@@ -131,6 +131,25 @@ INSTANTIATE_TEST_SUITE_P(Fp32, DecodeOnDeviceTest,
 INSTANTIATE_TEST_SUITE_P(Bf16, DecodeOnDeviceTest,
                          ::testing::Combine(::testing::Values(Memory{"full", 4, 4}, Memory{"fitted", 4, 9}),
                                             testing::kCards, ::testing::Values(at::kBFloat16)));
+
+TEST(DecodeOnTwoCardsTest, EachStepIsTheHosts) {
+  if (const std::string reason = testing::missing(TestDevice::emulated); !reason.empty())
+    GTEST_SKIP() << reason;
+  const at::NoGradGuard no_grad;
+  const auto decoded = [](const std::vector<at::Device>& places) {
+    const auto model = testing::small_model(at::kFloat);
+    model->place(places);
+    auto stream = plain_stream(*model)(0);
+    const Tensor hidden = stream->forward(testing::random_bases(1, 20, 3).to(places[0]));
+    Decoder decoder(*model, std::move(stream), hidden.narrow(1, 19, 1), {.seed = 2, .allowed = kLetters});
+    const Tensor tokens = decoder.next(40);
+    EXPECT_EQ(decoder.steps().plain, 40);
+    return tokens;
+  };
+  const at::Device first = testing::emulated_card(0), second = testing::emulated_card(1);
+  EXPECT_TRUE(at::equal(decoded({first, first, first, second, second}),
+                        decoded(std::vector<at::Device>(5, at::kCPU))));
+}
 
 class BakedInTest : public ::testing::TestWithParam<TestDevice> {};
 

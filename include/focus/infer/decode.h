@@ -25,8 +25,9 @@ struct DecodeOptions {
 };
 
 /// Chooses a base, reads it, and so on. On a device the host neither waits nor copies anything within a
-/// block, and steps that repeat themselves (Stream::repeats) are recorded once and replayed. The bases depend
-/// neither on how many of them are asked for at a time nor on `block`, and on `record` not at all.
+/// block, and steps that repeat themselves (Stream::repeats) are recorded once and replayed, if the whole
+/// model lies on that device. The bases depend neither on how many of them are asked for at a time nor on
+/// `block` and `record`.
 class Decoder {
  public:
   /// Goes on after a prompt: `stream` has read it, `last_hidden` [B, 1, D] is what the model made of its last
