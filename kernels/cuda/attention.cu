@@ -11,7 +11,7 @@ constexpr int kPlainKeys = 32;  // of a tile without tensor cores
 constexpr int kPlainRows = 16;
 constexpr int kFewRows = 16;
 
-/// Where the results of a row go: into the output, or with several splits into the workspace.
+/// Where the results of a row go: into the output or, where there is one, into the workspace.
 template <class T>
 struct RowResult {
   T* out;
@@ -20,7 +20,7 @@ struct RowResult {
 
   __device__ RowResult(const AttentionLaunch<T>& l, const AttentionPlace& at, int row) {
     const int64_t index = query_index(l, at, row);
-    if (l.splits == 1) {
+    if (l.workspace == nullptr) {
       out = query_row(l, at, l.args.out, l.args.out_strides, row);
       partial = nullptr;
       log_sum = l.args.log_sum != nullptr ? l.args.log_sum + index : nullptr;
@@ -533,13 +533,27 @@ bool attention_reads_codes(const Attention<T>& args) {
 }
 
 template <class T>
+int64_t attention_shares(const Attention<T>& args) {
+  return planned(args).splits;
+}
+
+template <class T>
 int64_t attention_workspace(const Attention<T>& args) {
-  const int64_t splits = planned(args).splits;
+  const int64_t splits = attention_shares(args);
   return splits == 1 ? 0 : splits * args.batch * args.heads * args.queries * (args.dim + 1);
 }
 
 template <class T>
 void attention_forward(const Attention<T>& args, float* workspace, void* stream) {
+  const int64_t shares = attention_shares(args), rows = args.batch * args.heads * args.queries;
+  attention_shares_forward(args, shares > 1 ? workspace : nullptr, stream);
+  if (shares > 1)
+    attention_merge<T>(workspace, workspace + shares * rows * args.dim, shares, args.out, args.out_strides,
+                       args.log_sum, args.batch, args.heads, args.queries, args.dim, stream);
+}
+
+template <class T>
+void attention_shares_forward(const Attention<T>& args, float* workspace, void* stream) {
   if (args.batch == 0 || args.queries == 0) return;
   AttentionLaunch<T> l = planned(args);
   l.workspace = workspace;
@@ -563,10 +577,6 @@ void attention_forward(const Attention<T>& args, float* workspace, void* stream)
       launch_plain<T, 256>(l, grid, to);
   }
   check_launch("attention_forward");
-  if (l.splits == 1) return;
-  const int64_t values = l.splits * args.batch * args.heads * args.queries * args.dim;
-  attention_merge<T>(workspace, workspace + values, l.splits, args.out, args.out_strides, args.log_sum,
-                     args.batch, args.heads, args.queries, args.dim, stream);
 }
 
 template <class T>
@@ -583,6 +593,10 @@ void attention_merge(const float* outs, const float* log_sums, int64_t count, T*
 
 template bool attention_reads_codes(const Attention<float>&);
 template bool attention_reads_codes(const Attention<Bf16>&);
+template int64_t attention_shares(const Attention<float>&);
+template int64_t attention_shares(const Attention<Bf16>&);
+template void attention_shares_forward(const Attention<float>&, float*, void*);
+template void attention_shares_forward(const Attention<Bf16>&, float*, void*);
 template int64_t attention_workspace(const Attention<float>&);
 template int64_t attention_workspace(const Attention<Bf16>&);
 template void attention_forward(const Attention<float>&, float*, void*);

@@ -14,7 +14,7 @@
 #include "focus/ops/rms_norm.h"
 #include "focus/ops/sample.h"
 
-#include "focus/ops/attention.h"
+#include "focus/ops/partial_attention.h"
 
 namespace focus::ops {
 
@@ -89,6 +89,9 @@ class DeviceKernels {
   virtual AttentionResult attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                                     const at::Tensor& v_BGSE, const at::Tensor& num_keys,
                                     bool with_log_sum) const = 0;
+  /// partial_attention (focus/ops/partial_attention.h), under the same conditions.
+  virtual PartialAttention partial_attention(const at::Tensor& q_BHQE, const Memory& memory,
+                                             const at::Tensor& k_BGSE, const at::Tensor& v_BGSE) const = 0;
   /// Overwrites all that is defined of `to`.
   virtual void attention_gradients(const at::Tensor& grad_BHQE, const AttentionResult& result,
                                    const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,

@@ -180,8 +180,7 @@ TEST_F(BaseTablesTest, TheFitExplainsKeysAndHelps) {
   EXPECT_LT(with, 0.85 * without) << with << " against " << without;
 }
 
-TEST_F(BaseTablesTest, BlocksOfThePastGiveTheSameAsAllAtOnce) {
-  const at::NoGradGuard guard;
+TEST_F(BaseTablesTest, BlocksOfThePastGiveTheSameAsAllAtOnceAndTheSameGradients) {
   const auto backbone = small_model(at::kFloat);
   const MemoryConfig c = config(3, 2);
   const auto adapter = testing::perturbed_adapter(*backbone, c);
@@ -190,15 +189,34 @@ TEST_F(BaseTablesTest, BlocksOfThePastGiveTheSameAsAllAtOnce) {
   PackedBases letters;
   letters.append(random_codes(2, 120, 5));
   at::manual_seed(6);
-  const Tensor q = at::randn({2, heads, 20, dim}), k = at::randn({2, heads, 20, dim}),
-               v = at::randn({2, heads, 20, dim});
+  const BaseTables& tables = *adapter->tables(block);
+  std::vector<Tensor> leaves = tables.parameters();
+  for (int i = 0; i < 3; ++i) leaves.push_back(at::randn({2, heads, 20, dim}).set_requires_grad(true));
+  const Tensor weighting = at::randn({2, heads, 20, dim});
   const auto& attention = *backbone->block(block).attention();
   const auto run = [&](int64_t size) {
-    return attend_letters(q, attention, *adapter->tables(block), letters, 100, k, v, size);
+    const auto qkv = leaves.end() - 3;
+    return attend_letters(qkv[0], attention, tables, letters, 100, qkv[1], qkv[2], size);
   };
-  const Tensor whole = run(1000);
-  EXPECT_LT(max_difference(run(7), whole), 2e-6);
-  EXPECT_LT(max_difference(run(50), whole), 2e-6);
+  const auto gradients = [&](int64_t size) {
+    for (Tensor& leaf : leaves) leaf.mutable_grad() = Tensor();
+    run(size).backward(weighting);
+    std::vector<Tensor> out;
+    for (const Tensor& leaf : leaves) out.push_back(leaf.grad());
+    return out;
+  };
+  const Tensor whole = run(1000).detach();
+  const auto of_whole = gradients(1000);
+  for (const int64_t size : {7, 50}) {
+    EXPECT_LT(max_difference(run(size), whole), 2e-6) << size;
+    {
+      const at::NoGradGuard guard;
+      EXPECT_LT(max_difference(run(size), whole), 2e-6) << size;
+    }
+    const auto of_blocks = gradients(size);
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      EXPECT_LT(max_difference(of_blocks[i], of_whole[i]), 1e-5) << size << ", leaf " << i;
+  }
 }
 
 TEST_F(BaseTablesTest, ABaseCostsHalfAByteAndNothingElse) {

@@ -1,19 +1,16 @@
 #include "focus/compress/tables/base_tables.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "focus/core/error.h"
-#include "focus/ops/attention.h"
-#include "focus/ops/shared_heads.h"
+#include "focus/ops/partial_attention.h"
+#include "focus/ops/recompute.h"
 #include "word_rows.h"
 
 namespace focus::compress {
 namespace {
 
 using at::Tensor;
-
-constexpr int64_t kScoreBytes = int64_t{64} << 20, kSmallestBlock = 256;
 
 Tensor to_heads(const Tensor& x_BNC, int64_t heads) {
   return x_BNC.unflatten(-1, {heads, -1}).transpose(1, 2);
@@ -35,32 +32,6 @@ ops::Memory decode(const nn::Attention& attention, const BaseTables& tables, con
               .unsqueeze(0)
               .expand({key.size(0), key.size(1), end - begin})};
 }
-
-/// A softmax over keys that come in parts.
-class RunningSoftmax {
- public:
-  explicit RunningSoftmax(const Tensor& q)
-      : q_(q.to(at::kFloat) / std::sqrt(static_cast<double>(q.size(-1)))) {
-    most_ =
-        at::full({q.size(0), q.size(1), q.size(2), 1}, -std::numeric_limits<float>::infinity(), q_.options());
-    mass_ = at::zeros_like(most_);
-    sum_ = at::zeros_like(q_);
-  }
-  void add(const Tensor& k, const Tensor& v, const Tensor& bias) {
-    const int64_t heads = q_.size(1);
-    Tensor scores = at::matmul(q_, ops::shared_heads(k, heads).to(at::kFloat).transpose(-1, -2));
-    if (bias.defined()) scores.add_(bias);
-    const Tensor most = at::maximum(most_, scores.amax(-1, true)), weight = scores.sub_(most).exp_(),
-                 fade = (most_ - most).exp();
-    mass_ = mass_ * fade + weight.sum(-1, true);
-    sum_ = sum_ * fade + at::matmul(weight, ops::shared_heads(v, heads).to(at::kFloat));
-    most_ = most;
-  }
-  Tensor result(at::ScalarType type) const { return (sum_ / mass_).to(type); }
-
- private:
-  Tensor q_, most_, mass_, sum_;
-};
 
 }  // namespace
 
@@ -99,19 +70,19 @@ Tensor attend_letters(const Tensor& q_BHQE, const nn::Attention& attention, cons
                       const PackedBases& letters, int64_t past, const Tensor& k_BGSE, const Tensor& v_BGSE,
                       int64_t block) {
   if (past == 0) return ops::memory_attention(q_BHQE, {}, k_BGSE, v_BGSE);
-  if (past <= block || at::GradMode::is_enabled())
+  if (past <= block)
     return ops::memory_attention(q_BHQE, decode(attention, tables, letters, 0, past, q_BHQE), k_BGSE, v_BGSE);
-  // Neither the decoded keys nor their scores may grow with the past.
-  const int64_t score_bytes =
-      static_cast<int64_t>(sizeof(float)) * q_BHQE.size(0) * q_BHQE.size(1) * q_BHQE.size(2);
-  block = std::clamp(kScoreBytes / score_bytes, std::min<int64_t>(kSmallestBlock, block), block);
-  RunningSoftmax softmax(q_BHQE);
-  softmax.add(k_BGSE, v_BGSE, ops::causal_bias(q_BHQE.size(2), k_BGSE.size(2), q_BHQE.device()));
+  ops::PartialAttention all = ops::partial_attention(q_BHQE, {}, k_BGSE, v_BGSE);
   for (int64_t begin = 0; begin < past; begin += block) {
-    const ops::Memory part = decode(attention, tables, letters, begin, std::min(begin + block, past), q_BHQE);
-    softmax.add(part.k, part.v, ops::shared_heads(part.beta.unsqueeze(2), q_BHQE.size(1)));
+    const auto read = [=, &attention, &tables](const std::vector<Tensor>& in) -> std::vector<Tensor> {
+      const ops::PartialAttention part = ops::partial_attention(
+          in[0], decode(attention, tables, letters, begin, std::min(begin + block, past), in[0]), {}, {});
+      return {part.out, part.log_sum};
+    };
+    const std::vector<Tensor> part = ops::recomputed(read, {q_BHQE}, /*has_parameters=*/true);
+    all = ops::merged(all, {part[0], part[1]});
   }
-  return softmax.result(q_BHQE.scalar_type());
+  return all.out.to(q_BHQE.scalar_type());
 }
 
 }  // namespace focus::compress

@@ -3,6 +3,7 @@
 #include <c10/core/DeviceGuard.h>
 
 #include <cmath>
+#include <numbers>
 
 #include "cuda_kernels.h"
 #include "focus/ops/attention.h"
@@ -71,7 +72,8 @@ Attention<T> arguments(const Tensor& q, const Memory& memory, const Tensor& k, c
                        const Tensor& num_keys, const Tensor& out, const Tensor& log_sum) {
   Attention<T> a;
   a.q = data<T>(q), a.out = data_or_null<T>(out), a.log_sum = data_or_null<float>(log_sum);
-  a.q_strides = strides_of(q), a.out_strides = strides_of(out);
+  a.q_strides = strides_of(q);
+  if (out.defined()) a.out_strides = strides_of(out);
   a.batch = q.size(0), a.heads = a.key_heads = q.size(1), a.queries = q.size(2), a.dim = q.size(3);
   a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.dim)));
   add_memory(a, memory);
@@ -94,6 +96,28 @@ void forward(const Tensor& q, const Memory& memory, const Tensor& k, const Tenso
   if (const int64_t values = kernels::cuda::attention_workspace(a); values > 0)
     workspace = at::empty({values}, q.options().dtype(at::kFloat));
   kernels::cuda::attention_forward(a, data_or_null<float>(workspace), current_stream(q.device()));
+}
+
+template <class T>
+PartialAttention partial(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
+  const Attention<T> a = arguments<T>(q, memory, k, v, {}, {}, {});
+  const int64_t shares = kernels::cuda::attention_shares(a), rows = a.batch * a.heads * a.queries;
+  const auto options = q.options().dtype(at::kFloat);
+  const Tensor workspace = at::empty({shares * rows * (a.dim + 1)}, options);
+  float* outs = workspace.mutable_data_ptr<float>();
+  float* log_sums = outs + shares * rows * a.dim;
+  void* const stream = current_stream(q.device());
+  kernels::cuda::attention_shares_forward(a, outs, stream);
+  PartialAttention of = {workspace.narrow(0, 0, rows * a.dim).view(q.sizes()),
+                         workspace.narrow(0, shares * rows * a.dim, rows).view(q.sizes().slice(0, 3))};
+  if (shares > 1) {
+    of = {at::empty(q.sizes(), options), at::empty(q.sizes().slice(0, 3), options)};
+    kernels::cuda::attention_merge<float>(outs, log_sums, shares, of.out.mutable_data_ptr<float>(),
+                                          strides_of(of.out), of.log_sum.mutable_data_ptr<float>(), a.batch,
+                                          a.heads, a.queries, a.dim, stream);
+  }
+  of.log_sum.mul_(std::numbers::ln2);
+  return of;
 }
 
 template <class T>
@@ -132,6 +156,13 @@ AttentionResult CudaKernels::attention(const Tensor& q, const Memory& memory, co
   q.scalar_type() == at::kFloat ? forward<float>(q, memory, k, v, num_keys, result)
                                 : forward<kernels::Bf16>(q, memory, k, v, num_keys, result);
   return result;
+}
+
+PartialAttention CudaKernels::partial_attention(const Tensor& q, const Memory& memory, const Tensor& k,
+                                                const Tensor& v) const {
+  const c10::DeviceGuard guard(q.device());
+  return q.scalar_type() == at::kFloat ? partial<float>(q, memory, k, v)
+                                       : partial<kernels::Bf16>(q, memory, k, v);
 }
 
 void CudaKernels::attention_gradients(const Tensor& grad, const AttentionResult& result, const Tensor& q,

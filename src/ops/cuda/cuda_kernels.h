@@ -35,6 +35,8 @@ class CudaKernels : public DeviceKernels {
   AttentionResult attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                             const at::Tensor& v_BGSE, const at::Tensor& num_keys,
                             bool with_log_sum) const override;
+  PartialAttention partial_attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
+                                     const at::Tensor& v_BGSE) const override;
   void attention_gradients(const at::Tensor& grad_BHQE, const AttentionResult& result,
                            const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                            const at::Tensor& v_BGSE, const AttentionInputs& to) const override;

@@ -43,7 +43,7 @@ class BaseTables final : public torch::nn::Module {
 
 /// softmax attention of q [B, H, Q, E] over bases [0, past) of a sequence, known by their letters, and
 /// causally over k and v, whose last Q positions are the queries'. Positions of bases are their indices. No
-/// more than `block` past keys exist at a time without gradient.
+/// more than `block` past keys exist at a time, on any device; in a backward pass they are made again.
 at::Tensor attend_letters(const at::Tensor& q_BHQE, const nn::Attention& attention, const BaseTables& tables,
                           const PackedBases& letters, int64_t past, const at::Tensor& k_BGSE,
                           const at::Tensor& v_BGSE, int64_t block = 16384);

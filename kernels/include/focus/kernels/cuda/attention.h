@@ -72,6 +72,14 @@ int64_t attention_workspace(const Attention<T>& args);
 template <class T>
 void attention_forward(const Attention<T>& args, float* workspace, void* stream);
 
+/// Among how many blocks a row's keys are shared out.
+template <class T>
+int64_t attention_shares(const Attention<T>& args);
+/// The forward pass in fp32, as attention_merge takes it: outs [shares, batch, heads, queries, dim] and right
+/// behind them log_sums [shares, batch, heads, queries], in place of args.out and args.log_sum.
+template <class T>
+void attention_shares_forward(const Attention<T>& args, float* outs, void* stream);
+
 /// Attention over several sets of keys made into one over all of them, from its fp32 results outs [count,
 /// batch, heads, queries, dim] and log_sums [count, batch, heads, queries]; a set whose log_sum is -inf
 /// counts for nothing. `log_sum` may be null.
