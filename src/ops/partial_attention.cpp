@@ -1,5 +1,7 @@
 #include "focus/ops/partial_attention.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
