@@ -203,6 +203,9 @@ std::string text_of(const PlanCommand& c, const Card& card, const Plan& p) {
              format_bytes(m.weight_bytes), ", states ", format_bytes(c.batch * m.state_bytes),
              ", kept keys and values ", format_bytes(c.batch * m.kept_bytes), ", open window ",
              format_bytes(c.batch * m.open_bytes), ", workspace ", format_bytes(c.batch * m.workspace_bytes));
+  if (m.far_bytes > 0)
+    out +=
+        concat(", far memory ", format_bytes(c.batch * m.far_bytes), m.far_beside_model ? "" : " elsewhere");
   if (p.saved_bytes > 0) out += concat(", activations ", format_bytes(static_cast<int64_t>(p.saved_bytes)));
   out += concat(p.fast_bytes(c.batch) > static_cast<double>(card.memory) ? "; DOES NOT FIT: the card has "
                                                                          : "; the card has ",
@@ -232,6 +235,7 @@ Json json_of(const PlanCommand& c, const Plan& p) {
             {"state_bytes", c.batch * m.state_bytes},
             {"kept_bytes", c.batch * m.kept_bytes},
             {"open_bytes", c.batch * m.open_bytes},
+            {"far_bytes", c.batch * m.far_bytes},
             {"workspace_bytes", c.batch * m.workspace_bytes},
             {"activation_bytes", p.saved_bytes},
             {"total_bytes", p.fast_bytes(c.batch)}}},

@@ -22,16 +22,25 @@ Tensor masses(const Tensor& k_BGSE, int64_t count) {
 
 FarView far_view(const LayerRules& rules, int64_t base, int64_t num_entries) {
   const LayerRules::Visible seen = rules.visible(base);
-  const auto clipped = [=](int64_t begin, int64_t end) {
-    const auto inside = [=](int64_t i) { return std::clamp<int64_t>(i - seen.entry_begin, 0, num_entries); };
-    return Span{inside(begin), inside(end)};
+  // Entries of k-mers come first, then those of bases that are held as codes.
+  const bool has_recent = rules.focus().recent.bases > 0;
+  const int64_t num_summaries =
+                    has_recent ? std::min(seen.entry_end - seen.entry_begin, num_entries) : num_entries,
+                window = rules.plan().window_of(base),
+                recent_begin = has_recent ? rules.recent_begin(window) : INT64_MAX;
+  const auto inside = [=](int64_t i) { return std::clamp<int64_t>(i - seen.entry_begin, 0, num_summaries); };
+  const auto entries_of = [=, &rules](int64_t kmer) {
+    const int64_t of = rules.plan().window_of_kmer(kmer);
+    const Span bases = rules.plan().kmer(of, kmer - rules.plan().kmers_before(of));
+    if (bases.end <= recent_begin)
+      return Span{inside(rules.entry_index(kmer)), inside(rules.entry_index(kmer + 1))};
+    const int64_t first = num_summaries - recent_begin;
+    return Span{first + std::max(bases.begin, recent_begin), std::min(first + bases.end, num_entries)};
   };
   return {.raw_begin = seen.raw_begin,
           .first_kmer = rules.sink_kmers(),
-          .summaries = clipped(rules.sink_bases(), seen.entry_begin + num_entries),
-          .entries_of = [&rules, clipped](int64_t kmer) {
-            return clipped(rules.entry_index(kmer), rules.entry_index(kmer + 1));
-          }};
+          .summaries = {inside(rules.sink_bases()), num_summaries},
+          .entries_of = entries_of};
 }
 
 const FarStretch& FarLayer::at(int64_t base) const {
@@ -158,11 +167,16 @@ Entries FarLayer::joined(const Wanted& wanted, const FarView& view, const Entrie
     keep(entries.begin);
     at = entries.end;
   };
-  for (const int64_t kmer : wanted.kmers) {
-    const Span own = view.entries_of(kmer);
-    leave({own.begin, wanted.summaries ? own.end : std::min(own.end, view.summaries.begin)});
+  std::vector<Span> left;
+  for (const int64_t kmer : wanted.kmers) left.push_back(view.entries_of(kmer));
+  if (!wanted.summaries) {
+    std::erase_if(left, [&](const Span& own) {
+      return own.begin >= view.summaries.begin && own.end <= view.summaries.end;
+    });
+    left.push_back(view.summaries);
+    std::ranges::sort(left, {}, &Span::begin);
   }
-  if (!wanted.summaries) leave(view.summaries);
+  for (const Span& own : left) leave(own);
   keep(past.size());
   int64_t fetched = 0;
   for (const int64_t kmer : wanted.kmers) {

@@ -140,6 +140,7 @@ void FarStore::put(Tensor packed, int64_t bases) {
   stored.bases = bases;
   stored.bytes = static_cast<int64_t>(packed.nbytes());
   type_ = packed.scalar_type();
+  from_ = packed.device();
   if (config_.place == FarPlace::file) {
     if (packed.requires_grad())
       fail<ConfigError>("far.place 'file' has no gradient: train with far.place model or host");
@@ -210,10 +211,13 @@ void FarStore::detach() {
 
 void FarStore::save(cache::TensorMap& out) const {
   if (kmers_.empty()) return;
+  if (config_.place == FarPlace::host) ops::wait_for(from_);
   std::vector<Tensor> parts;
   std::vector<int64_t> bases;
   for (const Stored& stored : kmers_) {
-    parts.push_back(ops::to_host(packed(stored, at::empty({0}))).contiguous().flatten().view(at::kByte));
+    const Tensor host =
+        stored.packed.defined() ? ops::to_host(stored.packed) : packed(stored, at::empty({0}));
+    parts.push_back(host.contiguous().flatten().view(at::kByte));
     bases.push_back(stored.bases);
   }
   out.emplace("far.store", at::cat(parts));

@@ -90,6 +90,7 @@ class FarStore {
   int64_t first_ = 0, bytes_ = 0;
   int64_t batch_ = 0, heads_ = 0, dim_ = 0;
   at::ScalarType type_ = at::kFloat;  // of floats that are packed
+  at::Device from_ = at::kCPU;        // where k-mers came from
   std::shared_ptr<UnnamedFile> file_;
   std::list<std::pair<int64_t, FarKmer>> ready_;  // by k-mer, the one fetched last in front
 };

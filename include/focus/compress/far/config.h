@@ -20,7 +20,7 @@ struct FarConfig {
   FarStoreType store = FarStoreType::model;
   FarPlace place = FarPlace::model;
   std::string folder;  // of the file; empty: the system's for temporary files
-  int64_t hot = 64;    // k-mers held ready beside the model, those fetched last
+  int64_t hot = 16;    // k-mers held ready beside the model, those fetched last
   SeedVoteConfig seeds;
   void visit(config::Fields& f);
   bool operator==(const FarConfig&) const = default;
