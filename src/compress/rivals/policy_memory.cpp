@@ -132,7 +132,8 @@ Tensor PolicyMemory::parallel(const model::AttentionCall& layer, ModelCall& call
 }
 
 std::optional<int64_t> PolicyMemory::first_raw(int64_t num_bases) const {
-  const bool is_bases = policy_.keeps == Keeps::nothing || policy_.bits > 0;
+  const bool is_bases =
+      policy_.keeps == Keeps::nothing || (policy_.keeps == Keeps::budget && policy_.bits > 0);
   if (!is_bases || inline_stream_) return std::nullopt;
   return plan_.window(plan_.window_of(num_bases)).begin;
 }
