@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <string>
 
@@ -140,7 +140,7 @@ Cost cost(const Setting& setting, int64_t length) {
   const at::Tensor letters = tensor_of(codes);
   Cost out;
   int64_t stretches = 0;
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of the processor: other work may share the machine
   for (int64_t base = 0; base < length;) {
     const int64_t window_end = std::min(kPlan.window(kPlan.window_of(base)).end, length);
     scorer->append(letters.narrow(1, base, window_end - base));
@@ -150,8 +150,8 @@ Cost cost(const Setting& setting, int64_t length) {
     }
     base = window_end;
   }
-  const std::chrono::duration<double, std::nano> taken = std::chrono::steady_clock::now() - start;
-  out.nanoseconds = taken.count() / static_cast<double>(length);
+  out.nanoseconds =
+      1e9 * static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC / static_cast<double>(length);
   out.bytes = static_cast<double>(scorer->num_bytes()) / static_cast<double>(length);
   out.kmers /= static_cast<double>(stretches);
   return out;
@@ -196,7 +196,8 @@ TEST(FarRecallTest, Table) {
           row("found") << kind.name << '\t' << budget << '\t' << f.share << '\t' << f.kmers << '\n';
         }
       }
-      const Cost c = cost(s, length);
+      Cost c = cost(s, length);
+      for (int i = 0; i < 2; ++i) c.nanoseconds = std::min(c.nanoseconds, cost(s, length).nanoseconds);
       row("cost") << c.nanoseconds << '\t' << c.bytes << '\t' << c.kmers << '\n';
     }
   }
