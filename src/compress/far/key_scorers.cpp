@@ -67,8 +67,7 @@ class KeyScorer : public FarScorer {
     const int64_t count = plan_.kmers_completed(tile.past_end), batch = q_BHnE.size(0);
     if (count == 0) return std::vector<FarChoice>(static_cast<std::size_t>(batch));
     const int64_t groups = num_heads(), width = q_BHnE.size(3);
-    FOCUS_CHECK(groups > 0 && count <= num_kmers(), count, " k-mers may be fetched, ", num_kmers(),
-                " have closed");
+    FOCUS_CHECK(count <= closed(), count, " k-mers may be fetched, ", closed(), " have closed");
     const Tensor q_BGCE =
         (q_BHnE.to(at::kFloat) / std::sqrt(static_cast<double>(width))).reshape({batch, groups, -1, width});
     const Tensor weights_BK = ops::to_host(log_mass(q_BGCE, count).softmax(3).sum({1, 2}).to(at::kDouble));
@@ -84,7 +83,7 @@ class KeyScorer : public FarScorer {
     });
     if (basis_.defined()) out["far.basis"] = cache::saved_tensor(basis_);
   }
-  void load(const cache::TensorMap& saved, const at::Device& device) final {
+  void load(const cache::TensorMap& saved, const at::Device& device) override {
     for_each(*this, [&](const char* name, GrownRows& rows) {
       if (saved.contains(std::string("far.") + name))
         rows.assign(cache::loaded_tensor(saved, std::string("far.") + name, device));
@@ -100,7 +99,6 @@ class KeyScorer : public FarScorer {
  protected:
   explicit KeyScorer(const WindowPlan& plan) : plan_(plan) {}
   KeyScorer(const KeyScorer&) = default;
-  virtual int64_t num_kmers() const = 0;
   virtual Tensor log_mass(const Tensor& q_BGCE, int64_t count) const = 0;
 
   int64_t num_heads() const { return rows_.empty() ? 0 : rows_.rows().size(1); }
@@ -126,6 +124,7 @@ class FittedScorer final : public KeyScorer {
     const Tensor beta = summaries.beta.defined() ? summaries.beta : at::zeros_like(summaries.k.select(3, 0));
     scale_.append(beta.to(at::kFloat).unsqueeze(3), false);
   }
+  int64_t closed() const override { return rows_.size(); }
   std::unique_ptr<FarScorer> clone() const override {
     auto out = std::make_unique<FittedScorer>(*this);
     out->clone_rows();
@@ -134,7 +133,6 @@ class FittedScorer final : public KeyScorer {
   std::unique_ptr<FarScorer> snapshot() const override { return std::make_unique<FittedScorer>(*this); }
 
  private:
-  int64_t num_kmers() const override { return rows_.size(); }
   Tensor log_mass(const Tensor& q_BGCE, int64_t count) const override {
     return at::matmul(q_BGCE, rows_.rows().narrow(2, 0, count).transpose(2, 3)) +
            scale_.rows().narrow(2, 0, count).transpose(2, 3);
@@ -150,6 +148,7 @@ class BaseScorer final : public KeyScorer {
 
   void close(const Tensor& k_BGnE, const Entries&) override {
     const at::NoGradGuard no_grad;
+    count_to(rows_.size() + k_BGnE.size(2));
     if (bits_ == 0) return rows_.append(k_BGnE, false);
     Tensor x = k_BGnE.to(at::kFloat);
     if (rank_ > 0 && !basis_.defined()) {
@@ -174,6 +173,11 @@ class BaseScorer final : public KeyScorer {
     rows_.append(packed, false);
     scale_.append(step, false);
   }
+  int64_t closed() const override { return static_cast<int64_t>(ends_.size()); }
+  void load(const cache::TensorMap& saved, const at::Device& device) override {
+    KeyScorer::load(saved, device);
+    count_to(rows_.size());
+  }
   std::unique_ptr<FarScorer> clone() const override {
     auto out = std::make_unique<BaseScorer>(*this);
     out->clone_rows();
@@ -183,9 +187,17 @@ class BaseScorer final : public KeyScorer {
 
  private:
   double middle() const { return static_cast<double>((int64_t{1} << bits_) - 1) / 2; }
-  int64_t num_kmers() const override { return plan_.kmers_completed(rows_.size()); }
+  // Takes note of the k-mers whose bases take the rows up to `rows`.
+  void count_to(int64_t rows) {
+    while (ends_.empty() ? rows > 0 : ends_.back() < rows) {
+      const int64_t kmer = closed(), window = plan_.window_of_kmer(kmer);
+      ends_.push_back(first_row(kmer) + plan_.kmer(window, kmer - plan_.kmers_before(window)).size());
+    }
+    FOCUS_CHECK(first_row(closed()) == rows, rows, " rows end within a k-mer");
+  }
+  int64_t first_row(int64_t kmer) const { return kmer == 0 ? 0 : ends_[static_cast<std::size_t>(kmer - 1)]; }
 
-  // [B, G, n, E or R] of bases [begin, end).
+  // [B, G, n, E or R] of rows [begin, end).
   Tensor keys(int64_t begin, int64_t end) const {
     const Tensor rows = rows_.rows().narrow(2, begin, end - begin);
     if (bits_ == 0) return rows.to(at::kFloat);
@@ -197,38 +209,28 @@ class BaseScorer final : public KeyScorer {
   }
 
   Tensor log_mass(const Tensor& q_BGCE, int64_t count) const override {
-    constexpr int64_t kAtOnce = 4096;  // bases, about
+    constexpr int64_t kAtOnce = 4096;  // rows, about
     const Tensor q = rank_ > 0 ? at::matmul(q_BGCE, basis_) : q_BGCE;
     std::vector<Tensor> out;
     for (int64_t first = 0; first < count;) {
-      // Whole k-mers; bases of none go into a column of their own.
-      const int64_t begin = kmer(first).begin;
-      int64_t last = first, end = begin;
-      std::vector<int64_t> of_base;
-      for (; last < count && end < begin + kAtOnce; ++last) {
-        const Span bases = kmer(last);
-        of_base.resize(static_cast<std::size_t>(bases.begin - begin), -1);
-        end = bases.end;
-        of_base.resize(static_cast<std::size_t>(end - begin), last - first);
-      }
-      for (int64_t& j : of_base) j = j < 0 ? last - first : j;
-      const Tensor scores = at::matmul(q, keys(begin, end).transpose(2, 3));
+      const int64_t begin = first_row(first);
+      int64_t last = first;
+      std::vector<int64_t> of_row;
+      for (; last < count && first_row(last) < begin + kAtOnce; ++last)
+        of_row.resize(static_cast<std::size_t>(first_row(last + 1) - begin), last - first);
+      const Tensor scores = at::matmul(q, keys(begin, first_row(last)).transpose(2, 3));
       const Tensor top = scores.amax(3, true);
       auto sizes = scores.sizes().vec();
-      sizes[3] = last - first + 1;
+      sizes[3] = last - first;
       const Tensor mass = at::zeros(sizes, scores.options())
-                              .index_add_(3, ops::from_host(of_base, scores.device()), (scores - top).exp());
-      out.push_back(mass.narrow(3, 0, last - first).log() + top);
+                              .index_add_(3, ops::from_host(of_row, scores.device()), (scores - top).exp());
+      out.push_back(mass.log() + top);
       first = last;
     }
     return at::cat(out, 3);
   }
-  Span kmer(int64_t index) const {
-    const int64_t window = plan_.window_of_kmer(index);
-    return plan_.kmer(window, index - plan_.kmers_before(window));
-  }
-
   int64_t bits_, rank_;
+  std::vector<int64_t> ends_;  // by k-mer: the row behind its last
 };
 
 }  // namespace

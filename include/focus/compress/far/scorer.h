@@ -53,9 +53,11 @@ class FarScorer {
   virtual ~FarScorer() = default;
   /// Letters as they come: uint8 [B, N] of 0-3, anything else being no base.
   virtual void append(const at::Tensor& /*codes_BN*/) {}
-  /// Bases that may now be fetched: their rotated keys [B, G, n, E], from the first base on without gaps, and
-  /// the entries that stand for them, one per k-mer.
+  /// The next k-mers of the past, from the first on: rotated keys [B, G, n, E] of their bases, k-mer after
+  /// k-mer, and the entries that stand for them, one each. Each scorer reads what it needs.
   virtual void close(const at::Tensor& /*k_BGnE*/, const Entries& /*summaries*/) {}
+  /// Number of k-mers that close() was given.
+  virtual int64_t closed() const { return 0; }
   /// One choice for each sequence of the batch. Depends on `tile`, on letters up to and including
   /// `tile.begin`, and on keys and queries where reads_keys(): so it is the same whether a sequence comes at
   /// once or base by base, and may be asked for again. Tiles in ascending order are fast, any order is right.
