@@ -262,5 +262,76 @@ TEST(FarMemoryGradientTest, IntegersHaveNone) {
   EXPECT_NO_THROW(model.parallel(random_bases(1, kLength, 3)));
 }
 
+MemoryConfig by_keys(FarScore score) {
+  MemoryConfig c = settings(2);
+  c.far.seeds = {};
+  c.far.score = score;
+  if (score == FarScore::sketch) c.far.rank = 4;
+  return c;
+}
+
+constexpr FarScore kByKeys[] = {FarScore::oracle, FarScore::fitted, FarScore::bits1, FarScore::bits2,
+                                FarScore::sketch};
+
+TEST_F(FarMemoryTest, KeysChooseTheSameInChunksAndAtOnce) {
+  for (const FarScore score : kByKeys) {
+    for (const auto& [eviction, tail] :
+         {std::pair{Eviction::window, 0}, {Eviction::window, 5}, {Eviction::rolling, 0}}) {
+      MemoryConfig c = by_keys(score);
+      c.focus.eviction = eviction;
+      c.focus.tail = tail;
+      const auto model = make_memory("far_fitted", small_model(at::kDouble), c);
+      const Tensor two = at::cat({tokens_, random_bases(1, kLength, 9)}, 0),
+                   whole = model->parallel(two).bases;
+      EXPECT_GT(max_difference(whole, streamed("fitted", c, two)), 1e-6);
+      for (const int64_t chunk : {1, 7, 75})
+        EXPECT_LT(max_difference(streamed(*model, two, chunk), whole), 1e-10)
+            << config::to_json(c.far) << " tail " << tail << " chunk " << chunk;
+    }
+  }
+}
+
+TEST_F(FarMemoryTest, ChoosersByKeysAreSavedCopiedAndCounted) {
+  for (const FarScore score : kByKeys) {
+    const MemoryConfig c = by_keys(score);
+    const auto model = make_memory("far_fitted", small_model(at::kFloat), c);
+    const auto go_on = [&](CompressedStream& stream) {
+      return model->forward(tokens_.narrow(1, 42, 20), stream).bases;  // from within a tile
+    };
+    CompressedStream stream;
+    (void)model->forward(tokens_.narrow(1, 0, 42), stream);
+    const MemoryUse use = model->memory_use(stream);
+    EXPECT_EQ(use.retained_bytes, model->planned_use(42).retained_bytes) << static_cast<int>(score);
+    CompressedStream loaded;
+    loaded.backbone.layers = model->new_layers();
+    loaded.backbone.position = stream.backbone.position;
+    loaded.bases = 42;
+    loaded.far = model->new_chooser();
+    loaded.far->load({}, 42);
+    for (std::size_t i = 0; i < loaded.backbone.layers.size(); ++i)
+      loaded.backbone.layers[i]->load(stream.backbone.layers[i]->save(), at::kCPU);
+    CompressedStream fork = stream.clone(), back = stream.snapshot();
+    const Tensor first = go_on(stream);
+    EXPECT_EQ(max_difference(go_on(fork), first), 0);
+    EXPECT_EQ(max_difference(go_on(loaded), first), 0);
+    EXPECT_EQ(max_difference(go_on(back), first), 0);
+  }
+}
+
+TEST_F(FarMemoryTest, ChoosersSayWhatDoesNotFit) {
+  EXPECT_THROW(streamed("far_state_only", by_keys(FarScore::fitted), tokens_), ConfigError);
+  MemoryConfig c = by_keys(FarScore::sketch);
+  c.far.rank = 64;
+  EXPECT_THROW(streamed("far_fitted", c, tokens_), ConfigError);
+}
+
+TEST_F(FarMemoryTest, ChanceChoosesTooAndTheSameForAll) {
+  const MemoryConfig c = by_keys(FarScore::random);
+  const auto model = make_memory("far_fitted", small_model(at::kDouble), c);
+  const Tensor whole = model->parallel(tokens_).bases;
+  EXPECT_GT(max_difference(whole, streamed("fitted", c, tokens_)), 1e-6);
+  EXPECT_LT(max_difference(streamed(*model, tokens_, 7), whole), 1e-11);
+}
+
 }  // namespace
 }  // namespace focus::compress

@@ -378,7 +378,7 @@ TEST(KeyScorerTest, RoundedKeysFindWhatTheKeysFind) {
       {FarScore::oracle, 64}, {FarScore::bits1, 2 + 2}, {FarScore::bits2, 4 + 2}, {FarScore::sketch, 4 + 2}};
   for (const auto& [score, bytes] : scores) {
     const auto scorer = c.closed(score);
-    EXPECT_TRUE(scorer->reads_keys());
+    EXPECT_TRUE(reads_keys(score));
     EXPECT_EQ(scorer->num_bytes(), 4 * 600 * bytes + (score == FarScore::sketch ? 4 * 16 * 8 * 4 : 0));
     const auto fork = scorer->clone(), loaded = make_far_scorer(score, c.plan);
     cache::TensorMap saved;

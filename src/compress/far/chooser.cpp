@@ -12,6 +12,7 @@ using at::Tensor;
 void FarConfig::visit(config::Fields& f) {
   constexpr int64_t kMost = int64_t{1} << 32;
   const auto on = f.when(active(), "kmers", "is positive");
+  const auto by_letters = f.when(score == FarScore::seeds, "score", "is 'seeds'");
   const auto ready =
       f.when(store != FarStoreType::model || place != FarPlace::model, "store or place", "is not 'model'");
   f.integer("kmers", kmers, {0, 1 << 16},
@@ -20,9 +21,9 @@ void FarConfig::visit(config::Fields& f) {
   f.only(on).integer("refresh", refresh, {1, kMost},
                      "consecutive queries that fetch the same k-mers, chosen by the letters up to the first "
                      "of them");
-  f.only(on).integer(
-      "gate", gate, {0, 1 << 16},
-      "votes for a fetched k-mer from which on its queries see no summaries; 0 = they always do");
+  f.only(on && by_letters)
+      .integer("gate", gate, {0, 1 << 16},
+               "votes for a fetched k-mer from which on its queries see no summaries; 0 = they always do");
   f.only(on).integer("keep", keep, {0, kMost},
                      "bases before the open window that can be fetched; older ones are given up; 0 = all");
   f.only(on).choice(
@@ -41,7 +42,22 @@ void FarConfig::visit(config::Fields& f) {
       .text("folder", folder, "folder of the file; empty = the system's for temporary files");
   f.only(on && ready)
       .integer("hot", hot, {0, 1 << 20}, "k-mers per layer held ready beside the model, those fetched last");
-  f.only(on).group("seeds", seeds, "how letters choose");
+  f.only(on).choice(
+      "score", score,
+      {{"seeds", FarScore::seeds},
+       {"random", FarScore::random},
+       {"oracle", FarScore::oracle},
+       {"fitted", FarScore::fitted},
+       {"bits1", FarScore::bits1},
+       {"bits2", FarScore::bits2},
+       {"sketch", FarScore::sketch}},
+      "who chooses: letters, for all layers; chance; or, in each layer, the attention of the "
+      "first of the queries, by exact keys, the k-mers' entries, keys of 1 or 2 bits per channel, "
+      "or a low-rank sketch of 4 bits");
+  f.only(on && by_letters).group("seeds", seeds, "how letters choose");
+  f.only(on && f.when(score == FarScore::sketch, "score", "is 'sketch'"))
+      .integer("rank", rank, {1, 1 << 16},
+               "directions of a sketch, those with most of the first window's keys");
 }
 
 FarTile FarConfig::tile(const WindowPlan& plan, int64_t base) const {
@@ -58,7 +74,9 @@ int64_t FarConfig::first_kept(const WindowPlan& plan, int64_t past_end) const {
 }
 
 FarChooser::FarChooser(const FarConfig& config, const WindowPlan& plan)
-    : config_(config), plan_(plan), scorer_(make_seed_vote(config.seeds, plan)) {}
+    : config_(config),
+      plan_(plan),
+      scorer_(reads_keys(config.score) ? nullptr : make_far_scorer(config.score, plan, config.seeds)) {}
 
 FarChooser::FarChooser(const FarChooser& other, std::unique_ptr<FarScorer> scorer)
     : config_(other.config_),
@@ -68,28 +86,29 @@ FarChooser::FarChooser(const FarChooser& other, std::unique_ptr<FarScorer> score
       last_(other.last_) {}
 
 std::unique_ptr<FarChooser> FarChooser::clone() const {
-  return std::unique_ptr<FarChooser>(new FarChooser(*this, scorer_->clone()));
+  return std::unique_ptr<FarChooser>(new FarChooser(*this, scorer_ ? scorer_->clone() : nullptr));
 }
 
 std::unique_ptr<FarChooser> FarChooser::snapshot() const {
-  return std::unique_ptr<FarChooser>(new FarChooser(*this, scorer_->snapshot()));
+  return std::unique_ptr<FarChooser>(new FarChooser(*this, scorer_ ? scorer_->snapshot() : nullptr));
 }
 
 void FarChooser::load(const cache::TensorMap& saved, int64_t bases) {
-  scorer_->load(saved, at::kCPU);
+  if (scorer_) scorer_->load(saved, at::kCPU);
   bases_ = bases;
 }
 
 FarPlan FarChooser::advance(const Tensor& codes_BN) {
-  scorer_->append(codes_BN);
+  if (scorer_) scorer_->append(codes_BN);
   const int64_t end = bases_ + codes_BN.size(1);
   FarPlan out;
   while (bases_ < end) {
     if (bases_ >= last_.end) {
       const FarTile tile = config_.tile(plan_, bases_);
       last_ = {tile.begin, tile.end, config_.first_kept(plan_, tile.past_end), {}};
-      last_.choices = tile.past_end > 0 ? scorer_->choose(tile, config_.kmers)
-                                        : std::vector<FarChoice>(static_cast<std::size_t>(codes_BN.size(0)));
+      last_.choices = scorer_ && tile.past_end > 0
+                          ? scorer_->choose(tile, config_.kmers)
+                          : std::vector<FarChoice>(static_cast<std::size_t>(codes_BN.size(0)));
       for (FarChoice& choice : last_.choices)
         std::erase_if(choice.kmers, [&](int64_t kmer) { return kmer < last_.first_kept; });
     }
@@ -99,7 +118,7 @@ FarPlan FarChooser::advance(const Tensor& codes_BN) {
     const auto same = [&](const FarChoice& a, const FarChoice& b) {
       return a.kmers == b.kmers && (a.best_votes >= config_.gate) == (b.best_votes >= config_.gate);
     };
-    if (!out.empty() && out.back().first_kept == next.first_kept &&
+    if (scorer_ && !out.empty() && out.back().first_kept == next.first_kept &&
         std::ranges::equal(out.back().choices, next.choices, same)) {
       out.back().end = next.end;
     } else {

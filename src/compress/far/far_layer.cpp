@@ -43,6 +43,51 @@ FarView far_view(const LayerRules& rules, int64_t base, int64_t num_entries) {
           .entries_of = entries_of};
 }
 
+FarKeys::FarKeys(const FarConfig& config, const WindowPlan& windows)
+    : scorer(reads_keys(config.score) ? make_far_scorer(config.score, windows, config.seeds, config.rank)
+                                      : nullptr) {}
+
+FarKeys FarKeys::clone() const {
+  FarKeys out = snapshot();
+  if (scorer) out.scorer = scorer->clone();
+  return out;
+}
+
+FarKeys FarKeys::snapshot() const {
+  FarKeys out;
+  if (scorer) out.scorer = scorer->snapshot();
+  out.tile = tile;
+  out.choices = choices;
+  return out;
+}
+
+void FarKeys::save(cache::TensorMap& out) const {
+  if (!scorer) return;
+  scorer->save(out);
+  std::vector<int64_t> chosen = {tile};
+  for (const FarChoice& choice : choices) {
+    chosen.push_back(static_cast<int64_t>(choice.kmers.size()));
+    chosen.insert(chosen.end(), choice.kmers.begin(), choice.kmers.end());
+  }
+  out["far.chosen"] = at::tensor(chosen, at::kLong);
+}
+
+void FarKeys::load(const cache::TensorMap& saved, const at::Device& device) {
+  if (!scorer || !saved.contains("far.chosen")) return;
+  scorer->load(saved, device);
+  const Tensor chosen = cache::loaded_tensor(saved, "far.chosen", at::kCPU);
+  const int64_t* next = chosen.const_data_ptr<int64_t>();
+  const int64_t* const end = next + chosen.numel();
+  tile = *next++;
+  while (next < end) {
+    const int64_t count = *next++;
+    if (count > end - next)
+      fail<CheckpointError>("a saved stream state chooses k-mers that it does not name");
+    choices.emplace_back().kmers.assign(next, next + count);
+    next += count;
+  }
+}
+
 const FarStretch& FarLayer::at(int64_t base) const {
   const auto after = std::upper_bound(plan_.begin(), plan_.end(), base,
                                       [](int64_t b, const FarStretch& s) { return b < s.begin; });
@@ -99,13 +144,44 @@ FarKmer FarLayer::fetch(int64_t kmer, const Tensor& like) {
   return found->second;
 }
 
+const std::vector<FarChoice>& FarLayer::chosen_by_keys(int64_t base, const FarView& view, const Entries& past,
+                                                       const Tensor& q) {
+  FarTile tile = config_.tile(windows_, base);
+  if (keys_.tile == tile.begin) return keys_.choices;
+  FOCUS_CHECK(base == tile.begin, "base ", base, " asks for its tile's k-mers before the tile's first does");
+  tile.past_end = std::min(tile.past_end, view.raw_begin);
+  const at::NoGradGuard no_grad;
+  std::vector<Tensor> k;
+  Entries summaries;
+  for (int64_t kmer = keys_.scorer->closed(); kmer < windows_.kmers_completed(tile.past_end); ++kmer) {
+    k.push_back(fetch(kmer, q).k);
+    if (config_.score != FarScore::fitted) continue;
+    const Span own = past.empty() ? Span{} : view.entries_of(kmer);
+    if (own.size() != 1)
+      fail<ConfigError>(
+          "far.score 'fitted' needs a memory that shows one entry for each k-mer of the past; "
+          "k-mer ",
+          kmer, " has ", own.size(), "; choose another far.score");
+    summaries.append(past.slice(own.begin, own.end));
+  }
+  if (!k.empty()) keys_.scorer->close(at::cat(k, 2), summaries);
+  keys_.tile = tile.begin;
+  keys_.choices = keys_.scorer->choose(tile, config_.kmers, q.narrow(2, 0, 1));
+  const int64_t first_kept = config_.first_kept(windows_, config_.tile(windows_, base).past_end);
+  for (FarChoice& choice : keys_.choices)
+    std::erase_if(choice.kmers, [&](int64_t kmer) { return kmer < first_kept; });
+  return keys_.choices;
+}
+
 Entries FarLayer::seen(int64_t base, const FarView& view, const Entries& past, const Tensor& like) {
   const FarStretch& stretch = at(base);
+  const std::vector<FarChoice>& choices =
+      keys_.scorer ? chosen_by_keys(base, view, past, like) : stretch.choices;
   if (store_ != nullptr) store_->drop_before(stretch.first_kept);
-  FOCUS_CHECK(static_cast<int64_t>(stretch.choices.size()) == like.size(0), "choices for ",
-              stretch.choices.size(), " sequences of ", like.size(0));
+  FOCUS_CHECK(static_cast<int64_t>(choices.size()) == like.size(0), "choices for ", choices.size(),
+              " sequences of ", like.size(0));
   std::vector<Wanted> wanted;
-  for (const FarChoice& choice : stretch.choices) {
+  for (const FarChoice& choice : choices) {
     Wanted& own = wanted.emplace_back();
     for (const int64_t kmer : choice.kmers) {
       const int64_t window = windows_.window_of_kmer(kmer);

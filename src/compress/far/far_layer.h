@@ -26,11 +26,28 @@ struct FarView {
 /// Of a Focus layer that shows `num_entries` from visible(base).entry_begin on.
 FarView far_view(const LayerRules& rules, int64_t base, int64_t num_entries);
 
+/// What the keys and queries of one layer choose, where letters do not.
+struct FarKeys {
+  FarKeys() = default;
+  FarKeys(const FarConfig& config, const WindowPlan& windows);
+  FarKeys clone() const;
+  FarKeys snapshot() const;
+  /// Under names that begin with "far.".
+  void save(cache::TensorMap& out) const;
+  void load(const cache::TensorMap& saved, const at::Device& device);
+  int64_t num_bytes() const { return scorer ? scorer->num_bytes() : 0; }
+
+  std::unique_ptr<FarScorer> scorer;  // null: letters choose
+  int64_t tile = -1;                  // the first query of those that fetch `choices`
+  std::vector<FarChoice> choices;
+};
+
 class FarLayer {
  public:
   /// All outlive it. `store` null: a whole sequence, which is given to show().
-  FarLayer(const FarConfig& config, const WindowPlan& windows, const FarPlan& plan, FarStore* store)
-      : config_(config), windows_(windows), plan_(plan), store_(store) {}
+  FarLayer(const FarConfig& config, const WindowPlan& windows, const FarPlan& plan, FarKeys& keys,
+           FarStore* store)
+      : config_(config), windows_(windows), plan_(plan), keys_(keys), store_(store) {}
 
   /// The first base after `base` that fetches something else.
   int64_t stretch_end(int64_t base) const { return at(base).end; }
@@ -54,10 +71,14 @@ class FarLayer {
   Entries joined(const Wanted& wanted, const FarView& view, const Entries& past, const at::Tensor& like,
                  int64_t item = -1);
   FarKmer fetch(int64_t kmer, const at::Tensor& like);
+  /// What the keys choose for the tile of query `base`; asked at its first query, `q`.
+  const std::vector<FarChoice>& chosen_by_keys(int64_t base, const FarView& view, const Entries& past,
+                                               const at::Tensor& q);
 
   const FarConfig& config_;
   const WindowPlan& windows_;
   const FarPlan& plan_;
+  FarKeys& keys_;
   FarStore* store_;
   std::vector<at::Tensor> k_, v_;  // of a whole sequence, by k-mer
   std::unordered_map<int64_t, FarKmer> rounded_;

@@ -18,27 +18,29 @@ std::unique_ptr<MemoryState> as_memory(std::unique_ptr<cache::LayerState> state)
 }  // namespace
 
 std::unique_ptr<cache::LayerState> FarState::clone() const {
-  return std::make_unique<FarState>(as_memory(near_->clone()), store);
+  return std::make_unique<FarState>(as_memory(near_->clone()), store, keys.clone());
 }
 
 std::unique_ptr<cache::LayerState> FarState::snapshot() const {
-  return std::make_unique<FarState>(as_memory(near_->snapshot()), store);
+  return std::make_unique<FarState>(as_memory(near_->snapshot()), store, keys.snapshot());
 }
 
 cache::TensorMap FarState::save() const {
   cache::TensorMap out = near_->save();
   store.save(out);
+  keys.save(out);
   return out;
 }
 
 void FarState::load(const cache::TensorMap& saved, const at::Device& device) {
   near_->load(saved, device);
   store.load(saved, device);
+  keys.load(saved, device);
 }
 
 MemoryUse FarState::use() const {
   MemoryUse use = near_->use();
-  use.retained_bytes += store.ready_bytes();
+  use.retained_bytes += store.ready_bytes() + keys.num_bytes();
   use.far_bytes += store.num_bytes();
   return use;
 }
@@ -70,6 +72,10 @@ std::string FarMemory::describe() const {
   std::string text = concat(near_->describe(), "; far memory: up to ", config_.kmers, " k-mers fetched for ",
                             config_.refresh, " queries, stored in ", stores[static_cast<int>(config_.store)],
                             places[static_cast<int>(config_.place)]);
+  const char* const scores[] = {"letters",    "chance",     "exact keys",      "entries",
+                                "1-bit keys", "2-bit keys", "sketches of keys"};
+  if (config_.score != FarScore::seeds)
+    text += concat(", chosen by ", scores[static_cast<int>(config_.score)]);
   if (config_.gate > 0) text += concat(", no summaries from ", config_.gate, " votes on");
   if (config_.keep > 0) text += concat(", the newest ", config_.keep, " bases");
   return text;
@@ -77,7 +83,7 @@ std::string FarMemory::describe() const {
 
 Tensor FarMemory::stream(const model::AttentionCall& layer, ModelCall& call) const {
   auto& state = state_of<FarState>(layer);
-  FarLayer far(config_, plan_, *call.far, &state.store);
+  FarLayer far(config_, plan_, *call.far, state.keys, &state.store);
   model::AttentionCall near = layer;
   near.state = &state.near();
   call.far_layer = &far;
@@ -87,7 +93,8 @@ Tensor FarMemory::stream(const model::AttentionCall& layer, ModelCall& call) con
 }
 
 Tensor FarMemory::parallel(const model::AttentionCall& layer, ModelCall& call) const {
-  FarLayer far(config_, plan_, *call.far, nullptr);
+  FarKeys keys(config_, plan_);
+  FarLayer far(config_, plan_, *call.far, keys, nullptr);
   call.far_layer = &far;
   Tensor out = near_->parallel(layer, call);
   call.far_layer = nullptr;
@@ -99,10 +106,13 @@ MemoryUse FarMemory::planned(int64_t num_bases) const {
   if (num_bases == 0) return use;
   const int64_t end = plan_.kmers_completed(near_->first_raw(num_bases).value());
   int64_t longest = 0;
+  const auto bases_of = [&](int64_t kmer) {
+    const int64_t window = plan_.window_of_kmer(kmer);
+    return plan_.kmer(window, kmer - plan_.kmers_before(window)).size();
+  };
   for (int64_t kmer = config_.first_kept(plan_, config_.tile(plan_, num_bases - 1).past_end); kmer < end;
        ++kmer) {
-    const int64_t window = plan_.window_of_kmer(kmer);
-    const int64_t bases = plan_.kmer(window, kmer - plan_.kmers_before(window)).size();
+    const int64_t bases = bases_of(kmer);
     use.far_bytes += FarStore::kmer_bytes(config_.store, bases, shape_.num_kv_heads, shape_.head_dim, dtype_);
     longest = std::max(longest, bases);
   }
@@ -110,6 +120,14 @@ MemoryUse FarMemory::planned(int64_t num_bases) const {
     use.retained_bytes +=
         std::min(config_.hot, end) *
         FarStore::kmer_bytes(FarStoreType::model, longest, shape_.num_kv_heads, shape_.head_dim, dtype_);
+  // What chooses was given the past of the newest tile's first query.
+  const FarTile tile = config_.tile(plan_, num_bases - 1);
+  const int64_t chosen_from =
+      plan_.kmers_completed(std::min(tile.past_end, near_->first_raw(tile.begin).value()));
+  int64_t bases = 0;
+  for (int64_t kmer = 0; kmer < chosen_from; ++kmer) bases += bases_of(kmer);
+  use.retained_bytes += key_scorer_bytes(config_.score, config_.rank, bases, chosen_from, shape_.num_kv_heads,
+                                         shape_.head_dim, dtype_);
   return use;
 }
 

@@ -5,6 +5,7 @@
 #include <memory>
 #include <string>
 
+#include "far_layer.h"
 #include "far_store.h"
 #include "focus/compress/memory/memory.h"
 #include "focus/model/backbone.h"
@@ -13,7 +14,8 @@ namespace focus::compress {
 
 class FarState final : public MemoryState {
  public:
-  FarState(std::unique_ptr<MemoryState> near, FarStore far) : near_(std::move(near)), store(std::move(far)) {}
+  FarState(std::unique_ptr<MemoryState> near, FarStore far, FarKeys chosen)
+      : near_(std::move(near)), store(std::move(far)), keys(std::move(chosen)) {}
   std::unique_ptr<cache::LayerState> clone() const override;
   std::unique_ptr<cache::LayerState> snapshot() const override;
   cache::TensorMap save() const override;
@@ -28,6 +30,7 @@ class FarState final : public MemoryState {
 
  public:
   FarStore store;
+  FarKeys keys;
 };
 
 class FarMemory final : public LayerMemory {
@@ -37,7 +40,7 @@ class FarMemory final : public LayerMemory {
             const model::Backbone& backbone);
   std::string describe() const override;
   std::unique_ptr<MemoryState> make_state() const override {
-    return std::make_unique<FarState>(near_->make_state(), FarStore(config_));
+    return std::make_unique<FarState>(near_->make_state(), FarStore(config_), FarKeys(config_, plan_));
   }
   at::Tensor stream(const model::AttentionCall& layer, ModelCall& call) const override;
   at::Tensor parallel(const model::AttentionCall& layer, ModelCall& call) const override;

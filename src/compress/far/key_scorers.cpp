@@ -19,6 +19,8 @@ namespace {
 using at::Tensor;
 using cache::GrownRows;
 
+const std::string kPrefix = "far.scorer.";  // of names in saved states
+
 // The k-mers with the largest weights, the newer of two with as much.
 FarChoice largest(const double* weights, int64_t count, int64_t budget) {
   std::vector<std::pair<double, int64_t>> ranked;
@@ -61,7 +63,6 @@ class RandomScorer final : public FarScorer {
 // Where the attention of queries goes: [B, G, C, K] log of each k-mer's summed weights.
 class KeyScorer : public FarScorer {
  public:
-  bool reads_keys() const final { return true; }
   std::vector<FarChoice> choose(const FarTile& tile, int64_t budget, const Tensor& q_BHnE) final {
     const at::NoGradGuard no_grad;
     const int64_t count = plan_.kmers_completed(tile.past_end), batch = q_BHnE.size(0);
@@ -79,16 +80,15 @@ class KeyScorer : public FarScorer {
 
   void save(cache::TensorMap& out) const final {
     for_each(*this, [&](const char* name, const GrownRows& rows) {
-      if (!rows.empty()) out[std::string("far.") + name] = cache::saved_tensor(rows.rows());
+      if (!rows.empty()) out[kPrefix + name] = cache::saved_tensor(rows.rows());
     });
-    if (basis_.defined()) out["far.basis"] = cache::saved_tensor(basis_);
+    if (basis_.defined()) out[kPrefix + "basis"] = cache::saved_tensor(basis_);
   }
   void load(const cache::TensorMap& saved, const at::Device& device) override {
     for_each(*this, [&](const char* name, GrownRows& rows) {
-      if (saved.contains(std::string("far.") + name))
-        rows.assign(cache::loaded_tensor(saved, std::string("far.") + name, device));
+      if (saved.contains(kPrefix + name)) rows.assign(cache::loaded_tensor(saved, kPrefix + name, device));
     });
-    if (saved.contains("far.basis")) basis_ = cache::loaded_tensor(saved, "far.basis", device);
+    if (saved.contains(kPrefix + "basis")) basis_ = cache::loaded_tensor(saved, kPrefix + "basis", device);
   }
   int64_t num_bytes() const final {
     int64_t bytes = cache::storage_bytes(basis_);
@@ -152,7 +152,9 @@ class BaseScorer final : public KeyScorer {
     if (bits_ == 0) return rows_.append(k_BGnE, false);
     Tensor x = k_BGnE.to(at::kFloat);
     if (rank_ > 0 && !basis_.defined()) {
-      FOCUS_CHECK(rank_ <= x.size(3), "a sketch of rank ", rank_, " of ", x.size(3), " channels");
+      if (rank_ > x.size(3))
+        fail<ConfigError>("far.rank ", rank_, ": a sketch of keys with ", x.size(3),
+                          " channels; set it to fewer");
       // Eigenvectors come in ascending order.
       const Tensor directions = std::get<1>(at::linalg_eigh(at::matmul(x.transpose(2, 3), x)));
       basis_ = directions.narrow(3, x.size(3) - rank_, rank_).clone(at::MemoryFormat::Contiguous);
@@ -164,9 +166,9 @@ class BaseScorer final : public KeyScorer {
                                       : x.abs().amax(3, true) / middle())
                             .clamp_min(6.2e-5)
                             .to(at::kHalf);
-    const Tensor codes = (x / step + middle()).round().clamp(0, 2 * middle()).to(at::kByte);
-    const int64_t per_byte = 8 / bits_;
-    FOCUS_CHECK(codes.size(3) % per_byte == 0, codes.size(3), " codes of ", bits_, " bits");
+    Tensor codes = (x / step + middle()).round().clamp(0, 2 * middle()).to(at::kByte);
+    const int64_t per_byte = 8 / bits_, last = codes.size(3) % per_byte;
+    if (last > 0) codes = at::constant_pad_nd(codes, {0, per_byte - last});
     const Tensor apart = codes.unflatten(3, {-1, per_byte});
     Tensor packed = apart.select(4, 0).clone();
     for (int64_t i = 1; i < per_byte; ++i) packed |= apart.select(4, i).bitwise_left_shift(i * bits_);
@@ -197,14 +199,14 @@ class BaseScorer final : public KeyScorer {
   }
   int64_t first_row(int64_t kmer) const { return kmer == 0 ? 0 : ends_[static_cast<std::size_t>(kmer - 1)]; }
 
-  // [B, G, n, E or R] of rows [begin, end).
-  Tensor keys(int64_t begin, int64_t end) const {
+  // [B, G, n, E or R] of rows [begin, end), `width` channels.
+  Tensor keys(int64_t begin, int64_t end, int64_t width) const {
     const Tensor rows = rows_.rows().narrow(2, begin, end - begin);
     if (bits_ == 0) return rows.to(at::kFloat);
     std::vector<Tensor> apart;
     for (int64_t shift = 0; shift < 8; shift += bits_)
       apart.push_back(rows.bitwise_right_shift(shift).bitwise_and((1 << bits_) - 1));
-    const Tensor codes = at::stack(apart, 4).flatten(3).to(at::kFloat);
+    const Tensor codes = at::stack(apart, 4).flatten(3).narrow(3, 0, width).to(at::kFloat);
     return (codes - middle()) * scale_.rows().narrow(2, begin, end - begin);
   }
 
@@ -218,7 +220,7 @@ class BaseScorer final : public KeyScorer {
       std::vector<int64_t> of_row;
       for (; last < count && first_row(last) < begin + kAtOnce; ++last)
         of_row.resize(static_cast<std::size_t>(first_row(last + 1) - begin), last - first);
-      const Tensor scores = at::matmul(q, keys(begin, first_row(last)).transpose(2, 3));
+      const Tensor scores = at::matmul(q, keys(begin, first_row(last), q.size(3)).transpose(2, 3));
       const Tensor top = scores.amax(3, true);
       auto sizes = scores.sizes().vec();
       sizes[3] = last - first;
@@ -254,6 +256,27 @@ std::unique_ptr<FarScorer> make_far_scorer(FarScore score, const WindowPlan& pla
       break;
   }
   return std::make_unique<BaseScorer>(plan, 4, rank);
+}
+
+int64_t key_scorer_bytes(FarScore score, int64_t rank, int64_t bases, int64_t kmers, int64_t kv_heads,
+                         int64_t head_dim, at::ScalarType model_dtype) {
+  const auto of_codes = [&](int64_t bits) { return kv_heads * bases * ((bits + 7) / 8 + 2); };
+  switch (score) {
+    case FarScore::seeds:
+    case FarScore::random:
+      return 0;
+    case FarScore::oracle:
+      return kv_heads * bases * head_dim * static_cast<int64_t>(at::elementSize(model_dtype));
+    case FarScore::fitted:
+      return kv_heads * kmers * (head_dim + 1) * 4;
+    case FarScore::bits1:
+      return of_codes(head_dim);
+    case FarScore::bits2:
+      return of_codes(head_dim * 2);
+    case FarScore::sketch:
+      break;
+  }
+  return of_codes(rank * 4) + (kmers > 0 ? kv_heads * head_dim * rank * 4 : 0);
 }
 
 }  // namespace focus::compress

@@ -133,15 +133,15 @@ class SeedVote final : public FarScorer {
       shared_->rows[static_cast<std::size_t>(b)].index.read(codes.mutable_data_ptr<uint8_t>() + b * size_,
                                                             size_);
     letters.append(codes);
-    out["far.letters"] = letters.saved();
-    out["far.size"] = at::scalar_tensor(size_, at::kLong);
+    out["far.scorer.letters"] = letters.saved();
+    out["far.scorer.size"] = at::scalar_tensor(size_, at::kLong);
   }
   void load(const cache::TensorMap& saved, const at::Device&) override {
     FOCUS_CHECK(size_ == 0, "a saved state goes onto a fresh one");
-    if (!saved.contains("far.size")) return;
-    const int64_t size = cache::loaded_tensor(saved, "far.size", at::kCPU).item<int64_t>();
+    if (!saved.contains("far.scorer.size")) return;
+    const int64_t size = cache::loaded_tensor(saved, "far.scorer.size", at::kCPU).item<int64_t>();
     PackedBases letters;
-    letters.load(cache::loaded_tensor(saved, "far.letters", at::kCPU), size);
+    letters.load(cache::loaded_tensor(saved, "far.scorer.letters", at::kCPU), size);
     append(letters.codes(0, size));
   }
 

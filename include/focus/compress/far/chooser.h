@@ -31,16 +31,18 @@ class FarChooser {
  public:
   FarChooser(const FarConfig& config, const WindowPlan& plan);
   /// Goes on by these letters, uint8 [B, N], and says what they fetch. Neighbouring tiles that fetch the same
-  /// come as one stretch.
+  /// come as one stretch. Where keys choose, the stretches are the tiles, and their choices empty.
   FarPlan advance(const at::Tensor& codes_BN);
 
   std::unique_ptr<FarChooser> clone() const;
   /// As cache::LayerState::snapshot().
   std::unique_ptr<FarChooser> snapshot() const;
   /// Under names that begin with "far.".
-  void save(cache::TensorMap& out) const { scorer_->save(out); }
+  void save(cache::TensorMap& out) const {
+    if (scorer_) scorer_->save(out);
+  }
   void load(const cache::TensorMap& saved, int64_t bases);
-  int64_t num_bytes() const { return scorer_->num_bytes(); }
+  int64_t num_bytes() const { return scorer_ ? scorer_->num_bytes() : 0; }
   /// The most that num_bytes() may be after `bases` of one sequence.
   static int64_t planned_bytes(int64_t bases) { return 6 * bases + (int64_t{64} << 10); }
 
@@ -48,7 +50,7 @@ class FarChooser {
   FarChooser(const FarChooser& other, std::unique_ptr<FarScorer> scorer);
   FarConfig config_;
   WindowPlan plan_;
-  std::unique_ptr<FarScorer> scorer_;
+  std::unique_ptr<FarScorer> scorer_;  // null: each layer chooses for itself
   int64_t bases_ = 0;
   FarStretch last_;  // the newest tile, which the next call may go on with
 };

@@ -21,7 +21,9 @@ struct FarConfig {
   FarPlace place = FarPlace::model;
   std::string folder;  // of the file; empty: the system's for temporary files
   int64_t hot = 16;    // k-mers held ready beside the model, those fetched last
+  FarScore score = FarScore::seeds;
   SeedVoteConfig seeds;
+  int64_t rank = 16;  // of a sketch
   void visit(config::Fields& f);
   bool operator==(const FarConfig&) const = default;
 

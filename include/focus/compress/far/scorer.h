@@ -34,6 +34,8 @@ struct FarChoice {
 /// as many bits per channel; sketch: int4 coordinates in the directions that matter most in the first bases;
 /// fitted: the k-mers' entries alone.
 enum class FarScore { seeds, random, oracle, fitted, bits1, bits2, sketch };
+/// Whether keys and queries choose, in each layer for itself.
+constexpr bool reads_keys(FarScore score) { return score != FarScore::seeds && score != FarScore::random; }
 
 /// How the letters choose.
 struct SeedVoteConfig {
@@ -59,27 +61,29 @@ class FarScorer {
   /// Number of k-mers that close() was given.
   virtual int64_t closed() const { return 0; }
   /// One choice for each sequence of the batch. Depends on `tile`, on letters up to and including
-  /// `tile.begin`, and on keys and queries where reads_keys(): so it is the same whether a sequence comes at
+  /// `tile.begin`, and on keys and queries where they choose: so it is the same whether a sequence comes at
   /// once or base by base, and may be asked for again. Tiles in ascending order are fast, any order is right.
   /// `q_BHnE`: rotated queries whose heads and positions are summed over; read by key scorers only.
   virtual std::vector<FarChoice> choose(const FarTile& tile, int64_t budget,
                                         const at::Tensor& q_BHnE = {}) = 0;
-  /// Whether close() and choose()'s queries are needed: such a scorer belongs to one layer.
-  virtual bool reads_keys() const { return false; }
-
   virtual std::unique_ptr<FarScorer> clone() const = 0;
   /// As cache::LayerState::snapshot().
   virtual std::unique_ptr<FarScorer> snapshot() const = 0;
-  /// Under names that begin with "far.".
+  /// Under names that begin with "far.scorer.".
   virtual void save(cache::TensorMap& out) const = 0;
   virtual void load(const cache::TensorMap& saved, const at::Device& device) = 0;
   /// Bytes of what is held.
   virtual int64_t num_bytes() const = 0;
 };
 
-/// `rank`: directions of a sketch.
+/// `rank`: directions of a sketch. A scorer that reads keys belongs to one layer of a stream: close() and the
+/// queries are for it.
 std::unique_ptr<FarScorer> make_far_scorer(FarScore score, const WindowPlan& plan,
                                            const SeedVoteConfig& seeds = {}, int64_t rank = 16);
+/// What a scorer that reads keys holds after `kmers` k-mers of `bases` bases in all, of one sequence; 0 for
+/// others.
+int64_t key_scorer_bytes(FarScore score, int64_t rank, int64_t bases, int64_t kmers, int64_t kv_heads,
+                         int64_t head_dim, at::ScalarType model_dtype);
 std::unique_ptr<FarScorer> make_seed_vote(const SeedVoteConfig& config, const WindowPlan& plan);
 
 }  // namespace focus::compress
