@@ -24,10 +24,16 @@ class Initialiser {
          normal(model_.embedding_layer->weight.sizes(), config_.embedding_std));
     if (model_.norm) model_.norm->scale.fill_(config_.final_norm_scale);
     for (auto& block : model_.blocks->items) init_block(*block);
-    const auto& blocks = model_.blocks->items;
-    for (std::size_t i = 1; config_.delay_pair && i < blocks.size(); ++i) {
-      if (blocks[i]->kind() == BlockKind::attention && blocks[i - 1]->kind() != BlockKind::attention)
-        pair(*blocks[i - 1], *blocks[i]);
+    if (config_.delay_pair) {
+      StripedHyenaBlock* last = nullptr;  // with a filter, since the last attention
+      for (auto& block : model_.blocks->items) {
+        if (block->kind() == BlockKind::attention) {
+          if (last) pair(*last, *block);
+          last = nullptr;
+        } else if (!last || block->kind() != BlockKind::hcl) {
+          last = block.get();
+        }
+      }
     }
     if (config_.nucleotide_gap > 0) separate_nucleotides();
   }
@@ -44,16 +50,18 @@ class Initialiser {
   void init_block(StripedHyenaBlock& block) {
     block.pre_norm->scale.fill_(1.0);
     block.post_norm->scale.fill_(1.0);
+    const bool attention = block.kind() == BlockKind::attention;
+    const double gain = attention ? config_.attention_gain : config_.output_gain;
     matrix(*block.mlp->l1, 1.0);
     matrix(*block.mlp->l2, 1.0);
-    matrix(*block.mlp->l3, 0.3 * config_.output_gain);
-    if (block.kind() == BlockKind::attention) {
+    matrix(*block.mlp->l3, 0.3 * gain);
+    if (attention) {
       matrix(*block.inner_mha_cls->Wqkv, 1.0);
-      matrix(*block.inner_mha_cls->out_proj, config_.output_gain);
+      matrix(*block.inner_mha_cls->out_proj, gain);
       return;
     }
     matrix(*block.projections, 1.0);
-    matrix(*block.out_filter_dense, config_.output_gain);
+    matrix(*block.out_filter_dense, gain);
     auto& filter = *block.filter;
     Tensor fir = normal(filter.short_filter_weight.sizes(), 0.3);
     fir.select(-1, -1).add_(1.0);
@@ -113,7 +121,7 @@ class Initialiser {
       upper(*t).copy_(lower(*t));
     }
     const double scale = 1.0 / std::sqrt(static_cast<double>(half));
-    const Tensor mix = normal({half, half}, 4.0 * config_.output_gain * scale);
+    const Tensor mix = normal({half, half}, config_.delay_pair_output * scale);
     Tensor out = hyena.out_filter_dense->weight;
     out.zero_();
     out.narrow(0, 0, half).narrow(1, 0, half).copy_(mix);
@@ -145,10 +153,13 @@ void InitConfig::visit(config::Fields& f) {
   f.number("final_norm_scale", final_norm_scale, {0, 10},
            "scale of the final norm: sets the size of the first logits");
   f.number("output_gain", output_gain, {0, 10},
-           "gain of the output projections (the MLP's has 0.3 times that)");
+           "gain of the output projections of Hyena blocks (the MLP's has 0.3 times that)");
+  f.number("attention_gain", attention_gain, {0, 10}, "the same of attention blocks");
   f.boolean("delay_pair", delay_pair,
             "start attention as a search for the base that followed the same context");
   f.number("delay_pair_gain", delay_pair_gain, {0, 100}, "gain of the shared query/key matrix");
+  f.number("delay_pair_output", delay_pair_output, {0, 100},
+           "gain of the output projection of the block that delays");
   f.number("nucleotide_gap", nucleotide_gap, {0, 100},
            "how improbable bytes other than A, C, G, T start; 0 = as probable");
   f.integer("seed", seed, {0, std::numeric_limits<int64_t>::max()}, "seed of the initial weights");

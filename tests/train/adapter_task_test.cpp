@@ -208,5 +208,38 @@ TEST_F(AdapterTrainingTest, PretrainingLearnsAndResumesBitEqual) {
   EXPECT_EQ(read_file(folder_.path() / "cut/model.pt"), read_file(folder_.path() / "whole/model.pt"));
 }
 
+TEST_F(AdapterTrainingTest, PretrainingAsksOfEachAttentionBlockInTurnThatForgettingCosts) {
+  TrainConfig c = config();
+  c.task = TaskKind::pretrain;
+  c.model_checkpoint.clear();
+  c.freeze = {"log_poles"};
+  c.stages[0].copies.probability = 1.0;
+  c.stages[0].copies.min_length = 50;
+  c.stages[0].copies.max_length = 60;
+  c.stages[0].length = 160;
+  c.stages[0].steps = 4;
+  run(c, "plain");
+  EXPECT_TRUE(figures("plain", "copy_loss").empty());
+  c.stages[0].forgetting.weight = 0.25;
+  c.stages[0].forgetting.window = 160;
+  run(c, "nothing_forgotten");
+  const auto known = figures("nothing_forgotten", "copy_loss");
+  ASSERT_FALSE(known.empty());
+  const auto same = figures("nothing_forgotten", "forgetting_copy_loss");
+  ASSERT_EQ(same.size(), known.size());
+  for (std::size_t i = 0; i < known.size(); ++i) EXPECT_NEAR(same[i], known[i], 1e-5);
+  c.stages[0].forgetting.window = 4;
+  run(c, "forgets");
+  EXPECT_GT(std::abs(figures("forgets", "forgetting_copy_loss")[0] - figures("forgets", "copy_loss")[0]),
+            1e-4);
+  // The loss is what a plain run has, and the missing nats of the copies' bases times the weight.
+  EXPECT_NEAR(losses("forgets")[0], losses("plain")[0] + 0.25 * figures("forgets", "forgetting")[0], 1e-5);
+  const auto blocks = figures("forgets", "forgets");
+  const auto attention = make_task(c, at::kCPU)->model().backbone->attention_blocks();
+  ASSERT_EQ(blocks.size(), 4U);
+  for (std::size_t i = 0; i < blocks.size(); ++i)
+    EXPECT_EQ(blocks[i], static_cast<double>(attention[i % attention.size()]));
+}
+
 }  // namespace
 }  // namespace focus::train

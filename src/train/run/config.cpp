@@ -6,7 +6,18 @@
 
 namespace focus::train {
 
-void StageConfig::visit(config::Fields& f, const config::Condition& adapter) {
+void ForgettingConfig::visit(config::Fields& f) {
+  f.number("weight", weight, {0, 1e6},
+           "weight of what a copy's bases fall short of margin; 0 = off. Costs one more pass");
+  const auto weighted = f.when(weight > 0, "weight", "> 0");
+  f.only(weighted).number("margin", margin, {0, 100},
+                          "nats that copies shall lose where one attention block forgets");
+  f.only(weighted).integer("window", window, {1, int64_t{1} << 32},
+                           "bases of a window, beyond whose end that block forgets");
+}
+
+void StageConfig::visit(config::Fields& f, const config::Condition& adapter,
+                        const config::Condition& pretrain) {
   f.only(adapter).choice("kind", kind, {{"end_to_end", StageKind::end_to_end}, {"match", StageKind::match}},
                          "minimise the objective, or match each layer's attention, without a backward pass "
                          "through the backbone");
@@ -19,6 +30,8 @@ void StageConfig::visit(config::Fields& f, const config::Condition& adapter) {
   f.group("copies", copies, "planted copies");
   f.only(adapter && f.when(kind == StageKind::match, "kind", "is 'match'"))
       .group("match", match, "what is compared");
+  f.only(pretrain).group("forgetting", forgetting,
+                         "make copies depend on the far memory of every attention block");
 }
 
 void ValidationConfig::visit(config::Fields& f) {
@@ -60,7 +73,8 @@ void TrainConfig::visit(config::Fields& f) {
       .group("adapt", adapt, "what of the backbone is trained too; the teacher stays the original");
   f.group("data", data, "training data");
   f.list(
-      "stages", stages, [&](StageConfig& stage, config::Fields& g) { stage.visit(g, trains_adapter); },
+      "stages", stages,
+      [&](StageConfig& stage, config::Fields& g) { stage.visit(g, trains_adapter, pretrain); },
       "parts of the run, in order");
   f.only(steps).integer("accumulation", accumulation, {1, 1 << 20}, "micro-batches per optimizer step");
   f.only(trains_adapter && end_to_end).group("objective", objective, "what is minimised");

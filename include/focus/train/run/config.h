@@ -27,6 +27,17 @@ enum class NonFinite { stop, skip };
 enum class ResultKind { automatic, last, best };
 enum class StageKind { end_to_end, match };
 
+/// Makes a backbone need the far memory of each of its attention layers. A small one learns to copy with one
+/// layer and leaves the others idle. Each step therefore runs a second time with one attention block, in
+/// turn, that sees its open window alone, and adds weight * max(0, margin - gain) for each predicted base of
+/// a copy; gain: by how many nats, in the mean over those bases, the other pass predicts them better.
+struct ForgettingConfig {
+  double weight = 0;    // 0 = off
+  double margin = 0.5;  // nats
+  int64_t window = 256;
+  void visit(config::Fields& f);
+};
+
 /// A part of the run with sequences of one length.
 struct StageConfig {
   StageKind kind = StageKind::end_to_end;
@@ -37,8 +48,10 @@ struct StageConfig {
   double natural_weight = 1.0;
   data::CopyConfig copies;
   MatchConfig match;
-  /// `adapter`: whether, and when, an adapter is trained.
-  void visit(config::Fields& f, const config::Condition& adapter = {});
+  ForgettingConfig forgetting;
+  /// `adapter`, `pretrain`: whether, and when, an adapter or a backbone is trained.
+  void visit(config::Fields& f, const config::Condition& adapter = {},
+             const config::Condition& pretrain = {});
 };
 
 struct ValidationConfig {
