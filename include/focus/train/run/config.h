@@ -27,10 +27,10 @@ enum class NonFinite { stop, skip };
 enum class ResultKind { automatic, last, best };
 enum class StageKind { end_to_end, match };
 
-/// Makes a backbone need the far memory of each of its attention layers. A small one learns to copy with one
-/// layer and leaves the others idle. Each step therefore runs a second time with one attention block, in
-/// turn, that sees its open window alone, and adds weight * max(0, margin - gain) for each predicted base of
-/// a copy; gain: by how many nats, in the mean over those bases, the other pass predicts them better.
+/// Makes a backbone need the far memory of each of its attention layers. In a small one they idle, or stand
+/// in for one another. Each step therefore runs a second time with one attention block, in turn, that sees
+/// its open window alone, and adds weight * max(0, margin - gain) for each predicted base of a copy; gain: by
+/// how many nats, in the mean over those bases, the other pass predicts them better.
 struct ForgettingConfig {
   double weight = 0;    // 0 = off
   double margin = 0.5;  // nats
