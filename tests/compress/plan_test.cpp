@@ -93,6 +93,7 @@ TEST(MemoryConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<MemoryConfig>({{},
                                                        {"far.kmers=4"},
                                                        {"far.kmers=4", "far.place=file"},
+                                                       {"far.kmers=4", "far.score=sketch"},
                                                        {"focus.unit=paper"},
                                                        {"memory.kind=tables", "focus.schedule=[{}]"},
                                                        {"memory.kind=quantised"},

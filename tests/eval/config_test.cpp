@@ -98,6 +98,7 @@ TEST(FidelityConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<FidelityConfig>({{},
                                                          {"far.kmers=4"},
                                                          {"far.kmers=4", "far.place=file"},
+                                                         {"far.kmers=4", "far.score=sketch"},
                                                          {"adapter=a"},
                                                          {"methods=[\"full\"]"},
                                                          {"focus.unit=paper"},

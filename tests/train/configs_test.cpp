@@ -36,6 +36,7 @@ TEST(TrainConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<TrainConfig>({{},
                                                       {"far.kmers=4"},
                                                       {"far.kmers=4", "far.place=file"},
+                                                      {"far.kmers=4", "far.score=sketch"},
                                                       {"task=pretrain", "data.sources=[{\"jsonl\": \"x\"}]"},
                                                       {"stages=[{\"kind\": \"match\"}]"},
                                                       {"focus.unit=paper"},
