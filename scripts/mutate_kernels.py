@@ -123,8 +123,9 @@ def main():
             if text is None:
                 outcome = ["NOT A CHANGE: the old lines are not there exactly once"]
             else:
-                # A copy beside the header's changed copy includes that one.
-                shutil.copy(unit, copy)
+                # Copies include what lies beside them first: the file and all headers, so that each includes the changed one.
+                for file in (unit, *unit.parent.glob("*.h")):
+                    shutil.copy(file, scratch)
                 (copy.parent / source.name).write_text(text)
                 for build in builds:
                     fault = build.make(unit, copy, scratch)
