@@ -28,8 +28,8 @@ fi
 mkdir -p -- "$run"
 
 step "Train the adapter" "$bin/focus-train" --config configs/quickstart_train.json --output "$run/adapter"
-# The usual rivals and the two strongest; --set methods=[] takes all.
-methods='["noise_floor","state_only","sliding","sinks","strided","mean_pool","mean_pool_nobeta","attention_match","kv_quant_int4","fitted","focus"]'
+# The usual rivals and the strongest; --set methods=[] takes all.
+methods='["noise_floor","state_only","sliding","sinks","strided","mean_pool","mean_pool_nobeta","attention_match","kv_quant_int4","mixture","fitted","focus"]'
 step "Measure its fidelity" "$bin/focus-eval" fidelity --config configs/quickstart_eval.json --adapter "$run/adapter" --set "methods=$methods" --output "$run/fidelity"
 
 shopt -s nullglob
