@@ -31,10 +31,8 @@ Entries FocusLayer::sinks(const Tensor& k, const Tensor& v, const Span& bases, i
 }
 
 StorageFormat FocusLayer::recent_format() const {
-  StorageFormat codes;
+  StorageFormat codes = StorageFormat::codes(rules.focus().recent.bits);
   codes.device = format.device;
-  codes.bits = rules.focus().recent.bits;
-  codes.key_group = kKeyGroup;
   return codes;
 }
 

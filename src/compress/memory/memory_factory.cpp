@@ -34,20 +34,25 @@ std::shared_ptr<const LayerMemory> quantised_layer(const LayerContext& c, int64_
   return rival_layer(quantised(config), c);
 }
 
-std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
-  const MemoryConfig config = closed_form(c.config);
-  const auto layer = config.focus.at(c.block);
-  if (!layer) return rival_layer(rival("full"), c);
-  FocusLayer focus{LayerRules(config.window, *layer),
-                   std::make_shared<FittedUnit>(*layer, c.backbone.shape()),
+std::shared_ptr<const LayerMemory> fitted_memory(const LayerContext& c, const MemoryConfig& config,
+                                                 const FocusConfig& layer) {
+  FocusLayer focus{LayerRules(config.window, layer),
+                   std::make_shared<FittedUnit>(layer, c.backbone.shape()),
                    {},
                    config.storage,
                    c.kmers};
   return std::make_shared<FocusMemory>(std::move(focus), c.backbone);
 }
 
-/// What the budget buys when it is spent on the newest bases as codes, and on entries four times as coarse
-/// for what is older.
+std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
+  const MemoryConfig config = closed_form(c.config);
+  const auto layer = config.focus.at(c.block);
+  if (!layer) return rival_layer(rival("full"), c);
+  return fitted_memory(c, config, *layer);
+}
+
+/// What the budget buys when it is spent on the newest bases as codes, and on coarse entries for what is
+/// older.
 std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
   MemoryConfig config = closed_form(c.config);
   auto layer = config.focus.at(c.block);
@@ -63,28 +68,18 @@ std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
   layer->tail = layer->sinks = 0;
   layer->entries_per_kmer = 1;
   const auto& shape = c.backbone.shape();
-  StorageFormat codes;
-  codes.bits = layer->recent.bits = 4;
-  codes.key_group = kKeyGroup;
-  const int64_t entries = WindowPlan(config.window, layer->k).num_kmers(1),
-                room = own.num_kmers(1) * c.budget.kmer_bytes -
-                       entries * StorageFormat(config.storage)
-                                     .entry_bytes(shape.num_kv_heads, shape.head_dim, c.backbone.dtype(),
-                                                  layer->bias),
-                base = codes.entry_bytes(shape.num_kv_heads, shape.head_dim, c.backbone.dtype(),
-                                         /*with_beta=*/false),
-                scales = StorageFormat::group_bytes(shape.num_kv_heads, shape.head_dim);
-  layer->recent.bases = std::max<int64_t>(room / base, 0);
-  const auto taken = [&](int64_t bases) {
-    return bases * base + (bases + kKeyGroup - 1) / kKeyGroup * scales;
+  const auto type = c.backbone.dtype();
+  layer->recent.bits = 4;
+  const StorageFormat codes = StorageFormat::codes(layer->recent.bits), entries = config.storage;
+  const int64_t room = own.num_kmers(1) * c.budget.kmer_bytes -
+                       WindowPlan(config.window, layer->k).num_kmers(1) *
+                           entries.entry_bytes(shape.num_kv_heads, shape.head_dim, type, layer->bias);
+  const auto bytes = [&](int64_t bases) {
+    return codes.bytes_of(bases, shape.num_kv_heads, shape.head_dim, type);
   };
-  while (layer->recent.bases > 0 && taken(layer->recent.bases) > room) --layer->recent.bases;
-  FocusLayer focus{LayerRules(config.window, *layer),
-                   std::make_shared<FittedUnit>(*layer, shape),
-                   {},
-                   config.storage,
-                   c.kmers};
-  return std::make_shared<FocusMemory>(std::move(focus), c.backbone);
+  layer->recent.bases = 0;
+  while (bytes(layer->recent.bases + 1) <= room) ++layer->recent.bases;
+  return fitted_memory(c, config, *layer);
 }
 
 /// The memory `near` with far memory on top, as far_`near`. Layers that keep everything stay as they are.

@@ -21,7 +21,8 @@ void RecentConfig::visit(config::Fields& f) {
       "newest bases that are held as codes for each closed window: after n windows the newest n times as "
       "many, in place of the entries of their k-mers; 0 = none");
   f.only(f.when(bases > 0, "bases", "is not 0"))
-      .integer("bits", bits, {1, 8}, "of a code: 8 or 4; keys are scaled per channel, values per base");
+      .choice("dtype", bits, {{"int8", 8}, {"int4", 4}},
+              "bits of a code; keys are scaled per channel, values per base");
 }
 
 void FittedUnitConfig::visit(config::Fields& f) {

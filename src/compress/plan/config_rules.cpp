@@ -37,8 +37,6 @@ void validate_visibility(const WindowConfig& window, const FocusConfig& focus, c
                         ".history 'window', which passes on one boundary entry and nothing else");
   }
   if (focus.recent.bases > 0) {
-    if (focus.recent.bits != 4 && focus.recent.bits != 8)
-      fail<ConfigError>(where, ".recent.bits = ", focus.recent.bits, "; codes have 8 or 4 bits");
     if (focus.history != History::all)
       fail<ConfigError>(where, ".recent.bases stands in for the newest entries of ", where, ".history 'all'");
     if (focus.tail > 0)

@@ -18,11 +18,6 @@ Budget budget_of(const model::Backbone& backbone, const MemoryConfig& config) {
   const int64_t entry_bytes = focus_entry_bytes(backbone, config);
   const int64_t raw_bytes =
       bytes_per_entry(1, shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false);
-  StorageFormat codes;
-  codes.bits = config.focus.recent.bits;
-  codes.key_group = kKeyGroup;
-  const int64_t code_bytes =
-      codes.entry_bytes(shape.num_kv_heads, shape.head_dim, backbone.dtype(), /*with_beta=*/false);
   double kmer = 0, raw = 0;
   int64_t layers = 0;
   for (const int64_t block : backbone.attention_blocks()) {
@@ -32,10 +27,10 @@ Budget budget_of(const model::Backbone& backbone, const MemoryConfig& config) {
     const LayerRules rules(config.window, *focus);
     kmer += static_cast<double>(focus->entries_per_kmer * entry_bytes * config.focus.k) /
             static_cast<double>(focus->k);
-    const int64_t recent = focus->recent.bases,
-                  scales = (recent + kKeyGroup - 1) / kKeyGroup *
-                           StorageFormat::group_bytes(shape.num_kv_heads, shape.head_dim);
-    kmer += static_cast<double>(recent * code_bytes + scales) /
+    const int64_t recent_bytes =
+        StorageFormat::codes(focus->recent.bits)
+            .bytes_of(focus->recent.bases, shape.num_kv_heads, shape.head_dim, backbone.dtype());
+    kmer += static_cast<double>(recent_bytes) /
             static_cast<double>(WindowPlan(config.window, config.focus.k).num_kmers(1));
     const int64_t tail = rules.plan().window(1).begin - rules.tail_begin(1);
     raw += static_cast<double>(tail * raw_bytes + rules.sink_bases() * entry_bytes -

@@ -40,10 +40,23 @@ struct StorageFormat {
   StorageFormat() = default;
   StorageFormat(const StorageConfig& config)
       : dtype(config.dtype), device(config.device), bits(dtype == StorageType::int8 ? 8 : 0) {}
+  /// Codes whose keys share scales within kKeyGroup bases.
+  static StorageFormat codes(int64_t bits) {
+    StorageFormat out;
+    out.bits = bits;
+    out.key_group = kKeyGroup;
+    return out;
+  }
   bool operator==(const StorageFormat&) const = default;
   static constexpr int64_t kScaleBytes = 4;  // low and step
   /// Bytes of the scales that a group of keys shares, of one sequence.
   static int64_t group_bytes(int64_t kv_heads, int64_t head_dim) { return kv_heads * head_dim * kScaleBytes; }
+  /// Bytes of `count` raw bases of one window that are held together, scales counted.
+  int64_t bytes_of(int64_t count, int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype) const {
+    const int64_t groups = key_group > 0 ? (count + key_group - 1) / key_group : 0;
+    return count * entry_bytes(kv_heads, head_dim, model_dtype, /*with_beta=*/false) +
+           groups * group_bytes(kv_heads, head_dim);
+  }
   /// Bytes of one entry of one sequence, shared scales of key groups left out.
   int64_t entry_bytes(int64_t kv_heads, int64_t head_dim, at::ScalarType model_dtype, bool with_beta) const;
 };
