@@ -11,6 +11,7 @@
 #include "focus/core/random.h"
 #include "focus/core/units.h"
 #include "focus/data/letters.h"
+#include "pass.h"
 #include "source.h"
 
 namespace focus::data {
@@ -83,13 +84,19 @@ struct SequenceSampler::Impl {
   mutable std::vector<std::shared_ptr<const DrawTable>> tables;  // of the lengths used last
   mutable std::set<std::pair<std::string, int64_t>>
       told;  // files and lengths whose short stretches were counted in the log
+  mutable std::shared_ptr<const Pass> pass;  // of the length used last
 
   Impl(SamplerConfig settings, uint64_t number, std::shared_ptr<const Sources> opened)
       : config(std::move(settings)), seed(number), sources(std::move(opened)) {
     for (const Source& source : sources->list) weights += source.weight;
   }
   std::shared_ptr<const DrawTable> table(int64_t length) const;
+  std::shared_ptr<const Pass> pass_over(int64_t length) const;
   std::string draw_window(Random& random, uint64_t index, int64_t length, Sample& sample) const;
+  /// The letters of a window, checked, with its place in `sample`.
+  std::string read_window(const Stretch& stretch, std::string window, int64_t begin, Sample& sample) const;
+  /// `sample` with everything but its place, from its letters.
+  Sample finished(Random& random, std::string letters, Sample sample) const;
 };
 
 std::shared_ptr<const DrawTable> SequenceSampler::Impl::table(int64_t length) const {
@@ -147,16 +154,28 @@ std::string SequenceSampler::Impl::draw_window(Random& random, uint64_t index, i
     const SequenceCounts counts = count_letters(window);
     if (static_cast<double>(counts.n + counts.ambiguous) > config.max_n_fraction * static_cast<double>(size))
       continue;
-    sample.name = stretch.region.name;
-    sample.begin = stretch.region.begin + place;
-    clean(window, CasePolicy::upper, AmbiguousPolicy::mask, sample.name,
-          sample.begin);  // refuses what is no nucleotide, naming the place
-    return window;
+    return read_window(stretch, std::move(window), stretch.region.begin + place, sample);
   }
   fail<DataError>(
       "sample ", index, ": ", kMaxDraws, " windows of ", length, " bases in a row had more than ",
       config.max_n_fraction,
       " of letters other than A, C, G, T; raise max_n_fraction or choose regions without assembly gaps");
+}
+
+std::string SequenceSampler::Impl::read_window(const Stretch& stretch, std::string window, int64_t begin,
+                                               Sample& sample) const {
+  sample.name = stretch.region.name;
+  sample.begin = begin;
+  clean(window, CasePolicy::upper, AmbiguousPolicy::mask, sample.name,
+        sample.begin);  // refuses what is no nucleotide, naming the place
+  return window;
+}
+
+std::shared_ptr<const Pass> SequenceSampler::Impl::pass_over(int64_t length) const {
+  const std::lock_guard lock(mutex);
+  if (!pass || pass->length() != length)
+    pass = std::make_shared<const Pass>(*sources, length, config.max_n_fraction);
+  return pass;
 }
 
 SequenceSampler::SequenceSampler(SamplerConfig config, uint64_t seed) {
@@ -173,6 +192,7 @@ SequenceSampler::SequenceSampler(const SequenceSampler& opened, SamplerConfig co
   impl_ = std::make_unique<Impl>(std::move(config), seed, opened.impl_->sources);
   const std::lock_guard lock(opened.impl_->mutex);
   impl_->told = opened.impl_->told;
+  if (impl_->config.max_n_fraction == from.max_n_fraction) impl_->pass = opened.impl_->pass;
 }
 
 SequenceSampler::~SequenceSampler() = default;
@@ -196,12 +216,7 @@ std::string SequenceSampler::letters(std::size_t index, int64_t begin, int64_t e
   fail<InternalError>("stretch ", index, " past the last one");
 }
 
-Sample SequenceSampler::sample(uint64_t index, int64_t length) const {
-  FOCUS_CHECK(length >= 2 && length <= INT32_MAX, "length of a training sequence: ", length);
-  const SamplerConfig& config = impl_->config;
-  Random random(impl_->seed, index);
-  Sample result;
-  std::string letters = impl_->draw_window(random, index, length, result);
+Sample SequenceSampler::Impl::finished(Random& random, std::string letters, Sample result) const {
   result.reverse = random.uniform() < config.reverse_complement;
   if (result.reverse) letters = reverse_complement(letters);
   result.copy_offset.assign(letters.size(), -1);
@@ -223,5 +238,27 @@ Sample SequenceSampler::sample(uint64_t index, int64_t length) const {
   result.weights[0] = 0;
   return result;
 }
+
+Sample SequenceSampler::sample(uint64_t index, int64_t length) const {
+  FOCUS_CHECK(length >= 2 && length <= INT32_MAX, "length of a training sequence: ", length);
+  Random random(impl_->seed, index);
+  Sample result;
+  std::string letters = impl_->draw_window(random, index, length, result);
+  return impl_->finished(random, std::move(letters), std::move(result));
+}
+
+Sample SequenceSampler::pass_sample(uint64_t index, int64_t length) const {
+  FOCUS_CHECK(length >= 2 && length <= INT32_MAX, "length of a training sequence: ", length);
+  const PassWindow window = impl_->pass_over(length)->at(index, impl_->seed);
+  const Source& source = impl_->sources->list[window.source];
+  const Stretch& stretch = source.stretches[window.stretch];
+  Random random(impl_->seed, index);
+  Sample result;
+  std::string letters =
+      impl_->read_window(stretch, source.letters(stretch, window.begin, window.size), window.begin, result);
+  return impl_->finished(random, std::move(letters), std::move(result));
+}
+
+int64_t SequenceSampler::pass_size(int64_t length) const { return impl_->pass_over(length)->size(); }
 
 }  // namespace focus::data

@@ -51,6 +51,63 @@ TEST_F(Sampling, IsAPureFunctionOfSeedIndexAndLength) {
   for (uint64_t i = 0; i < 50; ++i) EXPECT_TRUE(same(from_file.sample(i, 512), kept[i])) << i;
 }
 
+TEST_F(Sampling, APassTakesEveryWindowOnce) {
+  SamplerConfig config = one_fasta(path_);
+  config.max_n_fraction = 0;
+  config.reverse_complement = 0.5;
+  const std::string gap = letters(2000, 4) + std::string(300, 'N') + letters(1700, 5);
+  folder_.text("gap.fa", fasta_record("gap", gap));
+  folder_.text("d.jsonl", "{\"text\": \"" + letters(1300, 6) + "\"}\n{\"text\": \"ACGTACGTA\"}\n");
+  config.sources.resize(3);
+  config.sources[1].fasta = folder_ / "gap.fa";
+  config.sources[2].jsonl = folder_ / "d.jsonl";
+  const SequenceSampler sampler(config, 7), other(config, 8);
+  // a 40, b 10 of 500 bases; gap 8 without the one or two that hold N; documents 500, 500, 300 and 9.
+  const auto size = static_cast<uint64_t>(sampler.pass_size(500));
+  EXPECT_EQ(size, 40u + 10u + 7u + 4u);
+  std::vector<std::string> orders;
+  for (uint64_t pass = 0; pass < 2; ++pass) {
+    std::map<std::string, std::set<int64_t>> begins;
+    std::string order;
+    int64_t bases = 0, reversed = 0;
+    for (uint64_t i = pass * size; i < (pass + 1) * size; ++i) {
+      const Sample sample = sampler.pass_sample(i, 500);
+      EXPECT_TRUE(begins[sample.name].insert(sample.begin).second) << sample.name << " " << sample.begin;
+      EXPECT_EQ(sample.begin % 500, 0);
+      bases += static_cast<int64_t>(sample.letters.size());
+      reversed += sample.reverse ? 1 : 0;
+      order += sample.name + std::to_string(sample.begin) + " ";
+      EXPECT_TRUE(same(sample, sampler.pass_sample(i, 500)));
+    }
+    EXPECT_EQ(bases, 20000 + 5000 + 3500 + 1309);
+    EXPECT_EQ(begins["a"].size(), 40u);
+    EXPECT_EQ(begins["gap"].count(2000), 0u);
+    EXPECT_GT(reversed, 10);
+    orders.push_back(order);
+  }
+  EXPECT_NE(orders[0], orders[1]);
+  const Sample first = sampler.pass_sample(0, 500);
+  EXPECT_FALSE(same(first, other.pass_sample(0, 500)) &&
+               same(sampler.pass_sample(1, 500), other.pass_sample(1, 500)));
+  // Without files in memory, and after another length, the same.
+  config.memory_mb = 1;
+  const SequenceSampler again(config, 7);
+  again.pass_size(100);
+  for (uint64_t i = 0; i < size; i += 7)
+    EXPECT_TRUE(same(again.pass_sample(i, 500), sampler.pass_sample(i, 500))) << i;
+}
+
+TEST_F(Sampling, APassWithoutAWindowSaysWhy) {
+  SamplerConfig config = one_fasta(path_);
+  const SequenceSampler sampler(config, 7);
+  try {
+    sampler.pass_size(30000);
+    FAIL() << "no error";
+  } catch (const DataError& error) {
+    EXPECT_NE(std::string(error.what()).find("no window of 30000 bases"), std::string::npos) << error.what();
+  }
+}
+
 TEST_F(Sampling, OpenedFilesServeOtherSettings) {
   SamplerConfig config = one_fasta(path_);
   const SequenceSampler opened(config, 7);

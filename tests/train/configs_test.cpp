@@ -32,6 +32,20 @@ TEST(ShippedConfigsTest, TrainingRunsParseAndHold) {
   EXPECT_GE(seen, 2);
 }
 
+// They name files that a user brings.
+TEST(ShippedConfigsTest, RunsOfThePaperParseAndHold) {
+  const std::string folder = std::string(FOCUS_SOURCE_DIR) + "/configs/paper/";
+  TrainConfig config;
+  config::read_file(folder + "train_grch38_chr1.json", {}, config);
+  config.validate();
+  EXPECT_EQ(config.stages.at(0).epochs, 1);
+  for (const char* sibling : {"focus.k=50", "window.size=2048"}) {
+    TrainConfig other;
+    config::read_file(folder + "train_grch38_chr1.json", {sibling}, other);
+    other.validate();
+  }
+}
+
 TEST(TrainConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<TrainConfig>({{},
                                                       {"far.kmers=4"},

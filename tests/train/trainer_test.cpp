@@ -215,6 +215,24 @@ TEST_F(TrainerTest, EachStageHasItsPeakLearningRate) {
     EXPECT_NEAR(written[i]["lr"].get<double>(), expected[i], 1e-12) << "step " << i + 1;
 }
 
+TEST_F(TrainerTest, EpochsCountTheirOwnSteps) {
+  TrainConfig c = config();
+  c.accumulation = 3;
+  c.stages = {c.stages[0], c.stages[0]};
+  c.stages[0].steps = 2;
+  c.stages[1].epochs = 2;
+  // 2,000 bases hold 31 windows of 64: 62 in two passes, 21 steps of 3.
+  EXPECT_EQ(run(c, "epochs").steps, 2 + 21);
+  EXPECT_NE(describe_run(c, LetterTask(0), 1).find("steps: 23"), std::string::npos);
+  // Resumed in the middle of the second pass the run ends as the uninterrupted one.
+  cut("epochs", "cut", 14);
+  run(c, "cut", 0, /*resume=*/true);
+  EXPECT_EQ(result("cut"), result("epochs"));
+  c.stages.erase(c.stages.begin());
+  c.data.sources[0].weight = 2;
+  EXPECT_THROW(c.validate(), ConfigError);
+}
+
 TEST_F(TrainerTest, TheBestParametersAreKeptWhateverTheIntervalsAndAreTheResult) {
   TrainConfig c = validated();
   c.checkpoint_every = 7;

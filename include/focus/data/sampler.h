@@ -99,6 +99,13 @@ class SequenceSampler {
   SequenceSampler(SequenceSampler&&) noexcept;
 
   Sample sample(uint64_t index, int64_t length) const;
+  /// Sample `index` of pass after pass over everything, in each of which every window comes once: stretches
+  /// cut one after the other into windows of `length`, in a random order. What is shorter than that at the
+  /// end of a region is left out, of a document it is a sample. Weights of sources have no effect. The first
+  /// call reads all letters. DataError as above, and where there is no window.
+  Sample pass_sample(uint64_t index, int64_t length) const;
+  /// Samples of a pass.
+  int64_t pass_size(int64_t length) const;
   /// Bases that may be drawn, over all sources.
   int64_t num_bases() const;
   /// Whether no draw reads a file.

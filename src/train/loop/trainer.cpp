@@ -28,17 +28,17 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 class Loop {
  public:
   Loop(const TrainConfig& config, Task& task, const TrainerOptions& options)
-      : config_(config),
+      : data_(config),
+        config_(data_.config),
         task_(task),
         alone_(distributed::one_rank()),
         ranks_(options.ranks != nullptr ? *options.ranks : *alone_),
         device_(model::first_device(model::resolve_devices(config.device))),
         model_(task.model()),
-        data_(config),
         optimizer_(model_.parameters, config.optimizer) {
-    for (const StageConfig& stage : config.stages) {
+    for (const StageConfig& stage : config_.stages) {
       total_steps_ += stage.steps;
-      total_bases_ += stage.steps * step_bases(config, stage);
+      total_bases_ += stage.steps * step_bases(config_, stage);
     }
     require_splittable(config, ranks_.size());
     require_same_run(data_, model_.identity, ranks_);
@@ -98,8 +98,7 @@ class Loop {
     for (int64_t micro = ranks_.rank() * share; micro < (ranks_.rank() + 1) * share; ++micro) {
       std::vector<data::Sample> samples;
       for (int64_t b = 0; b < stage.batch; ++b)
-        samples.push_back(
-            sampler_->sample(static_cast<uint64_t>(at_.samples + micro * stage.batch + b), stage.length));
+        samples.push_back(samples_->sample(at_.samples + micro * stage.batch + b));
       batches.push_back(make_batch(samples, model_.backbone->vocabulary(), device_));
     }
     at_.samples += config_.accumulation * stage.batch;
@@ -117,8 +116,8 @@ class Loop {
   }
 
   void enter_stage(const StageConfig& stage, std::size_t index) {
-    if (sampler_ && index == stage_index_) return;
-    sampler_.emplace(data_.of_stage(stage));
+    if (samples_ && index == stage_index_) return;
+    samples_.emplace(data_, index);
     stage_index_ = index;
     log::info(concat("stage ", index + 1, "/", config_.stages.size(), ": ", stage.steps, " steps of ",
                      config_.accumulation * stage.batch, " x ", stage.length, " bases"));
@@ -136,7 +135,7 @@ class Loop {
     const StepLoss losses = backward(*objective, batches, ranks_, optimizer_.parameters());
     if (losses.weight <= 0) {
       fail<CheckFailed>("step ", at_.step + 1, ": no position carries any loss weight in samples ",
-                        describe_samples(*sampler_, first_sample, at_.samples, stage.length));
+                        describe_samples(*samples_, first_sample, at_.samples));
     }
     const double loss = losses.loss;
     const double norm = clip_grad_norm(optimizer_.gradients(), config_.optimizer.clip_norm);
@@ -161,9 +160,8 @@ class Loop {
 
   /// The parameters stay as they were. Loss and norm are sums over all ranks, so that all decide alike.
   void skip_or_stop(double loss, double norm, int64_t first_sample, const StageConfig& stage) {
-    const std::string what =
-        concat("step ", at_.step + 1, ": loss ", loss, ", gradient norm ", norm, "; samples ",
-               describe_samples(*sampler_, first_sample, at_.samples, stage.length));
+    const std::string what = concat("step ", at_.step + 1, ": loss ", loss, ", gradient norm ", norm,
+                                    "; samples ", describe_samples(*samples_, first_sample, at_.samples));
     if (config_.non_finite == NonFinite::stop) {
       fail<CheckFailed>(what,
                         ". The parameters were not changed. Lower optimizer.lr or raise "
@@ -251,16 +249,16 @@ class Loop {
     assign_parameters(last, optimizer_, "the last step");
   }
 
+  RunData data_;
   const TrainConfig& config_;
   Task& task_;
   std::unique_ptr<distributed::Ranks> alone_;
   distributed::Ranks& ranks_;
   at::Device device_;
   const TrainedModel& model_;
-  RunData data_;
   AdamW optimizer_;
-  std::unique_ptr<RunRecord> record_;             // rank 0
-  std::optional<data::SequenceSampler> sampler_;  // of the stage
+  std::unique_ptr<RunRecord> record_;    // rank 0
+  std::optional<StageSamples> samples_;  // of the stage
   std::size_t stage_index_ = 0;
   std::optional<Validator> validator_;
   RunPosition at_;

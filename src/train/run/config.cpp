@@ -22,7 +22,12 @@ void StageConfig::visit(config::Fields& f, const config::Condition& adapter,
                          "minimise the objective, or match each layer's attention, without a backward pass "
                          "through the backbone");
   f.integer("length", length, {2, int64_t{1} << 32}, "bases per sequence");
-  f.integer("steps", steps, {1, int64_t{1} << 40}, "optimizer steps of this stage");
+  f.only(f.when(epochs == 0, "epochs", "is 0"))
+      .integer("steps", steps, {1, int64_t{1} << 40}, "optimizer steps of this stage");
+  f.integer(
+      "epochs", epochs, {0, 1 << 20},
+      "in place of steps: passes over the training data, each window once in each, in a random order; the "
+      "last step is filled up from one more pass. 0 = draw windows at random");
   f.integer("batch", batch, {1, 1 << 20}, "sequences per micro-batch");
   f.number("lr", lr, {0, 1},
            "peak learning rate of this stage; the schedule runs over all stages. 0 = optimizer.lr");
@@ -192,6 +197,12 @@ void TrainConfig::validate() const {
     fail<ConfigError>("result 'best' needs validation: set validation.every and validation.data");
   if (data.copies != data::CopyConfig{} || data.natural_weight != data::SamplerConfig{}.natural_weight)
     fail<ConfigError>("data.copies and data.natural_weight have no effect: set them in each of stages");
+  const auto by_passes = [](const StageConfig& stage) { return stage.epochs > 0; };
+  const auto weighs = [](const data::SourceConfig& source) { return source.weight != 1.0; };
+  if (!stages.empty() && std::ranges::all_of(stages, by_passes) && std::ranges::any_of(data.sources, weighs))
+    fail<ConfigError>(
+        "data.sources: weight has no effect where every stage has epochs, which take each window once; leave "
+        "it out");
   task == TaskKind::pretrain ? check_pretrain(*this) : check_adapter(*this);
 }
 

@@ -17,16 +17,37 @@ std::string letters_of(const data::Sample& sample) { return {sample.letters.begi
 }  // namespace
 
 RunData::RunData(const TrainConfig& settings)
-    : config(settings), training(config.data, static_cast<uint64_t>(config.seed)) {
+    : given(settings), training(given.data, static_cast<uint64_t>(given.seed)), config(given) {
+  for (StageConfig& stage : config.stages) {
+    if (stage.epochs == 0) continue;
+    const int64_t samples = stage.epochs * training.pass_size(stage.length),
+                  of_step = config.accumulation * stage.batch;
+    stage.steps = (samples + of_step - 1) / of_step;
+  }
   if (config.validation.every > 0)
     held_out.emplace(config.validation.data, static_cast<uint64_t>(config.seed) + 1);
 }
 
-data::SequenceSampler RunData::of_stage(const StageConfig& stage) const {
-  data::SamplerConfig sampling = config.data;
-  sampling.copies = stage.copies;
-  sampling.natural_weight = stage.natural_weight;
-  return {training, sampling, static_cast<uint64_t>(config.seed)};
+StageSamples::StageSamples(const RunData& data, std::size_t index)
+    : sampler_([&]() -> data::SequenceSampler {
+        const StageConfig& stage = data.config.stages.at(index);
+        data::SamplerConfig sampling = data.config.data;
+        sampling.copies = stage.copies;
+        sampling.natural_weight = stage.natural_weight;
+        return {data.training, sampling, static_cast<uint64_t>(data.config.seed)};
+      }()),
+      length_(data.config.stages.at(index).length),
+      first_(0),
+      passes_(data.config.stages.at(index).epochs > 0) {
+  for (std::size_t i = 0; i < index; ++i) {
+    const StageConfig& earlier = data.config.stages[i];
+    first_ += earlier.steps * data.config.accumulation * earlier.batch;
+  }
+}
+
+data::Sample StageSamples::sample(int64_t index) const {
+  return passes_ ? sampler_.pass_sample(static_cast<uint64_t>(index - first_), length_)
+                 : sampler_.sample(static_cast<uint64_t>(index), length_);
 }
 
 std::size_t stage_at(const TrainConfig& config, int64_t step) {
@@ -41,11 +62,10 @@ int64_t step_bases(const TrainConfig& config, const StageConfig& stage) {
   return config.accumulation * stage.batch * stage.length;
 }
 
-std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end,
-                             int64_t length) {
+std::string describe_samples(const StageSamples& samples, int64_t first, int64_t end) {
   std::string text;
   for (int64_t index = first; index < std::min(end, first + kMaxDescribed); ++index) {
-    const data::Sample sample = sampler.sample(static_cast<uint64_t>(index), length);
+    const data::Sample sample = samples.sample(index);
     const data::Region region{sample.name, sample.begin,
                               sample.begin + static_cast<int64_t>(sample.letters.size())};
     text += concat(index > first ? ", " : "", index, " ", data::format_region(region),
@@ -73,7 +93,7 @@ void require_same_run(const RunData& data, const std::string& identity, distribu
   for (const StageConfig& stage : config.stages) longest = std::max(longest, stage.length);
   std::string drawn = letters_of(data.training.sample(0, longest));
   if (data.held_out) drawn += letters_of(data.held_out->sample(0, config.validation.length));
-  TrainConfig shared = config;  // what is each rank's own affair left out
+  TrainConfig shared = data.given;  // what is each rank's own affair left out
   shared.device.clear();
   shared.threads = 0;
   distributed::require_agreement(ranks, {{"settings", config::to_json(shared)},

@@ -17,12 +17,24 @@ namespace focus::train {
 struct RunData {
   /// DataError.
   explicit RunData(const TrainConfig& config);
-  /// The training data with a stage's own settings.
-  data::SequenceSampler of_stage(const StageConfig& stage) const;
 
-  const TrainConfig& config;
+  const TrainConfig& given;
   data::SequenceSampler training;
+  TrainConfig config;                             // `given` with the steps of stages that are given as epochs
   std::optional<data::SequenceSampler> held_out;  // none: no validation
+};
+
+/// What a stage draws: the training data with the stage's own settings.
+class StageSamples {
+ public:
+  StageSamples(const RunData& data, std::size_t stage);
+  /// `index` counts through all stages.
+  data::Sample sample(int64_t index) const;
+
+ private:
+  data::SequenceSampler sampler_;
+  int64_t length_, first_;  // first_: the stage's first sample
+  bool passes_;
 };
 
 /// Which of the stages the step after `step` steps belongs to.
@@ -31,8 +43,7 @@ std::size_t stage_at(const TrainConfig& config, int64_t step);
 int64_t step_bases(const TrainConfig& config, const StageConfig& stage);
 
 /// "index record:begin-end" of samples [first, end), at most eight of them.
-std::string describe_samples(const data::SequenceSampler& sampler, int64_t first, int64_t end,
-                             int64_t length);
+std::string describe_samples(const StageSamples& samples, int64_t first, int64_t end);
 
 /// ConfigError unless the micro-batches of a step can be split evenly over the ranks.
 void require_splittable(const TrainConfig& config, int64_t num_ranks);

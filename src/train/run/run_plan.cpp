@@ -129,9 +129,10 @@ MemoryEstimate estimate_memory(const TrainConfig& config, const Task& task) {
 
 }  // namespace
 
-std::string describe_run(const TrainConfig& config, const Task& task, int64_t num_ranks) {
-  require_splittable(config, num_ranks);
-  const RunData data(config);
+std::string describe_run(const TrainConfig& given, const Task& task, int64_t num_ranks) {
+  require_splittable(given, num_ranks);
+  const RunData data(given);
+  const TrainConfig& config = data.config;
   require_held_out(data, digest_inputs(config));
   std::ostringstream out;
   if (num_ranks > 1)
@@ -149,10 +150,8 @@ std::string describe_run(const TrainConfig& config, const Task& task, int64_t nu
       << format_bytes(memory.weights) << ", trainable with optimizer " << format_bytes(memory.trainable)
       << ", activations of a micro-batch " << format_bytes(memory.activations) << ")\n";
   if (config.stages.empty()) return out.str();
-  const StageConfig& stage = config.stages.front();
-  const data::SequenceSampler sampler = data.of_stage(stage);
-  out << "training data: " << format_count(sampler.num_bases())
-      << " bases; first sample: " << describe_samples(sampler, 0, 1, stage.length) << "\n";
+  out << "training data: " << format_count(data.training.num_bases())
+      << " bases; first sample: " << describe_samples(StageSamples(data, 0), 0, 1) << "\n";
   return out.str();
 }
 

@@ -62,7 +62,7 @@ RunFolder prepare(const RunData& data, const std::string& config_json, const std
 }  // namespace
 
 RunRecord::RunRecord(const RunData& data, const TrainerOptions& options)
-    : config_json_(config::to_json(data.config)),
+    : config_json_(config::to_json(data.given)),
       inputs_(digest_inputs(data.config)),
       folder_(prepare(data, config_json_, inputs_, options)),
       store_(folder_.checkpoints, data.config.keep_last),

@@ -43,6 +43,7 @@ struct StageConfig {
   StageKind kind = StageKind::end_to_end;
   int64_t length = 8192;  // bases per sequence
   int64_t steps = 100;    // optimizer steps
+  int64_t epochs = 0;     // passes over the training data in place of `steps`; 0: steps
   int64_t batch = 1;      // sequences per micro-batch
   double lr = 0;          // peak learning rate; 0 = optimizer.lr
   double natural_weight = 1.0;
