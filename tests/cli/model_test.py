@@ -102,9 +102,10 @@ class ModelTest(ProgramTest):
         self.assert_clear(self.model("inspect", self.checkpoint, "--configs", self.path("empty")), DATA, "empty", "*.yml")
 
     def test_inspect_finds_the_shipped_configs(self):
-        facts = self.facts(os.path.join(SOURCE, "data", "model", "focus-small.pt"))
-        self.assertEqual([c["file"] for c in facts["configs"] if c["fits"]], ["focus-small.yml"])
-        self.assertEqual([c["error"] for c in facts["configs"] if "error" in c], [])
+        for name in ("focus-small", "focus-deep"):
+            facts = self.facts(os.path.join(SOURCE, "data", "model", name + ".pt"))
+            self.assertEqual([c["file"] for c in facts["configs"] if c["fits"]], [name + ".yml"])
+            self.assertEqual([c["error"] for c in facts["configs"] if "error" in c], [])
 
     def test_inspect_other_files(self):
         four = struct.pack("<f", 1.0)
