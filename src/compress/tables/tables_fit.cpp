@@ -1,5 +1,7 @@
 #include "focus/compress/tables/tables_fit.h"
 
+#include <cmath>
+
 #include "focus/core/error.h"
 #include "word_rows.h"
 
@@ -52,6 +54,10 @@ class TablesFit::Recorder final : public model::AttentionHook {
   std::map<int64_t, Layer>& layers_;
   Tensor index_;
 };
+
+double score_residual(const BaseTables& tables) {
+  return std::sqrt(2 * tables.beta.detach().to(at::kDouble).mean().item<double>());
+}
 
 TablesFit::TablesFit(model::Backbone& backbone, std::map<int64_t, BaseTables*> tables,
                      const TablesConfig& config)

@@ -11,13 +11,6 @@
 #include "loop/gradient_sum.h"
 
 namespace focus::train {
-namespace {
-
-// The regression's sequences are none of the training's.
-constexpr uint64_t kFitSamples = uint64_t{1} << 40;
-
-}  // namespace
-
 void fit_tables(const compress::TablesConfig& settings, const data::SequenceSampler& training,
                 model::Backbone& backbone, compress::FocusAdapter& adapter, distributed::Ranks& ranks) {
   std::map<int64_t, compress::BaseTables*> tables;
@@ -30,7 +23,7 @@ void fit_tables(const compress::TablesConfig& settings, const data::SequenceSamp
   for (int64_t first = 0; first < settings.fit_sequences; first += ranks.size()) {
     if (const int64_t own = first + ranks.rank(); own < settings.fit_sequences) {
       const data::Sample sample =
-          training.sample(kFitSamples + static_cast<uint64_t>(own), settings.fit_length);
+          training.sample(compress::kFitSamples + static_cast<uint64_t>(own), settings.fit_length);
       fit.add(make_batch({sample}, backbone.vocabulary(), backbone.device()).tokens);
     }
     progress.advance(std::min(ranks.size(), settings.fit_sequences - first));
@@ -42,8 +35,14 @@ void fit_tables(const compress::TablesConfig& settings, const data::SequenceSamp
   // All ranks solve: the solution of the same sums takes one no longer than all.
   for (const auto& [block, left] : fit.solve()) {
     if (!ranks.is_first()) continue;
-    log::info(concat("block ", block, ": tables leave ", 100 * left.first, " % of the score variance and ",
-                     100 * left.second, " % of the values unexplained"));
+    const double residual = compress::score_residual(*adapter.tables(block));
+    log::info(concat("block ", block, ": tables leave ", 100 * left.first, " % of the score variance (",
+                     residual, " nats) and ", 100 * left.second, " % of the values unexplained"));
+    if (residual > compress::kLargestResidual)
+      log::warn(concat("block ", block, ": base memory will fail here: letters leave a score uncertain by ",
+                       residual, " nats, and above ", compress::kLargestResidual,
+                       " little of what the block remembers is kept; give it another memory in "
+                       "focus.schedule ('focus-eval calibrate' says which)"));
   }
 }
 
