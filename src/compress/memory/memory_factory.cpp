@@ -4,6 +4,7 @@
 
 #include "far_memory.h"
 #include "focus/compress/focus/fitted_unit.h"
+#include "focus/compress/memory/named_settings.h"
 #include "focus/core/error.h"
 #include "focus_memory.h"
 #include "policy_memory.h"
@@ -53,33 +54,38 @@ std::shared_ptr<const LayerMemory> fitted_layer(const LayerContext& c) {
 
 /// What the budget buys when it is spent on the newest bases as codes, and on coarse entries for what is
 /// older.
-std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
-  MemoryConfig config = closed_form(c.config);
-  auto layer = config.focus.at(c.block);
-  if (!layer) return rival_layer(rival("full"), c);
-  const WindowPlan& own = c.budget.plan;
-  config.window = {.size = own.window_bases()};
+FocusConfig mixture_within(const Budget& budget, const model::Backbone& backbone,
+                           const StorageConfig& storage, FocusConfig layer) {
+  const WindowPlan& own = budget.plan;
   const FocusConfig fresh;
-  layer->k = std::min(std::max(kCoarser * own.k(), kCoarse), own.window_bases());
-  layer->stream = fresh.stream;
-  layer->local = fresh.local;
-  layer->history = fresh.history;
-  layer->eviction = fresh.eviction;
-  layer->tail = layer->sinks = 0;
-  layer->entries_per_kmer = 1;
-  const auto& shape = c.backbone.shape();
-  const auto type = c.backbone.dtype();
-  layer->recent.bits = 4;
-  const StorageFormat codes = StorageFormat::codes(layer->recent.bits), entries = config.storage;
-  const int64_t room = own.num_kmers(1) * c.budget.kmer_bytes -
-                       WindowPlan(config.window, layer->k).num_kmers(1) *
-                           entries.entry_bytes(shape.num_kv_heads, shape.head_dim, type, layer->bias);
+  layer.k = std::min(std::max(kCoarser * own.k(), kCoarse), own.window_bases());
+  layer.stream = fresh.stream;
+  layer.local = fresh.local;
+  layer.history = fresh.history;
+  layer.eviction = fresh.eviction;
+  layer.tail = layer.sinks = 0;
+  layer.entries_per_kmer = 1;
+  const auto& shape = backbone.shape();
+  const auto type = backbone.dtype();
+  layer.recent.bits = 4;
+  const StorageFormat codes = StorageFormat::codes(layer.recent.bits), entries = storage;
+  const int64_t room = own.num_kmers(1) * budget.kmer_bytes -
+                       WindowPlan({.size = own.window_bases()}, layer.k).num_kmers(1) *
+                           entries.entry_bytes(shape.num_kv_heads, shape.head_dim, type, layer.bias);
   const auto bytes = [&](int64_t bases) {
     return codes.bytes_of(bases, shape.num_kv_heads, shape.head_dim, type);
   };
-  layer->recent.bases = 0;
-  while (bytes(layer->recent.bases + 1) <= room) ++layer->recent.bases;
-  return fitted_memory(c, config, *layer);
+  layer.recent.bases = 0;
+  while (bytes(layer.recent.bases + 1) <= room) ++layer.recent.bases;
+  return layer;
+}
+
+std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
+  MemoryConfig config = closed_form(c.config);
+  const auto layer = config.focus.at(c.block);
+  if (!layer) return rival_layer(rival("full"), c);
+  config.window = {.size = c.budget.plan.window_bases()};
+  return fitted_memory(c, config, mixture_within(c.budget, c.backbone, config.storage, *layer));
 }
 
 /// The memory `near` with far memory on top, as far_`near`. Layers that keep everything stay as they are.
@@ -168,7 +174,7 @@ std::shared_ptr<CompressedModel> make_memory(const std::string& name,
     fail<ConfigError>("unknown memory '", name, "'; known: ", known);
   }
   MemoryConfig used = config;
-  if (stands_on_far(name) && !used.far.active()) used.far.kmers = kDefaultFarKmers;
+  if (stands_on_far(name)) used.far = far_by_name(used.far);
   return on_every_layer(kind->make, backbone, used);
 }
 
@@ -176,6 +182,15 @@ std::shared_ptr<CompressedModel> make_memory(const RetentionPolicy& policy,
                                              const std::shared_ptr<model::Backbone>& backbone,
                                              const MemoryConfig& config) {
   return on_every_layer([&](const LayerContext& c) { return rival_layer(policy, c); }, backbone, config);
+}
+
+FocusConfig mixture(const model::Backbone& backbone, const MemoryConfig& config, FocusConfig layer) {
+  return mixture_within(budget_of(backbone, config), backbone, config.storage, std::move(layer));
+}
+
+FarConfig far_by_name(FarConfig far) {
+  if (!far.active()) far.kmers = kDefaultFarKmers;
+  return far;
 }
 
 MemoryConfig closed_form(MemoryConfig config) {

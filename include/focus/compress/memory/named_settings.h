@@ -1,0 +1,16 @@
+// Memories that are known by a name, as settings: for what mixes them with others.
+#pragma once
+
+#include "focus/compress/plan/config.h"
+#include "focus/model/backbone.h"
+
+namespace focus::compress {
+
+/// The memory 'mixture' in place of `layer`, settings of one block: the bytes that Focus takes under `config`
+/// are spent on the newest bases as 4-bit codes, and on coarse entries for what is older.
+FocusConfig mixture(const model::Backbone& backbone, const MemoryConfig& config, FocusConfig layer);
+
+/// `far` as the memories named far_... have it: with a default number of k-mers where it says none.
+FarConfig far_by_name(FarConfig far);
+
+}  // namespace focus::compress
