@@ -3,6 +3,7 @@
 #include "commands.h"
 #include "focus/core/error.h"
 #include "focus/core/log.h"
+#include "focus/core/output_guard.h"
 #include "focus/core/units.h"
 #include "focus/distributed/ranks.h"
 #include "focus/model/placement.h"
@@ -16,9 +17,14 @@ int main(int argc, char** argv) {
       "pretrain).",
       "focus-train");
   cli::CommonOptions common;
-  std::string output;
+  std::string memory_config, output;
   bool resume = false, force = false, dry_run = false, help_config = false;
   cli::add_common_options(app, common);
+  app.option_defaults()->group("Input");
+  app.add_option(
+      "--memory-config", memory_config,
+      "JSON file of memory settings, like the memory.json of focus-eval calibrate, in place of all "
+      "that --config says of memory");
   app.option_defaults()->group("Output");
   app.add_option("-o,--output", output, "run folder: configuration, metrics, checkpoints, result");
   app.add_flag("--resume", resume, "continue the run in --output; starts afresh when it holds none");
@@ -38,7 +44,15 @@ int main(int argc, char** argv) {
     if (common.config.empty() && common.overrides.empty())
       fail<ConfigError>("--config is missing: name the run's JSON file (--help-config lists its settings)");
     cli::apply_verbosity(common);
-    config::read_file(common.config, common.overrides, config);
+    if (memory_config.empty()) {
+      config::read_file(common.config, common.overrides, config);
+    } else {
+      require_separate({{"--output", output}}, {{"--memory-config", memory_config}});
+      config::read_file(common.config, {}, config);
+      config.memory = {};
+      config::read_file(memory_config, {}, config.memory);
+      config::read_file("", common.overrides, config);
+    }
     if (!common.device.empty()) config.device = common.device;
     if (!common.dtype.empty()) config.dtype = common.dtype;
     config.seed = common.seed.value_or(config.seed);
