@@ -13,6 +13,8 @@ inline constexpr const char* kAllowTruncatedHelp =
 
 /// focus-train pack. ConfigError too when options of training stand before it: they would have no effect.
 void add_pack(CLI::App& app, const std::string& command_line);
+/// focus-eval calibrate.
+void add_calibrate(CLI::App& app, const std::string& command_line);
 /// focus-infer score.
 void add_score(CLI::App& app, const std::string& command_line);
 

@@ -2,7 +2,7 @@
 #include <memory>
 #include <optional>
 
-#include "common.h"
+#include "commands.h"
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/data/input_files.h"
@@ -98,6 +98,8 @@ void add_fidelity(CLI::App& app, const std::string& command_line) {
 int main(int argc, char** argv) {
   CLI::App app("Measures what compressed memory costs.", "focus-eval");
   app.require_subcommand(1);
-  focus::cli::add_fidelity(app, focus::cli::quoted_command(argc, argv));
+  const std::string command_line = focus::cli::quoted_command(argc, argv);
+  focus::cli::add_fidelity(app, command_line);
+  focus::cli::add_calibrate(app, command_line);
   return focus::cli::run_program(app, argc, argv);
 }

@@ -6,8 +6,8 @@
 #include <chrono>
 #include <limits>
 
-#include "fidelity_methods.h"
 #include "fidelity_ranks.h"
+#include "fidelity_run.h"
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/interrupt.h"
@@ -25,22 +25,17 @@
 
 namespace focus::eval {
 
+using at::Tensor;
 using report::FidelityResult;
 using report::MethodResult;
 
-namespace {
-
-using at::Tensor;
-
-constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-
-data::SegmentSample draw(const FidelityConfig& config) {
+data::SegmentSample draw_segments(const FidelityConfig& config, int64_t count) {
   data::FastaOptions reading;
   reading.allow_truncated = config.allow_truncated;
   const auto fasta = data::open_fasta(config.fasta, reading);
   const auto sample = data::sample_segments(*fasta, data::read_regions(config.regions, *fasta),
                                             {.length = config.length,
-                                             .count = config.segments,
+                                             .count = count,
                                              .seed = static_cast<uint64_t>(config.seed),
                                              .max_n_fraction = config.max_n_fraction});
   data::AmbiguityNote ambiguity;
@@ -51,14 +46,15 @@ data::SegmentSample draw(const FidelityConfig& config) {
     log::warn(concat(sample.skipped_regions, " region(s) are shorter than a segment of ",
                      format_count(config.length), " bases and were left out"));
   if (sample.overlapping > 0)
-    log::warn(concat(sample.overlapping, " segment(s) overlap others: the regions have no room for ",
-                     config.segments, " each"));
+    log::warn(concat(sample.overlapping, " segment(s) overlap others: the regions have no room for ", count,
+                     " each"));
   return sample;
 }
 
-void add_provenance(const FidelityConfig& config, const weights::LoadedModel& loaded,
-                    const std::string& device, FidelityResult& out) {
-  auto& p = out.provenance;
+std::map<std::string, std::string> provenance_of(const FidelityConfig& config,
+                                                 const weights::LoadedModel& loaded,
+                                                 const std::string& device) {
+  std::map<std::string, std::string> p;
   p["version"] = version();
   p["git"] = git_hash();
   p["model"] = concat(loaded.model->shape().name, " ", config.model_checkpoint);
@@ -74,12 +70,25 @@ void add_provenance(const FidelityConfig& config, const weights::LoadedModel& lo
   p["device"] = device;
   p["dtype"] = loaded.precision;
   p["seed"] = std::to_string(config.seed);
+  return p;
 }
 
-/// Everything but the values.
-FidelityResult describe_run(const FidelityConfig& config, const compress::MemoryConfig& memory,
-                            const compress::WindowPlan& plan, const data::SegmentSample& sample,
-                            const std::vector<Method>& methods) {
+Input read_segment(const data::SampledSegment& segment, const model::Vocabulary& vocabulary) {
+  Input out;
+  out.letters = data::clean(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask,
+                            segment.name, segment.begin);
+  out.tokens = vocabulary.encode(out.letters, segment.name, segment.begin);
+  out.bases = vocabulary.bases;
+  return out;
+}
+
+namespace {
+
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+/// Everything but the values, the origin and the configuration.
+FidelityResult describe_run(const FidelityConfig& config, const compress::WindowPlan& plan,
+                            const data::SegmentSample& sample, const std::vector<Method>& methods) {
   FidelityResult out;
   out.window = plan.window_bases();
   out.kmer = plan.k();
@@ -97,11 +106,6 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Memory
     for (auto& values : m.values)
       values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
   }
-  FidelityConfig resolved = config;
-  resolved.plan = {memory.window.size, memory.focus.k};
-  resolved.methods.clear();
-  for (const Method& method : methods) resolved.methods.push_back(method.name);
-  out.config_json = config::to_json(resolved);
   return out;
 }
 
@@ -109,12 +113,7 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Memory
 void measure_segment(const FidelityConfig& config, const model::Backbone& backbone,
                      const std::vector<Method>& methods, const data::SampledSegment& segment, int64_t index,
                      FidelityResult& out, const OnBases& on_progress) {
-  const model::Vocabulary& vocabulary = backbone.vocabulary();
-  Input input;
-  input.letters = data::clean(segment.sequence, data::CasePolicy::upper, data::AmbiguousPolicy::mask,
-                              segment.name, segment.begin);
-  input.tokens = vocabulary.encode(input.letters, segment.name, segment.begin);
-  input.bases = vocabulary.bases;
+  const Input input = read_segment(segment, backbone.vocabulary());
   const Tensor tokens_BL = at::tensor(input.tokens, at::kLong).unsqueeze(0).to(backbone.device());
   const std::string where = data::format_region({segment.name, segment.begin, segment.begin + config.length});
   Tensor full;
@@ -138,6 +137,35 @@ void measure_segment(const FidelityConfig& config, const model::Backbone& backbo
 }
 
 }  // namespace
+
+FidelityResult run_methods(const FidelityConfig& config, const compress::WindowPlan& plan,
+                           const data::SegmentSample& sample, const model::Backbone& backbone,
+                           const std::vector<Method>& methods, const std::string& label,
+                           distributed::Ranks& ranks) {
+  FidelityResult out = describe_run(config, plan, sample, methods);
+  const auto num_segments = sample.segments.size();
+  const int64_t num_ranks = ranks.size(),
+                rounds = (static_cast<int64_t>(num_segments) + num_ranks - 1) / num_ranks;
+  if (ranks.is_first() && num_ranks > static_cast<int64_t>(num_segments))
+    log::warn(concat(num_ranks, " ranks share ", num_segments, " segment(s): the others only wait"));
+  int64_t passes = 0;
+  for (const Method& method : methods) passes += method.passes;
+  Progress progress({.label = label, .unit = "bases", .total = rounds * passes * config.length});
+  for (std::size_t s = 0; s < num_segments; ++s) {
+    if (is_own(ranks, s)) {
+      const std::string note = concat("segment ", s + 1, " of ", num_segments);
+      measure_segment(config, backbone, methods, sample.segments[s], static_cast<int64_t>(s), out,
+                      [&](int64_t count, const std::string& method) {
+                        progress.advance(count, concat(method, ", ", note));
+                      });
+    }
+    // A rank that was lost is noticed here, not when all the work is done.
+    if (static_cast<int64_t>(s + 1) % num_ranks == 0) ranks.barrier();
+  }
+  progress.finish();
+  merge(ranks, out);
+  return out;
+}
 
 FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype) {
   return run_fidelity(config, device, dtype, *distributed::one_rank());
@@ -166,35 +194,19 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
         "focus.layers or focus.schedule leaves some attention layers uncompressed; rivals compress all, so "
         "they hold fewer bytes than "
         "Focus does");
-  const data::SegmentSample sample = draw(config);
+  const data::SegmentSample sample = draw_segments(config, config.segments);
   const weights::LoadedModel loaded =
       weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
   require_same_run(ranks, config, sample, loaded.digest);
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
-  FidelityResult out = describe_run(config, memory, plan, sample, methods);
-  add_provenance(config, loaded, device, out);
-
-  const auto num_segments = sample.segments.size();
-  const int64_t num_ranks = ranks.size(),
-                rounds = (static_cast<int64_t>(num_segments) + num_ranks - 1) / num_ranks;
-  if (ranks.is_first() && num_ranks > static_cast<int64_t>(num_segments))
-    log::warn(concat(num_ranks, " ranks share ", num_segments, " segment(s): the others only wait"));
-  int64_t passes = 0;
-  for (const Method& method : methods) passes += method.passes;
-  Progress progress({.label = "fidelity", .unit = "bases", .total = rounds * passes * config.length});
-  for (std::size_t s = 0; s < num_segments; ++s) {
-    if (is_own(ranks, s)) {
-      const std::string note = concat("segment ", s + 1, " of ", num_segments);
-      measure_segment(config, *loaded.model, methods, sample.segments[s], static_cast<int64_t>(s), out,
-                      [&](int64_t count, const std::string& method) {
-                        progress.advance(count, concat(method, ", ", note));
-                      });
-    }
-    // A rank that was lost is noticed here, not when all the work is done.
-    if (static_cast<int64_t>(s + 1) % num_ranks == 0) ranks.barrier();
-  }
-  progress.finish();
-  merge(ranks, out);
+  auto provenance = provenance_of(config, loaded, device);
+  FidelityResult out = run_methods(config, plan, sample, *loaded.model, methods, "fidelity", ranks);
+  FidelityConfig resolved = config;
+  resolved.plan = {memory.window.size, memory.focus.k};
+  resolved.methods.clear();
+  for (const Method& method : methods) resolved.methods.push_back(method.name);
+  out.config_json = config::to_json(resolved);
+  out.provenance = std::move(provenance);
   return out;
 }
 

@@ -1,10 +1,10 @@
 #include <algorithm>
 #include <filesystem>
 
+#include "fidelity_run.h"
 #include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/data/sequence_file.h"
-#include "focus/eval/fidelity.h"
 
 namespace focus::eval {
 namespace {
@@ -42,12 +42,48 @@ void OracleConfig::visit(config::Fields& f) {
            "first step size: of keys and values relative to their root mean square, of betas in nats");
 }
 
-void FidelityConfig::visit(config::Fields& f) {
-  const auto no_adapter = f.when(adapter.empty(), "adapter", "is empty");  // which brings its own memory
-  f.file("model_config", model_config,
+void visit_model(FidelityConfig& c, config::Fields& f) {
+  f.file("model_config", c.model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder "
          "model_checkpoint");
-  f.file("model_checkpoint", model_checkpoint, "checkpoint of the backbone, a file or a Hugging Face folder");
+  f.file("model_checkpoint", c.model_checkpoint,
+         "checkpoint of the backbone, a file or a Hugging Face folder");
+}
+
+void visit_segments(FidelityConfig& c, config::Fields& f) {
+  f.file("fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
+  f.boolean("allow_truncated", c.allow_truncated,
+            "read what there is of a BGZF file that was cut short between two blocks");
+  f.regions("regions", c.regions,
+            "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every "
+            "record");
+  f.integer("segments", c.segments, {1, int64_t{1} << 32}, "random segments per region");
+  f.integer("length", c.length, {2, int64_t{1} << 40},
+            "bases per segment; a segment must be longer than a window to measure anything");
+  f.number("max_n_fraction", c.max_n_fraction, {0, 1},
+           "a candidate segment with a larger share of N is not used");
+}
+
+void visit_run(FidelityConfig& c, config::Fields& f) {
+  f.integer("chunk", c.chunk, {0, int64_t{1} << 40},
+            "bases per forward call: speed and working memory, not results; 0 = one window");
+  f.integer("bootstrap_draws", c.bootstrap_draws, {1, 1 << 24}, "draws of the bootstrap intervals");
+  f.integer("seed", c.seed, {0, int64_t{1} << 62}, "seed of the segments and of the bootstrap");
+  f.text("dtype", c.dtype, "fp32 or bf16: the backbone's weights and arithmetic");
+  f.choice("fp8", c.fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
+           "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other "
+           "layers and get other numbers");
+  f.text("device", c.device,
+         "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
+  f.integer("threads", c.threads, {0, 4096},
+            "CPU threads; 0 = as many as may be used, shared out among the ranks of a machine");
+  f.integer("rank_timeout_seconds", c.rank_timeout_seconds, {1, 1 << 24},
+            "several ranks: how long one that is done waits for the others");
+}
+
+void FidelityConfig::visit(config::Fields& f) {
+  const auto no_adapter = f.when(adapter.empty(), "adapter", "is empty");  // which brings its own memory
+  visit_model(*this, f);
   f.file("adapter", adapter, "trained adapter: its file, or its run's folder; empty = none");
   f.named_files(
       "adapters", adapters,
@@ -63,17 +99,7 @@ void FidelityConfig::visit(config::Fields& f) {
       .group("quantised", config::Visit(codes), "of the methods quantised_int8 and quantised_int4");
   f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
   f.group("far", memory.far, "far memory, of the memories named far_... and of adapters");
-  f.file("fasta", fasta, "sequences: FASTA, plain, BGZF or gzip");
-  f.boolean("allow_truncated", allow_truncated,
-            "read what there is of a BGZF file that was cut short between two blocks");
-  f.regions("regions", regions,
-            "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every "
-            "record");
-  f.integer("segments", segments, {1, int64_t{1} << 32}, "random segments per region");
-  f.integer("length", length, {2, int64_t{1} << 40},
-            "bases per segment; a segment must be longer than a window to measure anything");
-  f.number("max_n_fraction", max_n_fraction, {0, 1},
-           "a candidate segment with a larger share of N is not used");
+  visit_segments(*this, f);
   f.texts("methods", methods,
           "of " + joined(known_methods({})) +
               ", labels of adapters; focus needs adapter; empty = all that apply but oracle; full is always "
@@ -81,20 +107,7 @@ void FidelityConfig::visit(config::Fields& f) {
   f.only(f.when(holds(methods, "oracle"), "methods", "names 'oracle'"))
       .group("oracle", oracle,
              "entries optimised for the very segment that is measured, a bound and no method");
-  f.integer("chunk", chunk, {0, int64_t{1} << 40},
-            "bases per forward call: speed and working memory, not results; 0 = one window");
-  f.integer("bootstrap_draws", bootstrap_draws, {1, 1 << 24}, "draws of the bootstrap intervals");
-  f.integer("seed", seed, {0, int64_t{1} << 62}, "seed of the segments and of the bootstrap");
-  f.text("dtype", dtype, "fp32 or bf16: the backbone's weights and arithmetic");
-  f.choice("fp8", fp8, {{"emulate", weights::Fp8::emulate}, {"off", weights::Fp8::off}},
-           "backbones with FP8 input projections: round as FP8 hardware does, or compute them like other "
-           "layers and get other numbers");
-  f.text("device", device,
-         "auto, cpu, cuda:N, or several for one backbone: cuda:0,cuda:1 or cuda:0=0-15,cuda:1=16-31");
-  f.integer("threads", threads, {0, 4096},
-            "CPU threads; 0 = as many as may be used, shared out among the ranks of a machine");
-  f.integer("rank_timeout_seconds", rank_timeout_seconds, {1, 1 << 24},
-            "several ranks: how long one that is done waits for the others");
+  visit_run(*this, f);
 }
 
 std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
@@ -131,12 +144,16 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   return out;
 }
 
-void FidelityConfig::validate() const {
-  if (model_config.empty() && !std::filesystem::is_directory(model_checkpoint))
+void require_files(const FidelityConfig& c) {
+  if (c.model_config.empty() && !std::filesystem::is_directory(c.model_checkpoint))
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
-  if (model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: the backbone's checkpoint is missing");
-  if (fasta.empty())
+  if (c.model_checkpoint.empty()) fail<ConfigError>("model_checkpoint: the backbone's checkpoint is missing");
+  if (c.fasta.empty())
     fail<ConfigError>("fasta: the sequences' file is missing; set it in the configuration or with --fasta");
+}
+
+void FidelityConfig::validate() const {
+  require_files(*this);
   const std::vector<std::string> taken = known_methods({});
   for (const auto& [label, file] : adapters) {
     const bool plain = !label.empty() && label.find_first_of(" \t\n,/\\") == std::string::npos;

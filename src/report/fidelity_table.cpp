@@ -9,16 +9,6 @@
 #include "text.h"
 
 namespace focus::report {
-namespace {
-
-// Columns on a terminal: UTF-8 continuation bytes take no room.
-std::size_t width_of(const std::string& text) {
-  return static_cast<std::size_t>(std::count_if(
-      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
-}
-
-}  // namespace
-
 std::string fidelity_table(const FidelityResult& result) {
   const ReportDigest digest = digest_result(result);
   std::vector<std::vector<std::string>> rows{{"method", "entries", "kept", "KL mean", "95% interval",

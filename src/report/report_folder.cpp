@@ -10,9 +10,12 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array<std::string_view, 7> kReportFiles = {"summary.tsv",  "by_position.tsv", "by_offset.tsv",
-                                                          "segments.tsv", "summary.json",    "values.h5",
-                                                          "report.html"};
+// A calibration's plan. Alone it may be a training's result.
+constexpr std::string_view kPlan = "adapter.safetensors";
+
+constexpr std::array<std::string_view, 10> kReportFiles = {
+    "summary.tsv", "by_position.tsv", "by_offset.tsv", "segments.tsv", "summary.json",
+    "values.h5",   "report.html",     "blocks.tsv",    "memory.json",  kPlan};
 
 // Replacing a folder removes it, so it must be one that a report made.
 void check_replaceable(const fs::path& folder, bool replace) {
@@ -24,6 +27,7 @@ void check_replaceable(const fs::path& folder, bool replace) {
                         "' is not empty; pass --force to replace the report in it, or another --output");
     bool known = false;
     for (const std::string_view file : kReportFiles) known = known || name == file;
+    if (name == kPlan) known = fs::exists(folder / "memory.json");
     if (!known || entry.is_directory())
       fail<ConfigError>("output folder '", folder.string(), "' holds '", name,
                         "', which no report wrote; --force replaces reports only, pass another --output");

@@ -1,5 +1,6 @@
 #include "text.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 
@@ -33,6 +34,12 @@ std::string rounded(double value) {
 std::string rounded_difference(double value) {
   if (std::isnan(value)) return kMissing;
   return std::string(value > 0 ? "+" : "").append(rounded(value));
+}
+
+std::size_t width_of(const std::string& text) {
+  // UTF-8 continuation bytes take no room.
+  return static_cast<std::size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
 }
 
 std::string percent(double share) {

@@ -1,6 +1,7 @@
 // Numbers of the report as text.
 #pragma once
 
+#include <cstddef>
 #include <string>
 
 namespace focus::report {
@@ -11,6 +12,8 @@ std::string exact(double value);
 std::string rounded(double value);
 /// A difference with its sign.
 std::string rounded_difference(double value);
+/// Columns on a terminal.
+std::size_t width_of(const std::string& text);
 /// A share as "97.3 %".
 std::string percent(double share);
 

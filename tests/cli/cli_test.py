@@ -59,7 +59,7 @@ class CliTest(ProgramTest):
             self.assertIn("Usage: " + program, done.stderr)
 
     def test_help(self):
-        for call in ([program] for program in PROGRAMS), [["focus-infer", "score"], ["focus-eval", "fidelity"]]:
+        for call in ([program] for program in PROGRAMS), [["focus-infer", "score"], ["focus-eval", "fidelity"], ["focus-eval", "calibrate"]]:
             for command in call:
                 for flag in ("--help", "-h"):
                     done = self.run_program(*command, flag)

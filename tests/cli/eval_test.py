@@ -129,6 +129,57 @@ class EvalTest(ProgramTest):
         self.assertEqual(done.stdout, "")
         self.assert_no_report()
 
+    def test_calibrate_makes_a_plan_that_every_program_takes(self):
+        plan = self.path("plan")
+        done = self.calibrate("-c", self.calibrate_config(), "--min-r", "0.5", "-o", plan)
+        lines = self.assert_ok(done).splitlines()
+        self.assertEqual(lines[-1], os.path.join(plan, "memory.json"))
+        self.assertEqual(sorted(os.listdir(plan)), ["adapter.safetensors", "blocks.tsv", "memory.json", "report.html", "summary.json", "summary.tsv"])
+        summary = json.loads(read(os.path.join(plan, "summary.json")))
+        self.assertEqual(shlex.split(summary["provenance"]["command_line"]), done.args)
+        memory = json.loads(read(os.path.join(plan, "memory.json")))
+        self.assertEqual(summary["plan"]["memory"], memory)
+        chosen = [[m["name"] for m in block["memories"] if m["chosen"]] for block in summary["blocks"]]
+        self.assertEqual([len(names) for names in chosen], [1] * len(chosen))
+        self.assertGreaterEqual(summary["plan"]["choosing"]["plan"]["recovered"], 0.5)
+        table = self.assert_ok(self.fidelity("-c", self.fidelity_config(window={}, focus={}, methods=["focus"]), "--adapter", plan, "-o", self.path("report")))
+        self.assertRegex(table, r"(?m)^focus ")
+        self.assert_ok(self.score(self.genome(), "--adapter", plan))
+        config = self.train_config(task="adapter", model_config=self.config, model_checkpoint=self.checkpoint, stages=[{"length": 100, "steps": 1}])
+        train = ["-q", "-c", config, "--memory-config", os.path.join(plan, "memory.json")]
+        self.assertEqual(json.loads(self.assert_ok(self.train(*train, "--dry-run")).split("\n}\n")[0] + "\n}")["focus"], memory["focus"])
+        self.assert_clear(self.train(*train, "-o", plan, "--force"), USAGE, "memory.json")
+        unknown = write(self.path("memory.json"), json.dumps({"foccus": {}}))
+        self.assert_clear(self.train("-c", config, "--memory-config", unknown, "-o", self.path("run")), USAGE, "memory.json", "foccus")
+
+    def test_calibrate_refuses_base_memory_and_bad_input(self):
+        config = self.calibrate_config(largest_residual=0, memories=["tables", "full"])
+        self.assertRegex(self.assert_ok(self.calibrate("-c", config, "-o", self.path("plan"))), r"(?m) tables .*refused: letters leave a score uncertain")
+        memory = json.loads(read(self.path("plan", "memory.json")))
+        self.assertNotIn("tables", [memory["memory"]["kind"]] + [part["memory"] for part in memory["focus"]["schedule"]])
+        self.assert_clear(self.calibrate("-c", config, "-o", self.path("plan")), USAGE, "plan", "--force")
+        self.assert_ok(self.calibrate("-c", config, "--seed", "7", "-o", self.path("plan"), "--force"))
+        report = ["-o", self.path("report")]
+        self.assert_clear(self.calibrate("-c", config), USAGE, "--output")
+        self.assert_clear(self.calibrate("-c", self.calibrate_config(data={}, tables={}, memories=["tables"]), *report), USAGE, "data.sources")
+        self.assert_clear(self.calibrate("-c", self.calibrate_config(memories=["fited"]), *report), USAGE, "fited", "did you mean 'fitted'")
+        self.assert_clear(self.calibrate("-c", self.calibrate_config(), "--max-bytes", "10", *report), USAGE, "goal.max_bytes", "10 B")
+        self.assert_clear(self.calibrate("-c", self.calibrate_config(), "--min-r", "2", *report), USAGE, "--min-r")
+        self.assert_clear(self.calibrate("-c", self.calibrate_config(length=30), *report), USAGE, "length", "window of 32")
+        # An adapter alone may be a training's result.
+        os.mkdir(self.path("trained"))
+        write(self.path("trained", "adapter.safetensors"), "mine")
+        self.assert_clear(self.calibrate("-c", config, "-o", self.path("trained"), "--force"), USAGE, "adapter.safetensors", "no report wrote")
+        self.assertEqual(read(self.path("trained", "adapter.safetensors")), b"mine")
+        self.assert_no_report()
+
+    def test_interrupted_calibration_leaves_no_report(self):
+        config = self.calibrate_config(segments=100, length=1000, chunk=1, fasta=self.genome([("one", bases(300000))]))
+        process = self.start("focus-eval", "calibrate", "-q", "-c", config, "-o", self.path("report"))
+        self.wait_until(process, lambda: any(name.startswith("report.tmp-") for name in os.listdir(self.folder)))
+        self.assert_clear(self.interrupt(process), INTERRUPTED, "interrupted", "no report")
+        self.assert_no_report()
+
     def table_script(self, *args):
         return subprocess.run([sys.executable, os.path.join(SOURCE, "scripts", "fidelity_table.py"), *args], capture_output=True, text=True, cwd=self.folder)
 

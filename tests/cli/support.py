@@ -164,6 +164,15 @@ class ProgramTest(unittest.TestCase):
         settings.update(changes)
         return write(self.path("eval.json"), json.dumps(settings))
 
+    def calibrate(self, *args, **options):
+        return self.run_program("focus-eval", "calibrate", "-q", *args, **options)
+
+    def calibrate_config(self, **changes):
+        sources = [{"fasta": write(self.path("tables.fa"), fasta([("chr1", bases(2000, seed=5))]))}]
+        settings = {"data": {"sources": sources}, "tables": {"word": 2, "offsets": [0, 2], "fit_sequences": 2, "fit_length": 100}}
+        settings.update(changes)
+        return self.fidelity_config(**settings)
+
     def full_folder(self):
         if os.geteuid() != 0:
             self.skipTest("a full disk needs the right to mount one")
