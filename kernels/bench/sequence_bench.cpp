@@ -63,7 +63,7 @@ void attention(benchmark::State& state, int64_t bits) {
   const int64_t heads = 4, dim = state.range(0), keys = state.range(1), queries = state.range(2);
   at::manual_seed(1);
   const Tensor q = at::randn({1, heads, queries, dim}).to(at::kBFloat16);
-  focus::ops::Memory memory;
+  focus::ops::MemoryPart memory;
   Tensor k = at::randn({1, heads, keys, dim}).to(at::kBFloat16),
          v = at::randn({1, heads, keys, dim}).to(at::kBFloat16);
   double bytes = static_cast<double>(k.nbytes() + v.nbytes());

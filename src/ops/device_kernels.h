@@ -25,7 +25,7 @@ struct AttentionResult {
 /// What attention reads, or the gradients of it: contiguous, undefined where none is asked for.
 struct AttentionInputs {
   at::Tensor q;
-  Memory memory;
+  MemoryPart memory;
   at::Tensor k, v;
 };
 /// A filter for every C / G channels in turn.
@@ -84,8 +84,10 @@ class DeviceKernels {
 
   /// Whether memory_attention of queries like these has a kernel.
   virtual bool serves_attention(const at::Tensor& q_BHQE) const = 0;
-  /// memory_attention (focus/ops/attention.h); the head dimension of all is contiguous, beta fp32. The result
-  /// is [B,H,Q,E] with the rows of a position beside each other.
+  /// Parts of a memory that one call of attention reads beside the keys, at the most.
+  static constexpr int64_t kMemoryParts = 2;
+  /// memory_attention (focus/ops/attention.h); no part is empty, the head dimension of all is contiguous,
+  /// beta fp32. The result is [B,H,Q,E] with the rows of a position beside each other.
   virtual AttentionResult attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                                     const at::Tensor& v_BGSE, const at::Tensor& num_keys,
                                     bool with_log_sum) const = 0;
@@ -94,8 +96,9 @@ class DeviceKernels {
                                              const at::Tensor& k_BGSE, const at::Tensor& v_BGSE) const = 0;
   /// Overwrites all that is defined of `to`.
   virtual void attention_gradients(const at::Tensor& grad_BHQE, const AttentionResult& result,
-                                   const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
-                                   const at::Tensor& v_BGSE, const AttentionInputs& to) const = 0;
+                                   const at::Tensor& q_BHQE, const MemoryPart& memory,
+                                   const at::Tensor& k_BGSE, const at::Tensor& v_BGSE,
+                                   const AttentionInputs& to) const = 0;
 
   // What follows is for tensors that float_kernels takes.
 

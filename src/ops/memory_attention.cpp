@@ -11,7 +11,7 @@
 #include "focus/ops/attention.h"
 #include "focus/ops/recompute.h"
 #include "focus/ops/shared_heads.h"
-#include "focus/ops/tracked.h"
+#include "memory_parts.h"
 
 namespace focus::ops {
 namespace {
@@ -22,8 +22,8 @@ using torch::autograd::variable_list;
 
 int64_t keys_of(const Tensor& k) { return k.defined() ? k.size(2) : 0; }
 /// 0: there is none.
-int64_t heads_of(const Memory& memory) {
-  const Tensor& keys = memory.in_codes() ? memory.k_codes.codes : memory.k;
+int64_t heads_of(const MemoryPart& part) {
+  const Tensor& keys = part.in_codes() ? part.k_codes.codes : part.k;
   return keys.defined() ? keys.size(1) : 0;
 }
 
@@ -64,35 +64,43 @@ void check_codes(const Tensor& q, const QuantisedTensor& x, bool in_groups) {
         " bits, for q ", q.sizes());
 }
 
-void check_memory(const Tensor& q, const Memory& memory) {
-  if (!memory.in_codes()) return check_keys("memory", q, memory.k, memory.v);
-  if (memory.k.defined() || memory.v.defined())
-    fail<ShapeError>("memory_attention: a memory has keys and values, or codes in place of both");
-  check_codes(q, memory.k_codes, true);
-  check_codes(q, memory.v_codes, false);
-  if (memory.v_codes.codes.size(1) != heads_of(memory) || memory.v_codes.size() != memory.size() ||
-      memory.v_codes.bits != memory.k_codes.bits)
-    fail<ShapeError>("memory_attention: codes of ", memory.k_codes.codes.sizes(), " keys and ",
-                     memory.v_codes.codes.sizes(), " values do not belong together");
+void check_part(const Tensor& q, const MemoryPart& part) {
+  if (!part.in_codes()) {
+    check_keys("memory", q, part.k, part.v);
+  } else {
+    if (part.k.defined() || part.v.defined())
+      fail<ShapeError>("memory_attention: a part of a memory has keys and values, or codes in place of both");
+    check_codes(q, part.k_codes, true);
+    check_codes(q, part.v_codes, false);
+    if (part.v_codes.codes.size(1) != heads_of(part) || part.v_codes.size() != part.size() ||
+        part.v_codes.bits != part.k_codes.bits)
+      fail<ShapeError>("memory_attention: codes of ", part.k_codes.codes.sizes(), " keys and ",
+                       part.v_codes.codes.sizes(), " values do not belong together");
+  }
+  const Tensor& beta = part.beta;
+  if (!beta.defined()) return;
+  const int64_t heads = heads_of(part);
+  const bool fits = heads > 0 && beta.dim() == 3 && beta.size(0) == q.size(0) &&
+                    beta.size(2) == part.size() && (beta.size(1) == q.size(1) || beta.size(1) == heads);
+  if (!fits)
+    fail<ShapeError>("memory_attention: beta must be [B,G,P] or [B,H,P] with P = ", part.size(), ", got ",
+                     beta.sizes());
 }
 
 void check(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
   if (q.dim() != 4) fail<ShapeError>("memory_attention: q must be [B,H,Q,E], got ", q.sizes());
-  check_memory(q, memory);
   check_keys("keys and values", q, k, v);
-  const int64_t entries = memory.size(), keys = keys_of(k);
+  const int64_t keys = keys_of(k);
   if (keys > 0 && keys < q.size(2))
     fail<ShapeError>("memory_attention: ", q.size(2), " queries cannot be the last of ", keys, " keys");
-  const int64_t heads = heads_of(memory);
-  if (heads > 0 && k.defined() && heads != k.size(1))
-    fail<ShapeError>("memory_attention: the memory has ", heads, " heads, the keys have ", k.size(1));
-  const Tensor& beta = memory.beta;
-  if (!beta.defined()) return;
-  const bool fits = heads > 0 && beta.dim() == 3 && beta.size(0) == q.size(0) && beta.size(2) == entries &&
-                    (beta.size(1) == q.size(1) || beta.size(1) == heads);
-  if (!fits)
-    fail<ShapeError>("memory_attention: beta must be [B,G,P] or [B,H,P] with P = ", entries, ", got ",
-                     beta.sizes());
+  int64_t heads = k.defined() ? k.size(1) : 0;
+  for (const MemoryPart& part : memory.parts) {
+    check_part(q, part);
+    const int64_t own = heads_of(part);
+    if (heads > 0 && own > 0 && own != heads)
+      fail<ShapeError>("memory_attention: a part of the memory has ", own, " heads, other keys have ", heads);
+    heads = std::max(heads, own);
+  }
 }
 
 Tensor with_dense_rows(const Tensor& t) { return !t.defined() || t.stride(-1) == 1 ? t : t.contiguous(); }
@@ -105,16 +113,13 @@ QuantisedTensor with_dense_rows(QuantisedTensor x) {
   return x;
 }
 /// Masses become fp32.
-Memory with_dense_rows(const Memory& memory) {
-  return {with_dense_rows(memory.k), with_dense_rows(memory.v),
-          memory.beta.defined() ? with_dense_rows(memory.beta.to(at::kFloat)) : Tensor(),
-          with_dense_rows(memory.k_codes), with_dense_rows(memory.v_codes)};
-}
-
-/// The same without codes.
-Memory decoded(const Memory& memory, at::ScalarType type) {
-  if (!memory.in_codes()) return memory;
-  return {dequantise(memory.k_codes, type), dequantise(memory.v_codes, type), memory.beta};
+Memory with_dense_rows(Memory memory) {
+  for (MemoryPart& part : memory.parts) {
+    part.k = with_dense_rows(part.k), part.v = with_dense_rows(part.v);
+    if (part.beta.defined()) part.beta = with_dense_rows(part.beta.to(at::kFloat));
+    part.k_codes = with_dense_rows(part.k_codes), part.v_codes = with_dense_rows(part.v_codes);
+  }
+  return memory;
 }
 
 kernels::AttentionCodes codes_of(const QuantisedTensor& x, int64_t batch, int64_t head) {
@@ -131,61 +136,64 @@ kernels::AttentionCodes codes_of(const QuantisedTensor& x, int64_t batch, int64_
 
 /// Parts of one batch item and key head.
 template <class T>
-int64_t parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t batch, int64_t head,
-                 int64_t group, kernels::AttentionPart<T> (&parts)[2]) {
-  int64_t count = 0;
+void parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t batch, int64_t head,
+              int64_t group, std::vector<kernels::AttentionPart<T>>& parts) {
+  parts.clear();
   const auto rows = [&](const Tensor& t) {
     return static_cast<const T*>(t.const_data_ptr()) + batch * t.stride(0) + head * t.stride(1);
   };
-  if (memory.size() > 0) {
-    const Tensor& beta = memory.beta;
-    const bool per_query_head = beta.defined() && beta.size(1) != heads_of(memory);
+  for (const MemoryPart& from : memory.parts) {
+    if (from.size() == 0) continue;
+    const Tensor& beta = from.beta;
+    const bool per_query_head = beta.defined() && beta.size(1) != heads_of(from);
     const float* masses = nullptr;
     if (beta.defined())
       masses = beta.const_data_ptr<float>() + batch * beta.stride(0) +
                head * (per_query_head ? group : 1) * beta.stride(1);
-    kernels::AttentionPart<T>& part = parts[count++];
-    part = {.keys = memory.size(),
+    kernels::AttentionPart<T>& part = parts.emplace_back();
+    part = {.keys = from.size(),
             .beta = masses,
             .beta_stride = per_query_head ? beta.stride(1) : 0,
             .causal = false};
-    if (memory.in_codes()) {
-      part.bits = static_cast<int>(memory.k_codes.bits);
-      part.k_codes = codes_of(memory.k_codes, batch, head);
-      part.v_codes = codes_of(memory.v_codes, batch, head);
+    if (from.in_codes()) {
+      part.bits = static_cast<int>(from.k_codes.bits);
+      part.k_codes = codes_of(from.k_codes, batch, head);
+      part.v_codes = codes_of(from.v_codes, batch, head);
     } else {
-      part.k = rows(memory.k), part.v = rows(memory.v);
-      part.k_stride = memory.k.stride(2), part.v_stride = memory.v.stride(2);
+      part.k = rows(from.k), part.v = rows(from.v);
+      part.k_stride = from.k.stride(2), part.v_stride = from.v.stride(2);
     }
   }
   if (keys_of(k) > 0)
-    parts[count++] = {.k = rows(k),
-                      .v = rows(v),
-                      .k_stride = k.stride(2),
-                      .v_stride = v.stride(2),
-                      .keys = k.size(2),
-                      .causal = true};
-  return count;
+    parts.push_back({.k = rows(k),
+                     .v = rows(v),
+                     .k_stride = k.stride(2),
+                     .v_stride = v.stride(2),
+                     .keys = k.size(2),
+                     .causal = true});
 }
 
 template <class T>
 Tensor run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
   const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), dim = q.size(3);
-  const int64_t key_heads = heads_of(memory) > 0 ? heads_of(memory)
-                            : k.defined()        ? k.size(1)
-                                                 : heads,
-                group = heads / key_heads;
+  int64_t key_heads = k.defined() ? k.size(1) : heads;
+  bool has_codes = false;
+  for (const MemoryPart& part : memory.parts) {
+    if (heads_of(part) > 0) key_heads = heads_of(part);
+    has_codes |= part.in_codes();
+  }
+  const int64_t group = heads / key_heads;
   // Rows of one position lie together, as the output projection reads them.
   Tensor out = at::empty({batch, queries, heads, dim}, q.options()).transpose(1, 2);
   const int64_t rows = queries * group,
                 blocks = (rows + kernels::kAttentionRows - 1) / kernels::kAttentionRows;
   at::parallel_for(0, batch * key_heads * blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch(static_cast<std::size_t>(kernels::attention_scratch(dim, memory.in_codes())));
+    std::vector<float> scratch(static_cast<std::size_t>(kernels::attention_scratch(dim, has_codes)));
+    std::vector<kernels::AttentionPart<T>> parts;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t b = task / blocks / key_heads, head = task / blocks % key_heads,
                     row = task % blocks * kernels::kAttentionRows;
-      kernels::AttentionPart<T> parts[2];
-      const int64_t num_parts = parts_of(memory, k, v, b, head, group, parts);
+      parts_of(memory, k, v, b, head, group, parts);
       kernels::attention<T>(
           {.q = static_cast<const T*>(q.const_data_ptr()) + b * q.stride(0) + head * group * q.stride(1),
            .out = static_cast<T*>(out.mutable_data_ptr()) + b * out.stride(0) + head * group * out.stride(1),
@@ -197,8 +205,8 @@ Tensor run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const 
            .queries = queries,
            .dim = dim,
            .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim))),
-           .parts = parts,
-           .num_parts = num_parts,
+           .parts = parts.data(),
+           .num_parts = static_cast<int64_t>(parts.size()),
            .scratch = scratch.data()},
           row, std::min(rows, row + kernels::kAttentionRows));
     }
@@ -212,8 +220,8 @@ struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
   using MaybeTensor = std::optional<Tensor>;  // in this form alone autograd takes undefined tensors
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const MaybeTensor& memory_k,
                         const MaybeTensor& memory_v, const MaybeTensor& beta, const MaybeTensor& k,
-                        const MaybeTensor& v, const Memory& codes) {
-    const Memory memory{*memory_k, *memory_v, *beta, codes.k_codes, codes.v_codes};
+                        const MaybeTensor& v, const MemoryPart& codes) {
+    const MemoryPart memory{*memory_k, *memory_v, *beta, codes.k_codes, codes.v_codes};
     const AttentionResult result = device_kernels(q)->attention(q, memory, *k, *v, {}, /*with_log_sum=*/true);
     ctx->save_for_backward({q, memory.k, memory.v, memory.beta, *k, *v, result.out, result.log_sum,
                             codes.k_codes.codes, codes.k_codes.low, codes.k_codes.step, codes.k_codes.row_of,
@@ -231,12 +239,12 @@ struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
         to[i] = at::empty_like(saved[i], at::MemoryFormat::Contiguous);
     }
     const int64_t bits = ctx->saved_data["bits"].toInt();
-    const Memory memory = decoded({saved[1],
-                                   saved[2],
-                                   saved[3],
-                                   {saved[8], saved[9], saved[10], saved[11], bits},
-                                   {saved[12], saved[13], saved[14], {}, bits}},
-                                  saved[0].scalar_type());
+    const MemoryPart memory = MemoryPart{saved[1],
+                                         saved[2],
+                                         saved[3],
+                                         {saved[8], saved[9], saved[10], saved[11], bits},
+                                         {saved[12], saved[13], saved[14], {}, bits}}
+                                  .decoded(saved[0].scalar_type());
     device_kernels(saved[0])->attention_gradients(with_dense_rows(grads[0]), {saved[6], saved[7]}, saved[0],
                                                   memory, saved[4], saved[5],
                                                   {to[0], {to[1], to[2], to[3]}, to[4], to[5]});
@@ -253,7 +261,7 @@ bool for_libtorch(const Tensor& q, const Memory& memory, const Tensor& k) {
 
 /// The queries are the last of the keys; everything is visible in the plain form, so no array of theirs is
 /// larger than scores and bias.
-Tensor plain(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
+Tensor plain(const Tensor& q, const MemoryPart& memory, const Tensor& k, const Tensor& v) {
   const int64_t entries = keys_of(memory.k), keys = keys_of(k), queries = q.size(2);
   const Tensor all_k = entries == 0 ? k : keys == 0 ? memory.k : at::cat({memory.k, k}, 2);
   const Tensor all_v = entries == 0 ? v : keys == 0 ? memory.v : at::cat({memory.v, v}, 2);
@@ -283,7 +291,7 @@ Tensor plain(const Tensor& q, const Memory& memory, const Tensor& k, const Tenso
 }
 
 /// The keys that are not there yet as entries of no mass; what lies in their memory must not count.
-Tensor with_keys_hidden(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
+Tensor with_keys_hidden(const Tensor& q, const MemoryPart& memory, const Tensor& k, const Tensor& v,
                         const Tensor& num_keys) {
   const int64_t queries = q.size(2), keys = k.size(2);
   const auto options = q.options();
@@ -307,19 +315,11 @@ Tensor with_keys_hidden(const Tensor& q, const Memory& memory, const Tensor& k, 
 
 }  // namespace
 
-Memory Memory::narrow(int64_t begin, int64_t count) const {
-  if (count == 0) return {};
-  const auto rows = [&](const Tensor& t) { return t.defined() ? t.narrow(2, begin, count) : t; };
-  Memory out{rows(k), rows(v), rows(beta)};
-  if (in_codes()) out.k_codes = k_codes.narrow(begin, count), out.v_codes = v_codes.narrow(begin, count);
-  return out;
-}
-
 Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE,
                         const Tensor& v_BGSE, const Tensor& num_keys) {
   check(q_BHQE, memory, k_BGSE, v_BGSE);
   const auto type = q_BHQE.scalar_type();
-  const bool is_tracked = tracked({q_BHQE, memory.k, memory.v, memory.beta, k_BGSE, v_BGSE});
+  const bool is_tracked = tracked(q_BHQE, memory, k_BGSE, v_BGSE);
   if (num_keys.defined()) {
     if (!k_BGSE.defined() || num_keys.numel() != 1 || num_keys.scalar_type() != at::kInt ||
         num_keys.device() != q_BHQE.device() || is_tracked)
@@ -336,15 +336,18 @@ Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor
       kernels != nullptr && kernels->serves_attention(q_BHQE) &&
       (num_keys.defined() || !for_libtorch(q_BHQE, memory, k_BGSE))) {
     const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE);
-    const Memory dense = with_dense_rows(memory);
+    const int64_t heads = q.size(1);
     if (is_tracked) {
       using Maybe = DeviceAttention::MaybeTensor;
-      return DeviceAttention::apply(q, Maybe(dense.k), Maybe(dense.v), Maybe(dense.beta), Maybe(k), Maybe(v),
-                                    dense);
+      const Memory dense = with_dense_rows(in_parts(memory, 1, type, heads));
+      const MemoryPart one = dense.parts.empty() ? MemoryPart{} : dense.parts[0];
+      return DeviceAttention::apply(q, Maybe(one.k), Maybe(one.v), Maybe(one.beta), Maybe(k), Maybe(v), one);
     }
+    const Memory dense = with_dense_rows(in_parts(memory, DeviceKernels::kMemoryParts, type, heads));
     return kernels->attention(q, dense, k, v, num_keys, /*with_log_sum=*/false).out;
   }
-  if (num_keys.defined()) return with_keys_hidden(q_BHQE, decoded(memory, type), k_BGSE, v_BGSE, num_keys);
+  if (num_keys.defined())
+    return with_keys_hidden(q_BHQE, joined(memory, type, q_BHQE.size(1)), k_BGSE, v_BGSE, num_keys);
   if (!q_BHQE.is_cpu() || (type != at::kFloat && type != at::kBFloat16) || is_tracked) {
     return memory_attention_reference(q_BHQE, memory, k_BGSE, v_BGSE);
   }
@@ -356,7 +359,7 @@ Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor
 Tensor memory_attention_reference(const Tensor& q_BHQE, const Memory& given, const Tensor& k_BGSE,
                                   const Tensor& v_BGSE, int64_t block_bytes) {
   check(q_BHQE, given, k_BGSE, v_BGSE);
-  const Memory memory = decoded(given, q_BHQE.scalar_type());
+  const MemoryPart memory = joined(given, q_BHQE.scalar_type(), q_BHQE.size(1));
   const int64_t batch = q_BHQE.size(0), heads = q_BHQE.size(1), queries = q_BHQE.size(2),
                 entries = keys_of(memory.k), keys = keys_of(k_BGSE);
   if (queries == 0 || entries + keys == 0) return at::zeros_like(q_BHQE);
@@ -385,7 +388,7 @@ Tensor memory_attention_reference(const Tensor& q_BHQE, const Memory& given, con
     inputs[0] = q_BHQE.narrow(2, begin, size);
     const auto run = [=](const std::vector<Tensor>& in) -> std::vector<Tensor> {
       std::size_t next = 1;
-      Memory part;
+      MemoryPart part;
       Tensor k, v;
       if (has_memory) part = {in[next], in[next + 1], {}}, next += 2;
       if (has_beta) part.beta = in[next++];

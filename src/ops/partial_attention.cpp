@@ -9,7 +9,7 @@
 #include "device_kernels.h"
 #include "focus/core/error.h"
 #include "focus/ops/shared_heads.h"
-#include "focus/ops/tracked.h"
+#include "memory_parts.h"
 
 namespace focus::ops {
 namespace {
@@ -35,18 +35,20 @@ PartialAttention read(const Tensor& q, const Tensor& k, const Tensor& v, const T
 
 PartialAttention partial_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor& k_BGSE,
                                    const Tensor& v_BGSE, int64_t block_bytes) {
-  FOCUS_CHECK(!memory.in_codes(), "partial attention reads no codes");
-  const bool has_memory = memory.k.defined() && memory.k.size(2) > 0,
-             has_keys = k_BGSE.defined() && k_BGSE.size(2) > 0;
-  FOCUS_CHECK(q_BHQE.size(2) > 0 && (has_memory || has_keys), "partial attention of nothing");
-  const bool is_tracked = tracked({q_BHQE, memory.k, memory.v, memory.beta, k_BGSE, v_BGSE});
+  const bool has_keys = k_BGSE.defined() && k_BGSE.size(2) > 0;
+  FOCUS_CHECK(q_BHQE.size(2) > 0 && (memory.size() > 0 || has_keys), "partial attention of nothing");
+  for (const MemoryPart& part : memory.parts)
+    FOCUS_CHECK(!part.in_codes(), "partial attention reads no codes");
   const auto rows = [](const Tensor& t) { return !t.defined() || t.stride(-1) == 1 ? t : t.contiguous(); };
   if (const DeviceKernels* kernels = device_kernels(q_BHQE);
-      kernels != nullptr && !is_tracked && kernels->serves_attention(q_BHQE))
-    return kernels->partial_attention(
-        rows(q_BHQE),
-        {rows(memory.k), rows(memory.v), memory.beta.defined() ? memory.beta.to(at::kFloat) : memory.beta},
-        rows(k_BGSE), rows(v_BGSE));
+      kernels != nullptr && !tracked(q_BHQE, memory, k_BGSE, v_BGSE) && kernels->serves_attention(q_BHQE)) {
+    Memory dense = in_parts(memory, DeviceKernels::kMemoryParts, q_BHQE.scalar_type(), q_BHQE.size(1));
+    for (MemoryPart& part : dense.parts) {
+      part.k = rows(part.k), part.v = rows(part.v);
+      if (part.beta.defined()) part.beta = part.beta.to(at::kFloat);
+    }
+    return kernels->partial_attention(rows(q_BHQE), dense, rows(k_BGSE), rows(v_BGSE));
+  }
 
   const auto type = q_BHQE.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const int64_t queries = q_BHQE.size(2), heads = q_BHQE.size(1);
@@ -64,9 +66,11 @@ PartialAttention partial_attention(const Tensor& q_BHQE, const Memory& memory, c
   };
   if (has_keys)
     add(k_BGSE, v_BGSE, queries > 1 ? causal_bias(queries, k_BGSE.size(2), q.device()) : Tensor());
-  if (has_memory)
-    add(memory.k, memory.v,
-        memory.beta.defined() ? shared_heads(memory.beta.unsqueeze(2), heads).to(type) : Tensor());
+  for (const MemoryPart& part : memory.parts) {
+    if (part.size() == 0) continue;
+    add(part.k, part.v,
+        part.beta.defined() ? shared_heads(part.beta.unsqueeze(2), heads).to(type) : Tensor());
+  }
   return all;
 }
 

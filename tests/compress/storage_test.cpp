@@ -64,7 +64,7 @@ TEST_P(StoreTest, HoldsTheBytesItPlansAndRoundsEachEntryOnce) {
             0.0);
   store.append(second);
   EXPECT_EQ(max_difference(store.read(first.k).k.narrow(2, 3, 7), both.k.narrow(2, 10, 7)), 0.0);
-  const ops::Memory memory = store.memory(first.k);
+  const ops::MemoryPart memory = store.memory(first.k);
   EXPECT_EQ(memory.size(), 10);
   EXPECT_EQ(memory.in_codes(), GetParam().bits > 0);
   if (memory.in_codes()) {

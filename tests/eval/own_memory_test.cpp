@@ -72,7 +72,7 @@ class EverySeventh final : public compress::LayerMemory {
       const int64_t count = std::min(end - base, length - row);
       state.k = join(state.k, now.k.narrow(2, row, count));
       state.v = join(state.v, now.v.narrow(2, row, count));
-      out.push_back(ops::memory_attention(now.q.narrow(2, row, count), {state.kept_k, state.kept_v, {}},
+      out.push_back(ops::memory_attention(now.q.narrow(2, row, count), {{state.kept_k, state.kept_v, {}}},
                                           state.k, state.v));
       row += count;
       if (base + count < end) continue;

@@ -22,7 +22,7 @@ TEST(CardCountsTest, AttentionReadsViewsInPlaceAndWaitsForNothing) {
   const auto run = [](const Tensor& fused, const Tensor& buffer, const Tensor& mass) {
     const Tensor parts = fused.unflatten(-1, {2, 3, 64}).permute({3, 0, 2, 1, 4});
     const Tensor entries = buffer.narrow(2, 0, 90);
-    return memory_attention(parts[0], {entries, entries, mass}, parts[1], parts[2]);
+    return memory_attention(parts[0], {{entries, entries, mass}}, parts[1], parts[2]);
   };
   const Tensor entries = past.to(at::kBFloat16), expected = run(qkv, entries, beta);
   const Tensor qkv_there = qkv.to(testing::emulated_card()),

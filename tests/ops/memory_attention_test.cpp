@@ -29,7 +29,7 @@ void PrintTo(const Case& c, std::ostream* out) {
 
 struct Inputs {
   Tensor q, k, v;
-  Memory memory;
+  MemoryPart memory;
 };
 
 Inputs make(const Case& c, at::ScalarType type) {
@@ -126,7 +126,7 @@ class MemoryAttentionOnCardTest : public testing::OnDeviceTest<Case> {
   Inputs there(const Inputs& in) const {
     const auto moved = [&](const Tensor& t) { return t.defined() ? t.to(device()) : t; };
     return {moved(in.q), moved(in.k), moved(in.v),
-            Memory{moved(in.memory.k), moved(in.memory.v), moved(in.memory.beta)}};
+            MemoryPart{moved(in.memory.k), moved(in.memory.v), moved(in.memory.beta)}};
   }
   /// Weights and results are rounded to the type, scores of up to 100 to fp32; values reach about 4.
   double rounding() const { return type() == at::kFloat ? 100 * 0x1p-23 : 0x1p-7; }
@@ -189,7 +189,7 @@ TEST_P(HiddenKeysOnCardTest, AQueryThatSeesNothingGetsZerosAndNanIsKept) {
   const Tensor q = at::randn({1, 2, 3, dim}).to(type()), k = at::randn({1, 2, 5, dim}).to(type());
   const Tensor there = k.to(card);
   const Tensor hidden = at::full({1, 2, 5}, -std::numeric_limits<float>::infinity()).to(card);
-  for (const Tensor& out : {memory_attention(q.to(card), {there, there, hidden}, {}, {}),
+  for (const Tensor& out : {memory_attention(q.to(card), {{there, there, hidden}}, {}, {}),
                             memory_attention(q.to(card), {}, {}, {})})
     EXPECT_TRUE(at::equal(out.cpu(), at::zeros_like(q)));
   Tensor broken = k.clone();
@@ -234,7 +234,7 @@ Inputs in_codes(const CodesCase& c, at::ScalarType type) {
   return in;
 }
 Inputs decoded(Inputs in, at::ScalarType type) {
-  in.memory = {dequantise(in.memory.k_codes, type), dequantise(in.memory.v_codes, type), in.memory.beta};
+  in.memory = in.memory.decoded(type);
   return in;
 }
 
@@ -299,7 +299,7 @@ class CodesOnCardTest : public testing::OnDeviceTest<CodesCase> {
       return QuantisedTensor{moved(x.codes), moved(x.low), moved(x.step), moved(x.row_of), x.bits};
     };
     return {moved(in.q), moved(in.k), moved(in.v),
-            Memory{{}, {}, moved(in.memory.beta), codes(in.memory.k_codes), codes(in.memory.v_codes)}};
+            MemoryPart{{}, {}, moved(in.memory.beta), codes(in.memory.k_codes), codes(in.memory.v_codes)}};
   }
 };
 
@@ -340,15 +340,192 @@ INSTANTIATE_TEST_SUITE_P(OddSizes, CodesOnCardTest,
 TEST(MemoryAttentionTest, CodesThatDoNotBelongTogetherAreRefused) {
   const Tensor q = at::zeros({1, 4, 3, 8}), k = at::zeros({1, 2, 5, 8});
   const QuantisedTensor keys = quantise(k, 8, 2), values = quantise(k, 8, 0);
-  EXPECT_NO_THROW(memory_attention(q, {{}, {}, {}, keys, values}, k, k));
-  EXPECT_THROW(memory_attention(q, {{}, {}, {}, keys, {}}, k, k), ShapeError);
-  EXPECT_THROW(memory_attention(q, {{}, {}, {}, keys, keys}, k, k), ShapeError);
-  EXPECT_THROW(memory_attention(q, {{}, {}, {}, keys, quantise(k, 4, 0)}, k, k), ShapeError);
-  EXPECT_THROW(memory_attention(q, {{}, {}, {}, keys, values.narrow(0, 4)}, k, k), ShapeError);
-  EXPECT_THROW(memory_attention(q, {k, k, {}, keys, values}, k, k), ShapeError);
-  EXPECT_THROW(memory_attention(q, {{}, {}, at::zeros({1, 2, 6}), keys, values}, k, k), ShapeError);
-  EXPECT_THROW(memory_attention(q, {{}, {}, {}, quantise(at::zeros({1, 2, 5, 6}), 8, 2), values}, k, k),
+  EXPECT_NO_THROW(memory_attention(q, {{{}, {}, {}, keys, values}}, k, k));
+  EXPECT_THROW(memory_attention(q, {{{}, {}, {}, keys, {}}}, k, k), ShapeError);
+  EXPECT_THROW(memory_attention(q, {{{}, {}, {}, keys, keys}}, k, k), ShapeError);
+  EXPECT_THROW(memory_attention(q, {{{}, {}, {}, keys, quantise(k, 4, 0)}}, k, k), ShapeError);
+  EXPECT_THROW(memory_attention(q, {{{}, {}, {}, keys, values.narrow(0, 4)}}, k, k), ShapeError);
+  EXPECT_THROW(memory_attention(q, {{k, k, {}, keys, values}}, k, k), ShapeError);
+  EXPECT_THROW(memory_attention(q, {{{}, {}, at::zeros({1, 2, 6}), keys, values}}, k, k), ShapeError);
+  EXPECT_THROW(memory_attention(q, {{{}, {}, {}, quantise(at::zeros({1, 2, 5, 6}), 8, 2), values}}, k, k),
                ShapeError);
+}
+
+// Memories in several parts.
+enum class Mass { none, per_key_head, per_query_head };
+struct PartShape {
+  int64_t entries;
+  int64_t bits = 0, group = 0;
+  Mass mass = Mass::none;
+};
+struct PartsCase {
+  Case shape;  // its entries and beta are the parts'
+  std::vector<PartShape> parts;
+};
+void PrintTo(const PartsCase& c, std::ostream* out) {
+  PrintTo(c.shape, out);
+  for (const PartShape& part : c.parts)
+    *out << " part " << part.entries << " bits " << part.bits << " mass " << static_cast<int>(part.mass);
+}
+
+struct InParts {
+  Inputs in;  // without a memory
+  Memory memory;
+
+  std::vector<Tensor> leaves() {
+    std::vector<Tensor> all;
+    const auto add = [&](Tensor& t) {
+      if (t.defined() && t.numel() > 0) all.push_back(t.set_requires_grad(true));
+    };
+    add(in.q), add(in.k), add(in.v);
+    for (MemoryPart& part : memory.parts) add(part.k), add(part.v), add(part.beta);
+    return all;
+  }
+};
+
+InParts make(const PartsCase& c, at::ScalarType type, bool hides) {
+  InParts out;
+  Case open = c.shape;
+  open.entries = 0;
+  out.in = make(open, type);
+  for (const PartShape& shape : c.parts) {
+    Case own = c.shape;
+    own.entries = shape.entries;
+    own.with_beta = shape.mass != Mass::none;
+    own.beta_per_query_head = shape.mass == Mass::per_query_head;
+    MemoryPart part = make(own, type).memory;
+    if (part.beta.defined() && !hides)
+      part.beta = (part.beta / 10).clamp(-3, 3).to(type == at::kDouble ? at::kDouble : at::kFloat);
+    if (shape.bits > 0)
+      part = {{}, {}, part.beta, quantise(part.k, shape.bits, shape.group), quantise(part.v, shape.bits, 0)};
+    out.memory.parts.push_back(part);
+  }
+  return out;
+}
+
+/// The definition, of all parts beside each other; codes as numbers of `type`.
+Tensor by_definition(const InParts& in, at::ScalarType type) {
+  Inputs one = in.in;
+  std::vector<Tensor> k, v, beta;
+  const int64_t heads = one.q.size(1);
+  for (const MemoryPart& given : in.memory.parts) {
+    if (given.size() == 0) continue;
+    const MemoryPart part = given.decoded(type);
+    k.push_back(part.k.to(at::kDouble)), v.push_back(part.v.to(at::kDouble));
+    const Tensor mass = part.beta.defined() ? part.beta.to(at::kDouble)
+                                            : at::zeros({part.k.size(0), heads, part.size()}, at::kDouble);
+    beta.push_back(mass.repeat_interleave(heads / mass.size(1), 1));
+  }
+  one.memory = {at::cat(k, 2), at::cat(v, 2), at::cat(beta, 2)};
+  return by_definition(one);
+}
+
+const PartsCase kPartsCases[] = {
+    {{2, 4, 2, 9, 0, 30, 64, false, false},
+     {{70, 0, 0, Mass::per_key_head}, {40, 4, 64}, {0}, {33, 8, 0, Mass::per_key_head}, {5}}},
+    {{1, 4, 2, 37, 0, 50, 128, false, false},
+     {{200, 8, 64}, {3, 0, 0, Mass::per_query_head}, {130, 0, 0, Mass::per_key_head}, {1}, {100, 4, 100}}},
+    {{2, 2, 2, 1, 0, 300, 16, false, false}, {{9}, {140, 0, 0, Mass::per_key_head}}},
+    {{1, 2, 1, 6, 0, 0, 10, false, false}, {{13, 8, 4}, {11, 0, 0, Mass::per_key_head}, {129}}},
+    {{1, 2, 2, 70, 0, 90, 64, false, false}, {{10, 4, 10}, {10, 4, 10}, {10, 4, 10}, {65, 4, 64}}},
+};
+
+class PartsTest : public ::testing::TestWithParam<PartsCase> {};
+
+TEST_P(PartsTest, AreReadAsIfTheyWereOne) {
+  at::manual_seed(11);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    const InParts x = make(GetParam(), type, /*hides=*/true);
+    const Tensor got = memory_attention(x.in.q, x.memory, x.in.k, x.in.v);
+    EXPECT_LT(max_difference(got, by_definition(x, at::kDouble)), type == at::kFloat ? 2e-5 : 0x1.02p-6);
+    EXPECT_LT(
+        max_difference(memory_attention_reference(x.in.q, x.memory, x.in.k, x.in.v), by_definition(x, type)),
+        type == at::kFloat ? 2e-5 : 0.06);
+    // Cut in other places it is the same memory, and in none the same numbers.
+    Memory cut;
+    for (const MemoryPart& part : x.memory.parts) {
+      const int64_t first = part.size() / 3;
+      cut.parts.push_back(part.narrow(0, first));
+      cut.parts.push_back(part.narrow(first, part.size() - first));
+    }
+    EXPECT_LT(max_difference(memory_attention(x.in.q, cut, x.in.k, x.in.v), got),
+              type == at::kFloat ? 2e-5 : 0x1.02p-6);
+    EXPECT_EQ(x.memory.narrow(0, x.memory.size()).size(), x.memory.size());
+    const Memory some = x.memory.narrow(5, x.memory.size() - 7);
+    EXPECT_EQ(some.size(), x.memory.size() - 7);
+    for (int64_t b = 0; b < x.in.q.size(0); ++b) {
+      const auto row = [b](const Tensor& t) { return t.defined() ? t.narrow(0, b, 1) : t; };
+      EXPECT_TRUE(at::equal(memory_attention(row(x.in.q), x.memory.of_sequence(b), row(x.in.k), row(x.in.v)),
+                            row(got)));
+    }
+  }
+}
+
+TEST_P(PartsTest, GradientsEqualThoseOfTheDefinition) {
+  at::manual_seed(12);
+  InParts x = make(GetParam(), at::kDouble, /*hides=*/false);
+  const std::vector<Tensor> leaves = x.leaves();
+  const Tensor weighting = at::randn(x.in.q.sizes(), at::kDouble);
+  const auto expected = torch::autograd::grad({(by_definition(x, at::kDouble) * weighting).sum()}, leaves);
+  for (const int64_t block_bytes : {int64_t{1} << 26, int64_t{20000}}) {
+    const Tensor out = memory_attention_reference(x.in.q, x.memory, x.in.k, x.in.v, block_bytes);
+    const auto got = torch::autograd::grad({(out * weighting).sum()}, leaves);
+    for (std::size_t i = 0; i < leaves.size(); ++i)
+      EXPECT_LT(max_difference(got[i], expected[i]), 1e-10) << "leaf " << i << " blocks " << block_bytes;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Mixed, PartsTest, ::testing::ValuesIn(kPartsCases));
+
+class PartsOnCardTest : public testing::OnDeviceTest<PartsCase> {
+ protected:
+  InParts there(const InParts& x) const {
+    const auto moved = [&](const Tensor& t) { return t.defined() ? t.detach().to(device()) : t; };
+    const auto codes = [&](const QuantisedTensor& q) {
+      return QuantisedTensor{moved(q.codes), moved(q.low), moved(q.step), moved(q.row_of), q.bits};
+    };
+    InParts out;
+    out.in = {moved(x.in.q), moved(x.in.k), moved(x.in.v), {}};
+    for (const MemoryPart& part : x.memory.parts)
+      out.memory.parts.push_back(
+          {moved(part.k), moved(part.v), moved(part.beta), codes(part.k_codes), codes(part.v_codes)});
+    return out;
+  }
+};
+
+TEST_P(PartsOnCardTest, ResultAndGradientsEqualTheDefinition) {
+  at::manual_seed(13);
+  InParts x = make(shape(), type(), /*hides=*/false), card = there(x);
+  const Tensor expected = by_definition(x, type());
+  const double rounding = type() == at::kFloat ? 100 * 0x1p-23 : 0x1p-7;
+  EXPECT_LE(max_difference(memory_attention(card.in.q, card.memory, card.in.k, card.in.v).cpu(), expected),
+            4 * rounding);
+  const std::vector<Tensor> exact_leaves = x.leaves(), card_leaves = card.leaves();
+  const Tensor weighting = at::randn(x.in.q.sizes()).to(type());
+  const auto exact =
+      torch::autograd::grad({(by_definition(x, type()) * weighting.to(at::kDouble)).sum()}, exact_leaves);
+  const auto got = torch::autograd::grad({memory_attention(card.in.q, card.memory, card.in.k, card.in.v)},
+                                         card_leaves, {weighting.to(device())});
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    const double size = exact[i].to(at::kDouble).abs().max().item<double>();
+    EXPECT_LE(max_difference(got[i].cpu(), exact[i]), 8 * rounding * std::max(1.0, size)) << "leaf " << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Mixed, PartsOnCardTest,
+                         ::testing::Combine(::testing::ValuesIn(kPartsCases), testing::kCards,
+                                            ::testing::Values(at::kFloat, at::kBFloat16)));
+
+TEST(MemoryAttentionTest, PartsThatDoNotBelongTogetherAreRefused) {
+  const Tensor q = at::zeros({1, 4, 3, 8}), two = at::zeros({1, 2, 5, 8}), four = at::zeros({1, 4, 5, 8});
+  Memory memory;
+  memory.parts = {{two, two}, {four, four}};
+  EXPECT_THROW(memory_attention(q, memory, {}, {}), ShapeError);
+  memory.parts = {{two, two}, {}};
+  EXPECT_NO_THROW(memory_attention(q, memory, two, two));
+  EXPECT_THROW(memory_attention(q, memory, four, four), ShapeError);
+  memory.parts = {{two, two}, {two, two, at::zeros({1, 2, 6})}};
+  EXPECT_THROW(memory_attention(q, memory, two, two), ShapeError);
 }
 
 class NumKeysOnDeviceTest : public testing::OnDeviceTest<Case> {};
@@ -363,7 +540,7 @@ TEST_P(NumKeysOnDeviceTest, KeysThatAreNotThereYetAreNotRead) {
   };
   const auto there = [&](const Tensor& t) { return t.defined() ? t.to(device()) : t; };
   const Tensor num_keys = at::full({1}, shape().keys, at::kInt).to(device());
-  const Memory memory{there(in.memory.k), there(in.memory.v), there(in.memory.beta)};
+  const MemoryPart memory{there(in.memory.k), there(in.memory.v), there(in.memory.beta)};
   const Tensor got = memory_attention(there(in.q), memory, with_room(in.k), with_room(in.v), num_keys).cpu();
   const Tensor expected = by_definition(in);
   EXPECT_LE(max_difference(got, expected), type() == at::kBFloat16 ? 0x1p-6
@@ -402,15 +579,15 @@ TEST(MemoryAttentionTest, ExtremeScoresNeitherOverflowNorVanish) {
                v = at::arange(8, at::kFloat).view({1, 1, 2, 4});
   EXPECT_TRUE(at::allclose(memory_attention(q, {}, k, v), v.mean(2, true)));
   const Tensor far = at::tensor({-1e30f, -1e30f}).view({1, 1, 2});
-  EXPECT_TRUE(at::allclose(memory_attention(at::zeros_like(q), {k, v, far}, {}, {}), v.mean(2, true)));
+  EXPECT_TRUE(at::allclose(memory_attention(at::zeros_like(q), {{k, v, far}}, {}, {}), v.mean(2, true)));
 }
 
 TEST(MemoryAttentionTest, AQueryThatSeesNothingGetsZerosAndNanIsKept) {
   const Tensor q = at::randn({1, 2, 3, 4}), k = at::randn({1, 2, 5, 4});
   const Tensor hidden = at::full({1, 2, 5}, -std::numeric_limits<float>::infinity());
-  for (const auto& f :
-       {memory_attention_reference(q, {k, k, hidden}, {}, {}), memory_attention(q, {k, k, hidden}, {}, {}),
-        memory_attention(q, {}, {}, {}), memory_attention_reference(q, {}, {}, {})})
+  for (const auto& f : {memory_attention_reference(q, {{k, k, hidden}}, {}, {}),
+                        memory_attention(q, {{k, k, hidden}}, {}, {}), memory_attention(q, {}, {}, {}),
+                        memory_attention_reference(q, {}, {}, {})})
     EXPECT_TRUE(at::equal(f, at::zeros_like(q)));
   Tensor broken = k.clone();
   broken[0][1][4][0] = std::numeric_limits<float>::quiet_NaN();
@@ -425,8 +602,8 @@ TEST(MemoryAttentionTest, WrongShapesAreRefused) {
   EXPECT_THROW(memory_attention(q, {}, at::zeros({1, 3, 5, 8}), at::zeros({1, 3, 5, 8})), ShapeError);
   EXPECT_THROW(memory_attention(q, {}, at::zeros({1, 2, 2, 8}), at::zeros({1, 2, 2, 8})), ShapeError);
   EXPECT_THROW(memory_attention(q, {}, k.to(at::kBFloat16), k.to(at::kBFloat16)), ShapeError);
-  EXPECT_THROW(memory_attention(q, {k, k, at::zeros({1, 2, 6})}, k, k), ShapeError);
-  EXPECT_THROW(memory_attention(q, {{}, {}, at::zeros({1, 2, 5})}, k, k), ShapeError);
+  EXPECT_THROW(memory_attention(q, {{k, k, at::zeros({1, 2, 6})}}, k, k), ShapeError);
+  EXPECT_THROW(memory_attention(q, {{{}, {}, at::zeros({1, 2, 5})}}, k, k), ShapeError);
   EXPECT_THROW(attention(q, at::zeros({1, 3, 5, 8}), at::zeros({1, 3, 5, 8}), {}), ShapeError);
 }
 
@@ -491,14 +668,14 @@ TEST(MemoryAttentionTest, MemoryStaysFarBelowQueriesTimesKeys) {
   memory_attention(q, {}, k, k);
   EXPECT_LE(counter.peak_since(before), output + kMiB);
   before = counter.mark();
-  memory_attention(q, {k, k, beta}, k, k);
+  memory_attention(q, {{k, k, beta}}, k, k);
   EXPECT_LE(counter.peak_since(before), output + kMiB);
   before = counter.mark();
   memory_attention_reference(q, {}, k, k);
   EXPECT_LE(counter.peak_since(before), 256 * kMiB);
   q = q.narrow(2, 0, 256).clone().set_requires_grad(true);  // scores: 128 MiB, in three blocks
   before = counter.mark();
-  memory_attention(q, {k, k, beta}, {}, {}).sum().backward();
+  memory_attention(q, {{k, k, beta}}, {}, {}).sum().backward();
   EXPECT_LE(counter.peak_since(before), 256 * kMiB);
 }
 

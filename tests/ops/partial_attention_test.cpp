@@ -45,14 +45,14 @@ class PartialAttentionTest : public testing::OnDeviceTest<Case> {
     return out;
   }
   static Tensor whole(const std::vector<Tensor>& in) {
-    return memory_attention_reference(in[0], {in[1], in[2], in[3]}, in[4], in[5]);
+    return memory_attention_reference(in[0], {{in[1], in[2], in[3]}}, in[4], in[5]);
   }
   /// The keys, and the memory in two parts.
   static Tensor in_parts(const std::vector<Tensor>& in, int64_t block_bytes) {
     const int64_t first = in[1].size(2) / 3;
     const auto part = [&](int64_t begin, int64_t count) {
       const auto rows = [&](const Tensor& t) { return t.narrow(2, begin, count); };
-      return partial_attention(in[0], {rows(in[1]), rows(in[2]), rows(in[3])}, {}, {}, block_bytes);
+      return partial_attention(in[0], {{rows(in[1]), rows(in[2]), rows(in[3])}}, {}, {}, block_bytes);
     };
     PartialAttention all = partial_attention(in[0], {}, in[4], in[5], block_bytes);
     all = merged(all, part(0, first));
@@ -61,7 +61,7 @@ class PartialAttentionTest : public testing::OnDeviceTest<Case> {
   double rounding() const { return type() == at::kFloat ? 100 * 0x1p-23 : 0x1p-7; }
 
   Tensor q_, k_, v_;
-  Memory memory_;
+  MemoryPart memory_;
 };
 
 TEST_P(PartialAttentionTest, PartsGiveWhatAllKeysAtOnceDo) {
@@ -84,8 +84,8 @@ TEST_P(PartialAttentionTest, AndSoDoTheirGradients) {
 TEST_P(PartialAttentionTest, APartOfNoMassCountsForNothing) {
   const auto in = inputs(device(), false, false);
   const Tensor hidden = at::full_like(in[3], -std::numeric_limits<float>::infinity());
-  const PartialAttention none = partial_attention(in[0], {in[1], in[2], hidden}, {}, {}),
-                         some = partial_attention(in[0], {in[1], in[2], in[3]}, {}, {});
+  const PartialAttention none = partial_attention(in[0], {{in[1], in[2], hidden}}, {}, {}),
+                         some = partial_attention(in[0], {{in[1], in[2], in[3]}}, {}, {});
   EXPECT_TRUE(none.log_sum.le(-1e30).all().item<bool>());
   EXPECT_TRUE(none.out.eq(0).all().item<bool>());
   EXPECT_TRUE(merged(none, none).out.eq(0).all().item<bool>());

@@ -6,6 +6,7 @@
 #include <ATen/ATen.h>
 
 #include <utility>
+#include <vector>
 
 #include "focus/ops/quantised.h"
 
@@ -18,8 +19,8 @@ namespace focus::ops {
 at::Tensor attention(const at::Tensor& q_BHQE, const at::Tensor& k_BGSE, const at::Tensor& v_BGSE,
                      const at::Tensor& bias);
 
-/// Entries that every query sees. All undefined: none.
-struct Memory {
+/// Entries that lie together. All undefined: none.
+struct MemoryPart {
   at::Tensor k = {}, v = {};  // [B,G,P,E]
   at::Tensor beta = {};       // [B,G,P] or [B,H,P] fp32, added to the entries' scores; undefined = 0
   QuantisedTensor k_codes = {}, v_codes = {};  // in place of k and v; values have scales of their own each
@@ -27,7 +28,22 @@ struct Memory {
   bool in_codes() const { return k_codes.defined() || v_codes.defined(); }
   int64_t size() const { return in_codes() ? k_codes.size() : k.defined() ? k.size(2) : 0; }
   /// Entries [begin, begin + count), views; none of them is none at all.
+  MemoryPart narrow(int64_t begin, int64_t count) const;
+  /// The same with numbers of this type in place of codes.
+  MemoryPart decoded(at::ScalarType type) const;
+};
+
+/// What every query sees, in one softmax however it is cut into parts: nothing is joined to be read together.
+struct Memory {
+  std::vector<MemoryPart> parts;
+
+  Memory() = default;
+  Memory(MemoryPart part) : parts{std::move(part)} {}
+  int64_t size() const;
+  /// Entries [begin, begin + count) of all, views.
   Memory narrow(int64_t begin, int64_t count) const;
+  /// What one sequence of the batch sees, views with B = 1.
+  Memory of_sequence(int64_t b) const;
 };
 
 /// One softmax over the memory and, causally, over k and v (undefined or S = 0: the memory alone), whose last
@@ -35,11 +51,12 @@ struct Memory {
 /// zeros. Throws ShapeError. No [Q, P + S] array is ever whole: focus's kernels stream the keys (fp32 or
 /// bf16, or codes; sums in fp32, one rounding) on the CPU without gradients and on a device with them, there
 /// once differentiable; otherwise blocks of queries are worked off one by one, and recomputed in the backward
-/// pass where there is more than one. Codes become numbers of the queries' type, all at the same time, in
-/// this last case, in the backward pass of a device, and where its kernel does not read them (fp32, other
-/// head dimensions than 64 and 128). `num_keys`, int32 [1] on the same device: only so many of the S keys,
-/// the first ones, are there yet, which the host need not know; the others are not read. Not differentiable
-/// then.
+/// pass where there is more than one. The parts of a memory are read where they lie, except with gradients,
+/// on a device beyond the number its kernel takes, and in plain ATen: there they are joined. Codes become
+/// numbers of the queries' type, all at the same time, in these cases, in the backward pass of a device, and
+/// where its kernel does not read them (fp32, other head dimensions than 64 and 128). `num_keys`, int32 [1]
+/// on the same device: only so many of the S keys, the first ones, are there yet, which the host need not
+/// know; the others are not read. Not differentiable then.
 at::Tensor memory_attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                             const at::Tensor& v_BGSE, const at::Tensor& num_keys = {});
 /// The same in plain ATen, for any device and type, with no intermediate array of scores or biases beyond

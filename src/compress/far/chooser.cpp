@@ -13,8 +13,8 @@ void FarConfig::visit(config::Fields& f) {
   constexpr int64_t kMost = int64_t{1} << 32;
   const auto on = f.when(active(), "kmers", "is positive");
   const auto by_letters = f.when(score == FarScore::seeds, "score", "is 'seeds'");
-  const auto ready =
-      f.when(store != FarStoreType::model || place != FarPlace::model, "store or place", "is not 'model'");
+  const auto ready = f.when(place != FarPlace::model || store == FarStoreType::bf16, "place",
+                            "is not 'model', or store is 'bf16'");
   f.integer("kmers", kmers, {0, 1 << 16},
             "far memory: exact keys and values of closed windows are stored, and this many k-mers of them at "
             "most fetched by each query; 0 = none");
@@ -41,7 +41,10 @@ void FarConfig::visit(config::Fields& f) {
   f.only(on && f.when(place == FarPlace::file, "place", "is 'file'"))
       .text("folder", folder, "folder of the file; empty = the system's for temporary files");
   f.only(on && ready)
-      .integer("hot", hot, {0, 1 << 20}, "k-mers per layer held ready beside the model, those fetched last");
+      .integer(
+          "hot", hot, {0, 1 << 20},
+          "k-mers per layer held ready beside the model, those fetched last, in the model's precision or "
+          "in the store's codes");
   f.only(on).choice(
       "score", score,
       {{"seeds", FarScore::seeds},

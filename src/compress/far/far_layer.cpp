@@ -5,17 +5,57 @@
 #include <utility>
 
 #include "focus/core/error.h"
+#include "focus/ops/host_copy.h"
+#include "window_recompute.h"
 
 namespace focus::compress {
 namespace {
 
 using at::Tensor;
 
-/// Log-masses of raw bases.
-Tensor masses(const Tensor& k_BGSE, int64_t count) {
-  const auto type = k_BGSE.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  return at::zeros({k_BGSE.size(0), k_BGSE.size(1), count},
-                   k_BGSE.options().dtype(type).requires_grad(false));
+// Entries that are hidden are read for nothing, and cut out they make one more part: as many as a block of
+// keys cost the same.
+constexpr int64_t kWorthACut = 64;
+
+/// `memory` without these entries, `hidden` ascending: few beside each other lose their mass, many are left
+/// out.
+ops::Memory without(const ops::Memory& memory, const std::vector<Span>& hidden) {
+  ops::Memory out;
+  int64_t first = 0;
+  for (const ops::MemoryPart& part : memory.parts) {
+    const int64_t size = part.size();
+    int64_t at = 0;  // of the part
+    std::vector<int64_t> few;
+    const auto keep = [&](int64_t end) {
+      if (at >= end) return;
+      ops::MemoryPart kept = at == 0 && end == size ? part : part.narrow(at, end - at);
+      if (!few.empty()) {
+        const Tensor& k = kept.in_codes() ? kept.k_codes.codes : kept.k;
+        const auto type = k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+        if (!kept.beta.defined())
+          kept.beta =
+              at::zeros({k.size(0), k.size(1), end - at}, k.options().dtype(type).requires_grad(false));
+        for (int64_t& entry : few) entry -= at;
+        kept.beta = kept.beta.index_fill(2, ops::from_host(few, k.device()),
+                                         -std::numeric_limits<double>::infinity());
+        few.clear();
+      }
+      out.parts.push_back(std::move(kept));
+    };
+    for (const Span& span : hidden) {
+      const Span own{std::max(span.begin - first, at), std::min(span.end - first, size)};
+      if (own.size() <= 0) continue;
+      if (own.size() < kWorthACut) {
+        for (int64_t entry = own.begin; entry < own.end; ++entry) few.push_back(entry);
+        continue;
+      }
+      keep(own.begin);
+      at = own.end;
+    }
+    keep(size);
+    first += size;
+  }
+  return out;
 }
 
 }  // namespace
@@ -135,17 +175,17 @@ void FarLayer::show(const Tensor& k, const Tensor& v) {
   }
 }
 
-FarKmer FarLayer::fetch(int64_t kmer, const Tensor& like) {
+ops::MemoryPart FarLayer::fetch(int64_t kmer, const Tensor& like) {
   if (store_ != nullptr) return store_->read(kmer, like);
   const FarKmer raw{k_.at(static_cast<std::size_t>(kmer)), v_.at(static_cast<std::size_t>(kmer))};
-  if (config_.store == FarStoreType::model) return raw;
+  if (config_.store == FarStoreType::model) return {raw.k, raw.v};
   const auto [found, is_new] = rounded_.try_emplace(kmer);
   if (is_new) found->second = FarStore::rounded(config_.store, raw);
   return found->second;
 }
 
-const std::vector<FarChoice>& FarLayer::chosen_by_keys(int64_t base, const FarView& view, const Entries& past,
-                                                       const Tensor& q) {
+const std::vector<FarChoice>& FarLayer::chosen_by_keys(int64_t base, const FarView& view,
+                                                       const ops::Memory& past, const Tensor& q) {
   FarTile tile = config_.tile(windows_, base);
   if (keys_.tile == tile.begin) return keys_.choices;
   FOCUS_CHECK(base == tile.begin, "base ", base, " asks for its tile's k-mers before the tile's first does");
@@ -154,15 +194,16 @@ const std::vector<FarChoice>& FarLayer::chosen_by_keys(int64_t base, const FarVi
   std::vector<Tensor> k;
   Entries summaries;
   for (int64_t kmer = keys_.scorer->closed(); kmer < windows_.kmers_completed(tile.past_end); ++kmer) {
-    k.push_back(fetch(kmer, q).k);
+    k.push_back(fetch(kmer, q).decoded(q.scalar_type()).k);
     if (config_.score != FarScore::fitted) continue;
-    const Span own = past.empty() ? Span{} : view.entries_of(kmer);
+    const Span own = past.size() == 0 ? Span{} : view.entries_of(kmer);
     if (own.size() != 1)
       fail<ConfigError>(
           "far.score 'fitted' needs a memory that shows one entry for each k-mer of the past; "
           "k-mer ",
           kmer, " has ", own.size(), "; choose another far.score");
-    summaries.append(past.slice(own.begin, own.end));
+    const ops::MemoryPart summary = past.narrow(own.begin, 1).parts.at(0).decoded(q.scalar_type());
+    summaries.append({summary.k, summary.v, summary.beta, {}});
   }
   if (!k.empty()) keys_.scorer->close(at::cat(k, 2), summaries);
   keys_.tile = tile.begin;
@@ -173,16 +214,17 @@ const std::vector<FarChoice>& FarLayer::chosen_by_keys(int64_t base, const FarVi
   return keys_.choices;
 }
 
-Entries FarLayer::seen(int64_t base, const FarView& view, const Entries& past, const Tensor& like) {
+std::vector<FarLayer::Wanted> FarLayer::wanted(int64_t base, const FarView& view, const ops::Memory& past,
+                                               const Tensor& q) {
   const FarStretch& stretch = at(base);
   const std::vector<FarChoice>& choices =
-      keys_.scorer ? chosen_by_keys(base, view, past, like) : stretch.choices;
+      keys_.scorer ? chosen_by_keys(base, view, past, q) : stretch.choices;
   if (store_ != nullptr) store_->drop_before(stretch.first_kept);
-  FOCUS_CHECK(static_cast<int64_t>(choices.size()) == like.size(0), "choices for ", choices.size(),
-              " sequences of ", like.size(0));
-  std::vector<Wanted> wanted;
+  FOCUS_CHECK(static_cast<int64_t>(choices.size()) == q.size(0), "choices for ", choices.size(),
+              " sequences of ", q.size(0));
+  std::vector<Wanted> out;
   for (const FarChoice& choice : choices) {
-    Wanted& own = wanted.emplace_back();
+    Wanted& own = out.emplace_back();
     for (const int64_t kmer : choice.kmers) {
       const int64_t window = windows_.window_of_kmer(kmer);
       // What is raw in this layer is seen as it is.
@@ -191,83 +233,53 @@ Entries FarLayer::seen(int64_t base, const FarView& view, const Entries& past, c
     }
     own.summaries = config_.gate == 0 || choice.best_votes < config_.gate || own.kmers.empty();
   }
-  const auto fetches = [](const Wanted& own) { return !own.kmers.empty(); };
-  if (std::none_of(wanted.begin(), wanted.end(), fetches)) return past;
-  if (std::all_of(wanted.begin(), wanted.end(), [&](const Wanted& own) { return own == wanted[0]; }))
-    return joined(wanted[0], view, past, like);
-
-  // Sequences of a batch that see differently many are filled up by entries without a mass.
-  std::vector<Entries> rows;
-  int64_t longest = 0;
-  for (std::size_t item = 0; item < wanted.size(); ++item) {
-    Entries own = past;
-    const auto row = [&](const Tensor& t) {
-      return t.defined() ? t.narrow(0, static_cast<int64_t>(item), 1) : t;
-    };
-    own.k = row(past.k), own.v = row(past.v), own.beta = row(past.beta);
-    own = joined(wanted[item], view, own, row(like), static_cast<int64_t>(item));
-    longest = std::max(longest, own.size());
-    rows.push_back(std::move(own));
-  }
-  const auto widest = std::max_element(
-      rows.begin(), rows.end(), [](const Entries& a, const Entries& b) { return a.size() < b.size(); });
-  std::vector<Tensor> k, v, beta;
-  for (Entries& row : rows) {
-    const int64_t missing = longest - row.size();
-    if (row.empty()) {
-      row.k = widest->k.narrow(2, 0, 0), row.v = widest->v.narrow(2, 0, 0);
-      row.beta = masses(row.k, 0);
-    }
-    add_zero_beta(row);
-    k.push_back(at::constant_pad_nd(row.k, {0, 0, 0, missing}));
-    v.push_back(at::constant_pad_nd(row.v, {0, 0, 0, missing}));
-    beta.push_back(at::constant_pad_nd(row.beta, {0, missing}, -std::numeric_limits<double>::infinity()));
-  }
-  Entries out;
-  out.k = at::cat(k, 0), out.v = at::cat(v, 0), out.beta = at::cat(beta, 0);
   return out;
 }
 
-Entries FarLayer::joined(const Wanted& wanted, const FarView& view, const Entries& past, const Tensor& like,
-                         int64_t item) {
-  std::vector<Tensor> k, v, beta;
-  int64_t at = 0;
-  const auto keep = [&](int64_t end) {
-    if (end <= at) return;
-    k.push_back(past.k.narrow(2, at, end - at));
-    v.push_back(past.v.narrow(2, at, end - at));
-    if (past.beta.defined()) beta.push_back(past.beta.narrow(2, at, end - at));
-  };
-  const auto leave = [&](const Span& entries) {
-    if (entries.size() <= 0) return;
-    keep(entries.begin);
-    at = entries.end;
-  };
-  std::vector<Span> left;
-  for (const int64_t kmer : wanted.kmers) left.push_back(view.entries_of(kmer));
+ops::Memory FarLayer::seen(const Wanted& wanted, const FarView& view, const ops::Memory& past,
+                           const Tensor& like) {
+  if (wanted.kmers.empty()) return past;
+  std::vector<Span> hidden;
+  for (const int64_t kmer : wanted.kmers) hidden.push_back(view.entries_of(kmer));
   if (!wanted.summaries) {
-    std::erase_if(left, [&](const Span& own) {
+    std::erase_if(hidden, [&](const Span& own) {
       return own.begin >= view.summaries.begin && own.end <= view.summaries.end;
     });
-    left.push_back(view.summaries);
-    std::ranges::sort(left, {}, &Span::begin);
+    hidden.push_back(view.summaries);
+    std::ranges::sort(hidden, {}, &Span::begin);
   }
-  for (const Span& own : left) leave(own);
-  keep(past.size());
-  int64_t fetched = 0;
-  for (const int64_t kmer : wanted.kmers) {
-    const FarKmer part = fetch(kmer, like);
-    k.push_back(item < 0 ? part.k : part.k.narrow(0, item, 1));
-    v.push_back(item < 0 ? part.v : part.v.narrow(0, item, 1));
-    fetched += part.k.size(2);
-  }
-  Entries out;
-  if (k.empty()) return out;
-  out.k = at::cat(k, 2), out.v = at::cat(v, 2);
-  if (beta.empty()) return out;
-  if (fetched > 0) beta.push_back(masses(k.back(), fetched).to(beta[0].scalar_type()));
-  out.beta = at::cat(beta, 2);
+  ops::Memory out = without(past, hidden);
+  for (const int64_t kmer : wanted.kmers) out.parts.push_back(fetch(kmer, like));
   return out;
+}
+
+Tensor FarLayer::attend(int64_t base, const FarView& view, const ops::Memory& past, const nn::Projection& now,
+                        bool recompute) {
+  const int64_t end = base + now.q.size(2);
+  std::vector<Tensor> rows;  // [B, queries, H, E], as attention makes them
+  for (int64_t from = base; from < end;) {
+    const int64_t to = std::min(stretch_end(from), end), visible = now.k.size(2) - (end - to);
+    const nn::Projection own{now.q.narrow(2, from - base, to - from), now.k.narrow(2, 0, visible),
+                             now.v.narrow(2, 0, visible)};
+    rows.push_back(attend_stretch(from, view, past, own, recompute).transpose(1, 2));
+    from = to;
+  }
+  return rows.size() == 1 ? rows[0].transpose(1, 2) : at::cat(rows, 1).transpose(1, 2);
+}
+
+Tensor FarLayer::attend_stretch(int64_t base, const FarView& view, const ops::Memory& past,
+                                const nn::Projection& now, bool recompute) {
+  const std::vector<Wanted> all = wanted(base, view, past, now.q);
+  if (std::ranges::all_of(all, [&](const Wanted& own) { return own == all[0]; }))
+    return compress::attend(now.q, seen(all[0], view, past, now.q), now.k, now.v, recompute);
+  std::vector<Tensor> rows;
+  for (std::size_t item = 0; item < all.size(); ++item) {
+    const auto b = static_cast<int64_t>(item);
+    const auto own = [b](const Tensor& t) { return t.narrow(0, b, 1); };
+    const ops::Memory memory = seen(all[item], view, past, now.q).of_sequence(b);
+    rows.push_back(compress::attend(own(now.q), memory, own(now.k), own(now.v), recompute));
+  }
+  return at::cat(rows, 0);
 }
 
 }  // namespace focus::compress

@@ -11,8 +11,9 @@
 
 #include "far_store.h"
 #include "focus/compress/far/chooser.h"
-#include "focus/compress/memory/entries.h"
 #include "focus/compress/plan/layer_rules.h"
+#include "focus/nn/attention.h"
+#include "focus/ops/attention.h"
 
 namespace focus::compress {
 
@@ -55,9 +56,10 @@ class FarLayer {
   void take(int64_t first_base, const at::Tensor& k_BGnE, const at::Tensor& v_BGnE);
   /// Keys and values of a whole sequence, from base 0 on.
   void show(const at::Tensor& k_BGLE, const at::Tensor& v_BGLE);
-  /// What the queries from `base` on see of the past: `past` without what stands for the fetched k-mers, then
-  /// these k-mers' bases. `like`: the queries.
-  Entries seen(int64_t base, const FarView& view, const Entries& past, const at::Tensor& like);
+  /// Attention of the queries from `base` on, the last of the open bases in `now`, over these and over what
+  /// they see of the past: `past` without what stands for the fetched k-mers, and these k-mers' bases.
+  at::Tensor attend(int64_t base, const FarView& view, const ops::Memory& past, const nn::Projection& now,
+                    bool recompute = false);
 
  private:
   /// What one sequence fetches, and whether it sees summaries beside that.
@@ -67,12 +69,15 @@ class FarLayer {
     bool operator==(const Wanted&) const = default;
   };
   const FarStretch& at(int64_t base) const;
-  /// `item`: of a batch that fetches differently; -1: all of it.
-  Entries joined(const Wanted& wanted, const FarView& view, const Entries& past, const at::Tensor& like,
-                 int64_t item = -1);
-  FarKmer fetch(int64_t kmer, const at::Tensor& like);
+  std::vector<Wanted> wanted(int64_t base, const FarView& view, const ops::Memory& past, const at::Tensor& q);
+  /// attend() where all queries fetch the same.
+  at::Tensor attend_stretch(int64_t base, const FarView& view, const ops::Memory& past,
+                            const nn::Projection& now, bool recompute);
+  ops::Memory seen(const Wanted& wanted, const FarView& view, const ops::Memory& past,
+                   const at::Tensor& like);
+  ops::MemoryPart fetch(int64_t kmer, const at::Tensor& like);
   /// What the keys choose for the tile of query `base`; asked at its first query, `q`.
-  const std::vector<FarChoice>& chosen_by_keys(int64_t base, const FarView& view, const Entries& past,
+  const std::vector<FarChoice>& chosen_by_keys(int64_t base, const FarView& view, const ops::Memory& past,
                                                const at::Tensor& q);
 
   const FarConfig& config_;
@@ -81,7 +86,7 @@ class FarLayer {
   FarKeys& keys_;
   FarStore* store_;
   std::vector<at::Tensor> k_, v_;  // of a whole sequence, by k-mer
-  std::unordered_map<int64_t, FarKmer> rounded_;
+  std::unordered_map<int64_t, ops::MemoryPart> rounded_;
 };
 
 }  // namespace focus::compress

@@ -116,10 +116,12 @@ MemoryUse FarMemory::planned(int64_t num_bases) const {
     use.far_bytes += FarStore::kmer_bytes(config_.store, bases, shape_.num_kv_heads, shape_.head_dim, dtype_);
     longest = std::max(longest, bases);
   }
-  if (config_.store != FarStoreType::model || config_.place != FarPlace::model)
-    use.retained_bytes +=
-        std::min(config_.hot, end) *
-        FarStore::kmer_bytes(FarStoreType::model, longest, shape_.num_kv_heads, shape_.head_dim, dtype_);
+  const bool has_codes = config_.store == FarStoreType::int8 || config_.store == FarStoreType::int4,
+             converts = config_.store == FarStoreType::bf16 && dtype_ != at::kBFloat16;
+  if (config_.place != FarPlace::model || converts)
+    use.retained_bytes += std::min(config_.hot, end) *
+                          FarStore::kmer_bytes(has_codes ? config_.store : FarStoreType::model, longest,
+                                               shape_.num_kv_heads, shape_.head_dim, dtype_);
   // What chooses was given the past of the newest tile's first query.
   const FarTile tile = config_.tile(plan_, num_bases - 1);
   const int64_t chosen_from =

@@ -25,7 +25,8 @@ int64_t bits_of(FarStoreType store) {
 
 Tensor as_bytes(const Tensor& t) { return t.contiguous().flatten(1).view(at::kByte); }
 
-/// Floats as [2, B, G, n, E], codes as bytes [B, count]: scales first, so that they lie at even bytes.
+/// Floats as [2, B, G, n, E], codes as bytes [B, count], in an order in which rows and scales of whole
+/// registers of channels lie on their boundaries.
 Tensor pack(FarStoreType store, const FarKmer& kmer) {
   const int64_t bits = bits_of(store);
   if (bits == 0) {
@@ -38,19 +39,20 @@ Tensor pack(FarStoreType store, const FarKmer& kmer) {
                       "used");
   const ops::QuantisedTensor k = ops::quantise(kmer.k, bits, kmer.k.size(2)),
                              v = ops::quantise(kmer.v, bits, 0);
-  return at::cat({as_bytes(k.low), as_bytes(k.step), as_bytes(v.low), as_bytes(v.step), as_bytes(k.codes),
-                  as_bytes(v.codes)},
+  return at::cat({as_bytes(k.low), as_bytes(k.step), as_bytes(k.codes), as_bytes(v.codes), as_bytes(v.low),
+                  as_bytes(v.step)},
                  1);
 }
 
-FarKmer unpack(FarStoreType store, const Tensor& packed, int64_t bases, int64_t heads, int64_t dim,
-               at::ScalarType type) {
+/// Views of what pack() made. `rows`: zeros, int32, for as many bases at least.
+ops::MemoryPart views_of(FarStoreType store, const Tensor& packed, int64_t bases, int64_t heads, int64_t dim,
+                         const Tensor& rows) {
   const int64_t bits = bits_of(store);
-  if (bits == 0) return {packed.select(0, 0).to(type), packed.select(0, 1).to(type)};
+  if (bits == 0) return {packed.select(0, 0), packed.select(0, 1)};
   int64_t at = 0;
   const auto next = [&](at::IntArrayRef shape, at::ScalarType as) {
     const int64_t count = shape[0] * shape[1] * shape[2] * static_cast<int64_t>(at::elementSize(as));
-    const Tensor bytes = packed.narrow(1, at, count).contiguous();
+    const Tensor bytes = packed.narrow(1, at, count);
     at += count;
     return bytes.view(as).view({packed.size(0), shape[0], shape[1], shape[2]});
   };
@@ -58,14 +60,31 @@ FarKmer unpack(FarStoreType store, const Tensor& packed, int64_t bases, int64_t 
   k.bits = v.bits = bits;
   k.low = next({heads, 1, dim}, at::kHalf);
   k.step = next({heads, 1, dim}, at::kHalf);
-  v.low = next({heads, bases, 1}, at::kHalf);
-  v.step = next({heads, bases, 1}, at::kHalf);
+  k.row_of = rows.narrow(0, 0, bases);
   k.codes = next({heads, bases, dim * bits / 8}, at::kByte);
   v.codes = next({heads, bases, dim * bits / 8}, at::kByte);
-  return {ops::dequantise(k, type), ops::dequantise(v, type)};
+  v.low = next({heads, bases, 1}, at::kHalf);
+  v.step = next({heads, bases, 1}, at::kHalf);
+  return {{}, {}, {}, k, v};
 }
 
-int64_t bytes_of(const FarKmer& kmer) { return static_cast<int64_t>(kmer.k.nbytes() + kmer.v.nbytes()); }
+/// Codes as they are, floats in this type.
+ops::MemoryPart in_type(ops::MemoryPart part, at::ScalarType type) {
+  if (!part.in_codes()) part.k = part.k.to(type), part.v = part.v.to(type);
+  return part;
+}
+
+Tensor zero_rows(int64_t count, const Tensor& like) {
+  return at::zeros({count}, like.options().dtype(at::kInt).requires_grad(false));
+}
+
+int64_t bytes_of(const ops::MemoryPart& part) {
+  int64_t bytes = 0;
+  for (const Tensor* t : {&part.k, &part.v, &part.k_codes.codes, &part.k_codes.low, &part.k_codes.step,
+                          &part.v_codes.codes, &part.v_codes.low, &part.v_codes.step})
+    bytes += t->defined() ? static_cast<int64_t>(t->nbytes()) : 0;
+  return bytes;
+}
 
 }  // namespace
 
@@ -124,10 +143,12 @@ int64_t FarStore::kmer_bytes(FarStoreType store, int64_t bases, int64_t kv_heads
   return kv_heads * 2 * bases * head_dim * static_cast<int64_t>(at::elementSize(type));
 }
 
-FarKmer FarStore::rounded(FarStoreType store, const FarKmer& kmer) {
-  if (store == FarStoreType::model) return kmer;
-  return unpack(store, pack(store, kmer), kmer.k.size(2), kmer.k.size(1), kmer.k.size(3),
-                kmer.k.scalar_type());
+ops::MemoryPart FarStore::rounded(FarStoreType store, const FarKmer& kmer) {
+  if (store == FarStoreType::model) return {kmer.k, kmer.v};
+  const int64_t bases = kmer.k.size(2);
+  return in_type(
+      views_of(store, pack(store, kmer), bases, kmer.k.size(1), kmer.k.size(3), zero_rows(bases, kmer.k)),
+      kmer.k.scalar_type());
 }
 
 void FarStore::append(const FarKmer& kmer) {
@@ -154,6 +175,7 @@ void FarStore::put(Tensor packed, int64_t bases) {
   } else {
     stored.packed = config_.place == FarPlace::host ? packed.to(at::kCPU) : std::move(packed);
   }
+  if (config_.place == FarPlace::model) stored.views = views(stored.packed, bases);
   bytes_ += stored.bytes;
   kmers_.push_back(std::move(stored));
 }
@@ -168,14 +190,21 @@ Tensor FarStore::packed(const Stored& stored, const Tensor& like) const {
   return ops::from_host(host, like.device());
 }
 
-FarKmer FarStore::read(int64_t kmer, const Tensor& like) {
+ops::MemoryPart FarStore::views(const Tensor& packed, int64_t bases) {
+  if (!first_rows_.defined() || first_rows_.size(0) < bases || first_rows_.device() != packed.device())
+    first_rows_ = zero_rows(bases, packed);
+  return views_of(config_.store, packed, bases, heads_, dim_, first_rows_);
+}
+
+ops::MemoryPart FarStore::read(int64_t kmer, const Tensor& like) {
   FOCUS_CHECK(kmer >= first_ && kmer < end(), "k-mer ", kmer, " of ", first_, "..", end());
   const Stored& stored = kmers_[static_cast<std::size_t>(kmer - first_)];
+  const bool beside = config_.place == FarPlace::model;
+  if (beside && (bits_of(config_.store) > 0 || type_ == like.scalar_type())) return stored.views;
   const auto made = [&] {
-    return unpack(config_.store, packed(stored, like), stored.bases, heads_, dim_, like.scalar_type());
+    return in_type(beside ? stored.views : views(packed(stored, like), stored.bases), like.scalar_type());
   };
-  const bool is_ready = config_.store == FarStoreType::model && config_.place == FarPlace::model;
-  if (is_ready || config_.hot == 0) return made();
+  if (config_.hot == 0) return made();
   const auto found =
       std::find_if(ready_.begin(), ready_.end(), [&](const auto& item) { return item.first == kmer; });
   if (found != ready_.end()) {
@@ -204,7 +233,9 @@ int64_t FarStore::ready_bytes() const {
 
 void FarStore::detach() {
   for (Stored& stored : kmers_) {
-    if (stored.packed.defined()) stored.packed = stored.packed.detach();
+    if (!stored.packed.defined()) continue;
+    stored.packed = stored.packed.detach();
+    if (config_.place == FarPlace::model) stored.views = views(stored.packed, stored.bases);
   }
   ready_.clear();
 }

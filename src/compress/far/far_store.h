@@ -12,6 +12,7 @@
 
 #include "focus/cache/stream_state.h"
 #include "focus/compress/far/config.h"
+#include "focus/ops/attention.h"
 
 namespace focus::compress {
 
@@ -50,8 +51,9 @@ class FarStore {
   explicit FarStore(const FarConfig& config) : config_(config) {}
   /// K-mer number end(). ConfigError: it carries a gradient and the store rounds to integers.
   void append(const FarKmer& kmer);
-  /// K-mer of [first(), end()), in `like`'s type and on its device.
-  FarKmer read(int64_t kmer, const at::Tensor& like);
+  /// K-mer of [first(), end()) on `like`'s device, codes as they are, floats in its type. What lies there
+  /// like that is read in place.
+  ops::MemoryPart read(int64_t kmer, const at::Tensor& like);
   void drop_before(int64_t kmer);
   int64_t first() const { return first_; }
   int64_t end() const { return first_ + static_cast<int64_t>(kmers_.size()); }
@@ -68,7 +70,7 @@ class FarStore {
   void load(const cache::TensorMap& saved, const at::Device& device);
 
   /// What a store would make of a k-mer.
-  static FarKmer rounded(FarStoreType store, const FarKmer& kmer);
+  static ops::MemoryPart rounded(FarStoreType store, const FarKmer& kmer);
 
  private:
   /// A part of a file.
@@ -78,11 +80,13 @@ class FarStore {
     ~Extent() { file->forget(offset, count); }
   };
   struct Stored {
-    at::Tensor packed;  // undefined where `extent` has it
+    at::Tensor packed;      // undefined where `extent` has it
+    ops::MemoryPart views;  // of `packed`, where this lies beside the model
     std::shared_ptr<const Extent> extent;
     int64_t bases = 0, bytes = 0;
   };
   void put(at::Tensor packed, int64_t bases);
+  ops::MemoryPart views(const at::Tensor& packed, int64_t bases);
   at::Tensor packed(const Stored& stored, const at::Tensor& like) const;
 
   FarConfig config_;
@@ -92,7 +96,8 @@ class FarStore {
   at::ScalarType type_ = at::kFloat;  // of floats that are packed
   at::Device from_ = at::kCPU;        // where k-mers came from
   std::shared_ptr<UnnamedFile> file_;
-  std::list<std::pair<int64_t, FarKmer>> ready_;  // by k-mer, the one fetched last in front
+  at::Tensor first_rows_;  // zeros, int32: all keys of a k-mer in codes have its first row of scales
+  std::list<std::pair<int64_t, ops::MemoryPart>> ready_;  // by k-mer, the one fetched last in front
 };
 
 }  // namespace focus::compress

@@ -33,14 +33,12 @@ class FocusWalk final : public CallWalk {
                  positions_.narrow(0, row, count), state_.stretch);
     read_ = base + count;
     const Tensor q = rows(now_.q);
-    ops::Memory past;
-    if (call_.far_layer != nullptr) {
-      const Entries near = shown(q);
-      past = call_.far_layer->seen(base, far_view(rules_, base, near.size()), near, q).memory();
-    } else {
-      past = shown_in_place(q);
-    }
-    return layer_.attention.output(attend(q, past, open_.shown(state_.stretch)));
+    const ops::Memory past = shown(q);
+    const OpenBases::Shown open = open_.shown(state_.stretch);
+    return layer_.attention.output(
+        call_.far_layer == nullptr
+            ? attend(q, past, open)
+            : call_.far_layer->attend(base, far_view(rules_, base, past.size()), past, {q, open.k, open.v}));
   }
 
   Tensor focus_token(int64_t row, int64_t base) override {
@@ -62,7 +60,7 @@ class FocusWalk final : public CallWalk {
     // It sees its own k-mer and the past, none of them after it: no causal mask is needed.
     const auto of_kmer = [&](const Tensor& t) { return t.narrow(2, open_.size() - own.size(), own.size()); };
     const Tensor q = now_.q.narrow(2, row, 1);
-    return layer_.attention.output(attend(q, shown_in_place(q), of_kmer(open_.k()), of_kmer(open_.v())));
+    return layer_.attention.output(attend(q, shown(q), of_kmer(open_.k()), of_kmer(open_.v())));
   }
 
   void end(int64_t base) override {
@@ -86,18 +84,12 @@ class FocusWalk final : public CallWalk {
     }
   }
 
-  /// The entries that queries see.
-  Entries shown(const Tensor& q) const {
-    Entries past = state_.retained.read(q);
-    if (state_.hidden > 0) past = past.slice(0, past.size() - state_.hidden);
-    past.append(state_.recent.read(q));
+  /// The entries that queries see, as they are held.
+  ops::Memory shown(const Tensor& q) const {
+    ops::Memory past = state_.retained.memory(q);
+    if (state_.hidden > 0) past = past.narrow(0, past.size() - state_.hidden);
+    if (!state_.recent.empty()) past.parts.push_back(state_.recent.memory(q));
     return past;
-  }
-  /// The same as it is held, where it lies in one piece.
-  ops::Memory shown_in_place(const Tensor& q) const {
-    if (!state_.recent.empty()) return shown(q).memory();
-    const ops::Memory past = state_.retained.memory(q);
-    return state_.hidden > 0 ? past.narrow(0, past.size() - state_.hidden) : past;
   }
 
   /// What spans are cut from when the bases before `base` have been read.

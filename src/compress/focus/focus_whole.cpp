@@ -136,14 +136,16 @@ class WholeSequence {
     }
   }
 
-  Entries shown_to(const LayerRules::Visible& seen) const {
-    Entries out;
-    if (seen.entry_begin < seen.entry_end) out = entries_.slice(seen.entry_begin, seen.entry_end);
+  ops::Memory shown_to(const LayerRules::Visible& seen) const {
+    ops::Memory out;
+    if (seen.entry_begin < seen.entry_end)
+      out.parts.push_back(entries_.slice(seen.entry_begin, seen.entry_end).memory());
     for (const Entries& codes : recent_) {
       if (codes.empty()) continue;  // of a window of sinks
       const int64_t begin = codes.origin.front().index, end = begin + codes.size(),
                     from = std::max(begin, seen.raw_begin - seen.recent);
-      if (from < std::min(end, seen.raw_begin)) out.append(codes.slice(from - begin, codes.size()));
+      if (from < std::min(end, seen.raw_begin))
+        out.parts.push_back(codes.slice(from - begin, codes.size()).memory());
     }
     return out;
   }
@@ -157,8 +159,8 @@ class WholeSequence {
       const int64_t window = plan.window_of_kmer(g);
       const Span kmer = plan.kmer(window, g - plan.kmers_before(window));
       const auto own = [&](const Tensor& t) { return t.narrow(2, kmer.begin, kmer.size()); };
-      out.push_back(attend(focus_q_.narrow(2, g, 1), shown_to(rules_.visible(kmer.end - 1)).memory(),
-                           own(bases_.k), own(bases_.v), call_.recompute));
+      out.push_back(attend(focus_q_.narrow(2, g, 1), shown_to(rules_.visible(kmer.end - 1)), own(bases_.k),
+                           own(bases_.v), call_.recompute));
     }
     return at::cat(out, 2);
   }

@@ -1,7 +1,5 @@
 #include "call_walk.h"
 
-#include "far_layer.h"
-
 namespace focus::compress {
 
 using at::Tensor;
@@ -34,7 +32,6 @@ Tensor CallWalk::run() {
     begin(base);
     int64_t stop = next_change(base);
     if (inline_stream_) stop = std::min(stop, plan_.next_close(base, /*by_kmer=*/true));
-    if (call_.far_layer != nullptr) stop = std::min(stop, call_.far_layer->stretch_end(base));
     const int64_t count = std::min(stop - base, length - row);
     outputs.push_back(bases(row, base, count));
     row += count;

@@ -160,8 +160,8 @@ void EntryStore::select(const std::vector<int64_t>& indices) {
   if (!group_.empty()) row_of_.assign(ops::from_host(group_, row_of_.rows().device()).to(at::kInt));
 }
 
-ops::Memory EntryStore::memory(const Tensor& like) const {
-  ops::Memory out;
+ops::MemoryPart EntryStore::memory(const Tensor& like) const {
+  ops::MemoryPart out;
   if (empty()) return out;
   const auto place = [&](const Tensor& t, at::ScalarType type) {
     return t.to(like.device(), type, /*non_blocking=*/format_.device == StorageDevice::host);
@@ -184,13 +184,8 @@ ops::Memory EntryStore::memory(const Tensor& like) const {
 }
 
 Entries EntryStore::read(const Tensor& like) const {
-  const ops::Memory held = memory(like);
-  Entries out{held.k, held.v, held.beta, {}};
-  if (held.in_codes()) {
-    out.k = ops::dequantise(held.k_codes, like.scalar_type());
-    out.v = ops::dequantise(held.v_codes, like.scalar_type());
-  }
-  return out;
+  const ops::MemoryPart held = memory(like).decoded(like.scalar_type());
+  return {held.k, held.v, held.beta, {}};
 }
 
 int64_t EntryStore::num_bytes() const {

@@ -41,7 +41,7 @@ class Pieces {
 }  // namespace
 
 Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
-                        const std::function<Entries(const LayerRules::Visible&)>& shown, bool recompute,
+                        const std::function<ops::Memory(const LayerRules::Visible&)>& shown, bool recompute,
                         FarLayer* far) {
   const int64_t length = bases.q.size(2);
   std::vector<Span> stretches;
@@ -62,10 +62,11 @@ Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
   for (std::size_t i = 0; i < stretches.size(); ++i) {
     const auto [begin, end] = stretches[i];
     const int64_t raw = seen[i].raw_begin;
-    const Tensor queries = q.range(begin, end);
-    Entries past = shown(seen[i]);
-    if (far != nullptr) past = far->seen(begin, far_view(rules, begin, past.size()), past, queries);
-    out.push_back(attend(queries, past.memory(), k.range(raw, end), v.range(raw, end), recompute));
+    const nn::Projection now{q.range(begin, end), k.range(raw, end), v.range(raw, end)};
+    const ops::Memory past = shown(seen[i]);
+    out.push_back(far == nullptr
+                      ? attend(now.q, past, now.k, now.v, recompute)
+                      : far->attend(begin, far_view(rules, begin, past.size()), past, now, recompute));
   }
   return out.size() == 1 ? out[0] : at::cat(out, 2);
 }

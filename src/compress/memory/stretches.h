@@ -5,7 +5,6 @@
 #include <functional>
 
 #include "far_layer.h"
-#include "focus/compress/memory/entries.h"
 #include "focus/compress/plan/layer_rules.h"
 #include "focus/nn/attention.h"
 
@@ -14,7 +13,7 @@ namespace focus::compress {
 /// [B, H, L, E]: each base attends to the entries that `shown` gives for it and, causally, to the raw bases
 /// that the rules leave it; with `far`, to what that fetches too.
 at::Tensor attend_stretches(const LayerRules& rules, const nn::Projection& bases,
-                            const std::function<Entries(const LayerRules::Visible&)>& shown, bool recompute,
-                            FarLayer* far = nullptr);
+                            const std::function<ops::Memory(const LayerRules::Visible&)>& shown,
+                            bool recompute, FarLayer* far = nullptr);
 
 }  // namespace focus::compress

@@ -1,6 +1,7 @@
 #include "window_recompute.h"
 
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "focus/ops/attention.h"
@@ -46,11 +47,20 @@ Tensors recomputed_with_gaps(const ops::TensorFunction& f, const Tensors& inputs
 
 Tensor attend(const Tensor& q, const ops::Memory& memory, const Tensor& k, const Tensor& v, bool recompute) {
   if (!recompute) return ops::memory_attention(q, memory, k, v);
-  const auto run = [keys = memory.k_codes, values = memory.v_codes](const Tensors& in) -> Tensors {
-    return {ops::memory_attention(in[0], {in[1], in[2], in[3], keys, values}, in[4], in[5])};
+  Tensors inputs = {q, k, v};
+  ops::Memory shape = memory;  // without the tensors that come as inputs
+  for (ops::MemoryPart& part : shape.parts) {
+    for (Tensor* t : {&part.k, &part.v, &part.beta}) inputs.push_back(std::exchange(*t, Tensor()));
+  }
+  const auto run = [shape](const Tensors& in) -> Tensors {
+    ops::Memory own = shape;
+    std::size_t next = 3;
+    for (ops::MemoryPart& part : own.parts) {
+      for (Tensor* t : {&part.k, &part.v, &part.beta}) *t = in[next++];
+    }
+    return {ops::memory_attention(in[0], own, in[1], in[2])};
   };
-  return recomputed_with_gaps(run, {q, memory.k, memory.v, memory.beta, k, v},
-                              /*has_parameters=*/false)[0];
+  return recomputed_with_gaps(run, inputs, /*has_parameters=*/false)[0];
 }
 
 Tensor attend(const Tensor& q, const ops::Memory& memory, const OpenBases::Shown& open) {

@@ -41,14 +41,12 @@ class PolicyMemory::Walk final : public CallWalk {
     const Tensor q = rows(now_.q);
     state_.open.append(rows(now_.k), rows(now_.v), memory_.policy_.needs_queries ? q : Tensor(), {},
                        positions_.narrow(0, row, count), state_.stretch);
-    ops::Memory past;
-    if (call_.far_layer != nullptr) {
-      const Entries near = state_.retained.read(q);
-      past = call_.far_layer->seen(base, far_view(base, near.size()), near, q).memory();
-    } else {
-      past = state_.retained.memory(q);
-    }
-    return layer_.attention.output(attend(q, past, state_.open.shown(state_.stretch)));
+    const ops::Memory past = state_.retained.memory(q);
+    const OpenBases::Shown open = state_.open.shown(state_.stretch);
+    return layer_.attention.output(
+        call_.far_layer == nullptr
+            ? attend(q, past, open)
+            : call_.far_layer->attend(base, far_view(base, past.size()), past, {q, open.k, open.v}));
   }
   Tensor focus_token(int64_t row, int64_t base) override { return bases(row, base, 1); }
   void end(int64_t base) override {
@@ -119,11 +117,11 @@ Tensor PolicyMemory::parallel(const model::AttentionCall& layer, ModelCall& call
     if (policy_.bits > 0) closed.detach();
     codes.append(closed);
   }
-  const ops::Memory in_codes = codes.memory(all.k);
+  const ops::MemoryPart in_codes = codes.memory(all.k);
   std::vector<Tensor> outputs;
   for (const Span& window : windows) {
     const auto rows = [&](const Tensor& t) { return t.narrow(2, window.begin, window.size()); };
-    const ops::Memory past =
+    const ops::MemoryPart past =
         format_.bits > 0 ? in_codes.narrow(0, window.begin)
                          : rounded(raw_entries(all.k, all.v, 0, window.begin, 0, 0), format_).memory();
     outputs.push_back(attend(rows(all.q), past, rows(all.k), rows(all.v), call.recompute));

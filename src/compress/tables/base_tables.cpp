@@ -21,8 +21,8 @@ Tensor past_positions(int64_t begin, int64_t end, const at::Device& device) {
 }
 
 /// Keys at their positions, values and beta of bases [begin, end).
-ops::Memory decode(const nn::Attention& attention, const BaseTables& tables, const PackedBases& letters,
-                   int64_t begin, int64_t end, const Tensor& like) {
+ops::MemoryPart decode(const nn::Attention& attention, const BaseTables& tables, const PackedBases& letters,
+                       int64_t begin, int64_t end, const Tensor& like) {
   const auto [key, value] =
       tables.predict(letters.codes(begin - tables.reach() + 1, end).to(like.device()), end - begin);
   return {attention.rotate(key, past_positions(begin, end, like.device())).to(like.scalar_type()),

@@ -98,7 +98,9 @@ Tensor TablesMemory::parallel(const model::AttentionCall& layer, ModelCall& call
                      .unsqueeze(0)
                      .expand({key.size(0), key.size(1), length});
   entries.origin.resize(static_cast<std::size_t>(length));
-  const auto shown = [&](const LayerRules::Visible& seen) { return entries.slice(0, seen.raw_begin); };
+  const auto shown = [&](const LayerRules::Visible& seen) {
+    return ops::Memory(entries.slice(0, seen.raw_begin).memory());
+  };
   return layer.attention.output(attend_stretches(rules_, all, shown, call.recompute));
 }
 

@@ -2,6 +2,7 @@
 
 #include <c10/core/DeviceGuard.h>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -49,16 +50,18 @@ QuantisedRows rows_of(const QuantisedTensor& x) {
           .per_channel = x.row_of.defined()};
 }
 
+static_assert(DeviceKernels::kMemoryParts < kernels::cuda::kMaxAttentionParts);
+
 template <class T>
-void add_memory(Attention<T>& a, const Memory& memory) {
-  if (memory.size() == 0) return;
-  const Tensor &k = memory.in_codes() ? memory.k_codes.codes : memory.k, &beta = memory.beta;
-  AttentionPart<T>& part = memory.in_codes() ? a.parts[a.num_parts++] : add_part(a, k, memory.v);
-  if (memory.in_codes()) {
+void add_memory(Attention<T>& a, const MemoryPart& from) {
+  if (from.size() == 0) return;
+  const Tensor &k = from.in_codes() ? from.k_codes.codes : from.k, &beta = from.beta;
+  AttentionPart<T>& part = from.in_codes() ? a.parts[a.num_parts++] : add_part(a, k, from.v);
+  if (from.in_codes()) {
     a.key_heads = k.size(1);
     part.keys = k.size(2);
-    part.bits = static_cast<int>(memory.k_codes.bits);
-    part.k_codes = rows_of(memory.k_codes), part.v_codes = rows_of(memory.v_codes);
+    part.bits = static_cast<int>(from.k_codes.bits);
+    part.k_codes = rows_of(from.k_codes), part.v_codes = rows_of(from.v_codes);
   }
   if (!beta.defined()) return;
   part.beta = beta.const_data_ptr<float>();
@@ -66,7 +69,7 @@ void add_memory(Attention<T>& a, const Memory& memory) {
   part.beta_per_query_head = beta.size(1) != k.size(1);
 }
 
-/// The entries are the first part, if there are any, the open bases the last.
+/// The entries are the first parts, if there are any, the open bases the last.
 template <class T>
 Attention<T> arguments(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
                        const Tensor& num_keys, const Tensor& out, const Tensor& log_sum) {
@@ -76,7 +79,7 @@ Attention<T> arguments(const Tensor& q, const Memory& memory, const Tensor& k, c
   if (out.defined()) a.out_strides = strides_of(out);
   a.batch = q.size(0), a.heads = a.key_heads = q.size(1), a.queries = q.size(2), a.dim = q.size(3);
   a.scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(a.dim)));
-  add_memory(a, memory);
+  for (const MemoryPart& part : memory.parts) add_memory(a, part);
   if (keys_of(k) > 0) add_part(a, k, v).causal = true;
   if (num_keys.defined()) a.parts[a.num_parts - 1].keys_on_device = num_keys.const_data_ptr<int32_t>();
   return a;
@@ -87,9 +90,9 @@ void forward(const Tensor& q, const Memory& memory, const Tensor& k, const Tenso
              const AttentionResult& to) {
   Attention<T> a = arguments<T>(q, memory, k, v, num_keys, to.out, to.log_sum);
   Memory decoded;
-  if (memory.in_codes() && !kernels::cuda::attention_reads_codes(a)) {
-    decoded = {dequantise(memory.k_codes, q.scalar_type()), dequantise(memory.v_codes, q.scalar_type()),
-               memory.beta};
+  const auto in_codes = [](const MemoryPart& part) { return part.in_codes(); };
+  if (std::ranges::any_of(memory.parts, in_codes) && !kernels::cuda::attention_reads_codes(a)) {
+    for (const MemoryPart& part : memory.parts) decoded.parts.push_back(part.decoded(q.scalar_type()));
     a = arguments<T>(q, decoded, k, v, num_keys, to.out, to.log_sum);
   }
   Tensor workspace;
@@ -121,7 +124,7 @@ PartialAttention partial(const Tensor& q, const Memory& memory, const Tensor& k,
 }
 
 template <class T>
-void backward(const Tensor& grad, const AttentionResult& result, const Tensor& q, const Memory& memory,
+void backward(const Tensor& grad, const AttentionResult& result, const Tensor& q, const MemoryPart& memory,
               const Tensor& k, const Tensor& v, const AttentionInputs& to) {
   const Attention<T> a = arguments<T>(q, memory, k, v, {}, result.out, result.log_sum);
   const Tensor workspace = at::empty_like(result.log_sum);
@@ -166,7 +169,7 @@ PartialAttention CudaKernels::partial_attention(const Tensor& q, const Memory& m
 }
 
 void CudaKernels::attention_gradients(const Tensor& grad, const AttentionResult& result, const Tensor& q,
-                                      const Memory& memory, const Tensor& k, const Tensor& v,
+                                      const MemoryPart& memory, const Tensor& k, const Tensor& v,
                                       const AttentionInputs& to) const {
   const c10::DeviceGuard guard(q.device());
   q.scalar_type() == at::kFloat ? backward<float>(grad, result, q, memory, k, v, to)

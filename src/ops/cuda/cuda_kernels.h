@@ -38,7 +38,7 @@ class CudaKernels : public DeviceKernels {
   PartialAttention partial_attention(const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
                                      const at::Tensor& v_BGSE) const override;
   void attention_gradients(const at::Tensor& grad_BHQE, const AttentionResult& result,
-                           const at::Tensor& q_BHQE, const Memory& memory, const at::Tensor& k_BGSE,
+                           const at::Tensor& q_BHQE, const MemoryPart& memory, const at::Tensor& k_BGSE,
                            const at::Tensor& v_BGSE, const AttentionInputs& to) const override;
 
   Norm rms_norm(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& scale, double eps,

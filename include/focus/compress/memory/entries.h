@@ -28,7 +28,7 @@ struct Entries {
   int64_t size() const { return k.defined() ? k.size(2) : 0; }
   bool empty() const { return size() == 0; }
   /// What attention reads.
-  ops::Memory memory() const { return {k, v, beta}; }
+  ops::MemoryPart memory() const { return {k, v, beta}; }
   /// Appends along S; a missing beta on one side is filled with zeros.
   void append(const Entries& more);
   /// Entries [begin, end).

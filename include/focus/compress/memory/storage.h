@@ -82,7 +82,7 @@ class EntryStore {
   void clear() { *this = EntryStore(format_, name_); }
   /// For attention of `like`: on its device, codes as they are, the others in its type; beta fp32 (or as it
   /// was appended).
-  ops::Memory memory(const at::Tensor& like) const;
+  ops::MemoryPart memory(const at::Tensor& like) const;
   /// The same as numbers of that type. Without origins.
   Entries read(const at::Tensor& like) const;
 
