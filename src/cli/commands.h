@@ -15,6 +15,8 @@ inline constexpr const char* kAllowTruncatedHelp =
 void add_pack(CLI::App& app, const std::string& command_line);
 /// focus-eval calibrate.
 void add_calibrate(CLI::App& app, const std::string& command_line);
+/// focus-eval sweep.
+void add_sweep(CLI::App& app, const std::string& command_line);
 /// focus-infer score.
 void add_score(CLI::App& app, const std::string& command_line);
 

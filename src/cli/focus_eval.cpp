@@ -13,6 +13,7 @@
 #include "focus/report/fidelity_table.h"
 #include "focus/report/report_folder.h"
 #include "focus/weights/model_files.h"
+#include "gate_options.h"
 
 namespace focus::cli {
 namespace {
@@ -20,6 +21,7 @@ namespace {
 struct FidelityCommand {
   CommonOptions common;
   std::string adapter, fasta, output;
+  report::Gates gates;
   bool force = false, help_config = false;
 };
 
@@ -53,6 +55,8 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   apply_rank(environment, config.threads, config.device, common);
   apply_common_options(common, config.threads);
   config.validate();
+  GateKeeper gates(c.gates);
+  gates.require_answerable(config);
   const std::string device = model::resolve_devices(config.device);
   const auto dtype = model::parse_dtype(config.dtype);
   const auto ranks = distributed::join_ranks(environment, model::first_device(device),
@@ -72,6 +76,8 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   folder->commit();
   std::cout << report::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string()
             << std::endl;
+  gates.check(config, report::read_run_summary(c.output));
+  gates.finish();
 }
 
 void add_fidelity(CLI::App& app, const std::string& command_line) {
@@ -87,6 +93,7 @@ void add_fidelity(CLI::App& app, const std::string& command_line) {
   sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the report's folder");
   sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");
+  add_gates(*sub, c.gates);
   sub->option_defaults()->group("Advanced");
   sub->add_flag("--help-config", c.help_config, "list every setting with its default and meaning, then exit");
   sub->callback([command, command_line] { run_fidelity(*command, command_line); });
@@ -101,5 +108,6 @@ int main(int argc, char** argv) {
   const std::string command_line = focus::cli::quoted_command(argc, argv);
   focus::cli::add_fidelity(app, command_line);
   focus::cli::add_calibrate(app, command_line);
+  focus::cli::add_sweep(app, command_line);
   return focus::cli::run_program(app, argc, argv);
 }

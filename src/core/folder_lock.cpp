@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "focus/core/clock.h"
 #include "focus/core/error.h"
@@ -43,37 +44,47 @@ bool is_file(int fd, const fs::path& path) {
 
 }  // namespace
 
-FolderLock::FolderLock(fs::path folder) : folder_(std::move(folder)) {
+FolderLock::FolderLock(fs::path folder) {
+  const std::string who = take(std::move(folder));
+  if (!who.empty())
+    fail<ConfigError>("output folder '", folder_.string(), "' is in use by ", who,
+                      "; wait until it has ended, or pass another --output");
+}
+
+std::unique_ptr<FolderLock> FolderLock::try_take(fs::path folder) {
+  std::unique_ptr<FolderLock> lock(new FolderLock(Free{}));
+  return lock->take(std::move(folder)).empty() ? std::move(lock) : nullptr;
+}
+
+std::string FolderLock::take(fs::path folder) {
+  folder_ = std::move(folder);
   if (!folder_.has_filename()) folder_ = folder_.parent_path();  // what is made is told by the name alone
   file_ = folder_ / kFile;
   std::error_code error;
   if (fs::exists(folder_, error) && !fs::is_directory(folder_, error))
     fail<ConfigError>("output '", folder_.string(), "' is a file; pass a folder with --output");
-  made_folder_ = fs::create_directories(folder_, error);
-  if (error) fail<DataError>("cannot make the folder '", folder_.string(), "': ", error.message());
-  take();
-}
-
-void FolderLock::take() {
   for (;;) {
+    // Again where the last holder has just removed the folder that it made.
+    made_folder_ = fs::create_directories(folder_, error) || made_folder_;
+    if (error) fail<DataError>("cannot make the folder '", folder_.string(), "': ", error.message());
     fd_ = ::open(file_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (fd_ < 0 && errno == ENOENT && !fs::exists(folder_, error)) continue;
     if (fd_ < 0)
       fail<DataError>("cannot write in the folder '", folder_.string(), "': ", std::strerror(errno));
     if (::flock(fd_, LOCK_EX | LOCK_NB) == 0) {
       if (is_file(fd_, file_)) break;
-      ::close(fd_);
+      ::close(std::exchange(fd_, -1));
       continue;
     }
     const int reason = errno;
     if (reason == EINTR) {
-      ::close(fd_);
+      ::close(std::exchange(fd_, -1));
       continue;
     }
     if (reason == EWOULDBLOCK) {
       const std::string who = holder(fd_);
-      ::close(fd_);
-      fail<ConfigError>("output folder '", folder_.string(), "' is in use by ", who,
-                        "; wait until it has ended, or pass another --output");
+      ::close(std::exchange(fd_, -1));
+      return who;
     }
     log::warn(concat("the file system of '", folder_.string(), "' has no locks (", std::strerror(reason),
                      "): a second run in this folder would not be noticed"));
@@ -83,9 +94,11 @@ void FolderLock::take() {
   // It serves messages only: on a full disk the lock holds without it.
   if (::ftruncate(fd_, 0) == 0) [[maybe_unused]]
     const auto ignored = ::pwrite(fd_, text.data(), text.size(), 0);
+  return "";
 }
 
 FolderLock::~FolderLock() {
+  if (fd_ < 0) return;
   std::error_code ignored;
   // A folder that was replaced has taken its lock file along.
   if (is_file(fd_, file_)) fs::remove(file_, ignored);

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <chrono>
 #include <limits>
+#include <optional>
 
+#include "fidelity_cache.h"
 #include "fidelity_ranks.h"
 #include "fidelity_run.h"
 #include "focus/compress/focus/adapter_file.h"
@@ -109,28 +111,36 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Window
   return out;
 }
 
-/// Streams one segment through every method and measures it.
+/// Streams one segment through the methods that are not `known` and measures it.
 void measure_segment(const FidelityConfig& config, const model::Backbone& backbone,
-                     const std::vector<Method>& methods, const data::SampledSegment& segment, int64_t index,
-                     FidelityResult& out, const OnBases& on_progress) {
+                     const std::vector<Method>& methods, const std::vector<bool>& known, FidelityCache* cache,
+                     const data::SampledSegment& segment, int64_t index, FidelityResult& out,
+                     const OnBases& on_progress) {
   const Input input = read_segment(segment, backbone.vocabulary());
   const Tensor tokens_BL = at::tensor(input.tokens, at::kLong).unsqueeze(0).to(backbone.device());
   const std::string where = data::format_region({segment.name, segment.begin, segment.begin + config.length});
-  Tensor full;
+  const auto place = static_cast<std::size_t>(index);
+  Tensor full = cache != nullptr ? cache->logits(place) : Tensor();
   for (std::size_t m = 0; m < methods.size(); ++m) {
+    // Full memory's own logits are what the others are compared with.
+    if (known[m] && (m > 0 || full.defined())) continue;
     const auto on_bases = [&](int64_t count, const std::string& detail) {
       on_progress(count, detail.empty() ? methods[m].name : concat(methods[m].name, " (", detail, ")"));
       if (interrupt_requested()) fail<Interrupted>("interrupted; no report was written");
     };
     const auto start = std::chrono::steady_clock::now();
     const Streamed streamed = methods[m].stream(tokens_BL, on_bases);
+    if (m == 0) {
+      full = streamed.logits_LV;
+      if (cache != nullptr) cache->keep_logits(place, full);
+    }
+    if (known[m]) continue;
     MethodResult& result = out.methods[m];
     result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     result.kept_entries = std::max(result.kept_entries, streamed.kept_entries);
     result.kept_bytes = std::max(result.kept_bytes, streamed.kept_bytes);
     result.open_bytes = std::max(result.open_bytes, streamed.open_bytes);
     result.far_bytes = std::max(result.far_bytes, streamed.far_bytes);
-    if (m == 0) full = streamed.logits_LV;
     measure(full, streamed.logits_LV, input, concat("method '", methods[m].name, "', segment ", where),
             result, index * out.positions);
   }
@@ -141,8 +151,15 @@ void measure_segment(const FidelityConfig& config, const model::Backbone& backbo
 FidelityResult run_methods(const FidelityConfig& config, const compress::WindowPlan& plan,
                            const data::SegmentSample& sample, const model::Backbone& backbone,
                            const std::vector<Method>& methods, const std::string& label,
-                           distributed::Ranks& ranks) {
+                           distributed::Ranks& ranks, FidelityCache* cache) {
   FidelityResult out = describe_run(config, plan, sample, methods);
+  std::vector<bool> known(methods.size());
+  for (std::size_t m = 0; cache != nullptr && m < methods.size(); ++m) {
+    const MethodResult* figures = cache->figures(methods[m].name);
+    if (figures == nullptr) continue;
+    known[m] = true;
+    out.methods[m] = *figures;
+  }
   const auto num_segments = sample.segments.size();
   const int64_t num_ranks = ranks.size(),
                 rounds = (static_cast<int64_t>(num_segments) + num_ranks - 1) / num_ranks;
@@ -150,20 +167,25 @@ FidelityResult run_methods(const FidelityConfig& config, const compress::WindowP
     log::warn(concat(num_ranks, " ranks share ", num_segments, " segment(s): the others only wait"));
   int64_t passes = 0;
   for (const Method& method : methods) passes += method.passes;
-  Progress progress({.label = label, .unit = "bases", .total = rounds * passes * config.length});
+  std::optional<Progress> progress;
+  if (cache == nullptr)
+    progress.emplace(
+        ProgressOptions{.label = label, .unit = "bases", .total = rounds * passes * config.length});
   for (std::size_t s = 0; s < num_segments; ++s) {
     if (is_own(ranks, s)) {
       const std::string note = concat("segment ", s + 1, " of ", num_segments);
-      measure_segment(config, backbone, methods, sample.segments[s], static_cast<int64_t>(s), out,
-                      [&](int64_t count, const std::string& method) {
-                        progress.advance(count, concat(method, ", ", note));
+      measure_segment(config, backbone, methods, known, cache, sample.segments[s], static_cast<int64_t>(s),
+                      out, [&](int64_t count, const std::string& method) {
+                        const std::string text = concat(method, ", ", note);
+                        progress ? progress->advance(count, text) : cache->on_bases()(count, text);
                       });
     }
     // A rank that was lost is noticed here, not when all the work is done.
     if (static_cast<int64_t>(s + 1) % num_ranks == 0) ranks.barrier();
   }
-  progress.finish();
+  if (progress) progress->finish();
   merge(ranks, out);
+  for (std::size_t m = 0; cache != nullptr && m < methods.size(); ++m) cache->keep_figures(out.methods[m]);
   return out;
 }
 
@@ -172,7 +194,7 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
 }
 
 FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype,
-                            distributed::Ranks& ranks) {
+                            distributed::Ranks& ranks, FidelityCache* cache) {
   config.validate();
   const at::NoGradGuard no_grad;
   const compress::MemoryConfig memory = resolve_memory(config);
@@ -196,11 +218,14 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
         "Focus does");
   const data::SegmentSample sample = draw_segments(config, config.segments);
   const weights::LoadedModel loaded =
-      weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
+      cache != nullptr
+          ? cache->model(config, device, dtype)
+          : weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
   require_same_run(ranks, config, sample, loaded.digest);
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
   auto provenance = provenance_of(config, loaded, device);
-  FidelityResult out = run_methods(config, plan, sample, *loaded.model, methods, "fidelity", ranks);
+  if (cache != nullptr) cache->open(config, plan, sample.segments.size());
+  FidelityResult out = run_methods(config, plan, sample, *loaded.model, methods, "fidelity", ranks, cache);
   FidelityConfig resolved = config;
   resolved.plan = {memory.window.size, memory.focus.k};
   resolved.methods.clear();

@@ -35,7 +35,8 @@ Method compressed(std::string name, std::string description,
   const auto stream = [model, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
     return stream_in_chunks(*model, chunk, tokens_BL, on_bases);
   };
-  return {std::move(name), std::move(description), stream};
+  const auto planned = [model](int64_t num_bases) { return model->planned_use(num_bases); };
+  return {std::move(name), std::move(description), stream, 1, planned};
 }
 
 /// The backbone without a hook, the whole sequence in one call.

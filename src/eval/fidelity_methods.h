@@ -30,6 +30,8 @@ struct Method {
   std::string name, description;
   std::function<Streamed(const at::Tensor& tokens_BL, const OnBases& on_bases)> stream;
   int64_t passes = 1;  // times that stream() reports each base as done
+  /// What it will hold after so many bases; empty: known only when it is done.
+  std::function<compress::MemoryUse(int64_t num_bases)> planned = {};
 };
 
 /// Through any compressed model, in chunks.

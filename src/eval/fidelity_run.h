@@ -33,9 +33,10 @@ std::map<std::string, std::string> provenance_of(const FidelityConfig& config,
 
 /// Streams the segments through the methods, "full" first, and measures them as run_fidelity() says. Origin
 /// and configuration of the result are left empty. Of `config` only sizes count, neither methods nor memory.
+/// With a cache, opened before, what it holds is not measured again, and it is told of progress.
 report::FidelityResult run_methods(const FidelityConfig& config, const compress::WindowPlan& plan,
                                    const data::SegmentSample& sample, const model::Backbone& backbone,
                                    const std::vector<Method>& methods, const std::string& label,
-                                   distributed::Ranks& ranks);
+                                   distributed::Ranks& ranks, FidelityCache* cache = nullptr);
 
 }  // namespace focus::eval

@@ -36,7 +36,9 @@ TEST(FolderLockTest, OneHolderAtATimeWhoIsNamed) {
     EXPECT_NE(text.find("--output"), std::string::npos) << text;
   }
   EXPECT_EQ(refusal(space / "other"), "");
+  EXPECT_EQ(FolderLock::try_take(space / "run"), nullptr);
   lock.reset();
+  EXPECT_NE(FolderLock::try_take(space / "run"), nullptr);
   EXPECT_EQ(refusal(space / "run"), "");
   EXPECT_TRUE(fs::is_empty(space / "run"));
 }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <filesystem>
+#include <memory>
+#include <string>
 
 namespace focus {
 
@@ -16,12 +18,17 @@ class FolderLock {
   /// Makes the folder where it is missing; it is removed again where nothing was put into it. ConfigError:
   /// another process holds it, or `folder` is a file. DataError: it cannot be made or written.
   explicit FolderLock(std::filesystem::path folder);
+  /// The same, null where another process holds it.
+  static std::unique_ptr<FolderLock> try_take(std::filesystem::path folder);
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 
  private:
-  void take();
+  struct Free {};
+  explicit FolderLock(Free) {}
+  /// Who holds it; empty: this object does.
+  std::string take(std::filesystem::path folder);
   std::filesystem::path folder_, file_;
   int fd_ = -1;
   bool made_folder_ = false;

@@ -73,6 +73,8 @@ struct FidelityConfig {
 ///                held by so many entries; what it does not is lost to their number, or to the optimisation
 std::vector<std::string> fidelity_methods(const FidelityConfig& config);
 
+class FidelityCache;  // what runs of one process share
+
 /// Measures. Segments go one at a time (batch 1), and one method after the other: besides the model and one
 /// method's memory, the logits of one segment are held twice (fp32, length x vocabulary: 2 KiB per base with
 /// 512 tokens), and the result, 32 bytes per position and method.
@@ -90,7 +92,8 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config);
 /// are not finite, naming method, segment and position; Interrupted after Ctrl-C, between two calls of the
 /// model; DeviceError when another rank was lost.
 report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device,
-                                    c10::ScalarType dtype, distributed::Ranks& ranks);
+                                    c10::ScalarType dtype, distributed::Ranks& ranks,
+                                    FidelityCache* cache = nullptr);
 /// The same in one process.
 report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device,
                                     c10::ScalarType dtype);
