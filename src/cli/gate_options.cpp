@@ -29,6 +29,9 @@ void add_gates(CLI::App& app, report::Gates& gates) {
   add_bound(app, "--min-r", gates.min_r, "R, the share of state_only's loss that is avoided, up to 1");
   add_bound(app, "--min-top1", gates.min_top1,
             "share of positions whose most probable token is full memory's");
+  add_bound(app, "--min-recall", gates.min_recall,
+            "share of full memory's gain over state_only at bases whose 32 letters before occurred behind "
+            "the window");
   app.add_option(
       "--baseline", gates.baseline,
       "folder of an earlier run over the same segments: KL no worse than its, by the paired 95% interval");

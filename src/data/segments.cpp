@@ -94,10 +94,10 @@ SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Regio
   return result;
 }
 
-double repeat_share(std::string_view sequence, int64_t window, int64_t word) {
+std::vector<bool> repeated_positions(std::string_view sequence, int64_t window, int64_t word) {
   FOCUS_CHECK(word >= 1 && word <= 32, "word length ", word);
   const auto length = static_cast<int64_t>(sequence.size());
-  if (length == 0) return 0;
+  std::vector<bool> out(sequence.size());
   struct Slot {
     uint64_t word = 0;
     int64_t end = -1;  // position behind the first occurrence; -1: free
@@ -105,7 +105,7 @@ double repeat_share(std::string_view sequence, int64_t window, int64_t word) {
   std::vector<Slot> table(std::bit_ceil(static_cast<std::size_t>(2 * length)));
   const uint64_t mask = word == 32 ? ~uint64_t{0} : (uint64_t{1} << (2 * word)) - 1;
   uint64_t bits = 0;
-  int64_t valid = 0, repeated = 0;
+  int64_t valid = 0;
   for (int64_t t = 1; t < length; ++t) {
     const auto letter = static_cast<uint8_t>(sequence[static_cast<std::size_t>(t - 1)]);
     // Bits 1 and 2 of A, C, G, T are 00, 01, 11, 10 in either case.
@@ -117,10 +117,17 @@ double repeat_share(std::string_view sequence, int64_t window, int64_t word) {
     if (table[at].end < 0) {
       table[at] = {bits, t};
     } else if (t - table[at].end >= window) {
-      ++repeated;
+      out[static_cast<std::size_t>(t)] = true;
     }
   }
-  return static_cast<double>(repeated) / static_cast<double>(length);
+  return out;
+}
+
+double repeat_share(std::string_view sequence, int64_t window, int64_t word) {
+  const std::vector<bool> repeated = repeated_positions(sequence, window, word);
+  if (repeated.empty()) return 0;
+  return static_cast<double>(std::count(repeated.begin(), repeated.end(), true)) /
+         static_cast<double>(repeated.size());
 }
 
 }  // namespace focus::data

@@ -99,8 +99,13 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Window
   out.bootstrap_draws = config.bootstrap_draws;
   out.bootstrap_seed = static_cast<uint64_t>(config.seed);
   out.skipped_n_rich = sample.skipped_n_rich;
-  for (const auto& segment : sample.segments)
-    out.segments.push_back({segment.name, segment.begin, data::repeat_share(segment.sequence, out.window)});
+  for (const auto& segment : sample.segments) {
+    std::vector<bool> copied = data::repeated_positions(segment.sequence, out.window);
+    const auto count = static_cast<double>(std::count(copied.begin(), copied.end(), true));
+    copied.erase(copied.begin());  // nothing predicts the first base
+    out.segments.push_back(
+        {segment.name, segment.begin, count / static_cast<double>(config.length), std::move(copied)});
+  }
   for (const Method& method : methods) {
     MethodResult& m = out.methods.emplace_back();
     m.name = method.name;

@@ -1,5 +1,6 @@
 #include "digest.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -89,6 +90,23 @@ ReportDigest digest_result(const FidelityResult& result) {
     }
     return totals;
   };
+  for (const Segment& segment : result.segments)
+    digest.copied_positions += std::count(segment.copied.begin(), segment.copied.end(), true);
+  // What a method loses against full memory where only what lies behind the window can tell the next base.
+  const auto copied_totals = [&](const MethodResult& method) {
+    std::vector<metrics::Total> totals(num_segments);
+    const MethodResult* const full =
+        digest.full < 0 ? nullptr : &result.methods[static_cast<std::size_t>(digest.full)];
+    const std::vector<float> values = column_values(method, full, kDeltaCrossEntropy);
+    for (std::size_t s = 0; !values.empty() && s < num_segments; ++s) {
+      const std::vector<bool>& copied = result.segments[s].copied;
+      for (std::size_t p = 0; p < copied.size(); ++p) {
+        const float value = values[s * static_cast<std::size_t>(positions) + p];
+        if (copied[p] && !std::isnan(value)) totals[s].add(value);
+      }
+    }
+    return totals;
+  };
   const metrics::BootstrapOptions bootstrap{.draws = result.bootstrap_draws, .seed = result.bootstrap_seed};
   const MethodResult* const full =
       digest.full >= 0 ? &result.methods[static_cast<std::size_t>(digest.full)] : nullptr;
@@ -127,6 +145,11 @@ ReportDigest digest_result(const FidelityResult& result) {
           scope_totals(result.methods[static_cast<std::size_t>(digest.state_only)].values[kl], scope),
           bootstrap);
     }
+    entry.recall = {kNan, {kNan, kNan}};
+    if (digest.full >= 0 && digest.state_only >= 0 && digest.copied_positions > 0)
+      entry.recall = metrics::recovered_share(
+          copied_totals(method), copied_totals(result.methods[static_cast<std::size_t>(digest.state_only)]),
+          bootstrap);
     for (const metrics::Total& total : scope_totals(method.values[kl], digest.main_scope))
       entry.segment_kl.push_back(total.mean());
     const auto ce = static_cast<std::size_t>(column(Measure::cross_entropy));

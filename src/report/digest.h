@@ -44,6 +44,7 @@ struct MethodDigest {
   std::array<std::vector<metrics::Bin>, kNumColumns> by_position, by_offset;
   std::vector<double> segment_kl;  // mean over the positions of the main scope; NaN where there is none
   std::vector<double> segment_cross_entropy;  // likewise
+  metrics::Recovered recall;  // ReportDigest::copied_positions; NaN without full and state_only
 };
 
 struct ReportDigest {
@@ -54,6 +55,7 @@ struct ReportDigest {
   bool crosses_boundary = false;
   int full = -1, state_only = -1, noise_floor = -1;  // places of these methods, -1: not in the run
   int64_t repeat_rich_segments = 0;
+  int64_t copied_positions = 0;  // Segment::copied
 
   const ScopeStatistics& main(std::size_t method) const {
     return methods[method].scopes[static_cast<std::size_t>(main_scope)];

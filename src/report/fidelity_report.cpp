@@ -123,6 +123,7 @@ Json summary_of(const ReportDigest& digest) {
   root["crosses_boundary"] = digest.crosses_boundary;
   root["main_scope"] = kScopeNames[static_cast<std::size_t>(digest.main_scope)];
   root["skipped_n_rich"] = result.skipped_n_rich;
+  root["copied_positions"] = digest.copied_positions;
   root["methods"] = Json::array();
   for (const MethodDigest& entry : digest.methods) {
     Json method;
@@ -133,6 +134,8 @@ Json summary_of(const ReportDigest& digest) {
     method["open_bytes"] = entry.method->open_bytes;
     method["far_bytes"] = entry.method->far_bytes;
     method["seconds"] = number(entry.method->seconds);
+    method["recall"] = {{"share", number(entry.recall.share)},
+                        {"interval", interval_json(entry.recall.interval)}};
     for (const Scope scope : digest.scopes) {
       const ScopeStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)];
       Json scope_json;

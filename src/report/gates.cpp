@@ -73,10 +73,11 @@ void require_answerable(const Gates& gates, const std::vector<std::string>& meth
     fail<ConfigError>("--gate-method: '", method,
                       "' is not among the methods that are measured; add it to "
                       "methods, or name another");
-  if (gates.min_r && !holds(methods, "state_only"))
+  if ((gates.min_r || gates.min_recall) && !holds(methods, "state_only"))
     fail<ConfigError>(
-        "--min-r cannot be answered without the method 'state_only', with which R compares; add "
-        "it to methods");
+        gates.min_r ? "--min-r" : "--min-recall",
+        " cannot be answered without the method 'state_only', with which it compares; add it to "
+        "methods");
 }
 
 std::vector<GateResult> check_gates(const Gates& gates, const RunSummary& run, const std::string& method,
@@ -94,6 +95,14 @@ std::vector<GateResult> check_gates(const Gates& gates, const RunSummary& run, c
   if (gates.min_r) out.push_back(bound(where, method, "R", own->recovered, *gates.min_r, false));
   if (gates.min_top1)
     out.push_back(bound(where, method, "top1_agreement", mean("top1_agreement"), *gates.min_top1, false));
+  if (gates.min_recall) {
+    if (run.copied_positions == 0)
+      fail<ConfigError>(
+          where,
+          "--min-recall cannot be answered: no 32 letters of a segment occur again behind a window; "
+          "use longer segments, or plant copies (scripts/plant_copies.py)");
+    out.push_back(bound(where, method, "recall", own->recall, *gates.min_recall, false));
+  }
   if (baseline) out.push_back(no_worse(where, *own, run, *baseline, gates.baseline));
   return out;
 }

@@ -31,6 +31,12 @@ MethodSummary read_method(const Json& json, const std::string& scope) {
   method.open_bytes = json.at("open_bytes");
   method.far_bytes = json.at("far_bytes");
   method.seconds = number(json.at("seconds"));
+  method.recall = method.recall_low = method.recall_high = std::numeric_limits<double>::quiet_NaN();
+  if (json.contains("recall")) {  // earlier versions had none
+    method.recall = number(json.at("recall").at("share"));
+    method.recall_low = number(json.at("recall").at("interval").at(0));
+    method.recall_high = number(json.at("recall").at("interval").at(1));
+  }
   for (const auto& [name, value] : json.at("scopes").at(scope).items()) {
     if (name == "recovered") {
       method.recovered = number(value.at("share"));
@@ -78,6 +84,7 @@ RunSummary read_run_summary(const std::filesystem::path& folder) {
     run.length = json.at("length");
     run.crosses_boundary = json.at("crosses_boundary");
     run.main_scope = json.at("main_scope");
+    run.copied_positions = json.value("copied_positions", int64_t{0});
     for (const Json& method : json.at("methods")) run.methods.push_back(read_method(method, run.main_scope));
     for (const Json& segment : json.at("segments")) {
       run.segments.push_back(

@@ -58,6 +58,9 @@ const std::vector<Column>& columns() {
       {"recovered", [](C, M m) { return exact(m.recovered); }},
       {"recovered_low", [](C, M m) { return exact(m.recovered_low); }},
       {"recovered_high", [](C, M m) { return exact(m.recovered_high); }},
+      {"recall", [](C, M m) { return exact(m.recall); }},
+      {"recall_low", [](C, M m) { return exact(m.recall_low); }},
+      {"recall_high", [](C, M m) { return exact(m.recall_high); }},
       {"kept_entries", [](C, M m) { return std::to_string(m.kept_entries); }},
       {"kept_bytes", [](C, M m) { return std::to_string(m.kept_bytes); }},
       {"open_bytes", [](C, M m) { return std::to_string(m.open_bytes); }},
@@ -155,7 +158,7 @@ std::string counted(std::size_t some, std::size_t all) { return concat(some, " o
 
 std::vector<std::string> sweep_notes(const SweepResult& result) {
   std::vector<std::string> notes;
-  std::size_t measured = 0, chance = 0, within = 0, single = 0, no_state = 0, no_noise = 0;
+  std::size_t measured = 0, chance = 0, within = 0, single = 0, no_state = 0, no_noise = 0, no_copy = 0;
   for (const SweepCell& cell : result.cells) {
     if (!cell.run) {
       notes.push_back(concat("not measured: cell ", cell.id, ", ", cell.missing));
@@ -166,6 +169,7 @@ std::vector<std::string> sweep_notes(const SweepResult& result) {
     within += cell.run->crosses_boundary ? 0 : 1;
     single += cell.run->segments.size() < 2 ? 1 : 0;
     no_state += cell.run->find("state_only") == nullptr ? 1 : 0;
+    no_copy += cell.run->copied_positions == 0 ? 1 : 0;
     no_noise += cell.run->find("noise_floor") == nullptr ? 1 : 0;
   }
   if (chance > 0)
@@ -185,6 +189,9 @@ std::vector<std::string> sweep_notes(const SweepResult& result) {
   if (no_state > 0)
     notes.push_back(
         concat("not measured: R in ", counted(no_state, measured), ", without the method state_only"));
+  if (no_copy > 0)
+    notes.push_back(concat("not measured: recall in ", counted(no_copy, measured),
+                           ", where no 32 letters of a segment occur again behind a window"));
   if (no_noise > 0)
     notes.push_back(concat("not measured: what rounding does in ", counted(no_noise, measured),
                            ", without the method noise_floor"));

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from support import CHECK, DATA, INTERRUPTED, USAGE, ProgramTest, bases, fasta, main, read, write
+from support import CHECK, DATA, INTERRUPTED, SOURCE, USAGE, ProgramTest, bases, fasta, main, read, write
 
 
 class SweepTest(ProgramTest):
@@ -162,6 +162,12 @@ class SweepTest(ProgramTest):
         write(self.path("taken", "thesis.txt"), "mine")
         self.assert_clear(self.sweep("-c", self.sweep_config({}), "-o", self.path("taken")), USAGE, "taken", "no sweep")
 
+    def test_protocols_can_be_planned(self):
+        for name in os.listdir(os.path.join(SOURCE, "configs", "protocols")):
+            planned = self.assert_ok(self.sweep("-c", os.path.join("configs", "protocols", name), "-o", self.path("out"), "--dry-run", "-t", "1", cwd=SOURCE))
+            self.assertRegex(planned, r"(?m)^15 cell\(s\): 0 done, 15 to measure, 15 training\(s\) before$")
+            self.assertRegex(planned, r"about .* of evaluation and .* of training")
+
     def test_gates(self):
         def run(out, *args, **changes):
             return self.fidelity("-c", self.fidelity_config(**{"methods": ["state_only", "fitted"], "length": 200, "segments": 4, **changes}), "-o", self.path(out), *args)
@@ -190,6 +196,7 @@ class SweepTest(ProgramTest):
         self.assertFalse(os.path.exists(self.path("d")))
         self.assert_clear(run("e", "--baseline", self.path("a"), seed=7), USAGE, "other segments")
         self.assert_clear(run("f", "--max-kl", "1", length=30), USAGE, "one window")
+        self.assert_clear(run("g", "--min-recall", "0"), USAGE, "--min-recall", "plant_copies.py")
 
         config = self.sweep_config({"focus.k": [4, 8]}, methods=["state_only", "fitted"])
         swept = self.sweep("-c", config, "-o", self.path("sweep"), "--max-kl", "0")

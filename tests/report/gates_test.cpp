@@ -21,7 +21,8 @@ FidelityResult run(double fitted, double cross_entropy = 1.2, int64_t segments =
   result.positions = 20;
   result.config_json = "{}";
   result.provenance["fasta_digest"] = "f";
-  for (int64_t s = 0; s < segments; ++s) result.segments.push_back({"chr", 100 * s, 0});
+  for (int64_t s = 0; s < segments; ++s)
+    result.segments.push_back({"chr", 100 * s, 0, std::vector<bool>(20, s < 2)});
   for (const auto& [name, level] :
        {std::pair{"full", 0.0}, std::pair{"state_only", 0.4}, std::pair{"fitted", fitted}}) {
     MethodResult& method = result.methods.emplace_back();
@@ -32,8 +33,10 @@ FidelityResult run(double fitted, double cross_entropy = 1.2, int64_t segments =
         values.insert(values.end(), 20,
                       static_cast<float>(level + (level > 0 ? 0.01 * static_cast<double>(s) : 0)));
     }
-    for (float& value : method.values[static_cast<std::size_t>(Measure::cross_entropy)])
-      value = static_cast<float>(cross_entropy);
+    // Where bases are copied, in segments 0 and 1, full memory gains a nat over state_only.
+    auto& own = method.values[static_cast<std::size_t>(Measure::cross_entropy)];
+    for (std::size_t i = 0; i < own.size(); ++i)
+      own[i] = static_cast<float>(cross_entropy + (i < 40 ? level / 0.4 : 0));
   }
   return result;
 }
@@ -59,6 +62,8 @@ TEST_F(GatesTest, ASummaryIsReadAsItWasWritten) {
   EXPECT_NEAR(fitted->measures.at("kl").mean, 0.125, 1e-6);
   EXPECT_LT(fitted->measures.at("kl").low, 0.125);
   EXPECT_NEAR(fitted->recovered, 1 - 0.125 / 0.425, 1e-6);
+  EXPECT_NEAR(fitted->recall, 0.75, 1e-6);
+  EXPECT_EQ(summary.copied_positions, 40);
   EXPECT_NEAR(fitted->segment_kl.at(3), 0.13, 1e-6);
   EXPECT_FALSE(summary.is_random());
   EXPECT_TRUE(written(run(0.1, std::log(512.0)), "random").is_random());
@@ -72,8 +77,8 @@ TEST_F(GatesTest, EachBoundIsHeldOnItsOwn) {
     for (const GateResult& gate : check_gates(gates, summary, "fitted", {})) out += gate.passed ? '+' : '-';
     return out;
   };
-  EXPECT_EQ(passed({.max_kl = 0.13, .min_r = 0.7, .min_top1 = 0.12}), "+++");
-  EXPECT_EQ(passed({.max_kl = 0.12, .min_r = 0.72, .min_top1 = 0.13}), "---");
+  EXPECT_EQ(passed({.max_kl = 0.13, .min_r = 0.7, .min_top1 = 0.12, .min_recall = 0.74}), "++++");
+  EXPECT_EQ(passed({.max_kl = 0.12, .min_r = 0.72, .min_top1 = 0.13, .min_recall = 0.76}), "----");
   EXPECT_EQ(passed({}), "");
 }
 
@@ -100,6 +105,7 @@ TEST_F(GatesTest, ABaselineIsComparedSegmentBySegment) {
 
 TEST_F(GatesTest, WhatCannotBeAnsweredIsRefused) {
   EXPECT_THROW(require_answerable({.min_r = 0.5}, {"full", "fitted"}, "fitted"), ConfigError);
+  EXPECT_THROW(require_answerable({.min_recall = 0.5}, {"full", "fitted"}, "fitted"), ConfigError);
   EXPECT_THROW(require_answerable({.max_kl = 0.5}, {"full", "fitted"}, "focus"), ConfigError);
   EXPECT_THROW(require_answerable({.method = "fitted"}, {"full", "fitted"}, "fitted"), ConfigError);
   EXPECT_NO_THROW(require_answerable({.min_r = 0.5}, {"full", "state_only", "fitted"}, "fitted"));
@@ -109,6 +115,9 @@ TEST_F(GatesTest, WhatCannotBeAnsweredIsRefused) {
   FidelityResult within = run(0.1);
   within.window = 64;
   EXPECT_THROW(check_gates({.max_kl = 1}, written(within, "within"), "fitted", {}), ConfigError);
+  FidelityResult unique = run(0.1);
+  for (Segment& segment : unique.segments) segment.copied.assign(20, false);
+  EXPECT_THROW(check_gates({.min_recall = 0}, written(unique, "unique"), "fitted", {}), ConfigError);
   const RunSummary single = written(run(0.1, 1.2, 1), "single");
   EXPECT_THROW(check_gates({.baseline = "single"}, single, "fitted", single), ConfigError);
 }

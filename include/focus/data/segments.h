@@ -38,6 +38,10 @@ struct SegmentSample {
 SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions,
                               const SegmentOptions& options);
 
+/// Whether position t of `sequence` is one whose preceding `word` letters also ended at least `window` bases
+/// before t; as repeat_share(), which counts them.
+std::vector<bool> repeated_positions(std::string_view sequence, int64_t window, int64_t word = 32);
+
 /// Share of positions t of `sequence` whose preceding `word` letters also ended at least `window` bases
 /// before t: where only a memory that reaches behind the window can have seen the context before. Exact; case
 /// is ignored; words with other letters than ACGT match nothing. word from 1 to 32; O(length) time and

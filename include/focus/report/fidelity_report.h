@@ -24,9 +24,10 @@ inline constexpr double kRepeatRich = 0.1;
 /// Divergences are those of the full cache from the method, in nats where they are logarithmic;
 /// `delta_cross_entropy` is the method's cross entropy less that of the method called "full", R compares with
 /// the method called "state_only" and the method "noise_floor" is drawn as the reference below which
-/// differences are rounding; each is left out where the run has no such method. A measure without values is
-/// NaN. Throws DataError when the folder cannot be written, InternalError when arrays do not fit the declared
-/// sizes.
+/// differences are rounding; recall (summary.json) is 1 less the share of state_only's delta_cross_entropy
+/// that a method has at the positions of Segment::copied; each is left out where the run has no such method.
+/// A measure without values is NaN. Throws DataError when the folder cannot be written, InternalError when
+/// arrays do not fit the declared sizes.
 void write_fidelity_report(const FidelityResult& result, const std::filesystem::path& folder);
 
 }  // namespace focus::report

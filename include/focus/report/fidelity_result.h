@@ -20,6 +20,7 @@ struct Segment {
   int64_t begin = 0;  // 0-based first base in the record
   double repeat =
       0;  // share of positions whose preceding 32-mer occurred >= window bases earlier in the segment
+  std::vector<bool> copied;  // [position] whether the base that it predicts is one of these; empty: not known
 };
 
 struct MethodResult {

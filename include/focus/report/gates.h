@@ -13,10 +13,11 @@ namespace focus::report {
 struct Gates {
   std::optional<double> max_kl;    // nats
   std::optional<double> min_r;     // a share
-  std::optional<double> min_top1;  // a share
+  std::optional<double> min_top1;    // a share
+  std::optional<double> min_recall;  // a share
   std::string method;              // empty: gated_method()
   std::string baseline;            // folder of a fidelity run; empty: none
-  bool any() const { return max_kl || min_r || min_top1 || !baseline.empty(); }
+  bool any() const { return max_kl || min_r || min_top1 || min_recall || !baseline.empty(); }
 };
 
 struct GateResult {
