@@ -162,14 +162,14 @@ class EvalTest(ProgramTest):
         report = ["-o", self.path("report")]
         self.assert_clear(self.calibrate("-c", config), USAGE, "--output")
         self.assert_clear(self.calibrate("-c", self.calibrate_config(data={}, tables={}, memories=["tables"]), *report), USAGE, "data.sources")
-        self.assert_clear(self.calibrate("-c", self.calibrate_config(memories=["fited"]), *report), USAGE, "fited", "did you mean 'fitted'")
+        self.assert_clear(self.calibrate("-c", self.calibrate_config(memories=["tables", "fited"]), *report), USAGE, "fited", "did you mean 'fitted'")
         self.assert_clear(self.calibrate("-c", self.calibrate_config(), "--max-bytes", "10", *report), USAGE, "goal.max_bytes", "10 B")
         self.assert_clear(self.calibrate("-c", self.calibrate_config(), "--min-r", "2", *report), USAGE, "--min-r")
         self.assert_clear(self.calibrate("-c", self.calibrate_config(length=30), *report), USAGE, "length", "window of 32")
         # An adapter alone may be a training's result.
         os.mkdir(self.path("trained"))
         write(self.path("trained", "adapter.safetensors"), "mine")
-        self.assert_clear(self.calibrate("-c", config, "-o", self.path("trained"), "--force"), USAGE, "adapter.safetensors", "no report wrote")
+        self.assert_clear(self.calibrate("-c", self.calibrate_config(), "-o", self.path("trained"), "--force"), USAGE, "adapter.safetensors", "no report wrote")
         self.assertEqual(read(self.path("trained", "adapter.safetensors")), b"mine")
         self.assert_no_report()
 
