@@ -39,10 +39,11 @@ void fit_tables(const compress::TablesConfig& settings, const data::SequenceSamp
     log::info(concat("block ", block, ": tables leave ", 100 * left.first, " % of the score variance (",
                      residual, " nats) and ", 100 * left.second, " % of the values unexplained"));
     if (residual > compress::kLargestResidual)
-      log::warn(concat("block ", block, ": base memory will fail here: letters leave a score uncertain by ",
-                       residual, " nats, and above ", compress::kLargestResidual,
-                       " little of what the block remembers is kept; give it another memory in "
-                       "focus.schedule ('focus-eval calibrate' says which)"));
+      log::warn(
+          concat("block ", block, ": base memory may fail here: letters leave a score uncertain by ",
+                 residual, " nats, and above ", compress::kLargestResidual,
+                 " it has been seen to keep little; measure it with 'focus-eval calibrate', or give the "
+                 "block another memory in focus.schedule"));
   }
 }
 

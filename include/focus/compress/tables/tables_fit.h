@@ -16,7 +16,7 @@ namespace focus::compress {
 /// Root mean square, in nats and over heads, of what fitted tables leave out of a past base's score: from
 /// their betas, half of its square each.
 double score_residual(const BaseTables& tables);
-/// The largest that base memory bears: of two models, one whose layers have 1.2 to 1.5 nats keeps R .85, one
+/// Above it base memory is not trusted: of two models, one whose layers have 1.2 to 1.5 nats keeps R .85, one
 /// with 4.4 and 5.2 keeps .19.
 inline constexpr double kLargestResidual = 2.0;
 
