@@ -1,9 +1,10 @@
-// --memory, --adapter, --window, -k: which memory a program streams sequences through.
+// --memory, --adapter, --window, -k, --set: which memory a program streams sequences through.
 #pragma once
 
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "focus/compress/plan/config.h"
 #include "focus/infer/stream.h"
@@ -15,6 +16,7 @@ struct MemoryOption {
   std::string memory;           // empty: focus with an adapter, else full
   std::string adapter;          // adapter file, or the run folder that holds adapter.safetensors
   compress::PlanOverride plan;  // of the adapter's memory, or of the default one
+  std::vector<std::string> settings;  // of far memory, "far.key=value"
 };
 
 struct ChosenMemory {
