@@ -2,6 +2,7 @@
 // cut, and lies where the settings say.
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #include <filesystem>
@@ -111,7 +112,7 @@ TEST_F(FarMemoryTest, StoresRoundByHalfAStepAtMost) {
     FarConfig config;
     config.store = store;
     FarStore held(config);
-    held.append({k, v});
+    held.append({{k, v}});
     const ops::MemoryPart codes = held.read(0, k), read = codes.decoded(at::kFloat);
     EXPECT_EQ(codes.k_codes.codes.storage().data(), held.read(0, k).v_codes.low.storage().data());
     // Keys step by channel, values by base; low and step are fp16.
@@ -224,9 +225,10 @@ TEST_F(FarMemoryTest, AFullDiskOrAMissingFolderIsOneClearError) {
   const rlimit small{4096, before.rlim_max};
   const auto handler = std::signal(SIGXFSZ, SIG_IGN);
   setrlimit(RLIMIT_FSIZE, &small);
-  const std::vector<char> bytes(4000, 'x');
-  EXPECT_EQ(file.append(bytes.data(), 4000), 0);
-  const std::string full = message([&] { file.append(bytes.data(), 4000); });
+  std::vector<char> bytes(4000, 'x');
+  EXPECT_EQ(file.append({{bytes.data(), 1500}, {bytes.data() + 1500, 2500}}), 0);
+  // The first part fits, and goes again with the others.
+  const std::string full = message([&] { file.append({{bytes.data(), 50}, {bytes.data(), 4000}}); });
   setrlimit(RLIMIT_FSIZE, &before);
   std::signal(SIGXFSZ, handler);
   EXPECT_NE(full.find("cannot write"), std::string::npos) << full;
@@ -235,6 +237,56 @@ TEST_F(FarMemoryTest, AFullDiskOrAMissingFolderIsOneClearError) {
   std::vector<char> read(4000);
   file.read(0, read.data(), 4000);
   EXPECT_EQ(read, bytes);
+  EXPECT_EQ(file.append({{bytes.data(), 7}}), 4000);
+}
+
+TEST_F(FarMemoryTest, CopiesShareAFileWhoseSpaceComesBack) {
+  const testing::TemporaryFolder folder;
+  FarConfig config;
+  config.place = FarPlace::file;
+  config.folder = folder.path().string();
+  const auto kmer = [](double i) {
+    return FarKmer{at::full({1, 2, 64, 512}, i), at::full({1, 2, 64, 512}, -i)};
+  };
+  // What files of this folder take of the disk, though they have no name.
+  const auto disk = [&] {
+    int64_t bytes = 0;
+    for (const auto& open : std::filesystem::directory_iterator("/proc/self/fd")) {
+      struct stat about{};
+      std::error_code closed;
+      const std::string file = std::filesystem::read_symlink(open.path(), closed).string();
+      if (!closed && file.starts_with(folder.path().string()) && ::stat(open.path().c_str(), &about) == 0)
+        bytes += 512 * about.st_blocks;
+    }
+    return bytes;
+  };
+  const auto expect = [](FarStore& store, int64_t i, double value) {
+    const ops::MemoryPart read = store.read(i, at::empty({0}));
+    EXPECT_TRUE(read.k.eq(value).all().item<bool>() && read.v.eq(-value).all().item<bool>()) << i;
+  };
+  FarStore store(config);
+  for (int64_t i = 0; i < 64; i += 2)
+    store.append({kmer(static_cast<double>(i)), kmer(static_cast<double>(i + 1))});
+  const int64_t all = store.num_bytes();
+  EXPECT_EQ(all, 64 * FarStore::kmer_bytes(FarStoreType::model, 64, 2, 512, at::kFloat));
+  EXPECT_GE(disk(), all);
+  {
+    FarStore fork = store;
+    store.append({kmer(64)});
+    fork.append({kmer(-64)});
+    store.drop_before(60);
+    EXPECT_EQ(fork.num_bytes(), all + all / 64);
+    for (int64_t i = 0; i < 64; ++i) expect(fork, i, static_cast<double>(i));
+    expect(fork, 64, -64);
+    for (int64_t i = 60; i <= 64; ++i) expect(store, i, static_cast<double>(i));
+    EXPECT_EQ(store.num_bytes(), 5 * all / 64);
+    EXPECT_GE(disk(), all) << "the fork reads it";
+  }
+  expect(store, 63, 63);
+  EXPECT_LT(disk(), all / 4) << "without the fork nobody does";
+  store.drop_before(65);
+  EXPECT_EQ(store.num_bytes(), 0);
+  EXPECT_LT(disk(), 65536);
 }
 
 TEST_F(FarMemoryTest, RefusesWhatItCannotStandOn) {

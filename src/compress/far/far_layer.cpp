@@ -139,13 +139,15 @@ const FarStretch& FarLayer::at(int64_t base) const {
 void FarLayer::take(int64_t first_base, const Tensor& k, const Tensor& v) {
   FOCUS_CHECK(store_ != nullptr, "a whole sequence keeps what it has");
   const int64_t end = first_base + k.size(2);
+  std::vector<FarKmer> leaving;
   for (int64_t kmer = store_->end(); kmer < windows_.kmers_completed(end); ++kmer) {
     const int64_t window = windows_.window_of_kmer(kmer);
     const Span bases = windows_.kmer(window, kmer - windows_.kmers_before(window));
     FOCUS_CHECK(bases.begin >= first_base, "k-mer ", kmer, " left before base ", first_base);
     const auto own = [&](const Tensor& t) { return t.narrow(2, bases.begin - first_base, bases.size()); };
-    store_->append({own(k), own(v)});
+    leaving.push_back({own(k), own(v)});
   }
+  store_->append(leaving);
 }
 
 void FarLayer::show(const Tensor& k, const Tensor& v) {

@@ -18,11 +18,11 @@ std::unique_ptr<MemoryState> as_memory(std::unique_ptr<cache::LayerState> state)
 }  // namespace
 
 std::unique_ptr<cache::LayerState> FarState::clone() const {
-  return std::make_unique<FarState>(as_memory(near_->clone()), store, keys.clone());
+  return std::make_unique<FarState>(as_memory(near_->clone()), store.copy(), keys.clone());
 }
 
 std::unique_ptr<cache::LayerState> FarState::snapshot() const {
-  return std::make_unique<FarState>(as_memory(near_->snapshot()), store, keys.snapshot());
+  return std::make_unique<FarState>(as_memory(near_->snapshot()), store.copy(), keys.snapshot());
 }
 
 cache::TensorMap FarState::save() const {

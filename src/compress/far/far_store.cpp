@@ -1,10 +1,12 @@
 #include "far_store.h"
 
 #include <fcntl.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -18,6 +20,12 @@ namespace focus::compress {
 namespace {
 
 using at::Tensor;
+
+// What of a file is given back at a time. Few large ones: a small object that stays, made for every block
+// that is written, would lie among what is freed behind it and keep holes in the heap, as many bytes as the
+// file's.
+constexpr int64_t kExtentBytes = int64_t{4} << 20;
+constexpr std::size_t kLoadedAtOnce = 16;  // k-mers of a saved stream
 
 int64_t bits_of(FarStoreType store) {
   return store == FarStoreType::int8 ? 8 : store == FarStoreType::int4 ? 4 : 0;
@@ -107,16 +115,30 @@ void UnnamedFile::refuse(const char* what, int error) const {
                   "; set far.folder to a folder with room, or far.keep or far.store to hold less");
 }
 
-int64_t UnnamedFile::append(const void* bytes, int64_t count) {
+int64_t UnnamedFile::append(std::vector<iovec> parts) {
   const int64_t offset = size_;
-  for (int64_t done = 0; done < count;) {
-    const ssize_t now = ::pwrite(file_, static_cast<const char*>(bytes) + done,
-                                 static_cast<std::size_t>(count - done), offset + done);
+  int64_t end = offset;
+  for (std::size_t next = 0; next < parts.size();) {
+    const auto most = std::min<std::size_t>(parts.size() - next, IOV_MAX);
+    const ssize_t now = ::pwritev(file_, &parts[next], static_cast<int>(most), end);
     if (now < 0 && errno == EINTR) continue;
-    if (now <= 0) refuse("cannot write", now < 0 ? errno : ENOSPC);
-    done += now;
+    if (now <= 0) {
+      const int error = now < 0 ? errno : ENOSPC;
+      forget(offset, end - offset);
+      refuse("cannot write", error);
+    }
+    end += now;
+    // What was written in part goes on behind that part.
+    for (auto left = static_cast<std::size_t>(now); next < parts.size() && left > 0;) {
+      iovec& part = parts[next];
+      const std::size_t done = std::min(left, part.iov_len);
+      part.iov_base = static_cast<char*>(part.iov_base) + done;
+      part.iov_len -= done;
+      left -= done;
+      if (part.iov_len == 0) ++next;
+    }
   }
-  size_ += count;
+  size_ = end;
   return offset;
 }
 
@@ -151,84 +173,139 @@ ops::MemoryPart FarStore::rounded(FarStoreType store, const FarKmer& kmer) {
       kmer.k.scalar_type());
 }
 
-void FarStore::append(const FarKmer& kmer) {
-  batch_ = kmer.k.size(0), heads_ = kmer.k.size(1), dim_ = kmer.k.size(3);
-  put(pack(config_.store, kmer), kmer.k.size(2));
-}
-
-void FarStore::put(Tensor packed, int64_t bases) {
-  Stored stored;
-  stored.bases = bases;
-  stored.bytes = static_cast<int64_t>(packed.nbytes());
-  type_ = packed.scalar_type();
-  from_ = packed.device();
-  if (config_.place == FarPlace::file) {
-    if (packed.requires_grad())
-      fail<ConfigError>("far.place 'file' has no gradient: train with far.place model or host");
-    if (file_ == nullptr) file_ = std::make_shared<UnnamedFile>(config_.folder);
-    const Tensor host = ops::to_host(packed).contiguous();
-    const int64_t offset = file_->append(host.const_data_ptr(), stored.bytes);
-    stored.extent = std::make_shared<Extent>(file_, offset, stored.bytes);
-  } else if (config_.place == FarPlace::host && !packed.is_cpu() && !packed.requires_grad()) {
-    stored.packed = at::empty(packed.sizes(), packed.options().device(at::kCPU).pinned_memory(true));
-    stored.packed.copy_(packed, /*non_blocking=*/true);
-  } else {
-    stored.packed = config_.place == FarPlace::host ? packed.to(at::kCPU) : std::move(packed);
+void FarStore::append(const std::vector<FarKmer>& kmers) {
+  std::vector<Tensor> packed;
+  std::vector<int64_t> bases;
+  for (const FarKmer& kmer : kmers) {
+    batch_ = kmer.k.size(0), heads_ = kmer.k.size(1), dim_ = kmer.k.size(3);
+    packed.push_back(pack(config_.store, kmer));
+    bases.push_back(kmer.k.size(2));
   }
-  if (config_.place == FarPlace::model) stored.views = views(stored.packed, bases);
-  bytes_ += stored.bytes;
-  kmers_.push_back(std::move(stored));
+  put(std::move(packed), bases);
 }
 
-Tensor FarStore::packed(const Stored& stored, const Tensor& like) const {
+void FarStore::put(std::vector<Tensor> packed, const std::vector<int64_t>& bases) {
+  if (packed.empty()) return;
+  type_ = packed[0].scalar_type();
+  from_ = packed[0].device();
+  int64_t offset = config_.place == FarPlace::file ? write(packed) : 0;
+  for (std::size_t i = 0; i < packed.size(); ++i) {
+    Tensor& own = packed[i];
+    Stored stored{.offset = offset, .bases = bases[i], .bytes = static_cast<int64_t>(own.nbytes())};
+    if (config_.place == FarPlace::file) {
+      offset += stored.bytes;
+    } else if (config_.place == FarPlace::host && !own.is_cpu() && !own.requires_grad()) {
+      stored.packed = at::empty(own.sizes(), own.options().device(at::kCPU).pinned_memory(true));
+      stored.packed.copy_(own, /*non_blocking=*/true);
+    } else {
+      stored.packed = config_.place == FarPlace::host ? own.to(at::kCPU) : std::move(own);
+    }
+    if (config_.place == FarPlace::model) stored.views = views(stored.packed, stored.bases);
+    bytes_ += stored.bytes;
+    kmers_.push_back(std::move(stored));
+  }
+}
+
+int64_t FarStore::write(const std::vector<Tensor>& packed) {
+  std::vector<Tensor> host;
+  std::vector<iovec> parts;
+  for (const Tensor& own : packed) {
+    if (own.requires_grad())
+      fail<ConfigError>("far.place 'file' has no gradient: train with far.place model or host");
+    host.push_back(ops::to_host(own).contiguous());
+    parts.push_back({host.back().mutable_data_ptr(), host.back().nbytes()});
+  }
+  if (file_ == nullptr) file_ = std::make_shared<UnnamedFile>(config_.folder);
+  const int64_t offset = file_->append(std::move(parts));
+  if (extents_.empty() || extents_.back()->end != offset ||
+      extents_.back()->end - extents_.back()->begin >= kExtentBytes)
+    extents_.push_back(std::make_shared<Extent>(file_, offset, offset));
+  extents_.back()->end = file_->size();
+  return offset;
+}
+
+Tensor FarStore::packed(const Stored& stored, const Tensor& like, const Tensor& room) const {
   if (stored.packed.defined()) return stored.packed.to(like.device(), /*non_blocking=*/true);
   const std::vector<int64_t> shape = bits_of(config_.store) > 0
                                          ? std::vector{batch_, stored.bytes / batch_}
                                          : std::vector{int64_t{2}, batch_, heads_, stored.bases, dim_};
-  const Tensor host = at::empty(shape, type_);
-  stored.extent->file->read(stored.extent->offset, host.mutable_data_ptr(), stored.bytes);
+  // Rooms are shared by no one else: else another's entries would change.
+  const bool fits = room.defined() && room.is_cpu() && room.sizes() == at::IntArrayRef(shape) &&
+                    room.scalar_type() == type_ && room.storage().use_count() == 1;
+  const Tensor host = fits ? room : at::empty(shape, type_);
+  file_->read(stored.offset, host.mutable_data_ptr(), stored.bytes);
   return ops::from_host(host, like.device());
 }
 
-ops::MemoryPart FarStore::views(const Tensor& packed, int64_t bases) {
+std::shared_ptr<const ops::MemoryPart> FarStore::views(const Tensor& packed, int64_t bases) {
   if (!first_rows_.defined() || first_rows_.size(0) < bases || first_rows_.device() != packed.device())
     first_rows_ = zero_rows(bases, packed);
-  return views_of(config_.store, packed, bases, heads_, dim_, first_rows_);
+  return std::make_shared<const ops::MemoryPart>(
+      views_of(config_.store, packed, bases, heads_, dim_, first_rows_));
 }
 
 ops::MemoryPart FarStore::read(int64_t kmer, const Tensor& like) {
   FOCUS_CHECK(kmer >= first_ && kmer < end(), "k-mer ", kmer, " of ", first_, "..", end());
-  const Stored& stored = kmers_[static_cast<std::size_t>(kmer - first_)];
+  const Stored& stored = kmers_[given_up_ + static_cast<std::size_t>(kmer - first_)];
   const bool beside = config_.place == FarPlace::model;
-  if (beside && (bits_of(config_.store) > 0 || type_ == like.scalar_type())) return stored.views;
-  const auto made = [&] {
-    return in_type(beside ? stored.views : views(packed(stored, like), stored.bases), like.scalar_type());
+  if (beside && (bits_of(config_.store) > 0 || type_ == like.scalar_type())) return *stored.views;
+  const auto make = [&](Ready& slot) {
+    slot.entries = {};
+    const Tensor now = beside ? Tensor() : packed(stored, like, slot.packed);
+    slot.entries = in_type(beside ? *stored.views : *views(now, stored.bases), like.scalar_type());
+    const Tensor& k = slot.entries.in_codes() ? slot.entries.k_codes.codes : slot.entries.k;
+    slot.packed = config_.place == FarPlace::file && k.is_alias_of(now) ? now : Tensor();
   };
-  if (config_.hot == 0) return made();
+  if (config_.hot == 0) {
+    Ready once;
+    make(once);
+    return once.entries;
+  }
   const auto found =
-      std::find_if(ready_.begin(), ready_.end(), [&](const auto& item) { return item.first == kmer; });
+      std::find_if(ready_.begin(), ready_.end(), [&](const Ready& slot) { return slot.kmer == kmer; });
   if (found != ready_.end()) {
     ready_.splice(ready_.begin(), ready_, found);
-  } else {
-    ready_.emplace_front(kmer, made());
-    if (static_cast<int64_t>(ready_.size()) > config_.hot) ready_.pop_back();
+    return ready_.front().entries;
   }
-  return ready_.front().second;
+  // The slot fetched longest ago goes, its memory stays: new memory for every k-mer fetched would lie among
+  // the larger pieces of other work and keep them apart.
+  if (static_cast<int64_t>(ready_.size()) < config_.hot) {
+    ready_.emplace_front();
+  } else {
+    ready_.splice(ready_.begin(), ready_, std::prev(ready_.end()));
+  }
+  ready_.front().kmer = -1;  // until it is there
+  make(ready_.front());
+  ready_.front().kmer = kmer;
+  return ready_.front().entries;
 }
 
 void FarStore::drop_before(int64_t kmer) {
   if (kmer <= first_) return;
-  for (; first_ < kmer && !kmers_.empty(); ++first_) {
-    bytes_ -= kmers_.front().bytes;
-    kmers_.pop_front();
+  for (; first_ < kmer && given_up_ < kmers_.size(); ++first_, ++given_up_) {
+    bytes_ -= kmers_[given_up_].bytes;
+    kmers_[given_up_] = {};
   }
-  std::erase_if(ready_, [&](const auto& item) { return item.first < first_; });
+  while (!extents_.empty() &&
+         (given_up_ == kmers_.size() || extents_.front()->end <= kmers_[given_up_].offset))
+    extents_.pop_front();
+  if (given_up_ > kmers_.size() / 2) {
+    kmers_.erase(kmers_.begin(), kmers_.begin() + static_cast<std::ptrdiff_t>(given_up_));
+    given_up_ = 0;
+  }
+  std::erase_if(ready_, [&](const Ready& slot) { return slot.kmer < first_; });
 }
 
 int64_t FarStore::ready_bytes() const {
   int64_t total = 0;
-  for (const auto& [kmer, entries] : ready_) total += bytes_of(entries);
+  for (const Ready& slot : ready_) total += bytes_of(slot.entries);
   return total;
+}
+
+FarStore FarStore::copy() const {
+  FarStore out = *this;
+  out.ready_.clear();
+  return out;
 }
 
 void FarStore::detach() {
@@ -241,13 +318,14 @@ void FarStore::detach() {
 }
 
 void FarStore::save(cache::TensorMap& out) const {
-  if (kmers_.empty()) return;
+  if (first_ == end()) return;
   if (config_.place == FarPlace::host) ops::wait_for(from_);
   std::vector<Tensor> parts;
   std::vector<int64_t> bases;
-  for (const Stored& stored : kmers_) {
+  for (std::size_t i = given_up_; i < kmers_.size(); ++i) {
+    const Stored& stored = kmers_[i];
     const Tensor host =
-        stored.packed.defined() ? ops::to_host(stored.packed) : packed(stored, at::empty({0}));
+        stored.packed.defined() ? ops::to_host(stored.packed) : packed(stored, at::empty({0}), {});
     parts.push_back(host.contiguous().flatten().view(at::kByte));
     bases.push_back(stored.bases);
   }
@@ -275,14 +353,21 @@ void FarStore::load(const cache::TensorMap& saved, const at::Device& device) {
   batch_ = number(3), heads_ = number(4), dim_ = number(5);
   const auto type = static_cast<at::ScalarType>(number(2));
   int64_t at = 0;
+  std::vector<Tensor> packed;
+  std::vector<int64_t> sizes;
   for (int64_t i = 0; i < bases.size(0); ++i) {
     const int64_t n = bases[i].item<int64_t>(),
                   count = batch_ * kmer_bytes(config_.store, n, heads_, dim_, type);
     if (count > bytes.size(0) - at) fail<CheckpointError>("a saved stream's far memory is incomplete");
     const Tensor part = bytes.narrow(0, at, count).clone().view(type);
-    put((bits_of(config_.store) > 0 ? part.view({batch_, -1}) : part.view({2, batch_, heads_, n, dim_}))
-            .to(device),
-        n);
+    packed.push_back(
+        (bits_of(config_.store) > 0 ? part.view({batch_, -1}) : part.view({2, batch_, heads_, n, dim_}))
+            .to(device));
+    sizes.push_back(n);
+    if (packed.size() == kLoadedAtOnce || i + 1 == bases.size(0)) {
+      put(std::move(packed), sizes);
+      packed.clear(), sizes.clear();
+    }
     at += count;
   }
 }

@@ -4,11 +4,14 @@
 
 #include <ATen/ATen.h>
 
+#include <sys/uio.h>
+
 #include <cstdint>
 #include <deque>
 #include <list>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "focus/cache/stream_state.h"
 #include "focus/compress/far/config.h"
@@ -30,8 +33,10 @@ class UnnamedFile {
   ~UnnamedFile();
   UnnamedFile(const UnnamedFile&) = delete;
   UnnamedFile& operator=(const UnnamedFile&) = delete;
-  /// Where it was put. DataError: the disk is full.
-  int64_t append(const void* bytes, int64_t count);
+  /// The parts one after the other, in one write. Where they were put. DataError: the disk is full; the file
+  /// is as it was.
+  int64_t append(std::vector<iovec> parts);
+  int64_t size() const { return size_; }
   void read(int64_t offset, void* bytes, int64_t count) const;
   /// Gives the space of these bytes back.
   void forget(int64_t offset, int64_t count);
@@ -49,14 +54,15 @@ class UnnamedFile {
 class FarStore {
  public:
   explicit FarStore(const FarConfig& config) : config_(config) {}
-  /// K-mer number end(). ConfigError: it carries a gradient and the store rounds to integers.
-  void append(const FarKmer& kmer);
+  /// K-mers from number end() on, written together. ConfigError: they carry a gradient and the store rounds
+  /// to integers.
+  void append(const std::vector<FarKmer>& kmers);
   /// K-mer of [first(), end()) on `like`'s device, codes as they are, floats in its type. What lies there
   /// like that is read in place.
   ops::MemoryPart read(int64_t kmer, const at::Tensor& like);
   void drop_before(int64_t kmer);
   int64_t first() const { return first_; }
-  int64_t end() const { return first_ + static_cast<int64_t>(kmers_.size()); }
+  int64_t end() const { return first_ + static_cast<int64_t>(kmers_.size() - given_up_); }
 
   /// Of what is stored, and of what is held ready.
   int64_t num_bytes() const { return bytes_; }
@@ -65,6 +71,8 @@ class FarStore {
   static int64_t kmer_bytes(FarStoreType store, int64_t bases, int64_t kv_heads, int64_t head_dim,
                             at::ScalarType model_dtype);
   void detach();
+  /// The same k-mers, none of them ready.
+  FarStore copy() const;
   /// Under names that begin with "far.".
   void save(cache::TensorMap& out) const;
   void load(const cache::TensorMap& saved, const at::Device& device);
@@ -73,31 +81,41 @@ class FarStore {
   static ops::MemoryPart rounded(FarStoreType store, const FarKmer& kmer);
 
  private:
-  /// A part of a file.
+  /// A part of a file, which copies of a store share.
   struct Extent {
     std::shared_ptr<UnnamedFile> file;
-    int64_t offset = 0, count = 0;
-    ~Extent() { file->forget(offset, count); }
+    int64_t begin = 0, end = 0;
+    ~Extent() { file->forget(begin, end - begin); }
   };
   struct Stored {
-    at::Tensor packed;      // undefined where `extent` has it
-    ops::MemoryPart views;  // of `packed`, where this lies beside the model
-    std::shared_ptr<const Extent> extent;
-    int64_t bases = 0, bytes = 0;
+    at::Tensor packed = {};                             // undefined where the file has it
+    std::shared_ptr<const ops::MemoryPart> views = {};  // of `packed`, where this lies beside the model
+    int64_t offset = 0, bases = 0, bytes = 0;
   };
-  void put(at::Tensor packed, int64_t bases);
-  ops::MemoryPart views(const at::Tensor& packed, int64_t bases);
-  at::Tensor packed(const Stored& stored, const at::Tensor& like) const;
+  void put(std::vector<at::Tensor> packed, const std::vector<int64_t>& bases);
+  /// To the file, and where in it.
+  int64_t write(const std::vector<at::Tensor>& packed);
+  /// A k-mer held ready, and what was read of the file if these are views of it.
+  struct Ready {
+    int64_t kmer = -1;
+    at::Tensor packed = {};
+    ops::MemoryPart entries = {};
+  };
+  std::shared_ptr<const ops::MemoryPart> views(const at::Tensor& packed, int64_t bases);
+  /// `room`: of another k-mer, where this one may be read to if it fits.
+  at::Tensor packed(const Stored& stored, const at::Tensor& like, const at::Tensor& room) const;
 
   FarConfig config_;
-  std::deque<Stored> kmers_;
+  std::vector<Stored> kmers_;  // the first `given_up_` of them are gone, k-mer `first_` comes next
+  std::size_t given_up_ = 0;
   int64_t first_ = 0, bytes_ = 0;
   int64_t batch_ = 0, heads_ = 0, dim_ = 0;
   at::ScalarType type_ = at::kFloat;  // of floats that are packed
   at::Device from_ = at::kCPU;        // where k-mers came from
   std::shared_ptr<UnnamedFile> file_;
-  at::Tensor first_rows_;  // zeros, int32: all keys of a k-mer in codes have its first row of scales
-  std::list<std::pair<int64_t, ops::MemoryPart>> ready_;  // by k-mer, the one fetched last in front
+  std::deque<std::shared_ptr<Extent>> extents_;
+  at::Tensor first_rows_;   // zeros, int32: all keys of a k-mer in codes have its first row of scales
+  std::list<Ready> ready_;  // the one fetched last in front
 };
 
 }  // namespace focus::compress
