@@ -1,6 +1,9 @@
 #include "focus/compress/attention_work.h"
 
 #include <algorithm>
+#include <cmath>
+
+#include "far_store.h"
 
 namespace focus::compress {
 namespace {
@@ -11,11 +14,25 @@ namespace {
 // (held_out_check.cpp).
 constexpr double kFitPasses = 10, kCheckPasses = 8;
 
+/// Of a full list of a window's queries: k-mers, and their bases.
+struct FarList {
+  double kmers = 0, bases = 0;
+};
+FarList full_list(const CompressedModel& model, int64_t window) {
+  const FarConfig& far = model.config().far;
+  const WindowPlan& plan = model.plan();
+  const int64_t past = plan.kmers_before(window) - far.first_kept(plan, plan.window(window).begin),
+                kmers = std::clamp<int64_t>(past, 0, far.kmers);
+  return {static_cast<double>(kmers), static_cast<double>(kmers * plan.k())};
+}
+
 }  // namespace
 
 KeysSeen keys_seen(const CompressedModel* compressed, int64_t begin, int64_t end, int64_t chunk) {
   KeysSeen out;
   int64_t window_begin = 0, window_end = end, entries = 0;
+  const bool fetches = compressed != nullptr && compressed->new_chooser() != nullptr;
+  double fetched = 0;
   for (int64_t t = begin; t < end;) {
     if (compressed != nullptr && (t == begin || t == window_end)) {
       const WindowPlan& plan = compressed->plan();
@@ -23,12 +40,36 @@ KeysSeen keys_seen(const CompressedModel* compressed, int64_t begin, int64_t end
       window_begin = window.begin;
       window_end = window.end;
       entries = compressed->planned_use(window_begin).entries;
+      if (fetches) fetched = full_list(*compressed, plan.window_of(t)).bases;
     }
     const int64_t stop = std::min({end, window_end, begin + ((t - begin) / chunk + 1) * chunk});
     const double queries = static_cast<double>(stop - t),
-                 before = static_cast<double>(entries + t - window_begin);
+                 before = static_cast<double>(entries + t - window_begin) + fetched;
     out.pairs += queries * before + queries * (queries + 1) / 2;
-    out.read += before + queries;
+    // Where lists change, so do the calls of attention.
+    const double lists =
+        fetched > 0 ? std::ceil(queries / static_cast<double>(compressed->config().far.refresh)) : 1;
+    out.read += lists * before + (lists + 1) * queries / 2;
+    t = stop;
+  }
+  return out;
+}
+
+FarTraffic far_traffic(const CompressedModel* compressed, int64_t begin, int64_t end) {
+  FarTraffic out;
+  if (compressed == nullptr || compressed->new_chooser() == nullptr) return out;
+  const model::Backbone& backbone = compressed->backbone();
+  const model::BackboneShape& shape = backbone.shape();
+  const FarConfig& far = compressed->config().far;
+  const WindowPlan& plan = compressed->plan();
+  const double kmer_bytes = static_cast<double>(backbone.attention_blocks().size()) *
+                            static_cast<double>(FarStore::kmer_bytes(far.store, plan.k(), shape.num_kv_heads,
+                                                                     shape.head_dim, backbone.dtype()));
+  out.stored = static_cast<double>(end - begin) / static_cast<double>(plan.k()) * kmer_bytes;
+  for (int64_t t = begin; t < end;) {
+    const int64_t window = plan.window_of(t), stop = std::min(end, plan.window(window).end);
+    const double lists = std::ceil(static_cast<double>(stop - t) / static_cast<double>(far.refresh));
+    out.fetched += lists * full_list(*compressed, window).kmers * kmer_bytes;
     t = stop;
   }
   return out;

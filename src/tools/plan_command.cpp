@@ -77,6 +77,7 @@ struct Plan {
   int64_t length = 0, chunk = 0, bases = 0;  // bases computed, over the batch
   std::vector<Timed> operations;
   infer::MemoryPlan memory;
+  compress::FarTraffic far;
   double saved_bytes = 0;  // of training
   double seconds() const {
     double out = 0;
@@ -138,8 +139,10 @@ Plan plan(const PlanCommand& c, const Card& card, const model::ModelConfig& conf
   };
   if (trains && c.teacher) add(forward_work(config, pass_of(nullptr)), "teacher: ");
   const model::Pass pass = pass_of(memory.compressed.get());
+  out.far = compress::far_traffic(memory.compressed.get(), begin, begin + computed);
+  const bool fits = c.memory.memory == "fitted" || c.memory.memory == "far_fitted";
   add(forward_work(config, pass), "");
-  if (memory.compressed != nullptr && c.memory.memory == "fitted") {
+  if (memory.compressed != nullptr && fits) {
     const compress::WindowPlan& windows = memory.compressed->plan();
     const double closed = decodes ? static_cast<double>(c.batch) / static_cast<double>(windows.window_bases())
                                   : static_cast<double>(c.batch * windows.window_of(length));
@@ -212,6 +215,12 @@ std::string text_of(const PlanCommand& c, const Card& card, const Plan& p) {
                 format_bytes(card.memory), "\n  kept keys and values over the host link ",
                 rounded(static_cast<double>(c.batch * m.kept_bytes) / card.host * 1e3), " ms, weights ",
                 rounded(static_cast<double>(m.weight_bytes) / card.host * 1e3), " ms\n");
+  if (const double moved = p.far.stored + p.far.fetched; moved > 0) {
+    const double each = static_cast<double>(p.bases) / static_cast<double>(c.batch);
+    out += concat("  far memory moves per base ", format_bytes(static_cast<int64_t>(p.far.stored / each)),
+                  " to the store and at most ", format_bytes(static_cast<int64_t>(p.far.fetched / each)),
+                  " from it: over the host link ", rounded(card.host / moved * each), " bases/s or more\n");
+  }
   return out;
 }
 
@@ -230,6 +239,8 @@ Json json_of(const PlanCommand& c, const Plan& p) {
           {"bases", p.bases},
           {"seconds", p.seconds()},
           {"bases_per_second", static_cast<double>(p.bases) / p.seconds()},
+          {"far_stored_bytes", static_cast<double>(c.batch) * p.far.stored},
+          {"far_fetched_bytes_at_most", static_cast<double>(c.batch) * p.far.fetched},
           {"memory",
            {{"weight_bytes", m.weight_bytes},
             {"state_bytes", c.batch * m.state_bytes},

@@ -50,6 +50,25 @@ TEST(AttentionWorkTest, WithoutEntriesOnlyTheOpenWindowIsSeen) {
   EXPECT_EQ(keys_seen(none.get(), 0, 64, 64).pairs, 2 * 32 * 33 / 2);
 }
 
+TEST(AttentionWorkTest, FarMemoryAddsFullListsAtMost) {
+  const auto model = small_model(at::kFloat);
+  MemoryConfig config = plan_of(32, 8);
+  config.far.kmers = 2;
+  config.far.refresh = 4;
+  const auto far = make_memory("far_state_only", model, config);
+  EXPECT_EQ(keys_seen(far.get(), 0, 64, 64).pairs, 2 * 32 * 33 / 2 + 32 * 16);
+  // The second window's eight lists: 16 fetched bases each, and 4 to 32 of its own.
+  EXPECT_EQ(keys_seen(far.get(), 0, 64, 64).read, 32 + 8 * 16 + (4 + 32) * 4);
+  // Two layers; keys and values of two heads of 8 channels.
+  const double kmer = 2 * (2 * 2 * 8 * 8 * 4);
+  EXPECT_EQ(far_traffic(far.get(), 0, 64).stored, 8 * kmer);
+  EXPECT_EQ(far_traffic(far.get(), 0, 64).fetched, 8 * 2 * kmer);
+  EXPECT_EQ(far_traffic(far.get(), 40, 41).fetched, 2 * kmer);
+  config.far.keep = 8;
+  EXPECT_EQ(far_traffic(make_memory("far_state_only", model, config).get(), 0, 64).fetched, 8 * kmer);
+  EXPECT_EQ(far_traffic(make_memory("state_only", model, plan_of(32, 8)).get(), 0, 64).stored, 0);
+}
+
 TEST(AttentionWorkTest, ClosingAWindowScoresItsReferences) {
   const model::BackboneShape shape = {"", 512, 4096, 32, 32, 128, 0};
   FittedUnitConfig unit;  // every fourth query is a reference

@@ -16,8 +16,15 @@ struct KeysSeen {
 };
 /// The bases [begin, end) of a stream, in forward calls of `chunk` bases. `compressed` null: full memory.
 /// Memories that close a window at its end and have the same settings in all layers; what is retained counts
-/// as it lies when a window opens.
+/// as it lies when a window opens, and of far memory's lists that they are full and all different.
 KeysSeen keys_seen(const CompressedModel* compressed, int64_t begin, int64_t end, int64_t chunk);
+
+/// Bytes that far memory moves for these bases, in all attention layers together, at most: every list is
+/// full, and nothing of it was held ready. Nothing without far memory.
+struct FarTraffic {
+  double stored = 0, fetched = 0;
+};
+FarTraffic far_traffic(const CompressedModel* compressed, int64_t begin, int64_t end);
 
 /// Closing `windows` windows of `bases` bases in all attention layers, the closed form alone: scores of the
 /// reference queries, the regression and the check. Sums and scores are fp32.
