@@ -83,12 +83,27 @@ std::vector<int32_t> occurrences(const Codes& codes, const Codes& seed, int64_t 
   return out;
 }
 
+// How many seeds in a row match: one, and what goes on of the match before `begin` and before `at`, or on the
+// other strand from `at` on.
+int64_t run_of(const Codes& codes, int64_t begin, int64_t at, bool reverse) {
+  constexpr int64_t kMost = 24;
+  int64_t more = 0;
+  for (; more < kMost; ++more) {
+    const int64_t a = begin - 1 - more, b = reverse ? at + more : at - 1 - more;
+    if (a < 0 || b < 0 || b >= begin) break;
+    const int here = codes[static_cast<std::size_t>(a)], there = codes[static_cast<std::size_t>(b)];
+    if (here > 3 || there > 3 || here != (reverse ? 3 - there : there)) break;
+  }
+  return 1 + more;
+}
+
 // The same choice, counted out base by base.
 FarChoice counted_choice(const Codes& codes, const FarTile& tile, int64_t budget,
                          const SeedVoteConfig& config, const WindowPlan& plan) {
   const int64_t known = tile.begin + 1;
   const int64_t length = config.seed > 0 ? config.seed : SeedIndex::length_for(tile.past_end);
-  std::map<int64_t, int64_t> votes;
+  constexpr int64_t kRunVotes = 4;
+  std::map<int64_t, int64_t> votes, runs;
   for (int64_t end = std::max<int64_t>(known - config.span + 1, length); end <= known; ++end) {
     const Codes seed = seed_before(codes, end, length);
     if (seed.empty()) continue;
@@ -110,17 +125,31 @@ FarChoice counted_choice(const Codes& codes, const FarTile& tile, int64_t budget
         vote(hit - length - 1 - ahead);
     }
     for (const int64_t kmer : voted) ++votes[kmer];
+    if (end < known) continue;
+    const auto add = [&](const Codes& word, bool reverse) {
+      for (const int32_t hit : occurrences(codes, word, tile.past_end, config.most_hits)) {
+        voted.clear();
+        for (int64_t query = tile.begin; query < tile.end; ++query)
+          vote(reverse ? hit - length - 1 - (query - tile.begin) : hit + query - tile.begin);
+        const int64_t run = run_of(codes, end - length, reverse ? hit : hit - length, reverse);
+        for (const int64_t kmer : voted) runs[kmer] += kRunVotes * run;
+      }
+    };
+    add(seed, false);
+    if (config.both_strands) add(reverse_complement(seed), true);
   }
   std::vector<std::pair<int64_t, int64_t>> ranked;
   for (const auto& [kmer, count] : votes) {
-    if (count >= config.min_votes) ranked.emplace_back(count, kmer);
+    if (count >= config.min_votes) ranked.emplace_back(count + runs[kmer], kmer);
   }
   std::sort(ranked.rbegin(), ranked.rend());
   if (static_cast<int64_t>(ranked.size()) > budget) ranked.resize(static_cast<std::size_t>(budget));
   FarChoice out;
-  for (const auto& [count, kmer] : ranked) out.kmers.push_back(kmer);
+  for (const auto& [count, kmer] : ranked) {
+    out.kmers.push_back(kmer);
+    out.best_votes = std::max(out.best_votes, static_cast<int32_t>(votes[kmer]));
+  }
   std::sort(out.kmers.begin(), out.kmers.end());
-  if (!ranked.empty()) out.best_votes = static_cast<int32_t>(ranked.front().first);
   return out;
 }
 

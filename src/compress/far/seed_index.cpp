@@ -66,9 +66,11 @@ void SeedIndex::truncate(int64_t size) {
 
 void SeedIndex::read(uint8_t* codes, int64_t count) const {
   FOCUS_CHECK(count <= size_, count, " letters of ", size_);
-  for (int64_t i = 0; i < count; ++i) {
-    codes[i] = static_cast<uint8_t>(bits(unknown_, i, 1) != 0 ? 4 : bits(bases_, 2 * i, 2));
-  }
+  for (int64_t i = 0; i < count; ++i) codes[i] = static_cast<uint8_t>(base(i));
+}
+
+int SeedIndex::base(int64_t i) const {
+  return bits(unknown_, i, 1) != 0 ? 4 : static_cast<int>(bits(bases_, 2 * i, 2));
 }
 
 void SeedIndex::index(int64_t past_end) {

@@ -27,6 +27,8 @@ class SeedIndex {
   /// The first letters as codes; 4 for what is no base.
   void read(uint8_t* codes, int64_t count) const;
   int64_t size() const { return size_; }
+  /// Letter number `i` as a code; 4 for what is no base.
+  int base(int64_t i) const;
 
   /// Makes the seeds findable that lie before base `past_end`, and those alone. Going forward costs what is
   /// new; the table is made anew where the past has doubled, and when going back.

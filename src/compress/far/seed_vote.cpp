@@ -15,6 +15,10 @@ namespace {
 using at::Tensor;
 
 constexpr int64_t kBlock = 32;  // bases
+// What each seed of an unbroken match up to the queries counts more than a vote when k-mers are ranked, and
+// how many letters before the last seed are looked at. Settled on natural sequence: such a match is the
+// likeliest to go on, long or short.
+constexpr int64_t kRunVotes = 4, kLongestRun = 24;
 
 // The plan's k-mers up to some base, for looking up by base without a division.
 class KmerSpans {
@@ -74,6 +78,20 @@ struct Letters {
       if (config.both_strands) index.find(index.reverse_complement(*seed), config.most_hits, out.reverse);
     }
     return out;
+  }
+  // How many seeds in a row match, the one before `end` the last of them, where it occurs before `hit`; of
+  // its reverse complement, how many go on behind `hit`.
+  int64_t run(int64_t end, int64_t hit, bool reverse) const {
+    const int64_t begin = end - index.length(), from = reverse ? hit : hit - index.length();
+    // Neither before the sequence nor at letters that the queries do not know.
+    const int64_t most = std::min({begin, reverse ? begin - from : from, kLongestRun});
+    int64_t more = 0;
+    for (; more < most; ++more) {
+      const int here = index.base(begin - 1 - more),
+                there = index.base(reverse ? from + more : from - 1 - more);
+      if (here > 3 || here != (reverse ? 3 - there : there)) break;
+    }
+    return 1 + more;
   }
   int64_t num_bytes() const {
     int64_t bytes = index.num_bytes();
@@ -172,6 +190,7 @@ class SeedVote final : public FarScorer {
     votes.resize(static_cast<std::size_t>(shared_->kmers.size()));  // all zero between calls
     last.resize(votes.size());
     std::vector<int64_t> voted;
+    std::vector<std::pair<int64_t, int64_t>> runs;  // k-mer, and what its unbroken matches add
     const int64_t known = tile.begin + 1, queries = tile.end - tile.begin;
     const int64_t first_seed = std::max(known - config_.span, row.index.length() - 1) + 1;
     for (int64_t end = first_seed; end <= known; ++end) {
@@ -179,8 +198,11 @@ class SeedVote final : public FarScorer {
       const int64_t since = known - end;
       const auto ordinal = static_cast<int32_t>(end - first_seed + 1);
       // A seed has one vote for each k-mer, however often it occurs there.
+      const auto each = [&](int64_t begin, int64_t stop, const auto& f) {
+        shared_->kmers.each(begin - config_.width, stop + config_.width, tile.past_end, f);
+      };
       const auto vote = [&](int64_t begin, int64_t stop) {
-        shared_->kmers.each(begin - config_.width, stop + config_.width, tile.past_end, [&](std::size_t j) {
+        each(begin, stop, [&](std::size_t j) {
           if (last[j] == ordinal) return;
           last[j] = ordinal;
           if (votes[j]++ == 0) voted.push_back(static_cast<int64_t>(j));
@@ -193,20 +215,38 @@ class SeedVote final : public FarScorer {
         const int64_t stop = hit - row.index.length() - since;
         vote(stop - queries, stop);
       }
+      if (since > 0) continue;
+      const auto add = [&runs](int64_t run) {
+        return [&runs, run](std::size_t j) { runs.emplace_back(static_cast<int64_t>(j), kRunVotes * run); };
+      };
+      for (const int32_t hit : hits.same) each(hit, hit + queries, add(row.run(end, hit, false)));
+      for (const int32_t hit : hits.reverse) {
+        const int64_t stop = hit - row.index.length();
+        each(stop - queries, stop, add(row.run(end, hit, true)));
+      }
     }
+    std::sort(runs.begin(), runs.end());
     // Most votes first; the newer of two with as many.
     std::vector<std::pair<int64_t, int64_t>> ranked;
     for (const int64_t j : voted) {
-      int32_t& count = votes[static_cast<std::size_t>(j)];
-      if (count >= config_.min_votes) ranked.emplace_back(count, j);
-      count = last[static_cast<std::size_t>(j)] = 0;
+      const auto at = static_cast<std::size_t>(j);
+      last[at] = 0;
+      if (votes[at] < config_.min_votes) continue;
+      int64_t rank = votes[at];
+      for (auto run = std::ranges::lower_bound(runs, std::pair(j, int64_t{0}));
+           run != runs.end() && run->first == j; ++run)
+        rank += run->second;
+      ranked.emplace_back(rank, j);
     }
     const auto taken = std::min(static_cast<int64_t>(ranked.size()), budget);
     std::partial_sort(ranked.begin(), ranked.begin() + taken, ranked.end(), std::greater<>());
     ranked.resize(static_cast<std::size_t>(taken));
     FarChoice out;
-    for (const auto& [count, j] : ranked) out.kmers.push_back(j);
-    if (taken > 0) out.best_votes = static_cast<int32_t>(ranked.front().first);
+    for (const auto& [rank, j] : ranked) {
+      out.kmers.push_back(j);
+      out.best_votes = std::max(out.best_votes, votes[static_cast<std::size_t>(j)]);
+    }
+    for (const int64_t j : voted) votes[static_cast<std::size_t>(j)] = 0;
     std::sort(out.kmers.begin(), out.kmers.end());
     return out;
   }
