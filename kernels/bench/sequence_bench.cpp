@@ -1,7 +1,9 @@
-// FIR and modal scan against what LibTorch offers: conv1d and FFT convolution; attention of one query over
-// keys and values in bf16, and in 8 and 4 bits. Reports billions of multiply-adds and bytes per second.
+// FIR, modal scan and attention against what LibTorch offers: conv1d, FFT convolution, its own attention and
+// its matrix products; attention of one query over keys and values in bf16, and in 8 and 4 bits. Reports
+// billions of multiply-adds and bytes per second.
 #include <ATen/Parallel.h>
 #include <benchmark/benchmark.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include "focus/core/error.h"
 #include "focus/kernels/isa.h"
@@ -82,6 +84,39 @@ void attention(benchmark::State& state, int64_t bits) {
   set_rates(state, static_cast<double>(2 * heads * keys * dim * queries), bytes);
 }
 
+enum class By { kernel, libtorch, products, kernel_with_gradients, libtorch_with_gradients };
+
+/// Queries over keys with masses, all of which they see; `products`: the two matrix products alone.
+void attention_beside(benchmark::State& state, at::ScalarType type, By by) {
+  const int64_t dim = state.range(0), keys = state.range(1), queries = state.range(2);
+  const bool gradients = by == By::kernel_with_gradients || by == By::libtorch_with_gradients;
+  at::manual_seed(1);
+  const auto rows = [&](int64_t count) {
+    return at::randn({1, 1, count, dim}).to(type).set_requires_grad(gradients);
+  };
+  const Tensor q = rows(queries), k = rows(keys), v = rows(keys), beta = at::randn({1, 1, keys}),
+               bias = beta.unsqueeze(2).to(type).expand({1, 1, queries, keys}), grad = at::randn_like(q);
+  const auto kernel = [&] { return focus::ops::memory_attention(q, {k, v, beta}, {}, {}); };
+  check(kernel(),
+        focus::ops::attention(q.to(at::kFloat), k.to(at::kFloat), v.to(at::kFloat), beta.unsqueeze(2)),
+        type == at::kFloat ? 1e-4 : 2e-2);
+  const auto libtorch = [&] { return at::scaled_dot_product_attention(q, k, v, bias); };
+  const Tensor weights = at::matmul(q.detach()[0][0], k.detach()[0][0].t());
+  for (auto _ : state) {
+    Tensor out;
+    if (by == By::products) {
+      benchmark::DoNotOptimize(at::matmul(q[0][0], k[0][0].t()).data_ptr());
+      out = at::matmul(weights, v[0][0]);
+    } else {
+      out = by == By::kernel || by == By::kernel_with_gradients ? kernel() : libtorch();
+    }
+    if (gradients) out = torch::autograd::grad({out}, {q, k, v}, {grad})[0];
+    benchmark::DoNotOptimize(out.data_ptr());
+  }
+  set_rates(state, static_cast<double>((gradients ? 7 : 2) * keys * dim * queries),
+            static_cast<double>(k.nbytes() + v.nbytes()));
+}
+
 }  // namespace
 
 BENCHMARK_CAPTURE(fir, kernel, true)
@@ -116,6 +151,23 @@ BENCHMARK_CAPTURE(scan, fft_with_filter_ready, false)
 FOCUS_ATTENTION_BENCH(bf16, 0);
 FOCUS_ATTENTION_BENCH(int8, 8);
 FOCUS_ATTENTION_BENCH(int4, 4);
+
+#define FOCUS_BESIDE_BENCH(name, type, by)            \
+  BENCHMARK_CAPTURE(attention_beside, name, type, by) \
+      ->Args({64, 6000, 1024})                        \
+      ->Args({128, 6000, 1024})                       \
+      ->Args({64, 6000, 64})                          \
+      ->Args({64, 6000, 16})                          \
+      ->Args({64, 6000, 1})                           \
+      ->Unit(benchmark::kMillisecond)
+FOCUS_BESIDE_BENCH(fp32_kernel, at::kFloat, By::kernel);
+FOCUS_BESIDE_BENCH(fp32_libtorch, at::kFloat, By::libtorch);
+FOCUS_BESIDE_BENCH(fp32_products, at::kFloat, By::products);
+FOCUS_BESIDE_BENCH(bf16_kernel, at::kBFloat16, By::kernel);
+FOCUS_BESIDE_BENCH(bf16_libtorch, at::kBFloat16, By::libtorch);
+FOCUS_BESIDE_BENCH(bf16_products, at::kBFloat16, By::products);
+FOCUS_BESIDE_BENCH(fp32_kernel_gradients, at::kFloat, By::kernel_with_gradients);
+FOCUS_BESIDE_BENCH(fp32_libtorch_gradients, at::kFloat, By::libtorch_with_gradients);
 
 int main(int argc, char** argv) {
   at::set_num_threads(1);

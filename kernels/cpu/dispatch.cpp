@@ -1,5 +1,9 @@
 #include <cstdlib>
 #include <string_view>
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 #include "focus/core/error.h"
 #include "focus/kernels/attention.h"
@@ -18,17 +22,32 @@ struct Chosen {
   bool multiplies_bf16 = false;
 };
 
+#if defined(__x86_64__)
+/// Whether the processor has AMX's bf16 products and the system lets this process use them.
+bool amx() {
+#if defined(__linux__)
+  constexpr int kRequestState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return __builtin_cpu_supports("amx-tile") && __builtin_cpu_supports("amx-bf16") &&
+         __builtin_cpu_supports("avx512bf16") && syscall(SYS_arch_prctl, kRequestState, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+#endif
+
 Chosen choose() {
   const char* wish = std::getenv("FOCUS_CPU_ISA");
   const std::string_view limit = wish == nullptr ? "" : wish;
-  if (!limit.empty() && limit != "avx512" && limit != "avx2" && limit != "baseline")
-    fail<ConfigError>("FOCUS_CPU_ISA=", limit,
-                      ": unknown instruction set; use avx512, avx2 or baseline, or unset it for the best");
+  if (!limit.empty() && limit != "amx" && limit != "avx512" && limit != "avx2" && limit != "baseline")
+    fail<ConfigError>(
+        "FOCUS_CPU_ISA=", limit,
+        ": unknown instruction set; use amx, avx512, avx2 or baseline, or unset it for the best");
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+  if (avx512 && (limit.empty() || limit == "amx") && amx()) return {&tables_amx(), "amx", true};
   if (avx512 && limit != "avx2" && limit != "baseline") {
     return {&tables_avx512(), "avx512", limit.empty() && __builtin_cpu_supports("avx512bf16")};
   }
@@ -114,6 +133,16 @@ void attention<float>(const Attention<float>& args, int64_t begin, int64_t end) 
 template <>
 void attention<Bf16>(const Attention<Bf16>& args, int64_t begin, int64_t end) {
   chosen().tables->attention_bf16(args, begin, end);
+}
+template <>
+void attention_gradient<float>(const AttentionGradient<float>& args, int64_t begin, int64_t end,
+                               int64_t first, int64_t last) {
+  chosen().tables->attention_gradient_f32(args, begin, end, first, last);
+}
+template <>
+void attention_gradient<Bf16>(const AttentionGradient<Bf16>& args, int64_t begin, int64_t end, int64_t first,
+                              int64_t last) {
+  chosen().tables->attention_gradient_bf16(args, begin, end, first, last);
 }
 
 }  // namespace focus::kernels

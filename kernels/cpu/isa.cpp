@@ -18,7 +18,9 @@ const Tables& FOCUS_TABLES() {
       {i::linear_pack<float, float>, i::linear_pack<float, Bf16>, i::linear<float>},
       {i::linear_pack<Bf16, float>, i::linear_pack<Bf16, Bf16>, i::linear<Bf16>},
       i::attention<float>,
-      i::attention<Bf16>};
+      i::attention<Bf16>,
+      i::attention_gradient<float>,
+      i::attention_gradient<Bf16>};
   return tables;
 }
 

@@ -30,10 +30,13 @@ struct Tables {
   LinearTable<Bf16> linear_bf16;
   void (*attention_f32)(const Attention<float>&, int64_t, int64_t);
   void (*attention_bf16)(const Attention<Bf16>&, int64_t, int64_t);
+  void (*attention_gradient_f32)(const AttentionGradient<float>&, int64_t, int64_t, int64_t, int64_t);
+  void (*attention_gradient_bf16)(const AttentionGradient<Bf16>&, int64_t, int64_t, int64_t, int64_t);
 };
 
 const Tables& tables_baseline();
 const Tables& tables_avx2();
 const Tables& tables_avx512();
+const Tables& tables_amx();
 
 }  // namespace focus::kernels

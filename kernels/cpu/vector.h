@@ -29,6 +29,8 @@ inline V load_bytes(const void* from) {
   __builtin_memcpy(&value, from, sizeof(V));
   return value;
 }
+/// x in every lane. Nothing is added for x - 0, where x + 0 would make 0 of -0.
+inline Floats broadcast(float x) { return x - Floats{}; }
 inline float widen_one(Bf16 value) {
   const uint32_t bits = static_cast<uint32_t>(value) << 16;
   float out;

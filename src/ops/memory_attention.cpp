@@ -2,6 +2,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <limits>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -136,9 +137,9 @@ kernels::AttentionCodes codes_of(const QuantisedTensor& x, int64_t batch, int64_
 
 /// Parts of one batch item and key head.
 template <class T>
-void parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t batch, int64_t head,
-              int64_t group, std::vector<kernels::AttentionPart<T>>& parts) {
-  parts.clear();
+std::vector<kernels::AttentionPart<T>> parts_of(const Memory& memory, const Tensor& k, const Tensor& v,
+                                                int64_t batch, int64_t head, int64_t group) {
+  std::vector<kernels::AttentionPart<T>> parts;
   const auto rows = [&](const Tensor& t) {
     return static_cast<const T*>(t.const_data_ptr()) + batch * t.stride(0) + head * t.stride(1);
   };
@@ -171,58 +172,152 @@ void parts_of(const Memory& memory, const Tensor& k, const Tensor& v, int64_t ba
                      .v_stride = v.stride(2),
                      .keys = k.size(2),
                      .causal = true});
+  return parts;
+}
+
+int64_t key_heads_of(const Tensor& q, const Memory& memory, const Tensor& k) {
+  for (const MemoryPart& part : memory.parts) {
+    if (heads_of(part) > 0) return heads_of(part);
+  }
+  return k.defined() ? k.size(1) : q.size(1);
+}
+
+/// One key head of one batch item; `out` and `log_sum` [B,H,Q] (or undefined) are written.
+template <class T>
+kernels::Attention<T> attention_of(const Tensor& q, const std::vector<kernels::AttentionPart<T>>& parts,
+                                   int64_t b, int64_t head, int64_t group, const Tensor& out,
+                                   const Tensor& log_sum, float* scratch) {
+  return {.q = static_cast<const T*>(q.const_data_ptr()) + b * q.stride(0) + head * group * q.stride(1),
+          .out = static_cast<T*>(out.mutable_data_ptr()) + b * out.stride(0) + head * group * out.stride(1),
+          .q_head_stride = q.stride(1),
+          .q_stride = q.stride(2),
+          .out_head_stride = out.stride(1),
+          .out_stride = out.stride(2),
+          .group = group,
+          .queries = q.size(2),
+          .dim = q.size(3),
+          .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(q.size(3)))),
+          .parts = parts.data(),
+          .num_parts = static_cast<int64_t>(parts.size()),
+          .scratch = scratch,
+          .log_sum = log_sum.defined()
+                         ? log_sum.mutable_data_ptr<float>() + (b * q.size(1) + head * group) * q.size(2)
+                         : nullptr};
 }
 
 template <class T>
-Tensor run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
-  const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), dim = q.size(3);
-  int64_t key_heads = k.defined() ? k.size(1) : heads;
-  bool has_codes = false;
-  for (const MemoryPart& part : memory.parts) {
-    if (heads_of(part) > 0) key_heads = heads_of(part);
-    has_codes |= part.in_codes();
-  }
-  const int64_t group = heads / key_heads;
+AttentionResult run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
+                           bool with_log_sum) {
+  const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), dim = q.size(3),
+                key_heads = key_heads_of(q, memory, k), group = heads / key_heads;
   // Rows of one position lie together, as the output projection reads them.
-  Tensor out = at::empty({batch, queries, heads, dim}, q.options()).transpose(1, 2);
+  const Tensor out = at::empty({batch, queries, heads, dim}, q.options()).transpose(1, 2);
+  const Tensor log_sum =
+      with_log_sum ? at::empty({batch, heads, queries}, q.options().dtype(at::kFloat)) : Tensor();
+  // As many rows as possible share the packed keys, as long as there is work for every thread.
+  constexpr int64_t kTile = kernels::kAttentionTile;
   const int64_t rows = queries * group,
-                blocks = (rows + kernels::kAttentionRows - 1) / kernels::kAttentionRows;
+                share = batch * key_heads * rows / (2 * at::get_num_threads()) / kTile * kTile,
+                block = std::clamp(share, kTile, kernels::kAttentionRows),
+                blocks = (rows + block - 1) / block;
   at::parallel_for(0, batch * key_heads * blocks, 1, [&](int64_t begin, int64_t end) {
-    std::vector<float> scratch(static_cast<std::size_t>(kernels::attention_scratch(dim, has_codes)));
-    std::vector<kernels::AttentionPart<T>> parts;
+    const auto scratch = std::make_unique_for_overwrite<float[]>(
+        static_cast<std::size_t>(kernels::attention_scratch(std::min(rows, block), group, dim)));
     for (int64_t task = begin; task < end; ++task) {
       const int64_t b = task / blocks / key_heads, head = task / blocks % key_heads,
-                    row = task % blocks * kernels::kAttentionRows;
-      parts_of(memory, k, v, b, head, group, parts);
-      kernels::attention<T>(
-          {.q = static_cast<const T*>(q.const_data_ptr()) + b * q.stride(0) + head * group * q.stride(1),
-           .out = static_cast<T*>(out.mutable_data_ptr()) + b * out.stride(0) + head * group * out.stride(1),
-           .q_head_stride = q.stride(1),
-           .q_stride = q.stride(2),
-           .out_head_stride = out.stride(1),
-           .out_stride = out.stride(2),
-           .group = group,
-           .queries = queries,
-           .dim = dim,
-           .scale = static_cast<float>(1.0 / std::sqrt(static_cast<double>(dim))),
-           .parts = parts.data(),
-           .num_parts = static_cast<int64_t>(parts.size()),
-           .scratch = scratch.data()},
-          row, std::min(rows, row + kernels::kAttentionRows));
+                    row = task % blocks * block;
+      kernels::attention(attention_of(q, parts_of<T>(memory, k, v, b, head, group), b, head, group, out,
+                                      log_sum, scratch.get()),
+                         row, std::min(rows, row + block));
     }
   });
-  return out;
+  return {out, log_sum};
+}
+AttentionResult run_kernel(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v,
+                           bool with_log_sum) {
+  return q.scalar_type() == at::kFloat ? run_kernel<float>(q, memory, k, v, with_log_sum)
+                                       : run_kernel<kernels::Bf16>(q, memory, k, v, with_log_sum);
 }
 
-/// Attention by a device's own kernel, which makes the weights anew for its gradients. `codes`: a memory's,
-/// whose k and v are undefined then.
-struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
+/// Overwrites what is defined of `to`, contiguous. Sums are fp32 and in an order that the shapes alone
+/// decide: a task owns a range of the keys of one head, and the ranges' shares of the queries' gradients are
+/// added up one after the other.
+template <class T>
+void run_gradients(const Tensor& grad, const AttentionResult& result, const Tensor& q, const Memory& memory,
+                   const Tensor& k, const Tensor& v, const AttentionInputs& to) {
+  const int64_t batch = q.size(0), heads = q.size(1), queries = q.size(2), dim = q.size(3),
+                key_heads = key_heads_of(q, memory, k), group = heads / key_heads,
+                padded = kernels::linear_padded(dim), entries = memory.size();
+  const auto sums_for = [](const Tensor& t) {
+    return !t.defined() || t.scalar_type() == at::kFloat
+               ? t
+               : at::empty(t.sizes(), t.options().dtype(at::kFloat));
+  };
+  const Tensor targets[] = {to.memory.k, to.memory.v, to.k, to.v, to.memory.beta};
+  Tensor sums[5];
+  for (int i = 0; i < 5; ++i) {
+    sums[i] = sums_for(targets[i]);
+    if (sums[i].defined()) sums[i].zero_();
+  }
+  // One range of keys for each of sixteen tasks in all; the queries in panels, which bounds what they hold.
+  constexpr int64_t kTasks = 16, kPanelRows = 4096;
+  const int64_t blocks = (entries + keys_of(k) + kernels::kAttentionBlock - 1) / kernels::kAttentionBlock,
+                most = std::clamp<int64_t>(kTasks / std::max<int64_t>(1, batch * key_heads), 1,
+                                           std::max<int64_t>(1, blocks)),
+                range = std::max<int64_t>(1, (blocks + most - 1) / most),
+                ranges = std::max<int64_t>(1, (blocks + range - 1) / range),
+                panel = std::max<int64_t>(1, kPanelRows / group);
+  for (int64_t query = 0; query < queries; query += panel) {
+    const int64_t count = std::min(panel, queries - query), rows = count * group;
+    const Tensor q_sums = at::zeros({ranges, batch, key_heads, rows, padded}, q.options().dtype(at::kFloat));
+    at::parallel_for(0, batch * key_heads * ranges, 1, [&](int64_t begin, int64_t end) {
+      const auto scratch = std::make_unique_for_overwrite<float[]>(
+          static_cast<std::size_t>(kernels::attention_gradient_scratch(group, dim)));
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t head_of_all = task / ranges, b = head_of_all / key_heads,
+                      head = head_of_all % key_heads, share = task % ranges;
+        const auto at_head = [&](const Tensor& t) {
+          return t.defined() ? t.mutable_data_ptr<float>() + head_of_all * (t.numel() / (batch * key_heads))
+                             : nullptr;
+        };
+        std::vector<kernels::AttentionPartGradient> part_sums;
+        if (entries > 0) part_sums.push_back({at_head(sums[0]), at_head(sums[1]), at_head(sums[4])});
+        if (keys_of(k) > 0) part_sums.push_back({at_head(sums[2]), at_head(sums[3]), nullptr});
+        const auto parts = parts_of<T>(memory, k, v, b, head, group);
+        kernels::attention_gradient<T>(
+            {.attention = attention_of(q, parts, b, head, group, result.out, result.log_sum, scratch.get()),
+             .grad = static_cast<const T*>(grad.const_data_ptr()) + b * grad.stride(0) +
+                     head * group * grad.stride(1),
+             .grad_head_stride = grad.stride(1),
+             .grad_stride = grad.stride(2),
+             .parts = part_sums.data(),
+             .q = q_sums.mutable_data_ptr<float>() +
+                  (share * batch * key_heads + head_of_all) * rows * padded},
+            query * group, (query + count) * group, share * range, (share + 1) * range);
+      }
+    });
+    if (!to.q.defined()) continue;
+    const Tensor sum = q_sums[0];
+    for (int64_t share = 1; share < ranges; ++share) sum.add_(q_sums[share]);
+    to.q.view({batch, key_heads, group, queries, dim})
+        .narrow(3, query, count)
+        .copy_(sum.narrow(-1, 0, dim).reshape({batch, key_heads, count, group, dim}).transpose(2, 3));
+  }
+  for (int i = 0; i < 5; ++i) {
+    if (targets[i].defined() && !targets[i].is_same(sums[i])) targets[i].copy_(sums[i]);
+  }
+}
+
+/// Attention by a kernel, the CPU's or a device's own, which makes the weights anew for its gradients.
+/// `codes`: a memory's, whose k and v are undefined then.
+struct KernelAttention : torch::autograd::Function<KernelAttention> {
   using MaybeTensor = std::optional<Tensor>;  // in this form alone autograd takes undefined tensors
   static Tensor forward(AutogradContext* ctx, const Tensor& q, const MaybeTensor& memory_k,
                         const MaybeTensor& memory_v, const MaybeTensor& beta, const MaybeTensor& k,
                         const MaybeTensor& v, const MemoryPart& codes) {
     const MemoryPart memory{*memory_k, *memory_v, *beta, codes.k_codes, codes.v_codes};
-    const AttentionResult result = device_kernels(q)->attention(q, memory, *k, *v, {}, /*with_log_sum=*/true);
+    const AttentionResult result = q.is_cpu() ? run_kernel(q, memory, *k, *v, /*with_log_sum=*/true)
+                                              : device_kernels(q)->attention(q, memory, *k, *v, {}, true);
     ctx->save_for_backward({q, memory.k, memory.v, memory.beta, *k, *v, result.out, result.log_sum,
                             codes.k_codes.codes, codes.k_codes.low, codes.k_codes.step, codes.k_codes.row_of,
                             codes.v_codes.codes, codes.v_codes.low, codes.v_codes.step});
@@ -230,7 +325,7 @@ struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
     return result.out;
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
-    FOCUS_CHECK(!at::GradMode::is_enabled(), "attention on a device has no second derivative");
+    FOCUS_CHECK(!at::GradMode::is_enabled(), "attention by a kernel has no second derivative");
     const auto saved = ctx->get_saved_variables();
     std::vector<Tensor> to(7);  // none of the codes
     std::size_t there = 0;      // autograd numbers those that are
@@ -239,18 +334,32 @@ struct DeviceAttention : torch::autograd::Function<DeviceAttention> {
         to[i] = at::empty_like(saved[i], at::MemoryFormat::Contiguous);
     }
     const int64_t bits = ctx->saved_data["bits"].toInt();
-    const MemoryPart memory = MemoryPart{saved[1],
-                                         saved[2],
-                                         saved[3],
-                                         {saved[8], saved[9], saved[10], saved[11], bits},
-                                         {saved[12], saved[13], saved[14], {}, bits}}
-                                  .decoded(saved[0].scalar_type());
-    device_kernels(saved[0])->attention_gradients(with_dense_rows(grads[0]), {saved[6], saved[7]}, saved[0],
-                                                  memory, saved[4], saved[5],
-                                                  {to[0], {to[1], to[2], to[3]}, to[4], to[5]});
+    const MemoryPart memory{saved[1],
+                            saved[2],
+                            saved[3],
+                            {saved[8], saved[9], saved[10], saved[11], bits},
+                            {saved[12], saved[13], saved[14], {}, bits}};
+    const Tensor grad = with_dense_rows(grads[0]);
+    const AttentionResult result{saved[6], saved[7]};
+    const AttentionInputs into{to[0], {to[1], to[2], to[3]}, to[4], to[5]};
+    const Tensor& q = saved[0];
+    if (!q.is_cpu())
+      device_kernels(q)->attention_gradients(grad, result, q, memory.decoded(q.scalar_type()), saved[4],
+                                             saved[5], into);
+    else if (q.scalar_type() == at::kFloat)
+      run_gradients<float>(grad, result, q, memory, saved[4], saved[5], into);
+    else
+      run_gradients<kernels::Bf16>(grad, result, q, memory, saved[4], saved[5], into);
     return to;
   }
 };
+
+Tensor tracked_attention(const Tensor& q, const Memory& memory, const Tensor& k, const Tensor& v) {
+  using Maybe = KernelAttention::MaybeTensor;
+  const Memory dense = with_dense_rows(in_parts(memory, 1, q.scalar_type(), q.size(1)));
+  const MemoryPart one = dense.parts.empty() ? MemoryPart{} : dense.parts[0];
+  return KernelAttention::apply(q, Maybe(one.k), Maybe(one.v), Maybe(one.beta), Maybe(k), Maybe(v), one);
+}
 
 /// Where LibTorch's own attention is the better one: whole sequences without a memory on CUDA. It is built of
 /// the same instructions as ours, from larger tiles of keys, and its backward pass makes five products where
@@ -336,24 +445,17 @@ Tensor memory_attention(const Tensor& q_BHQE, const Memory& memory, const Tensor
       kernels != nullptr && kernels->serves_attention(q_BHQE) &&
       (num_keys.defined() || !for_libtorch(q_BHQE, memory, k_BGSE))) {
     const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE);
-    const int64_t heads = q.size(1);
-    if (is_tracked) {
-      using Maybe = DeviceAttention::MaybeTensor;
-      const Memory dense = with_dense_rows(in_parts(memory, 1, type, heads));
-      const MemoryPart one = dense.parts.empty() ? MemoryPart{} : dense.parts[0];
-      return DeviceAttention::apply(q, Maybe(one.k), Maybe(one.v), Maybe(one.beta), Maybe(k), Maybe(v), one);
-    }
-    const Memory dense = with_dense_rows(in_parts(memory, DeviceKernels::kMemoryParts, type, heads));
+    if (is_tracked) return tracked_attention(q, memory, k, v);
+    const Memory dense = with_dense_rows(in_parts(memory, DeviceKernels::kMemoryParts, type, q.size(1)));
     return kernels->attention(q, dense, k, v, num_keys, /*with_log_sum=*/false).out;
   }
   if (num_keys.defined())
     return with_keys_hidden(q_BHQE, joined(memory, type, q_BHQE.size(1)), k_BGSE, v_BGSE, num_keys);
-  if (!q_BHQE.is_cpu() || (type != at::kFloat && type != at::kBFloat16) || is_tracked) {
+  if (!q_BHQE.is_cpu() || (type != at::kFloat && type != at::kBFloat16))
     return memory_attention_reference(q_BHQE, memory, k_BGSE, v_BGSE);
-  }
-  const Memory dense = with_dense_rows(memory);
   const Tensor q = with_dense_rows(q_BHQE), k = with_dense_rows(k_BGSE), v = with_dense_rows(v_BGSE);
-  return type == at::kFloat ? run_kernel<float>(q, dense, k, v) : run_kernel<kernels::Bf16>(q, dense, k, v);
+  return is_tracked ? tracked_attention(q, memory, k, v)
+                    : run_kernel(q, with_dense_rows(memory), k, v, false).out;
 }
 
 Tensor memory_attention_reference(const Tensor& q_BHQE, const Memory& given, const Tensor& k_BGSE,

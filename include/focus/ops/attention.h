@@ -49,11 +49,11 @@ struct Memory {
 /// One softmax over the memory and, causally, over k and v (undefined or S = 0: the memory alone), whose last
 /// Q positions are the queries'. Differentiable in everything but codes. A query that sees nothing gets
 /// zeros. Throws ShapeError. No [Q, P + S] array is ever whole: focus's kernels stream the keys (fp32 or
-/// bf16, or codes; sums in fp32, one rounding) on the CPU without gradients and on a device with them, there
-/// once differentiable; otherwise blocks of queries are worked off one by one, and recomputed in the backward
-/// pass where there is more than one. The parts of a memory are read where they lie, except with gradients,
-/// on a device beyond the number its kernel takes, and in plain ATen: there they are joined. Codes become
-/// numbers of the queries' type, all at the same time, in these cases, in the backward pass of a device, and
+/// bf16, or codes; sums in fp32, one rounding) on the CPU and on a device with them, and are once
+/// differentiable; otherwise blocks of queries are worked off one by one, and recomputed in the backward pass
+/// where there is more than one. The parts of a memory are read where they lie, except with gradients, on a
+/// device beyond the number its kernel takes, and in plain ATen: there they are joined. Codes become numbers
+/// of the queries' type, all at the same time, where parts are joined, in the backward pass of a device, and
 /// where its kernel does not read them (fp32, other head dimensions than 64 and 128). `num_keys`, int32 [1]
 /// on the same device: only so many of the S keys, the first ones, are there yet, which the host need not
 /// know; the others are not read. Not differentiable then.

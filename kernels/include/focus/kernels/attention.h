@@ -10,16 +10,23 @@
 
 namespace focus::kernels {
 
-/// Rows of one call at the most; callers split work at multiples of it, and results do not depend on how.
-inline constexpr int64_t kAttentionRows = 64;
-/// Keys that are scored before their values are read.
-inline constexpr int64_t kAttentionKeys = 128;
-/// Between the scores of two rows: room for a register beyond the last key.
-inline constexpr int64_t kAttentionPitch = kAttentionKeys + 16;
-/// fp32 values of working memory for one call with this head dimension; `codes`: where a part has some.
-inline constexpr int64_t attention_scratch(int64_t dim, bool codes) {
-  return kAttentionRows * ((codes ? 4 : 2) * linear_padded(dim) + kAttentionPitch) +
-         (codes ? 2 * linear_padded(dim) : 0);
+/// Rows of one call at the most, and what callers split them at multiples of. Results do not depend on how.
+inline constexpr int64_t kAttentionRows = 256, kAttentionTile = 32;
+/// With fewer rows, queries and heads together, keys and values are read as they lie; from here on they are
+/// packed.
+inline constexpr int64_t kAttentionFewRows = 12;
+/// Keys that few rows score before values are read, and between the scores of two rows: room for a register
+/// beyond the last key.
+inline constexpr int64_t kAttentionKeys = 128, kAttentionPitch = kAttentionKeys + 16;
+/// Keys that are packed at a time.
+inline constexpr int64_t kAttentionBlock = 192;
+/// fp32 values of working memory for calls with at most `rows` rows each, of any instruction set.
+inline constexpr int64_t attention_scratch(int64_t rows, int64_t group, int64_t dim) {
+  const int64_t padded = linear_padded(dim),
+                whole = (rows + kAttentionTile - 1) / kAttentionTile * kAttentionTile;
+  return rows < kAttentionFewRows ? rows * (3 * padded + kAttentionPitch) + 3 * padded
+                                  : (2 * whole + 2 * kAttentionBlock + 18) * padded +
+                                        (kAttentionTile + group) * kAttentionBlock + 16;
 }
 
 /// Rows of whole numbers [keys, dim] in place of keys or values: value = low + step * code. 8 bits, or 4 with
@@ -58,10 +65,35 @@ struct Attention {
   const AttentionPart<T>* parts;
   int64_t num_parts;
   float* scratch;
+  float* log_sum = nullptr;  // [group, queries], written: the logarithm of the sum of exp(score); or null
 };
 
 /// Rows [begin, end) of queries x group, the head running fastest. A query that sees no key gets zeros.
 template <class T>
 void attention(const Attention<T>& args, int64_t begin, int64_t end);
+
+/// What the gradients of a part are added to; null: none is asked for.
+struct AttentionPartGradient {
+  float *k = nullptr, *v = nullptr;  // [keys, dim]
+  float* beta = nullptr;             // [group, keys], or [keys] where the group shares them
+};
+template <class T>
+struct AttentionGradient {
+  Attention<T> attention;  // as it ran: `out` and `log_sum` are read
+  const T* grad;           // of out, [group, queries, dim]
+  int64_t grad_head_stride, grad_stride;
+  const AttentionPartGradient* parts;  // one for each of the attention's
+  float* q;                            // [rows, linear_padded(dim)], added to
+};
+/// fp32 values of `attention.scratch` for gradients.
+inline constexpr int64_t attention_gradient_scratch(int64_t group, int64_t dim) {
+  return (2 * 64 + 5 * kAttentionBlock + 18) * linear_padded(dim) + (2 * 64 + 2 * group) * kAttentionBlock +
+         16;
+}
+/// What rows [begin, end) give and get through blocks [first, last) of kAttentionBlock keys each, counted
+/// over all parts. A key's gradients are added up row by row, a row's key by key.
+template <class T>
+void attention_gradient(const AttentionGradient<T>& args, int64_t begin, int64_t end, int64_t first,
+                        int64_t last);
 
 }  // namespace focus::kernels
