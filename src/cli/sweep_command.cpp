@@ -12,6 +12,7 @@
 #include "focus/core/log.h"
 #include "focus/core/version.h"
 #include "focus/data/input_files.h"
+#include "focus/data/sampler.h"
 #include "focus/distributed/rank_environment.h"
 #include "focus/eval/sweep.h"
 #include "focus/model/placement.h"
@@ -55,8 +56,13 @@ class AdapterTrainer final : public eval::CellTrainer {
     config::read_file(config_file_, overrides, config);
     config.device = device_;
     config.threads = threads_;
-    for (train::StageConfig& stage : config.stages)
-      stage.steps = std::max<int64_t>(1, std::llround(scale * static_cast<double>(stage.steps)));
+    for (train::StageConfig& stage : config.stages) {
+      if (stage.epochs > 0 && scale != 1)
+        fail<ConfigError>(
+            "scale cannot shorten a stage that is given as epochs; set its epochs to 0 and its steps");
+      if (stage.epochs == 0)
+        stage.steps = std::max<int64_t>(1, std::llround(scale * static_cast<double>(stage.steps)));
+    }
     if (config.task != train::TaskKind::adapter)
       fail<ConfigError>("'", config_file_,
                         "': task 'pretrain' trains no adapter; a sweep needs task 'adapter'");
@@ -64,8 +70,7 @@ class AdapterTrainer final : public eval::CellTrainer {
     Plan out;
     out.config_json = config::to_json(config);
     out.memory = config.memory;
-    for (const train::StageConfig& stage : config.stages)
-      out.bases += stage.steps * stage.length * stage.batch * config.accumulation;
+    for (const train::StageConfig& stage : config.stages) out.bases += bases_of(config, stage);
     out.identity = identity(config);
     return out;
   }
@@ -85,6 +90,12 @@ class AdapterTrainer final : public eval::CellTrainer {
   }
 
  private:
+  static int64_t bases_of(const train::TrainConfig& config, const train::StageConfig& stage) {
+    if (stage.epochs == 0) return stage.steps * stage.batch * config.accumulation * stage.length;
+    const data::SequenceSampler sampler(config.data, static_cast<uint64_t>(config.seed));
+    return stage.epochs * sampler.pass_size(stage.length) * stage.length;
+  }
+
   /// Settings and contents of files; not where they are, nor what each machine does its own way.
   std::string identity(train::TrainConfig config) {
     std::string text = concat("version ", version(), "\ngit ", git_hash(), "\n");

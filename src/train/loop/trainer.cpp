@@ -147,7 +147,7 @@ class Loop {
     if (std::isfinite(loss) && std::isfinite(norm)) {
       optimizer_.step(lr);
     } else {
-      skip_or_stop(loss, norm, first_sample, stage);
+      skip_or_stop(loss, norm, first_sample);
       fields.emplace_back("skipped", at_.skipped);
     }
     ++at_.step;
@@ -159,7 +159,7 @@ class Loop {
   }
 
   /// The parameters stay as they were. Loss and norm are sums over all ranks, so that all decide alike.
-  void skip_or_stop(double loss, double norm, int64_t first_sample, const StageConfig& stage) {
+  void skip_or_stop(double loss, double norm, int64_t first_sample) {
     const std::string what = concat("step ", at_.step + 1, ": loss ", loss, ", gradient norm ", norm,
                                     "; samples ", describe_samples(*samples_, first_sample, at_.samples));
     if (config_.non_finite == NonFinite::stop) {
