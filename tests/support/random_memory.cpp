@@ -1,5 +1,7 @@
 #include "support/random_memory.h"
 
+#include <algorithm>
+
 #include "focus/core/error.h"
 #include "focus/core/random.h"
 
@@ -82,15 +84,32 @@ MemoryConfig draw(Random& random) {
   return c;
 }
 
-/// Of seeds so short that they are found again. In the model's precision: gradients through bf16 are rounded.
-FarConfig draw_far(Random& random) {
+/// Of seeds so short that they are found again, or by keys. In the model's precision: gradients through bf16
+/// are rounded.
+FarConfig draw_far(Random& random, const MemoryConfig& near) {
   const auto below = [&](int64_t n) { return random.uniform_integer(n); };
   FarConfig far;
   if (random.uniform() < 0.5) return far;
   far.kmers = 1 + below(4);
   far.refresh = 1 + below(7);
-  far.gate = below(4);
   if (random.uniform() < 0.3) far.keep = 1 + below(30);
+  // Planned bytes of what chooses by keys hold where k-mers leave with a window's end.
+  const FocusConfig& f = near.focus;
+  const bool rolls =
+      f.eviction == Eviction::rolling || std::ranges::any_of(f.schedule, [](const LayerSchedule& part) {
+        return part.eviction == Eviction::rolling;
+      });
+  if (!rolls && random.uniform() < 0.4) {
+    const bool one_each = near.kind == MemoryKind::focus && f.unit == UnitKind::fitted &&
+                          f.entries_per_kmer == 1 && f.history == History::all && f.sinks == 0 &&
+                          f.recent.bases == 0 && f.schedule.empty();
+    constexpr FarScore kScores[] = {FarScore::random, FarScore::oracle, FarScore::bits1,
+                                    FarScore::bits2,  FarScore::sketch, FarScore::fitted};
+    far.score = kScores[below(one_each ? 6 : 5)];
+    if (far.score == FarScore::sketch) far.rank = 1 + below(8);
+    return far;
+  }
+  far.gate = below(4);
   far.seeds.seed = 1 + below(3);
   far.seeds.span = 1 + below(12);
   far.seeds.width = below(2);
@@ -110,7 +129,7 @@ MemoryConfig random_memory(int64_t seed) {
     }
     Random of_far(static_cast<uint64_t>(seed), /*stream=*/3);
     const MemoryConfig near = config;
-    config.far = draw_far(of_far);
+    config.far = draw_far(of_far, near);
     try {
       config.validate();
       return config;
