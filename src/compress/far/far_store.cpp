@@ -21,9 +21,8 @@ namespace {
 
 using at::Tensor;
 
-// What of a file is given back at a time. Few large ones: a small object that stays, made for every block
-// that is written, would lie among what is freed behind it and keep holes in the heap, as many bytes as the
-// file's.
+// What of a file is given back at a time. Few large ones: objects that stay, one for each k-mer written, lie
+// among larger pieces that are freed, and may keep these apart.
 constexpr int64_t kExtentBytes = int64_t{4} << 20;
 constexpr std::size_t kLoadedAtOnce = 16;  // k-mers of a saved stream
 
