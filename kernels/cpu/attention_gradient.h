@@ -109,7 +109,7 @@ class GradientBlock {
       through_[r] = dot(grad, rows_, padded_);
       for (int64_t e = 0; e < padded_; ++e) q[e] *= a_.scale;
       const float log_sum = a_.log_sum[head * a_.queries + query];
-      log_sum_[r] = log_sum == kHidden ? -kHidden : log_sum * kLog2E;  // no weights where nothing was seen
+      log_sum_[r] = log_sum == kHidden ? -kHidden : log_sum;  // no weights where nothing was seen
     }
   }
 
@@ -158,7 +158,7 @@ class GradientBlock {
 #pragma GCC unroll 4
       for (int j = 0; j < kRegisters; ++j) {
         const Floats weight =
-            exp2_negative((acc[m][j] + load_bytes<Floats>(beta + j * kFloats)) * kLog2E - log_sum_[r + m]);
+            exp2_negative((acc[m][j] + load_bytes<Floats>(beta + j * kFloats) - log_sum_[r + m]) * kLog2E);
         __builtin_memcpy(weights_ + (r + m) * kAttentionBlock + n + j * kFloats, &weight, sizeof weight);
         acc[m][j] = Floats{};
       }

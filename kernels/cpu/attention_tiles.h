@@ -34,7 +34,7 @@ inline void transpose(Floats (&rows)[kFloats]) {
   }
 }
 
-/// 2^x for x <= 0 (and what rounding puts above it); below the smallest normal number it is 0. NaN stays NaN.
+/// 2^x for x <= 0 (and a little above it); below the smallest normal number it is 0. NaN stays NaN.
 inline Floats exp2_negative(Floats x) {
   const Floats shifted = x + 12582912.0f;  // 1.5 * 2^23: the lowest bits are x, rounded to an integer
   const Floats f = x - (shifted - 12582912.0f);
@@ -369,7 +369,7 @@ struct Fp32Products {
 
 // ---- Rows
 
-/// What a row carries from block to block: its weights are relative to 2^reference.
+/// What a row carries from block to block: its weights are relative to that of the score `reference`.
 struct TileRow {
   float reference;
   Floats total;  // of its weights, lane by lane
@@ -378,7 +378,7 @@ struct TileRow {
 /// Turns the scores of a row into weights; what it has gathered counts as often as is returned.
 template <class P>
 inline float weigh_row(TileRow& row, Floats largest, int64_t end, float* scores) {
-  const float most = largest_lane(largest) * kLog2E;
+  const float most = largest_lane(largest);
   const float reference = most > row.reference ? most : row.reference;
   // Nothing visible yet: any finite reference keeps the weights 0 instead of NaN.
   const float base = reference == kHidden ? 0.0f : reference;
@@ -387,12 +387,12 @@ inline float weigh_row(TileRow& row, Floats largest, int64_t end, float* scores)
     Floats weights[P::kWeights];
 #pragma GCC unroll 2
     for (int i = 0; i < P::kWeights; ++i) {
-      weights[i] = exp2_negative(load_bytes<Floats>(scores + n + i * kFloats) * kLog2E - base);
+      weights[i] = exp2_negative((load_bytes<Floats>(scores + n + i * kFloats) - base) * kLog2E);
       total += weights[i];
     }
     P::put_weights(scores + n, weights);
   }
-  const Floats factor = exp2_negative(broadcast(row.reference - base));
+  const Floats factor = exp2_negative(broadcast((row.reference - base) * kLog2E));
   row.total = row.total * factor + total;
   row.reference = reference;
   return factor[0];
@@ -472,7 +472,7 @@ void attention_tiles(const Attention<T>& a, int64_t begin, int64_t end) {
     const float total = sum_lanes(state[r].total), share = total == 0.0f ? 0.0f : 1.0f / total;
     T* out = a.out + (begin + r) % a.group * a.out_head_stride + (begin + r) / a.group * a.out_stride;
     for (int64_t e = 0; e < a.dim; ++e) write(products.sum(r, e) * share, out + e);
-    write_log_sum(a, begin + r, state[r].reference / kLog2E, total);
+    write_log_sum(a, begin + r, state[r].reference, total);
   }
 }
 

@@ -83,12 +83,13 @@ TEST_P(MemoryAttentionTest, EqualsTheDefinition) {
     const Tensor got = memory_attention(in.q, in.memory, in.k, in.v);
     EXPECT_EQ(got.scalar_type(), type);
     // The result is rounded once; values reach about 4, where half a unit of bf16 is 2^-7.
-    // Scores of up to 100 are rounded to fp32 as well.
-    EXPECT_LT(max_difference(got, expected), type == at::kFloat ? 1e-5 : 0x1.02p-7);
+    // Scores are rounded to fp32 as well, and are the larger the more masses there are.
+    const double rounding = GetParam().entries < 300 && GetParam().queries < 300 ? 5e-6 : 1e-5;
+    EXPECT_LT(max_difference(got, expected), type == at::kFloat ? rounding : 0x1.02p-7);
     for (const int64_t block_bytes : {int64_t{1} << 26, int64_t{20000}})
       EXPECT_LT(
           max_difference(memory_attention_reference(in.q, in.memory, in.k, in.v, block_bytes), expected),
-          type == at::kFloat ? 1e-5 : 0.03);
+          type == at::kFloat ? rounding : 0.03);
   }
 }
 
@@ -324,7 +325,9 @@ TEST_P(CodesTest, QueriesAndOpenKeysGetTheGradientsOfTheDefinition) {
         torch::autograd::grad({(memory_attention(in.q, in.memory, in.k, in.v) * weighting).sum()}, leaves);
     for (std::size_t i = 0; i < leaves.size(); ++i) {
       const double size = expected[i].abs().max().item<double>();
-      EXPECT_LT(max_difference(got[i], expected[i]), type == at::kDouble ? 1e-10 : 5e-5 * std::max(1.0, size))
+      EXPECT_LT(max_difference(got[i], expected[i]),
+                type == at::kDouble ? 1e-10 : 2e-4 * std::max(1.0, size))  // keys of up to 20
+
           << type << " leaf " << i;
     }
   }
