@@ -327,7 +327,6 @@ TEST_P(CodesTest, QueriesAndOpenKeysGetTheGradientsOfTheDefinition) {
       const double size = expected[i].abs().max().item<double>();
       EXPECT_LT(max_difference(got[i], expected[i]),
                 type == at::kDouble ? 1e-10 : 2e-4 * std::max(1.0, size))  // keys of up to 20
-
           << type << " leaf " << i;
     }
   }
