@@ -14,6 +14,7 @@
 #include "focus/core/file.h"
 #include "focus/core/interrupt.h"
 #include "focus/train/run/checkpoint.h"
+#include "focus/train/run/run_plan.h"
 #include "support/small_model.h"
 #include "support/temporary_folder.h"
 

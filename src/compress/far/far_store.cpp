@@ -25,6 +25,7 @@ using at::Tensor;
 // among larger pieces that are freed, and may keep these apart.
 constexpr int64_t kExtentBytes = int64_t{4} << 20;
 constexpr std::size_t kLoadedAtOnce = 16;  // k-mers of a saved stream
+constexpr int64_t kLayout = 2;             // of the bytes of a packed k-mer, in saved streams
 
 int64_t bits_of(FarStoreType store) {
   return store == FarStoreType::int8 ? 8 : store == FarStoreType::int4 ? 4 : 0;
@@ -331,7 +332,7 @@ void FarStore::save(cache::TensorMap& out) const {
   out.emplace("far.store", at::cat(parts));
   out.emplace("far.bases", at::tensor(bases, at::kLong));
   out.emplace("far.shape", at::tensor({first_, static_cast<int64_t>(config_.store),
-                                       static_cast<int64_t>(type_), batch_, heads_, dim_},
+                                       static_cast<int64_t>(type_), batch_, heads_, dim_, kLayout},
                                       at::kLong));
 }
 
@@ -341,9 +342,12 @@ void FarStore::load(const cache::TensorMap& saved, const at::Device& device) {
   const Tensor shape = cache::loaded_tensor(saved, "far.shape", at::kCPU),
                bases = cache::loaded_tensor(saved, "far.bases", at::kCPU),
                bytes = cache::loaded_tensor(saved, "far.store", at::kCPU);
-  if (shape.numel() != 6 || bases.dim() != 1 || bytes.dim() != 1)
-    fail<CheckpointError>("a saved stream state does not belong to a far memory");
   const auto number = [&](int64_t i) { return shape[i].item<int64_t>(); };
+  if (shape.numel() == 6 || (shape.numel() == 7 && number(6) != kLayout))
+    fail<CheckpointError>(
+        "a saved stream holds its far memory in the order of another version; stream the sequence again");
+  if (shape.numel() != 7 || bases.dim() != 1 || bytes.dim() != 1)
+    fail<CheckpointError>("a saved stream state does not belong to a far memory");
   if (number(1) != static_cast<int64_t>(config_.store))
     fail<CheckpointError>(
         "a saved stream holds its far memory in another precision than this one is configured for: set "
