@@ -106,7 +106,9 @@ class Checker:
         return None
 
     def check_setting(self, page, line, name, setting):
-        described = self.output(*name, "--help-config") or ""
+        # What programs without a configuration of their own take are settings of a memory, as training has them.
+        configured = re.search(r"^  --help-config", self.output(*name, "--help") or "", re.M)
+        described = self.output(*(name if configured else ["focus-train"]), "--help-config") or ""
         path, equals, value = setting.partition("=")
         paths = {text.split()[0] for text in described.splitlines() if text.strip()}
         if not equals or re.sub(r"\.\d+(?=\.|$)", ".N", path) not in paths:

@@ -47,14 +47,19 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-/// What processes that were killed left of a folder. Its lock is held.
-void remove_leftovers(const fs::path& folder) {
+/// What processes that were killed left of a folder, or one at work is about to put in its place.
+std::vector<fs::path> leftovers_of(const fs::path& folder) {
   const std::string prefix = folder.filename().string() + ".tmp-";
-  std::vector<fs::path> doomed;
+  std::vector<fs::path> found;
   for (const auto& entry : fs::directory_iterator(folder.parent_path())) {
-    if (entry.path().filename().string().starts_with(prefix)) doomed.push_back(entry.path());
+    if (entry.path().filename().string().starts_with(prefix)) found.push_back(entry.path());
   }
-  for (const fs::path& path : doomed) fs::remove_all(path);
+  return found;
+}
+/// The folder's lock is held.
+void remove_leftovers(const fs::path& folder) {
+  std::error_code ignored;  // what stays is in nobody's way
+  for (const fs::path& path : leftovers_of(folder)) fs::remove_all(path, ignored);
 }
 
 int64_t bases_of(const PlannedCell& cell) {
@@ -142,7 +147,14 @@ void Sweep::run() {
     const auto place = [&](std::size_t i) { return std::find(order.begin(), order.end(), groups[i]); };
     return place(a) < place(b);
   });
-  std::erase_if(open, [&](std::size_t i) { return is_done(cells_[i]); });
+  std::erase_if(open, [&](std::size_t i) {
+    if (!is_done(cells_[i])) return false;
+    // A process that was killed right after a cell had taken its place left what was there before.
+    const fs::path folder = folder_of(cells_[i]);
+    if (leftovers_of(folder).empty()) return true;
+    if (const auto lock = FolderLock::try_take(folder)) remove_leftovers(folder);
+    return true;
+  });
   work_->done = static_cast<int64_t>(cells_.size() - open.size());
   work_->progress.emplace(ProgressOptions{
       .label = "sweep", .unit = "cells", .total = static_cast<int64_t>(cells_.size()), .start = work_->done});

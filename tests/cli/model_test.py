@@ -442,7 +442,7 @@ class ModelTest(ProgramTest):
         self.assertRegex(report["libtorch"]["version_running"], r"^2\.\d+\.\d+$")
         self.assertEqual(report["libtorch"]["version_running"], report["libtorch"]["version_at_build"])
         self.assertTrue(os.path.exists(report["libtorch"]["library"]))
-        self.assertIn(report["processor"]["kernels_use"], ("avx512", "avx2", "baseline"))
+        self.assertIn(report["processor"]["kernels_use"], ("amx", "avx512", "avx2", "baseline"))
         self.assertGreater(report["memory"]["total_bytes"], report["memory"]["available_bytes"])
         self.assertGreaterEqual(len(report["checks"]), 5)
         for check in report["checks"]:

@@ -53,6 +53,7 @@ TEST(TrainConfigTest, SettingsWithoutEffectAreRefused) {
                                                       {"far.kmers=4", "far.score=sketch"},
                                                       {"task=pretrain", "data.sources=[{\"jsonl\": \"x\"}]"},
                                                       {"stages=[{\"kind\": \"match\"}]"},
+                                                      {"stages=[{\"epochs\": 1}]"},
                                                       {"focus.unit=paper"},
                                                       {"memory.kind=tables", "focus.schedule=[{}]"},
                                                       {"memory.kind=tables", "stages=[]"},
