@@ -323,10 +323,15 @@ TEST_P(CodesTest, QueriesAndOpenKeysGetTheGradientsOfTheDefinition) {
         torch::autograd::grad({(by_definition(decoded(in, at::kDouble)) * weighting).sum()}, leaves);
     const auto got =
         torch::autograd::grad({(memory_attention(in.q, in.memory, in.k, in.v) * weighting).sum()}, leaves);
+    const auto plain = torch::autograd::grad(
+        {(memory_attention_reference(in.q, in.memory, in.k, in.v) * weighting).sum()}, leaves);
     for (std::size_t i = 0; i < leaves.size(); ++i) {
       const double size = expected[i].abs().max().item<double>();
-      EXPECT_LT(max_difference(got[i], expected[i]),
-                type == at::kDouble ? 1e-10 : 2e-4 * std::max(1.0, size))  // keys of up to 20
+      // Scores reach about 30, so that the plain form in fp32 is off as well: three times of that at most.
+      EXPECT_LE(max_difference(got[i], expected[i]),
+                type == at::kDouble
+                    ? 1e-10
+                    : std::max(2e-5 * std::max(1.0, size), 3 * max_difference(plain[i], expected[i])))
           << type << " leaf " << i;
     }
   }
