@@ -3,6 +3,7 @@
 #include <ATen/record_function.h>
 
 #include <string_view>
+#include <vector>
 
 #include "adapter_training.h"
 #include "focus/core/error.h"
@@ -12,6 +13,19 @@ namespace focus::train {
 namespace {
 
 using at::Tensor;
+
+/// What the objective hands over for a batch.
+std::vector<LossSum> pieces(Objective& objective, const Batch& batch) {
+  std::vector<LossSum> out;
+  objective.loss(batch, [&](const LossSum& piece) { out.push_back(piece); });
+  return out;
+}
+
+LossSum whole_loss(Objective& objective, const Batch& batch) {
+  const auto all = pieces(objective, batch);
+  EXPECT_EQ(all.size(), 1U);
+  return all.at(0);
+}
 
 class RecipeTest : public AdapterTrainingTest {
  protected:
@@ -35,7 +49,9 @@ class RecipeTest : public AdapterTrainingTest {
       at::manual_seed(3);
       for (auto& parameter : parameters) parameter.tensor.copy_(at::randn(parameter.tensor.sizes()) * 0.1);
     }
-    task.objective(0, config().stages[0])->loss(batch).sum.backward();
+    task.objective(0, config().stages[0])->loss(batch, [](const LossSum& piece) {
+      if (piece.sum.requires_grad()) piece.sum.backward();
+    });
     for (auto& parameter : parameters) {
       flat.push_back(parameter.tensor.grad().defined() ? parameter.tensor.grad().flatten()
                                                        : at::zeros({parameter.tensor.numel()}));
@@ -100,6 +116,27 @@ TEST_F(RecipeTest, BackPropagationOverAllWindowsEqualsTheParallelGradient) {
   }
   c.bptt_windows = 3;
   EXPECT_GT(relative(gradient(*make_task(c, at::kCPU), b), expected), 1e-2);
+}
+
+// 64 bases are four windows. The values are those of one piece: only the gradient is cut.
+TEST_F(RecipeTest, EveryCutEndsAPieceThatStandsAlone) {
+  TrainConfig c = config();
+  c.execution = Execution::sequential;
+  const auto sums = [&](int64_t bptt_windows) {
+    c.bptt_windows = bptt_windows;
+    const auto task = make_task(c, at::kCPU);
+    std::vector<double> out;
+    for (const LossSum& piece : pieces(*task->objective(0, c.stages[0]), batch(*task)))
+      out.push_back(piece.sum.item<double>());
+    return out;
+  };
+  const auto whole = sums(0), two = sums(2), three = sums(3);
+  ASSERT_EQ(whole.size(), 1U);
+  ASSERT_EQ(two.size(), 2U);
+  ASSERT_EQ(three.size(), 2U);
+  ASSERT_GT(two[1], 0);
+  EXPECT_NEAR(two[0] + two[1], whole[0], 1e-5 * whole[0]);
+  EXPECT_NEAR(three[0] + three[1], whole[0], 1e-5 * whole[0]);
 }
 
 // With two windows the stream is cut after the second: the third window's loss reaches no entry that it
@@ -201,14 +238,14 @@ TEST_F(RecipeTest, CopiesReachTheObjectiveAndAreReported) {
   const Batch b = batch(*task, 1.0);
   const Tensor offset = b.copy_offset.narrow(1, 1, 159);
   ASSERT_GT(offset.ge(32).sum().item<int64_t>(), 0);
-  const LossSum sum = objective->loss(b);
+  const LossSum sum = whole_loss(*objective, b);
   ASSERT_EQ(sum.means.size(), 1U);
   EXPECT_EQ(sum.means[0].name, "copy_kl");
   EXPECT_GT(sum.means[0].sum.item<double>(), 0);
   // Copies of 60 bases lie behind the first window here, so that all of their weight counts.
   EXPECT_NEAR(sum.means[0].weight.item<double>(),
               (b.weights.narrow(1, 1, 159) * offset.ge(32)).narrow(1, 16, 143).sum().item<double>(), 1e-4);
-  EXPECT_EQ(objective->loss(batch(*task)).means[0].weight.item<double>(), 0);
+  EXPECT_EQ(whole_loss(*objective, batch(*task)).means[0].weight.item<double>(), 0);
 }
 
 TEST_F(RecipeTest, StagesAndSchedulesThatMakeNoSenseAreRefused) {

@@ -51,13 +51,13 @@ class LetterTask final : public Task {
    public:
     explicit Letters(LetterTask& task) : task_(task) {}
     at::Tensor weigh(Batch& batch) override { return at::scalar_tensor(batch.tokens.numel(), at::kDouble); }
-    LossSum loss(const Batch& batch) override {
+    void loss(const Batch& batch, const std::function<void(const LossSum&)>& add) override {
       task_.before_loss(task_.losses_++);
       at::Tensor sum = at::zeros({});
       const at::Tensor log_p = at::log_softmax(task_.weight(), 0);
       for (int64_t i = 0; i < 4; ++i) sum = sum - log_p[i] * batch.tokens.eq("ACGT"[i]).sum();
       if (batch.tokens[0][0].item<int64_t>() == task_.poison_) sum = sum * std::nan("");
-      return {sum, {}, {}};
+      add({sum, {}, {}});
     }
 
    private:

@@ -46,14 +46,17 @@ StepLoss backward(Objective& objective, std::vector<Batch>& batches, distributed
   if (out.weight <= 0) return out;
   Figures parts, means, weights;
   for (const Batch& batch : batches) {
-    const LossSum sum = objective.loss(batch);
-    (sum.sum / out.weight).backward();
-    parts.add("loss", sum.sum.detach().to(at::kDouble) / out.weight);
-    for (const auto& [name, value] : sum.parts) parts.add(name, value.to(at::kDouble) / out.weight);
-    for (const Mean& mean : sum.means) {
-      means.add(mean.name, mean.sum);
-      weights.add(mean.name, mean.weight);
-    }
+    objective.loss(batch, [&](const LossSum& sum) {
+      // A piece that nothing trained reaches, as a window that reads only entries from before a cut, has
+      // none.
+      if (sum.sum.requires_grad()) (sum.sum / out.weight).backward();
+      parts.add("loss", sum.sum.detach().to(at::kDouble) / out.weight);
+      for (const auto& [name, value] : sum.parts) parts.add(name, value.to(at::kDouble) / out.weight);
+      for (const Mean& mean : sum.means) {
+        means.add(mean.name, mean.sum);
+        weights.add(mean.name, mean.weight);
+      }
+    });
   }
   sum_gradients(ranks, parameters);
   auto losses = parts.read(ranks);

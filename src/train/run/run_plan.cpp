@@ -97,8 +97,15 @@ MemoryEstimate estimate_memory(const TrainConfig& config, const Task& task) {
     estimate.trainable += own + 2 * moment + (is_short ? moment : 0);  // gradient, moments, master
     if (is_adapter(config)) estimate.trainable += own;  // a backbone's own parameters are among its weights
   }
-  int64_t positions = 0;
-  for (const StageConfig& stage : config.stages) positions = std::max(positions, stage.batch * stage.length);
+  // Truncated back-propagation frees what a piece kept before the next; a teacher's predictions are whole.
+  int64_t positions = 0, whole_positions = 0;
+  for (const StageConfig& stage : config.stages) {
+    const bool cut = is_adapter(config) && stage.kind == StageKind::end_to_end &&
+                     config.execution == Execution::sequential && config.bptt_windows > 0;
+    const int64_t piece = cut ? config.bptt_windows * config.memory.window.size : stage.length;
+    positions = std::max(positions, stage.batch * std::min(piece, stage.length));
+    whole_positions = std::max(whole_positions, stage.batch * stage.length);
+  }
   const auto attention = backbone.attention_blocks();
   const int64_t first = is_adapter(config) && !attention.empty() ? attention.front() : 0;
   // As Backbone::run_block and MaskedHook::repeatable() decide.
@@ -124,6 +131,8 @@ MemoryEstimate estimate_memory(const TrainConfig& config, const Task& task) {
   // has both.
   estimate.activations =
       positions * (kept + (is_adapter(config) ? std::max(largest, logits) : largest + logits));
+  if (is_adapter(config) && config.objective.needs_teacher())
+    estimate.activations += (whole_positions - positions) * backbone.shape().vocab_size * 4;
   return estimate;
 }
 

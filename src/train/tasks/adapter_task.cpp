@@ -18,15 +18,19 @@ namespace {
 using at::Tensor;
 using Model = std::shared_ptr<const compress::CompressedModel>;
 
-/// [B, L-1, V] fp32 of the predictions that final hidden states make of the next bases.
-Tensor log_probabilities(const model::Backbone& backbone, const Tensor& hidden_BLD) {
-  return at::log_softmax(backbone.unembed(hidden_BLD.narrow(1, 0, hidden_BLD.size(1) - 1)), -1, at::kFloat);
+/// [B, n, V] fp32 of the predictions that final hidden states [B, n, D] make.
+Tensor log_probabilities(const model::Backbone& backbone, const Tensor& hidden) {
+  return at::log_softmax(backbone.unembed(hidden), -1, at::kFloat);
 }
 
-/// The same, of a backbone that remembers everything: the teacher.
+/// [B, L, D] without the last position, whose next base is not known.
+Tensor with_next(const Tensor& hidden_BLD) { return hidden_BLD.narrow(1, 0, hidden_BLD.size(1) - 1); }
+
+/// [B, L-1, V] of a backbone that remembers everything: the teacher.
 Tensor with_full_memory(model::Backbone& backbone, const Tensor& tokens_BL) {
   const at::NoGradGuard guard;
-  return log_probabilities(backbone, backbone.forward_embedded(backbone.embed(tokens_BL), nullptr));
+  return log_probabilities(backbone,
+                           with_next(backbone.forward_embedded(backbone.embed(tokens_BL), nullptr)));
 }
 
 /// Weighted divergences from the teacher, and cross-entropy, of what the compressed model predicts.
@@ -43,22 +47,36 @@ class EndToEnd final : public Objective {
     return total;
   }
 
-  LossSum loss(const Batch& batch) override {
-    LossSum out;
-    const compress::HiddenStates hidden =
-        config_.execution == Execution::parallel
-            ? model_->parallel(batch.tokens)
-            : forward_sequential(*model_, batch.tokens, config_.bptt_windows);
-    const Tensor weights = base_weights(batch), in_copy = weights * copy_positions(batch);
-    const Tensor log_q = log_probabilities(*teacher_, hidden.bases);
+  void loss(const Batch& batch, const std::function<void(const LossSum&)>& add) override {
     const Tensor log_p =
         config_.objective.needs_teacher() ? with_full_memory(*teacher_, batch.tokens) : Tensor();
+    if (config_.execution == Execution::parallel) {
+      add(loss_of(batch, log_p, 0, model_->parallel(batch.tokens)));
+      return;
+    }
+    forward_sequential(*model_, batch.tokens, config_.bptt_windows,
+                       [&](int64_t begin, const compress::HiddenStates& hidden) {
+                         add(loss_of(batch, log_p, begin, hidden));
+                       });
+  }
+
+ private:
+  /// Of the positions from `begin` on whose hidden states are given. log_p: the teacher's [B, L-1, V].
+  LossSum loss_of(const Batch& batch, const Tensor& log_p, int64_t begin,
+                  const compress::HiddenStates& hidden) const {
+    const int64_t length = batch.tokens.size(1);
+    const int64_t count = std::min(begin + hidden.bases.size(1), length - 1) - begin;
+    const auto here = [&](const Tensor& per_position) { return per_position.narrow(1, begin, count); };
+    const Tensor weights = here(base_weights(batch)), in_copy = weights * here(copy_positions(batch));
+    const Tensor log_q = log_probabilities(*teacher_, hidden.bases.narrow(1, 0, count));
+    LossSum out;
     out.sum = at::zeros({}, log_q.options());
     const auto add = [&](const std::string& name, double factor, const Tensor& sum) {
       out.parts.emplace_back(name, sum.detach());
       out.sum = out.sum + factor * sum;
     };
-    for (const ObjectiveTerm& term : objective_terms(config_.objective, log_p, log_q, next_bases(batch))) {
+    for (const ObjectiveTerm& term : objective_terms(config_.objective, log_p.defined() ? here(log_p) : log_p,
+                                                     log_q, here(next_bases(batch)))) {
       add(term.name, term.weight, (term.per_position * weights).sum());
       out.means.push_back({"copy_" + term.name, (term.per_position.detach() * in_copy).sum(at::kDouble),
                            in_copy.sum(at::kDouble)});
@@ -66,15 +84,13 @@ class EndToEnd final : public Objective {
     if (config_.objective.focus_positions && hidden.focus.defined()) {
       // Eq. 6: a Focus token predicts the base after its k-mer.
       const Tensor next = ops::from_host(hidden.next_base, batch.tokens.device());
-      const Tensor log_f = at::log_softmax(teacher_->unembed(hidden.focus), -1, at::kFloat);
-      const Tensor target = batch.tokens.index_select(1, next.clamp_max(batch.tokens.size(1) - 1));
+      const Tensor log_f = log_probabilities(*teacher_, hidden.focus);
+      const Tensor target = batch.tokens.index_select(1, next.clamp_max(length - 1));
       add("focus_ce", config_.objective.ce,
           (cross_entropy(log_f, target) * weights_of_focus(batch, next)).sum());
     }
     return out;
   }
-
- private:
   Tensor base_weights(const Batch& batch) const {
     return loss_weights(batch, model_->plan(), config_.objective.skip_first_window);
   }
@@ -85,7 +101,8 @@ class EndToEnd final : public Objective {
     const at::NoGradGuard guard;
     const auto state_only = compress::make_memory("state_only", teacher_, model_->config());
     compress::CompressedStream stream;
-    const Tensor log_none = log_probabilities(*teacher_, state_only->forward(batch.tokens, stream).bases);
+    const Tensor log_none =
+        log_probabilities(*teacher_, with_next(state_only->forward(batch.tokens, stream).bases));
     const Tensor factor = need_factor(config_.objective.need, with_full_memory(*teacher_, batch.tokens),
                                       log_none, next_bases(batch));
     batch.weights.narrow(1, 1, factor.size(1)).mul_(factor);
@@ -103,10 +120,10 @@ class Matching final : public Objective {
            std::shared_ptr<const compress::FocusAdapter> adapter)
       : config_(config), step_(step), model_(std::move(model)), adapter_(std::move(adapter)) {}
   Tensor weigh(Batch& batch) override { return match_weight(config_, model_->plan(), batch.weights, step_); }
-  LossSum loss(const Batch& batch) override {
+  void loss(const Batch& batch, const std::function<void(const LossSum&)>& add) override {
     const MatchSum match =
         match_sum(config_, *model_->backbone_ptr(), *adapter_, batch.tokens, batch.weights, step_);
-    return {match.loss, {{"match_mass", match.mass}, {"match_output", match.output}}, {}};
+    add({match.loss, {{"match_mass", match.mass}, {"match_output", match.output}}, {}});
   }
 
  private:
@@ -198,7 +215,8 @@ class AdapterTask final : public Task {
                                .gt(0)
                                .to(at::kFloat),
                  target = next_bases(sequence), in_copy = weights * copy_positions(sequence);
-    const Tensor log_q = log_probabilities(*teacher_.model, nominal_->parallel(sequence.tokens).bases),
+    const Tensor log_q =
+                     log_probabilities(*teacher_.model, with_next(nominal_->parallel(sequence.tokens).bases)),
                  log_p = with_full_memory(*teacher_.model, sequence.tokens);
     const Tensor kl = divergence(log_p, log_q), ce = cross_entropy(log_q, target),
                  ce_full = cross_entropy(log_p, target);

@@ -57,7 +57,12 @@ class NextBase final : public Objective {
     if (forgetting_.weight > 0) facts = {{"forgets", forgets_}};
   }
   Tensor weigh(Batch& batch) override { return batch.weights.sum(at::kDouble); }
-  LossSum loss(const Batch& batch) override {
+  void loss(const Batch& batch, const std::function<void(const LossSum&)>& add) override {
+    add(loss_of(batch));
+  }
+
+ private:
+  LossSum loss_of(const Batch& batch) const {
     const Tensor losses = next_base_loss(*model_, batch);
     const Tensor weights = batch.weights.narrow(1, 1, losses.size(1));
     LossSum out{(losses * weights).sum(), {}, {}};
@@ -74,7 +79,6 @@ class NextBase final : public Objective {
     return out;
   }
 
- private:
   std::shared_ptr<model::Backbone> model_;
   ForgettingConfig forgetting_;
   int64_t forgets_;

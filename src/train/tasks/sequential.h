@@ -3,14 +3,18 @@
 
 #include <ATen/ATen.h>
 
+#include <functional>
+
 #include "focus/compress/compressed_model.h"
 
 namespace focus::train {
 
-/// What model.parallel() gives, [B, L, D] hidden states of tokens [B, L], computed window by window as
-/// inference does. The gradient reaches back over all windows, or is cut before every `bptt_windows`-th when
-/// that is not 0.
-compress::HiddenStates forward_sequential(const compress::CompressedModel& model, const at::Tensor& tokens_BL,
-                                          int64_t bptt_windows);
+/// What model.parallel() gives for tokens [B, L], computed window by window as inference does. Calls `piece`
+/// with the first position of consecutive windows and their hidden states [B, n, D]: of all of them once, or,
+/// where `bptt_windows` is not 0, of every so many. Between two pieces the gradient is cut, so that what a
+/// piece keeps for it may be freed before the next: memory grows with the piece, not with L.
+void forward_sequential(const compress::CompressedModel& model, const at::Tensor& tokens_BL,
+                        int64_t bptt_windows,
+                        const std::function<void(int64_t begin, const compress::HiddenStates&)>& piece);
 
 }  // namespace focus::train

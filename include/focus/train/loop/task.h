@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -55,7 +56,9 @@ class Objective {
   /// divisor of loss(). Asked for all batches of a step before the first loss, so that accumulation over
   /// unequal batches is exact.
   virtual at::Tensor weigh(Batch& batch) = 0;
-  virtual LossSum loss(const Batch& batch) = 0;
+  /// Hands over what the batch adds to the loss, in one piece or in several whose graphs have nothing in
+  /// common: each is gone back over, and its activations freed, before the next is computed.
+  virtual void loss(const Batch& batch, const std::function<void(const LossSum&)>& add) = 0;
 
   MetricFields facts;  // what was drawn for the step, for its line of metrics
 };
