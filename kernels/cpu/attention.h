@@ -10,14 +10,19 @@
 namespace focus::kernels::FOCUS_ISA {
 namespace {
 
+/// Rows for which packing keys and values does not pay.
+constexpr int64_t kRowsInPlace = 64;
+
 template <class T>
 struct ProductsOf {
-  using type = Fp32Products;
+  using many = Fp32Products;
+  using few = InPlaceProducts;
 };
 #if defined(__AMX_BF16__)
 template <>
 struct ProductsOf<Bf16> {
-  using type = AmxProducts;
+  using many = AmxProducts;
+  using few = AmxProducts;
 };
 #endif
 
@@ -25,8 +30,10 @@ template <class T>
 void attention(const Attention<T>& args, int64_t begin, int64_t end) {
   if (args.group * args.queries < kAttentionFewRows)
     attention_rows(args, begin, end);
+  else if (end - begin <= kRowsInPlace)
+    attention_tiles<typename ProductsOf<T>::few>(args, begin, end);
   else
-    attention_tiles<typename ProductsOf<T>::type>(args, begin, end);
+    attention_tiles<typename ProductsOf<T>::many>(args, begin, end);
 }
 
 }  // namespace

@@ -702,7 +702,7 @@ void many_parts_equal_the_definition(int64_t group, int64_t queries, int64_t dim
 TEST(MemoryAttentionTest, ManyPartsShareBlocksAndCallsMayBeSplit) {
   at::manual_seed(8);
   for (const auto& [group, queries, dim] :
-       {std::array<int64_t, 3>{1, 1, 64}, {11, 1, 64}, {2, 6, 64}, {1, 33, 34}, {2, 150, 128}}) {
+       {std::array<int64_t, 3>{1, 1, 64}, {11, 1, 64}, {2, 6, 64}, {1, 33, 34}, {1, 70, 34}, {2, 150, 128}}) {
     many_parts_equal_the_definition<float>(group, queries, dim);
     many_parts_equal_the_definition<kernels::Bf16>(group, queries, dim);
   }

@@ -30,15 +30,15 @@ ops::Memory without(const ops::Memory& memory, const std::vector<Span>& hidden) 
       if (at >= end) return;
       ops::MemoryPart kept = at == 0 && end == size ? part : part.narrow(at, end - at);
       if (!few.empty()) {
-        const Tensor& k = kept.in_codes() ? kept.k_codes.codes : kept.k;
-        const auto type = k.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-        if (!kept.beta.defined())
-          kept.beta =
-              at::zeros({k.size(0), k.size(1), end - at}, k.options().dtype(type).requires_grad(false));
-        for (int64_t& entry : few) entry -= at;
-        kept.beta = kept.beta.index_fill(2, ops::from_host(few, k.device()),
-                                         -std::numeric_limits<double>::infinity());
+        // In one piece from the host: a list comes with every few queries.
+        const Tensor lost = at::zeros({end - at}, at::kFloat);
+        auto* const masses = lost.mutable_data_ptr<float>();
+        for (const int64_t entry : few) masses[entry - at] = -std::numeric_limits<float>::infinity();
         few.clear();
+        const Tensor& k = kept.in_codes() ? kept.k_codes.codes : kept.k;
+        const Tensor there = ops::from_host(lost, k.device());
+        kept.beta = kept.beta.defined() ? kept.beta + there
+                                        : there.expand({k.size(0), k.size(1), end - at}).contiguous();
       }
       out.parts.push_back(std::move(kept));
     };
