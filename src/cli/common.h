@@ -69,7 +69,7 @@ void apply_rank(const distributed::RankEnvironment& environment, int64_t& thread
                 CommonOptions& common);
 
 /// Parses, which runs the callbacks of the subcommands, then runs `body`; maps exceptions to exit codes (see
-/// core/error.h) with one message on stderr.
+/// core/error.h) with one message on stderr. In a build for the CPU it ends the process itself.
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body = [] {});
 
 }  // namespace focus::cli
