@@ -1,3 +1,4 @@
+#include <chrono>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -5,6 +6,8 @@
 #include "commands.h"
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
+#include "focus/core/system_memory.h"
+#include "focus/core/units.h"
 #include "focus/data/input_files.h"
 #include "focus/distributed/ranks.h"
 #include "focus/eval/fidelity.h"
@@ -17,6 +20,8 @@
 
 namespace focus::cli {
 namespace {
+
+using Clock = std::chrono::steady_clock;
 
 struct FidelityCommand {
   CommonOptions common;
@@ -42,6 +47,7 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
     std::cout << config::describe(config);
     return;
   }
+  const auto start = Clock::now();
   apply_verbosity(c.common);
   config::read_file(c.common.config, c.common.overrides, config);
   if (!c.adapter.empty()) config.adapter = c.adapter;
@@ -72,6 +78,8 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
   report::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
   if (!folder) return;
   result.provenance["command_line"] = command_line;
+  result.provenance["wall"] = format_duration(std::chrono::duration<double>(Clock::now() - start).count());
+  result.provenance["peak_resident"] = format_bytes(read_process_memory().peak);
   report::write_fidelity_report(result, folder->temporary());
   folder->commit();
   std::cout << report::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string()
@@ -89,7 +97,7 @@ void add_fidelity(CLI::App& app, const std::string& command_line) {
   add_common_options(*sub, c.common);
   sub->option_defaults()->group("Input");
   sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
-  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA or JSON lines");
   sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the report's folder");
   sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");

@@ -45,10 +45,7 @@ GateKeeper::GateKeeper(report::Gates gates) : gates_(std::move(gates)) {
 
 std::string GateKeeper::method_of(const eval::FidelityConfig& config) const {
   if (!gates_.method.empty()) return gates_.method;
-  std::vector<std::string> trained;
-  if (!config.adapter.empty()) trained.emplace_back("focus");
-  for (const auto& [label, path] : config.adapters) trained.push_back(label);
-  return report::gated_method(eval::fidelity_methods(config), trained);
+  return eval::method_in_question(config);
 }
 
 void GateKeeper::require_answerable(const eval::FidelityConfig& config) const {

@@ -26,7 +26,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array kTables = {"sweep.tsv", "sweep.json", "sweep.html"};
+constexpr std::array kTables = {"sweep.tsv", "sweep.json", "sweep.html", "focus_mqc.json"};
 
 /// Only warnings, unless more than usual is asked for.
 class Quieter {
@@ -226,7 +226,7 @@ void add_sweep(CLI::App& app, const std::string& command_line) {
   add_common_options(*sub, c.common);
   sub->option_defaults()->group("Input");
   sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
-  sub->add_option("--fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA or JSON lines");
   sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the sweep's folder; what it holds already is not measured again");
   add_gates(*sub, c.gates);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <functional>
+#include <numeric>
 #include <set>
 
 #include "focus/core/error.h"
@@ -69,38 +70,28 @@ void sample_region(const SequenceFile& fasta, const Region& region, const Segmen
   std::move(chosen.begin(), chosen.end(), std::back_inserter(result.segments));
 }
 
-}  // namespace
-
-SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions,
-                              const SegmentOptions& options) {
-  FOCUS_CHECK(options.length >= 1 && options.count >= 1, "segments: length ", options.length, ", count ",
-              options.count);
-  std::vector<Region> wanted = regions;
-  if (wanted.empty()) {
-    for (const std::string& name : fasta.names()) wanted.push_back({name, 0, fasta.length(name)});
-  }
-  SegmentSample result;
-  for (const Region& region : wanted) {
-    if (region.length() < options.length) {
-      ++result.skipped_regions;
-    } else {
-      sample_region(fasta, region, options, result);
-    }
-  }
-  if (result.segments.empty())
-    fail<DataError>("no segment of ", options.length, " bases could be drawn from '", fasta.path().string(),
-                    "': ", result.skipped_regions, " of ", wanted.size(), " region(s) are shorter, and ",
-                    result.skipped_n_rich, " candidate(s) had too many N");
-  return result;
+/// The places, in order, of those among `count` regions that are used.
+std::vector<std::size_t> chosen_of(std::size_t count, const SegmentOptions& options) {
+  std::vector<std::size_t> places(count);
+  std::iota(places.begin(), places.end(), std::size_t{0});
+  if (options.regions == 0 || options.regions >= static_cast<int64_t>(count)) return places;
+  constexpr std::string_view kStream = "regions";
+  Random random(options.seed, fnv1a(kStream.data(), kStream.size()));
+  random.shuffle(places);
+  places.resize(static_cast<std::size_t>(options.regions));
+  std::sort(places.begin(), places.end());
+  return places;
 }
 
-std::vector<bool> repeated_positions(std::string_view sequence, int64_t window, int64_t word) {
+/// Calls seen(t, first, last) for every position t whose preceding `word` letters ended before at `first`
+/// and, last, at `last`.
+template <class Seen>
+void for_repeated(std::string_view sequence, int64_t word, Seen seen) {
   FOCUS_CHECK(word >= 1 && word <= 32, "word length ", word);
   const auto length = static_cast<int64_t>(sequence.size());
-  std::vector<bool> out(sequence.size());
   struct Slot {
     uint64_t word = 0;
-    int64_t end = -1;  // position behind the first occurrence; -1: free
+    int64_t first = -1, last = -1;  // positions behind its occurrences; -1: free
   };
   std::vector<Slot> table(std::bit_ceil(static_cast<std::size_t>(2 * length)));
   const uint64_t mask = word == 32 ? ~uint64_t{0} : (uint64_t{1} << (2 * word)) - 1;
@@ -113,13 +104,51 @@ std::vector<bool> repeated_positions(std::string_view sequence, int64_t window, 
     valid = is_acgt(letter) ? valid + 1 : 0;
     if (valid < word) continue;
     std::size_t at = static_cast<std::size_t>((bits * 0x9E3779B97F4A7C15ULL) >> 20) & (table.size() - 1);
-    while (table[at].end >= 0 && table[at].word != bits) at = (at + 1) & (table.size() - 1);
-    if (table[at].end < 0) {
-      table[at] = {bits, t};
-    } else if (t - table[at].end >= window) {
-      out[static_cast<std::size_t>(t)] = true;
+    while (table[at].first >= 0 && table[at].word != bits) at = (at + 1) & (table.size() - 1);
+    if (table[at].first < 0) {
+      table[at] = {bits, t, t};
+    } else {
+      seen(t, table[at].first, table[at].last);
+      table[at].last = t;
     }
   }
+}
+
+}  // namespace
+
+SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Region>& regions,
+                              const SegmentOptions& options) {
+  FOCUS_CHECK(options.length >= 1 && options.count >= 1, "segments: length ", options.length, ", count ",
+              options.count);
+  std::vector<Region> wanted = regions;
+  if (wanted.empty()) {
+    for (const std::string& name : fasta.names()) wanted.push_back({name, 0, fasta.length(name)});
+  }
+  SegmentSample result;
+  const std::size_t num_regions = wanted.size();
+  result.skipped_regions = static_cast<int64_t>(
+      std::erase_if(wanted, [&](const Region& region) { return region.length() < options.length; }));
+  for (const std::size_t r : chosen_of(wanted.size(), options))
+    sample_region(fasta, wanted[r], options, result);
+  if (result.segments.empty())
+    fail<DataError>("no segment of ", options.length, " bases could be drawn from '", fasta.path().string(),
+                    "': ", result.skipped_regions, " of ", num_regions, " region(s) are shorter, and ",
+                    result.skipped_n_rich, " candidate(s) had too many N");
+  return result;
+}
+
+std::vector<bool> repeated_positions(std::string_view sequence, int64_t window, int64_t word) {
+  std::vector<bool> out(sequence.size());
+  for_repeated(sequence, word, [&](int64_t t, int64_t first, int64_t) {
+    out[static_cast<std::size_t>(t)] = t - first >= window;
+  });
+  return out;
+}
+
+std::vector<int64_t> last_copies(std::string_view sequence, int64_t word) {
+  std::vector<int64_t> out(sequence.size());
+  for_repeated(sequence, word,
+               [&](int64_t t, int64_t, int64_t last) { out[static_cast<std::size_t>(t)] = t - last; });
   return out;
 }
 

@@ -17,13 +17,15 @@
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
-#include "focus/data/fasta.h"
 #include "focus/data/letters.h"
+#include "focus/data/open_sequences.h"
 #include "focus/data/region.h"
 #include "focus/data/segments.h"
 #include "focus/formats/digest.h"
 #include "focus/weights/load_model.h"
 #include "measure.h"
+#include "planted.h"
+#include "position_classes.h"
 
 namespace focus::eval {
 
@@ -34,12 +36,16 @@ using report::MethodResult;
 data::SegmentSample draw_segments(const FidelityConfig& config, int64_t count) {
   data::FastaOptions reading;
   reading.allow_truncated = config.allow_truncated;
-  const auto fasta = data::open_fasta(config.fasta, reading);
-  const auto sample = data::sample_segments(*fasta, data::read_regions(config.regions, *fasta),
-                                            {.length = config.length,
-                                             .count = count,
-                                             .seed = static_cast<uint64_t>(config.seed),
-                                             .max_n_fraction = config.max_n_fraction});
+  const auto fasta = data::open_sequences(config.fasta, reading);
+  auto sample = data::sample_segments(*fasta, data::read_regions(config.regions, *fasta),
+                                      {.length = config.length,
+                                       .count = count,
+                                       .regions = config.records,
+                                       .seed = static_cast<uint64_t>(config.seed),
+                                       .max_n_fraction = config.max_n_fraction});
+  for (data::SampledSegment& segment : sample.segments) {
+    if (config.planted.size > 0) plant(config.planted, static_cast<uint64_t>(config.seed), segment);
+  }
   data::AmbiguityNote ambiguity;
   for (const auto& segment : sample.segments)
     ambiguity.add(segment.name, data::count_letters(segment.sequence));
@@ -102,9 +108,10 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Window
   for (const auto& segment : sample.segments) {
     std::vector<bool> copied = data::repeated_positions(segment.sequence, out.window);
     const auto count = static_cast<double>(std::count(copied.begin(), copied.end(), true));
+    if (!segment.planted.empty()) copied = segment.planted;
     copied.erase(copied.begin());  // nothing predicts the first base
-    out.segments.push_back(
-        {segment.name, segment.begin, count / static_cast<double>(config.length), std::move(copied)});
+    out.segments.push_back({segment.name, segment.begin, count / static_cast<double>(config.length),
+                            std::move(copied), position_classes(segment.sequence)});
   }
   for (const Method& method : methods) {
     MethodResult& m = out.methods.emplace_back();
@@ -237,6 +244,8 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
   for (const Method& method : methods) resolved.methods.push_back(method.name);
   out.config_json = config::to_json(resolved);
   out.provenance = std::move(provenance);
+  const std::string subject = method_in_question(config);
+  for (const Method& method : methods) out.subject = method.name == subject ? subject : out.subject;
   return out;
 }
 

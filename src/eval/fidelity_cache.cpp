@@ -40,6 +40,8 @@ std::string FidelityCache::group_of(const FidelityConfig& config, int64_t chunk)
   settings.length = config.length;
   settings.max_n_fraction = config.max_n_fraction;
   settings.seed = config.seed;
+  settings.records = config.records;
+  settings.planted = config.planted;
   settings.chunk = chunk;
   return config::to_json(settings);
 }

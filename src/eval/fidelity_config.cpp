@@ -5,6 +5,7 @@
 #include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/data/sequence_file.h"
+#include "focus/report/gates.h"
 
 namespace focus::eval {
 namespace {
@@ -42,6 +43,17 @@ void OracleConfig::visit(config::Fields& f) {
            "first step size: of keys and values relative to their root mean square, of betas in nats");
 }
 
+void PlantedConfig::visit(config::Fields& f) {
+  f.integer("size", size, {0, int64_t{1} << 32}, "bases of a copy at each segment's end; 0 = none");
+  const auto planted = f.when(size > 0, "size", "is set");
+  f.only(planted).integer("distance", distance, {1, int64_t{1} << 40},
+                          "bases from the source's start to the copy's");
+  f.only(planted).number("substitutions", substitutions, {0, 1}, "share of the copy's bases that are others");
+  f.only(planted).number("indels", indels, {0, 1},
+                         "share of the copy's bases before which one is inserted or left out");
+  f.only(planted).boolean("reverse_complement", reverse_complement, "the copy stands on the opposite strand");
+}
+
 void visit_model(FidelityConfig& c, config::Fields& f) {
   f.file("model_config", c.model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder "
@@ -51,12 +63,15 @@ void visit_model(FidelityConfig& c, config::Fields& f) {
 }
 
 void visit_segments(FidelityConfig& c, config::Fields& f) {
-  f.file("fasta", c.fasta, "sequences: FASTA, plain, BGZF or gzip");
+  f.file("fasta", c.fasta,
+         "sequences: FASTA (plain, BGZF or gzip), or JSON lines {\"text\": ...} (.jsonl, .jsonl.gz)");
   f.boolean("allow_truncated", c.allow_truncated,
             "read what there is of a BGZF file that was cut short between two blocks");
   f.regions("regions", c.regions,
             "regions (name:start-end, 1-based, both ends included) or .bed files to draw from; empty = every "
             "record");
+  f.integer("records", c.records, {0, int64_t{1} << 32},
+            "so many random ones of the regions or records that are long enough; 0 = all");
   f.integer("segments", c.segments, {1, int64_t{1} << 32}, "random segments per region");
   f.integer("length", c.length, {2, int64_t{1} << 40},
             "bases per segment; a segment must be longer than a window to measure anything");
@@ -100,6 +115,7 @@ void FidelityConfig::visit(config::Fields& f) {
   f.group("storage", memory.storage, "how retained entries are held, for all methods and for an adapter too");
   f.group("far", memory.far, "far memory, of the memories named far_... and of adapters");
   visit_segments(*this, f);
+  f.group("planted", planted, "copies written into the segments, on which recall then stands");
   f.texts("methods", methods,
           "of " + joined(known_methods({})) +
               ", labels of adapters; focus needs adapter; empty = all that apply but oracle; full is always "
@@ -144,6 +160,13 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
   return out;
 }
 
+std::string method_in_question(const FidelityConfig& config) {
+  std::vector<std::string> trained;
+  if (!config.adapter.empty()) trained.emplace_back("focus");
+  for (const auto& [label, path] : config.adapters) trained.push_back(label);
+  return report::gated_method(fidelity_methods(config), trained);
+}
+
 void require_files(const FidelityConfig& c) {
   if (c.model_config.empty() && !std::filesystem::is_directory(c.model_checkpoint))
     fail<ConfigError>("model_config: the backbone's YAML file, or its config.json, is missing");
@@ -162,6 +185,12 @@ void FidelityConfig::validate() const {
                         plain ? "it is the name of another method" : "use a short word", "; choose another");
   }
   fidelity_methods(*this);
+  if (planted.size > 0 && planted.distance < planted.size)
+    fail<ConfigError>("planted.distance ", planted.distance, " is less than planted.size ", planted.size,
+                      ": the copy would overlap its source");
+  if (planted.size > 0 && planted.distance + planted.size > length)
+    fail<ConfigError>("planted.distance ", planted.distance, " and planted.size ", planted.size,
+                      " do not fit into segments of length ", length, "; use a larger length");
   config::refuse_idle(*this);
   if (!adapter.empty()) return;
   if (memory.focus.unit == compress::UnitKind::paper)

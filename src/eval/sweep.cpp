@@ -23,7 +23,7 @@
 #include "focus/core/staged_folder.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
-#include "focus/data/fasta.h"
+#include "focus/data/open_sequences.h"
 #include "focus/data/region.h"
 #include "focus/distributed/ranks.h"
 #include "focus/model/placement.h"
@@ -65,9 +65,10 @@ void remove_leftovers(const fs::path& folder) {
 int64_t bases_of(const PlannedCell& cell) {
   data::FastaOptions reading;
   reading.allow_truncated = cell.config.allow_truncated;
-  const auto fasta = data::open_fasta(cell.config.fasta, reading);
+  const auto fasta = data::open_sequences(cell.config.fasta, reading);
   const auto regions = data::read_regions(cell.config.regions, *fasta);
-  const auto count = static_cast<int64_t>(regions.empty() ? fasta->names().size() : regions.size());
+  auto count = static_cast<int64_t>(regions.empty() ? fasta->names().size() : regions.size());
+  if (cell.config.records > 0) count = std::min(count, cell.config.records);
   return count * cell.config.segments * cell.config.length;
 }
 
@@ -158,18 +159,31 @@ void Sweep::run() {
   work_->done = static_cast<int64_t>(cells_.size() - open.size());
   work_->progress.emplace(ProgressOptions{
       .label = "sweep", .unit = "cells", .total = static_cast<int64_t>(cells_.size()), .start = work_->done});
+  // A worker keeps to cells that share segments, and to those that no other works at, so that full memory is
+  // measured over and over again by none. When no others are left it helps with theirs.
+  std::unique_ptr<FolderLock> segments;
+  std::string group;
+  bool helps = false;
   while (!open.empty()) {
     const std::size_t before = open.size();
     std::erase_if(open, [&](std::size_t i) {
       if (interrupt_requested())
         fail<Interrupted>("interrupted; cells that are done stay, start again to continue");
+      if (groups[i] != group && !helps) {
+        auto lock = FolderLock::try_take(options_.output / "locks" / segments_id(groups[i]));
+        if (lock == nullptr) return false;
+        segments = std::move(lock);
+        group = groups[i];
+      }
       work_->name = name_of(cells_[i]);
       if (attempt(cells_[i]) == Outcome::busy) return false;
       work_->progress->set(++work_->done, work_->name);
       return true;
     });
+    if (open.size() < before) continue;
     // What is left is done elsewhere, or was until its process was lost.
-    if (open.size() == before) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    if (helps) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    helps = true;
   }
   work_->progress->finish();
   work_->progress.reset();
@@ -316,6 +330,7 @@ std::string Sweep::describe() {
   if (bases_done == 0) {
     FidelityConfig probe = untrained(*first);
     probe.segments = 1;
+    probe.planted = {};
     probe.length = std::min(probe.length, 2 * first->memory.window.size + 1);
     probe.methods = {"fitted"};
     probe.adapter.clear();

@@ -73,8 +73,9 @@ class Planner {
     std::vector<std::string> evaluation, training = config_.train.set;
     for (const auto& [key, value] : settings) route(key, value, evaluation, training);
     config::read_text(config::to_json(config_.evaluation), "the sweep's evaluation", evaluation, cell.config);
-    cell.config.segments =
-        std::max<int64_t>(1, std::llround(config_.scale * static_cast<double>(cell.config.segments)));
+    // Where records are drawn there may be one segment of each.
+    int64_t& scaled = cell.config.records > 0 ? cell.config.records : cell.config.segments;
+    scaled = std::max<int64_t>(1, std::llround(config_.scale * static_cast<double>(scaled)));
     if (!config_.train.config.empty()) {
       if (!cell.config.adapter.empty())
         fail<ConfigError>(
@@ -182,6 +183,8 @@ std::vector<std::string> grid_keys(const SweepConfig& config) {
   for (const SweepAxis& axis : config.axes) keys.insert(keys.end(), axis.keys.begin(), axis.keys.end());
   return keys;
 }
+
+std::string segments_id(const std::string& group) { return "segments-" + id_of(group); }
 
 std::string cell_name(const std::vector<std::string>& keys, const std::vector<std::string>& values) {
   std::string name;

@@ -17,6 +17,9 @@ std::vector<std::string> grid_keys(const SweepConfig& config);
 std::vector<PlannedCell> plan_cells(const SweepConfig& config, const SweepOptions& options,
                                     const std::string& device, FidelityCache& cache);
 
+/// A folder's name for what cells have in common that share segments.
+std::string segments_id(const std::string& group);
+
 /// "focus.k 25, window.size 512"
 std::string cell_name(const std::vector<std::string>& keys, const std::vector<std::string>& values);
 

@@ -66,6 +66,18 @@ void fill(std::span<const float> values, const std::vector<int64_t>& bin_of, std
 
 }  // namespace
 
+void Histogram::add(std::span<const float> values) {
+  for (const float value : values) {
+    if (std::isnan(value)) continue;
+    const double place = kPerDecade * (std::log10(static_cast<double>(value)) - kLowest);
+    if (!(place >= 0)) {  // log10 of zero is -infinity
+      ++below_;
+    } else {
+      ++counts_[static_cast<std::size_t>(std::min<double>(place, kBins - 1))];
+    }
+  }
+}
+
 double Total::mean() const { return count > 0 ? sum / static_cast<double>(count) : kNan; }
 
 Summary summarise(std::span<const float> values) {

@@ -11,6 +11,7 @@
 #include "focus/core/file.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
+#include "multiqc.h"
 #include "text.h"
 #include "values_hdf5.h"
 
@@ -25,10 +26,13 @@ using Json = nlohmann::ordered_json;
 constexpr std::size_t kMaxPageSegments = 200;
 
 // Comment lines on top of every table: what it came from.
-std::string preamble(const FidelityResult& result) {
+std::string preamble(const ReportDigest& digest) {
+  const FidelityResult& result = *digest.result;
   std::string text =
       concat("##focus=", version_line(), "\n##window=", result.window, "\n##kmer=", result.kmer,
              "\n##length=", result.length, "\n##segments=", result.segments.size(), "\n");
+  if (digest.random_weights) text += concat("##note=", kRandomWeights, "\n");
+  if (!digest.crosses_boundary) text += concat("##note=", kOneWindow, "\n");
   for (const auto& [key, value] : result.provenance) {
     text += "##" + key + "=";
     for (const char c : value) text += c == '\n' || c == '\r' ? ' ' : c;
@@ -39,7 +43,7 @@ std::string preamble(const FidelityResult& result) {
 
 std::string summary_tsv(const ReportDigest& digest) {
   std::ostringstream out;
-  out << preamble(*digest.result)
+  out << preamble(digest)
       << "method\tscope\tmeasure\tcount\tmean\tmean_low\tmean_high\tmedian\tq25\tq75\tp99\tmax\tkept_"
          "entries\tkept_bytes\topen_"
          "bytes\tfar_bytes\trecovered\trecovered_low\trecovered_high\n";
@@ -68,7 +72,7 @@ std::string summary_tsv(const ReportDigest& digest) {
 std::string bins_tsv(const ReportDigest& digest, const char* what,
                      const std::array<std::vector<metrics::Bin>, kNumColumns> MethodDigest::* bins) {
   std::ostringstream out;
-  out << preamble(*digest.result) << "method\t" << what << "_begin\t" << what << "_end\tcount";
+  out << preamble(digest) << "method\t" << what << "_begin\t" << what << "_end\tcount";
   for (const char* name : kColumnNames) out << '\t' << name;
   out << '\n';
   for (const MethodDigest& entry : digest.methods) {
@@ -92,7 +96,7 @@ std::string bins_tsv(const ReportDigest& digest, const char* what,
 std::string segments_tsv(const ReportDigest& digest) {
   const FidelityResult& result = *digest.result;
   std::ostringstream out;
-  out << preamble(result) << "segment\tname\tbegin\tend\trepeat\tgroup";
+  out << preamble(digest) << "segment\tname\tbegin\tend\trepeat\tgroup";
   for (const MethodDigest& entry : digest.methods)
     out << "\tkl." << entry.method->name << "\tcross_entropy." << entry.method->name;
   out << '\n';
@@ -103,6 +107,53 @@ std::string segments_tsv(const ReportDigest& digest) {
     for (const MethodDigest& entry : digest.methods)
       out << '\t' << exact(entry.segment_kl[s]) << '\t' << exact(entry.segment_cross_entropy[s]);
     out << '\n';
+  }
+  return out.str();
+}
+
+std::string by_class_tsv(const ReportDigest& digest) {
+  std::ostringstream out;
+  out << preamble(digest)
+      << "method\tgrouping\tclass\tcount\tkl\tkl_low\tkl_high\tcross_entropy\tdelta_cross_"
+         "entropy\trecall\trecall_low\trecall_high\n";
+  for (const MethodDigest& entry : digest.methods) {
+    for (std::size_t g = 0; g < kNumGroupings; ++g) {
+      for (std::size_t c = 0; c < entry.by_class[g].size(); ++c) {
+        const ClassStatistics& s = entry.by_class[g][c];
+        if (s.count == 0) continue;
+        out << entry.method->name << '\t' << kGroupingNames[g] << '\t'
+            << class_names(static_cast<Grouping>(g))[c] << '\t' << s.count;
+        for (const double value :
+             {s.kl, s.kl_interval.low, s.kl_interval.high, s.cross_entropy, s.delta_cross_entropy,
+              s.recall.share, s.recall.interval.low, s.recall.interval.high})
+          out << '\t' << exact(value);
+        out << '\n';
+      }
+    }
+  }
+  return out.str();
+}
+
+double bin_begin(std::size_t bin) {
+  return std::pow(10.0, metrics::Histogram::kLowest +
+                            static_cast<double>(bin) / static_cast<double>(metrics::Histogram::kPerDecade));
+}
+
+std::string distribution_tsv(const ReportDigest& digest) {
+  std::ostringstream out;
+  out << preamble(digest) << "method\tmeasure\tfrom\tto\tcount\n";
+  for (const MethodDigest& entry : digest.methods) {
+    for (std::size_t c = 0; c < kNumDistances; ++c) {
+      const metrics::Histogram& h = entry.distributions[c];
+      const auto line = [&](double from, double to, int64_t count) {
+        if (count > 0)
+          out << entry.method->name << '\t' << kColumnNames[c] << '\t' << exact(from) << '\t' << exact(to)
+              << '\t' << count << '\n';
+      };
+      line(0, bin_begin(0), h.below());
+      for (std::size_t bin = 0; bin < h.counts().size(); ++bin)
+        line(bin_begin(bin), bin_begin(bin + 1), h.counts()[bin]);
+    }
   }
   return out.str();
 }
@@ -124,6 +175,8 @@ Json summary_of(const ReportDigest& digest) {
   root["main_scope"] = kScopeNames[static_cast<std::size_t>(digest.main_scope)];
   root["skipped_n_rich"] = result.skipped_n_rich;
   root["copied_positions"] = digest.copied_positions;
+  root["subject"] = result.subject;
+  root["random_weights"] = digest.random_weights;
   root["methods"] = Json::array();
   for (const MethodDigest& entry : digest.methods) {
     Json method;
@@ -136,6 +189,9 @@ Json summary_of(const ReportDigest& digest) {
     method["seconds"] = number(entry.method->seconds);
     method["recall"] = {{"share", number(entry.recall.share)},
                         {"interval", interval_json(entry.recall.interval)}};
+    method["kl_above_subject"] = {{"mean", number(entry.kl_above_subject)},
+                                  {"interval", interval_json(entry.kl_above_subject_interval)}};
+    method["effective_length"] = number(entry.effective_length);
     for (const Scope scope : digest.scopes) {
       const ScopeStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)];
       Json scope_json;
@@ -183,6 +239,23 @@ Json bins_json(const std::vector<metrics::Bin>& bins) {
   return list;
 }
 
+// Of each class that has positions: name, count, KL and its interval, cross entropy above full memory's,
+// recall and its interval.
+Json classes_json(const MethodDigest& entry) {
+  Json groups = Json::object();
+  for (std::size_t g = 0; g < kNumGroupings; ++g) {
+    Json& list = groups[kGroupingNames[g]] = Json::array();
+    for (std::size_t c = 0; c < entry.by_class[g].size(); ++c) {
+      const ClassStatistics& s = entry.by_class[g][c];
+      if (s.count > 0)
+        list.push_back({class_names(static_cast<Grouping>(g))[c], s.count, number(s.kl),
+                        interval_json(s.kl_interval), number(s.delta_cross_entropy), number(s.recall.share),
+                        interval_json(s.recall.interval)});
+    }
+  }
+  return groups;
+}
+
 // page.html with all that its script shows: the summary, the curves, and the configuration as it was written.
 std::string page(const ReportDigest& digest, Json summary) {
   const FidelityResult& result = *digest.result;
@@ -190,12 +263,20 @@ std::string page(const ReportDigest& digest, Json summary) {
   summary["num_repeat_rich"] = digest.repeat_rich_segments;
   summary["repeat_rich"] = kRepeatRich;
   summary["config"] = result.config_json;
+  summary["effective_recall"] = kEffectiveRecall;
+  summary["histogram"] = {{"lowest", metrics::Histogram::kLowest},
+                          {"per_decade", metrics::Histogram::kPerDecade}};
   for (std::size_t m = 0; m < digest.methods.size(); ++m) {
     for (const int c : {column(Measure::kl), column(Measure::cross_entropy), kDeltaCrossEntropy}) {
       const auto at = static_cast<std::size_t>(c);
       summary["methods"][m]["by_position"][kColumnNames[at]] = bins_json(digest.methods[m].by_position[at]);
       summary["methods"][m]["by_offset"][kColumnNames[at]] = bins_json(digest.methods[m].by_offset[at]);
     }
+    for (std::size_t c = 0; c < kNumDistances; ++c) {
+      const metrics::Histogram& h = digest.methods[m].distributions[c];
+      summary["methods"][m]["distribution"][kColumnNames[c]] = {{"below", h.below()}, {"counts", h.counts()}};
+    }
+    summary["methods"][m]["by_class"] = classes_json(digest.methods[m]);
   }
   Json& segments = summary["segments"];
   if (segments.size() > kMaxPageSegments) segments.erase(segments.begin() + kMaxPageSegments, segments.end());
@@ -211,6 +292,26 @@ std::string page(const ReportDigest& digest, Json summary) {
   return text.append(kPage.substr(place + kPlace.size()));
 }
 
+void write_multiqc(const std::filesystem::path& folder, const ReportDigest& digest) {
+  const FidelityResult& result = *digest.result;
+  std::vector<MultiqcRow> rows;
+  for (std::size_t m = 0; m < digest.methods.size(); ++m) {
+    const ScopeStatistics& s = digest.main(m);
+    const MethodResult& method = *digest.methods[m].method;
+    rows.push_back(
+        {method.name,
+         {100 * s.recovered.share, s.columns[column(Measure::kl)].summary.mean,
+          100 * digest.methods[m].recall.share, 100 * s.columns[column(Measure::top1_agreement)].summary.mean,
+          s.columns[kDeltaCrossEntropy].summary.mean, static_cast<double>(method.kept_bytes) / 1024,
+          method.seconds}});
+  }
+  std::string text = concat(result.segments.size(), " segment(s) of ", result.length, " bases, window ",
+                            result.window, ", k ", result.kmer, ".");
+  if (digest.random_weights) text += concat(" ", kRandomWeights, ".");
+  if (!digest.crosses_boundary) text += concat(" ", kOneWindow, ".");
+  write_multiqc(folder, "Focus: fidelity of compressed memory", text, multiqc_columns(), rows);
+}
+
 }  // namespace
 
 void write_fidelity_report(const FidelityResult& result, const std::filesystem::path& folder) {
@@ -222,7 +323,10 @@ void write_fidelity_report(const FidelityResult& result, const std::filesystem::
   write_file(folder / "by_position.tsv", bins_tsv(digest, "position", &MethodDigest::by_position));
   write_file(folder / "by_offset.tsv", bins_tsv(digest, "offset", &MethodDigest::by_offset));
   write_file(folder / "segments.tsv", segments_tsv(digest));
+  write_file(folder / "by_class.tsv", by_class_tsv(digest));
+  write_file(folder / "distribution.tsv", distribution_tsv(digest));
   write_values_hdf5(result, folder / "values.h5");
+  write_multiqc(folder, digest);
   const Json summary = summary_of(digest);
   write_file(folder / "report.html", page(digest, summary));
   write_file(folder / "summary.json", text_of(summary, 2) + "\n");

@@ -13,7 +13,7 @@ std::string fidelity_table(const FidelityResult& result) {
   const ReportDigest digest = digest_result(result);
   std::vector<std::vector<std::string>> rows{{"method", "entries", "kept", "KL mean", "95% interval",
                                               "KL median", "L1", "L2", "Hellinger", "JS", "CE", "dCE",
-                                              "top-1", "R"}};
+                                              "top-1", "R", "recall"}};
   for (std::size_t m = 0; m < digest.methods.size(); ++m) {
     const ScopeStatistics& statistics = digest.main(m);
     const auto of = [&](Measure measure) -> const ColumnStatistics& {
@@ -31,19 +31,21 @@ std::string fidelity_table(const FidelityResult& result) {
          mean(Measure::js), mean(Measure::cross_entropy),
          is_full ? "\u2013" : rounded_difference(statistics.columns[kDeltaCrossEntropy].summary.mean),
          percent(of(Measure::top1_agreement).summary.mean),
-         is_full ? "\u2013" : percent(statistics.recovered.share)});
+         is_full ? "\u2013" : percent(statistics.recovered.share),
+         is_full ? "\u2013" : percent(digest.methods[m].recall.share)});
   }
   std::vector<std::size_t> widths(rows[0].size(), 0);
   for (const auto& row : rows) {
     for (std::size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], width_of(row[c]));
   }
   std::string text;
+  if (digest.random_weights) text = concat(kRandomWeights, ".\n");
   if (digest.crosses_boundary) {
-    text = concat(result.segments.size(), " segment(s) of ", format_count(result.length), " bases, window ",
+    text += concat(result.segments.size(), " segment(s) of ", format_count(result.length), " bases, window ",
                   format_count(result.window), ", k ", format_count(result.kmer),
                   "; means over the positions behind the first boundary\n");
   } else {
-    text = concat(
+    text += concat(
         "NO BOUNDARY WAS CROSSED: segments of ", format_count(result.length),
         " bases fit into one window of ", format_count(result.window),
         ", so nothing was compressed and these numbers say nothing about compression. Use longer segments.\n",

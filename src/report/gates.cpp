@@ -100,7 +100,7 @@ std::vector<GateResult> check_gates(const Gates& gates, const RunSummary& run, c
       fail<ConfigError>(
           where,
           "--min-recall cannot be answered: no 32 letters of a segment occur again behind a window; "
-          "use longer segments, or plant copies (scripts/plant_copies.py)");
+          "use longer segments, or plant copies (planted.size)");
     out.push_back(bound(where, method, "recall", own->recall, *gates.min_recall, false));
   }
   if (baseline) out.push_back(no_worse(where, *own, run, *baseline, gates.baseline));

@@ -5,6 +5,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "digest.h"
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/json_depth.h"
@@ -13,10 +14,6 @@ namespace focus::report {
 namespace {
 
 using Json = nlohmann::json;
-
-/// A trained model stays below 1 even where it knows nothing; one whose weights are random spreads its
-/// probability over the whole vocabulary, and 512 tokens give 4.5.
-constexpr double kFarWorse = 1.5;
 
 double number(const Json& value) {
   return value.is_null() ? std::numeric_limits<double>::quiet_NaN() : value.get<double>();
@@ -37,6 +34,8 @@ MethodSummary read_method(const Json& json, const std::string& scope) {
     method.recall_low = number(json.at("recall").at("interval").at(0));
     method.recall_high = number(json.at("recall").at("interval").at(1));
   }
+  method.effective_length = json.contains("effective_length") ? number(json.at("effective_length"))
+                                                              : std::numeric_limits<double>::quiet_NaN();
   for (const auto& [name, value] : json.at("scopes").at(scope).items()) {
     if (name == "recovered") {
       method.recovered = number(value.at("share"));
@@ -69,7 +68,7 @@ bool RunSummary::is_random() const {
   const MethodSummary* full = find("full");
   if (full == nullptr) return false;
   const auto entropy = full->measures.find("cross_entropy");
-  return entropy != full->measures.end() && entropy->second.mean > kFarWorse * std::log(4.0);
+  return entropy != full->measures.end() && report::is_random(entropy->second.mean);
 }
 
 RunSummary read_run_summary(const std::filesystem::path& folder) {
@@ -84,6 +83,7 @@ RunSummary read_run_summary(const std::filesystem::path& folder) {
     run.length = json.at("length");
     run.crosses_boundary = json.at("crosses_boundary");
     run.main_scope = json.at("main_scope");
+    run.subject = json.value("subject", std::string());
     run.copied_positions = json.value("copied_positions", int64_t{0});
     for (const Json& method : json.at("methods")) run.methods.push_back(read_method(method, run.main_scope));
     for (const Json& segment : json.at("segments")) {

@@ -10,6 +10,7 @@
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/core/version.h"
+#include "multiqc.h"
 #include "text.h"
 
 namespace focus::report {
@@ -40,29 +41,31 @@ const std::vector<Column>& columns() {
   using M = const MethodSummary&;
   static const std::vector<Column> all = {
       {"method", [](C, M m) { return m.name; }},
+      {"recovered", [](C, M m) { return exact(m.recovered); }},
+      {"recovered_low", [](C, M m) { return exact(m.recovered_low); }},
+      {"recovered_high", [](C, M m) { return exact(m.recovered_high); }},
+      {"kl", [](C, M m) { return mean(m, "kl"); }},
+      {"kl_low", [](C, M m) { return exact(measure(m, "kl", &SummaryValue::low)); }},
+      {"kl_high", [](C, M m) { return exact(measure(m, "kl", &SummaryValue::high)); }},
+      {"recall", [](C, M m) { return exact(m.recall); }},
+      {"recall_low", [](C, M m) { return exact(m.recall_low); }},
+      {"recall_high", [](C, M m) { return exact(m.recall_high); }},
+      {"kept_bytes", [](C, M m) { return std::to_string(m.kept_bytes); }},
       {"scope", [](C c, M) { return c.run->main_scope; }},
       {"window", [](C c, M) { return std::to_string(c.run->window); }},
       {"kmer", [](C c, M) { return std::to_string(c.run->kmer); }},
       {"segments", [](C c, M) { return std::to_string(c.run->segments.size()); }},
       {"length", [](C c, M) { return std::to_string(c.run->length); }},
-      {"kl", [](C, M m) { return mean(m, "kl"); }},
-      {"kl_low", [](C, M m) { return exact(measure(m, "kl", &SummaryValue::low)); }},
-      {"kl_high", [](C, M m) { return exact(measure(m, "kl", &SummaryValue::high)); }},
       {"kl_median", [](C, M m) { return exact(measure(m, "kl", &SummaryValue::median)); }},
       {"kl_p99", [](C, M m) { return exact(measure(m, "kl", &SummaryValue::p99)); }},
       {"l2", [](C, M m) { return mean(m, "l2"); }},
+      {"l2_median", [](C, M m) { return exact(measure(m, "l2", &SummaryValue::median)); }},
       {"js", [](C, M m) { return mean(m, "js"); }},
       {"cross_entropy", [](C, M m) { return mean(m, "cross_entropy"); }},
       {"delta_cross_entropy", [](C, M m) { return mean(m, "delta_cross_entropy"); }},
       {"top1_agreement", [](C, M m) { return mean(m, "top1_agreement"); }},
-      {"recovered", [](C, M m) { return exact(m.recovered); }},
-      {"recovered_low", [](C, M m) { return exact(m.recovered_low); }},
-      {"recovered_high", [](C, M m) { return exact(m.recovered_high); }},
-      {"recall", [](C, M m) { return exact(m.recall); }},
-      {"recall_low", [](C, M m) { return exact(m.recall_low); }},
-      {"recall_high", [](C, M m) { return exact(m.recall_high); }},
+      {"effective_length", [](C, M m) { return exact(m.effective_length); }},
       {"kept_entries", [](C, M m) { return std::to_string(m.kept_entries); }},
-      {"kept_bytes", [](C, M m) { return std::to_string(m.kept_bytes); }},
       {"open_bytes", [](C, M m) { return std::to_string(m.open_bytes); }},
       {"far_bytes", [](C, M m) { return std::to_string(m.far_bytes); }},
       {"weights", [](C c, M) { return std::string(c.run->is_random() ? "RANDOM" : "not random"); }},
@@ -128,6 +131,9 @@ Json value_of(const std::string& text) {
 Json document(const SweepResult& result) {
   Json root;
   root["focus"] = version_line();
+  for (const SweepCell& cell : result.cells) {
+    if (cell.run && !root.contains("subject")) root["subject"] = cell.run->subject;
+  }
   root["keys"] = result.keys;
   root["notes"] = sweep_notes(result);
   root["columns"] = header_of(result);
@@ -153,6 +159,25 @@ std::string page(const Json& document) {
 }
 
 std::string counted(std::size_t some, std::size_t all) { return concat(some, " of ", all, " cell(s)"); }
+
+void write_multiqc(const SweepResult& result, const std::filesystem::path& folder) {
+  std::vector<MultiqcRow> rows;
+  for (const SweepCell& cell : result.cells) {
+    if (!cell.run) continue;
+    std::string settings;
+    for (std::size_t i = 0; i < result.keys.size(); ++i)
+      settings += concat(result.keys[i], " ", cell.values[i], ", ");
+    for (const MethodSummary& m : cell.run->methods)
+      rows.push_back({settings + m.name,
+                      {100 * m.recovered, measure(m, "kl", &SummaryValue::mean), 100 * m.recall,
+                       100 * measure(m, "top1_agreement", &SummaryValue::mean),
+                       measure(m, "delta_cross_entropy", &SummaryValue::mean),
+                       static_cast<double>(m.kept_bytes) / 1024, m.seconds}});
+  }
+  std::string text;
+  for (const std::string& note : sweep_notes(result)) text += note + ". ";
+  write_multiqc(folder, "Focus: a sweep over memories", text, multiqc_columns(), rows);
+}
 
 }  // namespace
 
@@ -201,6 +226,7 @@ std::vector<std::string> sweep_notes(const SweepResult& result) {
 void write_sweep_report(const SweepResult& result, const std::filesystem::path& folder) {
   const Json root = document(result);
   write_file(folder / "sweep.tsv", tsv(result));
+  write_multiqc(result, folder);
   write_file(folder / "sweep.html", page(root));
   write_file(folder / "sweep.json", root.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }

@@ -11,7 +11,7 @@ import time
 
 from support import DATA, INTERRUPTED, MODEL, RESOURCES, SOURCE, USAGE, ProgramTest, bases, fasta, main, read, write
 
-REPORT_FILES = ["by_offset.tsv", "by_position.tsv", "report.html", "segments.tsv", "summary.json", "summary.tsv", "values.h5"]
+REPORT_FILES = ["by_class.tsv", "by_offset.tsv", "by_position.tsv", "distribution.tsv", "focus_mqc.json", "report.html", "segments.tsv", "summary.json", "summary.tsv", "values.h5"]
 
 
 class EvalTest(ProgramTest):

@@ -197,7 +197,7 @@ class SweepTest(ProgramTest):
         self.assertFalse(os.path.exists(self.path("d")))
         self.assert_clear(run("e", "--baseline", self.path("a"), seed=7), USAGE, "other segments")
         self.assert_clear(run("f", "--max-kl", "1", length=30), USAGE, "one window")
-        self.assert_clear(run("g", "--min-recall", "0"), USAGE, "--min-recall", "plant_copies.py")
+        self.assert_clear(run("g", "--min-recall", "0"), USAGE, "--min-recall", "planted.size")
 
         config = self.sweep_config({"focus.k": [4, 8]}, methods=["state_only", "fitted"])
         swept = self.sweep("-c", config, "-o", self.path("sweep"), "--max-kl", "0")

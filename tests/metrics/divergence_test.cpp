@@ -199,5 +199,41 @@ TEST(Divergence, IsFastEnoughForMillionsOfPositions) {
   EXPECT_LT(microseconds, 400);  // generous: sanitizers and a busy machine; about 15 otherwise
 }
 
+// scipy 1.x: distance.cityblock, distance.euclidean (of p, and of its square roots over sqrt 2),
+// jensenshannon ** 2 and stats.entropy, of softmax in float64, clipped at 1e-12 and renormalised.
+TEST(Divergences, EqualSciPys) {
+  struct Case {
+    const char* name;
+    std::array<double (*)(double), 2> logits;
+    Divergences expected;
+  };
+  const std::vector<Case> cases = {
+      {"ordinary",
+       {[](double i) { return 3 * std::sin(1.7 * i); }, [](double i) { return 5 * std::cos(0.9 * i); }},
+       {1.7114154770484273, 0.43602536138771364, 0.81216252235289355, 0.51852881996821198,
+        4.0057534813933486}},
+      {"near",
+       {[](double i) { return 3 * std::sin(1.7 * i); },
+        [](double i) { return 3 * std::sin(1.7 * i) + 1e-4 * std::cos(i); }},
+       {5.7542797301064958e-05, 1.8289861365090986e-05, 2.2708167280546491e-05, 5.1566086224998696e-10,
+        2.0626464680777881e-09}},
+      {"certain",
+       {[](double i) { return i == 3 ? 60.0 : 0.0; }, [](double i) { return i == 5 ? 60.0 : 0.0; }},
+       {1.9999999999359994, 1.4142135623278398, 0.99999899998449981, 0.69314718051051993,
+        27.631021115044355}},
+      {"one-sided",
+       {[](double i) { return i == 3 ? 60.0 : 0.0; }, [](double) { return 0.0; }},
+       {1.9374999999379998, 0.98425098421998003, 0.90731352058070258, 0.62312842018906989,
+        3.4657359019121654}}};
+  for (const Case& c : cases) {
+    std::array<std::vector<float>, 2> rows;
+    for (std::size_t side = 0; side < 2; ++side) {
+      for (int i = 0; i < 32; ++i) rows[side].push_back(static_cast<float>(c.logits[side](i)));
+    }
+    SCOPED_TRACE(c.name);
+    expect_near(compare_rows(rows[0], rows[1]), c.expected, 0, 1e-9);
+  }
+}
+
 }  // namespace
 }  // namespace focus::metrics

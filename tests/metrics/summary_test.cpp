@@ -137,5 +137,46 @@ TEST(Bins, ByOffsetStartAtTheFirstBoundary) {
   EXPECT_EQ(bin_by_offset(values, positions, 240).back().end, 10);
 }
 
+TEST(Histogram, CountsByTheLogarithm) {
+  Histogram h;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  h.add(std::vector<float>{0.0F, 1e-9F, nan, 1.01e-8F, 0.5F, 1000.0F});
+  EXPECT_EQ(h.below(), 2);
+  EXPECT_EQ(h.counts()[0], 1);
+  const auto half = static_cast<std::size_t>(std::floor(8 * (std::log10(0.5) + 8)));
+  EXPECT_EQ(h.counts()[half], 1);
+  EXPECT_EQ(h.counts().back(), 1);
+}
+
+// Segments whose means differ by chance, and positions that lean on their segment: what 95% intervals are
+// asked for.
+TEST(Bootstrap, IntervalsHoldTheTruthAsOftenAsTheySay) {
+  constexpr int kTrials = 600, kSegments = 40, kPositions = 50;
+  std::mt19937 generator(5);
+  std::normal_distribution<double> normal;
+  int held = 0, shares_held = 0;
+  for (int trial = 0; trial < kTrials; ++trial) {
+    std::vector<Total> own(kSegments), base(kSegments);
+    for (int s = 0; s < kSegments; ++s) {
+      const double level = std::exp(0.5 * normal(generator));  // of mean exp(0.125)
+      for (int p = 0; p < kPositions; ++p) {
+        own[static_cast<std::size_t>(s)].add(level * std::exp(0.5 * normal(generator)));
+        base[static_cast<std::size_t>(s)].add(2 * level * std::exp(0.5 * normal(generator)));
+      }
+    }
+    const BootstrapOptions options{.draws = 400, .seed = static_cast<uint64_t>(trial)};
+    const double truth = std::exp(0.25);
+    const Interval mean = bootstrap_mean(own, options);
+    held += mean.low <= truth && truth <= mean.high ? 1 : 0;
+    const Interval share = recovered_share(own, base, options).interval;
+    shares_held += share.low <= 0.5 && 0.5 <= share.high ? 1 : 0;
+  }
+  // At 93 % coverage of 600 trials one standard error is 1 %.
+  EXPECT_GE(held, 0.91 * kTrials);
+  EXPECT_GE(shares_held, 0.91 * kTrials);
+  RecordProperty("coverage_of_the_mean", std::to_string(static_cast<double>(held) / kTrials));
+  RecordProperty("coverage_of_the_share", std::to_string(static_cast<double>(shares_held) / kTrials));
+}
+
 }  // namespace
 }  // namespace focus::metrics

@@ -214,7 +214,8 @@ const std::regex kNoNumber("[^a-z](NaN|Infinity|undefined|null)[^a-z]");
 const std::vector<std::string> kFigures = {
     "KL divergence by position", "KL divergence behind a boundary",
     "Loss against memory",       "Distribution over positions",
-    "Cross entropy by position", "Cross entropy less that of the full cache"};
+    "Cross entropy by position", "Cross entropy less that of the full cache",
+    "Distance from full memory"};
 
 TEST(Report, WritesTablesThatHoldTheStatistics) {
   const Folder folder;
@@ -350,7 +351,7 @@ TEST(Report, PageKeepsLabelsThatLookLikeMarkup) {
   if (page.empty()) GTEST_SKIP() << "no Chromium that shows a page";
   EXPECT_EQ(page.find("<b>&amp;"), std::string::npos);
   EXPECT_NE(page.find("&lt;/script&gt;&lt;b&gt;&amp;&lt;!--"), std::string::npos);
-  EXPECT_EQ(count_of(page, "<figure>"), 6);
+  EXPECT_EQ(count_of(page, "<figure>"), 7);
 }
 
 TEST(Report, PageShowsFiguresAndTables) {
@@ -360,8 +361,8 @@ TEST(Report, PageShowsFiguresAndTables) {
   EXPECT_FALSE(std::regex_search(page, kNoNumber));
   for (const std::string& title : kFigures)
     EXPECT_NE(page.find("<h3>" + title + "</h3>"), std::string::npos) << title;
-  EXPECT_EQ(count_of(page, "<figure>"), 6);
-  EXPECT_EQ(count_of(page, "<table>"), 7);
+  EXPECT_EQ(count_of(page, "<figure>"), 7);
+  EXPECT_EQ(count_of(page, "<table>"), 8);
   EXPECT_NE(page.find("chrX&lt;1&gt;:100,001-106,144"), std::string::npos);
   EXPECT_NE(page.find("&lt;x&gt; &amp; more"), std::string::npos);
   EXPECT_NE(page.find("Repeat-rich"), std::string::npos);
@@ -472,7 +473,136 @@ TEST(Report, WorksWithFewMethodsMissingMeasuresAndOneSegment) {
   EXPECT_EQ(rows.count("focus ordinary kl"), 0U);
   if (const std::string page = drawn(read_file(folder / "report/report.html")); !page.empty()) {
     EXPECT_FALSE(std::regex_search(page, kNoNumber));
-    EXPECT_EQ(count_of(page, "<figure>"), 5);  // no difference from a full cache without values
+    EXPECT_EQ(count_of(page, "<figure>"), 6);  // no difference from a full cache without values
+  }
+}
+
+/// Two segments of 600 bases, window 100. Each base lies 200 behind its last copy, but for the last 100
+/// positions, which lie 500 behind; sliding forgets all, focus a quarter of what is near and everything far.
+FidelityResult with_copies() {
+  FidelityResult result;
+  result.window = 100;
+  result.kmer = 10;
+  result.length = 601;
+  result.positions = 600;
+  result.subject = "focus";
+  for (int s = 0; s < 2; ++s) {
+    Segment& segment = result.segments.emplace_back();
+    segment.name = "chr" + std::to_string(s);
+    segment.copied.assign(600, true);
+    for (auto& classes : segment.classes) classes.assign(600, 0);
+    auto& distances = segment.classes[static_cast<std::size_t>(Grouping::last_copy)];
+    for (std::size_t p = 0; p < 600; ++p)
+      distances[p] = static_cast<uint8_t>(distance_class(p < 500 ? 200 : 500));
+    for (std::size_t p = 0; p < 600; p += 3)
+      segment.classes[static_cast<std::size_t>(Grouping::repeat)][p] = 1;
+  }
+  const auto method = [&](const std::string& name, float near, float far) {
+    MethodResult& m = result.methods.emplace_back();
+    m.name = name;
+    for (auto& values : m.values) values.assign(1200, 0.0F);
+    for (std::size_t i = 0; i < 1200; ++i) {
+      const float loss = (i % 600 < 500 ? near : far) + (i < 600 ? 0.001F : 0.0F);
+      m.values[static_cast<std::size_t>(Measure::kl)][i] = name == "full" ? 0.0F : loss;
+      m.values[static_cast<std::size_t>(Measure::cross_entropy)][i] = name == "full" ? 1.0F : 1.0F + loss;
+    }
+  };
+  method("full", 0, 0);
+  method("state_only", 0.4F, 0.4F);
+  method("focus", 0.04F, 0.4F);
+  method("sliding", 0.4F, 0.5F);
+  return result;
+}
+
+TEST(Report, TellsTheClassesOfPositionsApart) {
+  const Folder folder;
+  write_fidelity_report(with_copies(), folder / "report");
+  const auto rows = read_tsv(folder / "report/by_class.tsv", 3);
+  const auto at = [&](const std::string& key, const char* column) {
+    return std::stod(rows.at(key).at(column));
+  };
+  EXPECT_EQ(at("focus last_copy 128-255", "count"), 800);  // behind the first window
+  EXPECT_NEAR(at("focus last_copy 128-255", "kl"), 0.0405, 1e-6);
+  EXPECT_NEAR(at("focus last_copy 128-255", "recall"), 1 - 0.0405 / 0.4005, 1e-4);
+  EXPECT_NEAR(at("focus last_copy 256-511", "recall"), 0, 1e-4);
+  EXPECT_LE(at("focus last_copy 128-255", "recall_low"), at("focus last_copy 128-255", "recall"));
+  EXPECT_EQ(at("focus repeat lower case", "count"), 332);  // positions 102, 105, ... of both segments
+  EXPECT_EQ(rows.count("focus last_copy nowhere"), 0U);
+  const auto json = nlohmann::json::parse(read_file(folder / "report/summary.json"));
+  EXPECT_EQ(json["methods"][2]["effective_length"], 255);
+  EXPECT_EQ(json["methods"][3]["effective_length"], 0);
+  EXPECT_NEAR(json["methods"][3]["kl_above_subject"]["mean"], (0.36 * 400 + 0.1 * 100) / 500, 1e-6);
+  EXPECT_GT(json["methods"][3]["kl_above_subject"]["interval"][0], 0);
+  EXPECT_EQ(json["random_weights"], false);
+  if (const std::string page = drawn(read_file(folder / "report/report.html")); !page.empty()) {
+    EXPECT_FALSE(std::regex_search(page, kNoNumber));
+    EXPECT_NE(page.find("<b>focus</b> is better"), std::string::npos);
+    EXPECT_NE(figure_of(page, "Recall by distance").find("focus 255"), std::string::npos);
+    EXPECT_NE(page.find("class=\"marked\""), std::string::npos);
+  }
+}
+
+TEST(Report, DistanceClassesArePowersOfTwo) {
+  EXPECT_EQ(distance_class(0), 0);
+  EXPECT_EQ(distance_class(1), 1);
+  EXPECT_EQ(distance_class(63), 1);
+  const auto& names = class_names(Grouping::last_copy);
+  for (const int64_t distance : {64, 127, 128, 1 << 20, (1 << 21) - 1}) {
+    const int at = distance_class(distance);
+    EXPECT_LE(distance_from(at), distance);
+    EXPECT_GT(distance_from(at + 1), distance);
+    EXPECT_EQ(names[static_cast<std::size_t>(at)].find(std::to_string(distance_from(at)) + "-"), 0U);
+  }
+}
+
+TEST(Report, CountsTheDistributionOfDistances) {
+  const Folder folder;
+  const FidelityResult result = with_copies();
+  write_fidelity_report(result, folder / "report");
+  std::istringstream lines(read_file(folder / "report/distribution.tsv"));
+  int64_t positions = 0, below = 0;
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream fields(line);
+    std::string method, measure;
+    double from = 0, to = 0;
+    int64_t count = 0;
+    if (!(fields >> method >> measure >> from >> to >> count) || method != "focus" || measure != "kl")
+      continue;
+    EXPECT_TRUE((from <= 0.0400001 && 0.0399999 <= to) || (from <= 0.401 && 0.4 <= to * 1.0000001)) << line;
+    positions += count;
+    below += from == 0 ? count : 0;
+  }
+  EXPECT_EQ(positions, 1000);
+  EXPECT_EQ(below, 0);
+}
+
+TEST(Report, MultiqcShowsTheMainTable) {
+  const Folder folder;
+  write_fidelity_report(with_copies(), folder / "report");
+  const auto json = nlohmann::json::parse(read_file(folder / "report/focus_mqc.json"));
+  EXPECT_EQ(json["plot_type"], "table");
+  ASSERT_TRUE(json["data"].contains("focus"));
+  for (const auto& [id, value] : json["data"]["focus"].items())
+    EXPECT_TRUE(json["headers"].contains(id)) << id;
+  EXPECT_NEAR(json["data"]["focus"]["kl"], (0.0405 * 400 + 0.4005 * 100) / 500, 1e-6);
+}
+
+TEST(Report, EveryOutputSaysThatWeightsAreRandom) {
+  FidelityResult result = with_copies();
+  for (MethodResult& method : result.methods) {
+    for (float& value : method.values[static_cast<std::size_t>(Measure::cross_entropy)]) value += 5;
+  }
+  EXPECT_EQ(fidelity_table(result).rfind("RANDOM WEIGHTS", 0), 0U);
+  const Folder folder;
+  write_fidelity_report(result, folder / "report");
+  for (const auto& entry : fs::directory_iterator(folder / "report")) {
+    const std::string name = entry.path().filename().string();
+    if (name == "values.h5") continue;
+    const std::string text = read_file(entry.path());
+    const bool says = text.find("RANDOM WEIGHTS") != std::string::npos ||
+                      text.find("\"random_weights\": true") != std::string::npos ||
+                      text.find("\"random_weights\":true") != std::string::npos;
+    EXPECT_TRUE(says) << name;
   }
 }
 

@@ -14,6 +14,7 @@ namespace focus::data {
 struct SegmentOptions {
   int64_t length = 1024;        // bases per segment
   int64_t count = 500;          // segments per region
+  int64_t regions = 0;          // so many of the regions that are long enough, drawn at random; 0: all
   uint64_t seed = 42;           // each region draws from its own stream, so adding a region changes no other
   double max_n_fraction = 0.1;  // a candidate with a larger share of N is skipped and counted
 };
@@ -22,6 +23,7 @@ struct SampledSegment {
   std::string name;      // record
   int64_t begin = 0;     // 0-based
   std::string sequence;  // letters as in the file
+  std::vector<bool> planted;  // [base] written again from further left, and told by it; empty: none
 };
 
 struct SegmentSample {
@@ -41,6 +43,10 @@ SegmentSample sample_segments(const SequenceFile& fasta, const std::vector<Regio
 /// Whether position t of `sequence` is one whose preceding `word` letters also ended at least `window` bases
 /// before t; as repeat_share(), which counts them.
 std::vector<bool> repeated_positions(std::string_view sequence, int64_t window, int64_t word = 32);
+
+/// How far before t the preceding `word` letters of position t ended last, 0 where they did nowhere; as
+/// repeat_share(), but at any distance.
+std::vector<int64_t> last_copies(std::string_view sequence, int64_t word = 32);
 
 /// Share of positions t of `sequence` whose preceding `word` letters also ended at least `window` bases
 /// before t: where only a memory that reaches behind the window can have seen the context before. Exact; case

@@ -27,6 +27,16 @@ struct OracleConfig {
   void visit(config::Fields& f);
 };
 
+/// A copy that is written into every segment: its last `size` bases are those `distance` further left,
+/// changed as said. What a memory still knows of them is the run's recall.
+struct PlantedConfig {
+  int64_t size = 0;  // bases; 0: none
+  int64_t distance = 4096;
+  double substitutions = 0, indels = 0;  // shares of the copy's bases
+  bool reverse_complement = false;
+  void visit(config::Fields& f);
+};
+
 /// The configuration of focus-eval fidelity.
 struct FidelityConfig {
   std::string model_config;  // as weights::load_model
@@ -41,6 +51,8 @@ struct FidelityConfig {
   int64_t segments = 8;              // per region
   int64_t length = 8192;             // bases per segment
   double max_n_fraction = 0.1;
+  int64_t records = 0;  // of so many random regions only; 0 = all
+  PlantedConfig planted;
   std::vector<std::string> methods;  // empty = all that apply but "oracle"; "full" is always measured, first
   OracleConfig oracle;
   int64_t chunk = 0;  // bases per forward call; 0 = one window
@@ -72,6 +84,9 @@ struct FidelityConfig {
 ///   measured. What it recovers can be
 ///                held by so many entries; what it does not is lost to their number, or to the optimisation
 std::vector<std::string> fidelity_methods(const FidelityConfig& config);
+
+/// The method that a run is about: the first trained one, else 'fitted', whether it is measured or not.
+std::string method_in_question(const FidelityConfig& config);
 
 class FidelityCache;  // what runs of one process share
 

@@ -92,7 +92,8 @@ class Sweep {
   /// Measures what is not there yet. A cell's folder, cells/<id>, is a fidelity run's and appears complete or
   /// not at all; trainings/<id> holds a training, which is continued where it was killed. Any number of
   /// processes may work in one folder: each cell and training is held by a lock while it is done, and a lock
-  /// ends with its process. The others wait for the last cells, and do them where a process was lost.
+  /// ends with its process. The others wait for the last cells, and do them where a process was lost. Each
+  /// prefers cells over segments at which no other works, and measures full memory once for all of them.
   ///
   /// A cell that fails is said, left in failed/<id>.txt, and not tried again by this process, nor by others
   /// that were at work then. Interrupted after Ctrl-C: what is done stays.

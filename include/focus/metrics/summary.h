@@ -16,6 +16,22 @@ struct Summary {
 };
 Summary summarise(std::span<const float> values);
 
+/// How values lie over many orders of magnitude: counts in steps of an eighth of a decade.
+class Histogram {
+ public:
+  static constexpr int kPerDecade = 8, kLowest = -8, kHighest = 2, kBins = kPerDecade * (kHighest - kLowest);
+  /// NaN is not counted; what lies beyond the last bin counts there.
+  void add(std::span<const float> values);
+  /// Values below 10^kLowest, zero among them.
+  int64_t below() const { return below_; }
+  /// Bin i begins at 10^(kLowest + i / kPerDecade).
+  const std::vector<int64_t>& counts() const { return counts_; }
+
+ private:
+  int64_t below_ = 0;
+  std::vector<int64_t> counts_ = std::vector<int64_t>(kBins);
+};
+
 /// Sum and count of the values that are not NaN; pooled means are sums of sums over sums of counts.
 struct Total {
   double sum = 0;

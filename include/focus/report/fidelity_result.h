@@ -15,12 +15,30 @@ inline constexpr int kNumMeasures = 8;
 inline constexpr std::array<const char*, kNumMeasures> kMeasureNames = {
     "kl", "l1", "l2", "hellinger", "js", "cross_entropy", "kl_acgt", "top1_agreement"};
 
+/// What the sequence says of a base before any model has seen it. Positions are sorted into classes by each
+/// of these, and statistics are told for every class.
+enum class Grouping : int { repeat, gc, last_copy };
+inline constexpr int kNumGroupings = 3;
+inline constexpr std::array<const char*, kNumGroupings> kGroupingNames = {"repeat", "gc", "last_copy"};
+/// The classes of a grouping in order: a position's class is its place here.
+///   repeat     the predicted base is in upper case, or in lower case as repeat maskers write it
+///   gc         share of G and C among the 100 bases before it (all there are, at a segment's start)
+///   last_copy  how far back the 32 letters before it occurred last; 0: nowhere in the segment
+const std::vector<std::string>& class_names(Grouping grouping);
+inline constexpr int64_t kGcBases = 100, kCopyWord = 32;
+/// Of `last_copy`: 0 for no occurrence, 1 for less than 64 bases, then one class per power of two.
+int distance_class(int64_t distance);
+/// The least distance of a class of `last_copy`.
+int64_t distance_from(int distance_class);
+
 struct Segment {
   std::string name;   // record name
   int64_t begin = 0;  // 0-based first base in the record
   double repeat =
       0;  // share of positions whose preceding 32-mer occurred >= window bases earlier in the segment
   std::vector<bool> copied;  // [position] whether the base that it predicts is one of these; empty: not known
+  /// [grouping][position] the class of the base that it predicts; empty: not known.
+  std::array<std::vector<uint8_t>, kNumGroupings> classes;
 };
 
 struct MethodResult {
@@ -48,6 +66,7 @@ struct FidelityResult {
   int64_t bootstrap_draws = 1000;  // of the reports' intervals
   uint64_t bootstrap_seed = 42;
   int64_t skipped_n_rich = 0;  // candidate segments skipped for too many N
+  std::string subject;  // the method that the run is about, which the report answers for; empty: none
   std::map<std::string, std::string>
       provenance;           // version, git, model and input digests, device, dtype, seed, command line
   std::string config_json;  // resolved configuration
