@@ -8,6 +8,7 @@
 #include "focus/core/error.h"
 #include "focus/kernels/attention.h"
 #include "focus/kernels/fir.h"
+#include "focus/kernels/hyena.h"
 #include "focus/kernels/isa.h"
 #include "focus/kernels/linear.h"
 #include "focus/kernels/modal_scan.h"
@@ -143,6 +144,23 @@ template <>
 void attention_gradient<Bf16>(const AttentionGradient<Bf16>& args, int64_t begin, int64_t end, int64_t first,
                               int64_t last) {
   chosen().tables->attention_gradient_bf16(args, begin, end, first, last);
+}
+
+template <>
+void hyena<float>(const HyenaForward<float>& args, int64_t begin, int64_t end) {
+  chosen().tables->hyena_f32(args, begin, end);
+}
+template <>
+void hyena<Bf16>(const HyenaForward<Bf16>& args, int64_t begin, int64_t end) {
+  chosen().tables->hyena_bf16(args, begin, end);
+}
+template <>
+void hyena_gradient<float>(const HyenaGradient<float>& args, int64_t begin, int64_t end) {
+  chosen().tables->hyena_gradient_f32(args, begin, end);
+}
+template <>
+void hyena_gradient<Bf16>(const HyenaGradient<Bf16>& args, int64_t begin, int64_t end) {
+  chosen().tables->hyena_gradient_bf16(args, begin, end);
 }
 
 }  // namespace focus::kernels

@@ -2,6 +2,7 @@
 // (kernels/CMakeLists.txt).
 #include "attention.h"
 #include "fir.h"
+#include "hyena.h"
 #include "linear.h"
 #include "modal_scan.h"
 #include "table.h"
@@ -20,7 +21,11 @@ const Tables& FOCUS_TABLES() {
       i::attention<float>,
       i::attention<Bf16>,
       i::attention_gradient<float>,
-      i::attention_gradient<Bf16>};
+      i::attention_gradient<Bf16>,
+      i::hyena<float>,
+      i::hyena<Bf16>,
+      i::hyena_gradient<float>,
+      i::hyena_gradient<Bf16>};
   return tables;
 }
 

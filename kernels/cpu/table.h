@@ -5,6 +5,7 @@
 
 #include "focus/kernels/attention.h"
 #include "focus/kernels/fir.h"
+#include "focus/kernels/hyena.h"
 #include "focus/kernels/linear.h"
 #include "focus/kernels/modal_scan.h"
 
@@ -32,6 +33,10 @@ struct Tables {
   void (*attention_bf16)(const Attention<Bf16>&, int64_t, int64_t);
   void (*attention_gradient_f32)(const AttentionGradient<float>&, int64_t, int64_t, int64_t, int64_t);
   void (*attention_gradient_bf16)(const AttentionGradient<Bf16>&, int64_t, int64_t, int64_t, int64_t);
+  void (*hyena_f32)(const HyenaForward<float>&, int64_t, int64_t);
+  void (*hyena_bf16)(const HyenaForward<Bf16>&, int64_t, int64_t);
+  void (*hyena_gradient_f32)(const HyenaGradient<float>&, int64_t, int64_t);
+  void (*hyena_gradient_bf16)(const HyenaGradient<Bf16>&, int64_t, int64_t);
 };
 
 const Tables& tables_baseline();

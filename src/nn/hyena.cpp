@@ -2,7 +2,6 @@
 
 #include "focus/core/error.h"
 #include "focus/nn/parameter.h"
-#include "focus/ops/device_memory.h"
 #include "focus/ops/fir.h"
 #include "focus/ops/hyena.h"
 #include "focus/ops/modal_scan.h"
@@ -63,14 +62,11 @@ Tensor HyenaMixer::forward(const Tensor& z_BLC, HyenaState* state) const {
   const auto wide = compute_type(z_BLC);
   const int64_t width = options_.width, context = options_.input_taps - 1;
 
-  // Asked first: the views of the filters cost every decoded base time.
-  if (ops::has_device_kernels(z_BLC.device().type())) {
-    if (const ops::HyenaFilters filters = this->filters(); ops::has_hyena(z_BLC, filters)) {
-      const ops::HyenaOutput out = state != nullptr ? ops::hyena(z_BLC, filters, state->fir, state->inner)
-                                                    : ops::hyena(z_BLC, filters, {}, {});
-      if (state != nullptr) *state = {out.fir, out.inner};
-      return out.y;
-    }
+  if (const ops::HyenaFilters filters = this->filters(); ops::has_hyena(z_BLC, filters)) {
+    const ops::HyenaOutput out = state != nullptr ? ops::hyena(z_BLC, filters, state->fir, state->inner)
+                                                  : ops::hyena(z_BLC, filters, {}, {});
+    if (state != nullptr) *state = {out.fir, out.inner};
+    return out.y;
   }
   const Tensor z = with_context(z_BLC, state != nullptr ? state->fir : Tensor(), context);
   if (state != nullptr) state->fir = last_rows(z, context);

@@ -4,6 +4,7 @@
 
 #include "device_kernels.h"
 #include "focus/core/error.h"
+#include "hyena_cpu.h"
 
 namespace focus::ops {
 namespace {
@@ -154,15 +155,18 @@ struct GatedScan : torch::autograd::Function<GatedScan> {
 
 bool has_hyena(const Tensor& z, const HyenaFilters& f) {
   const DeviceKernels* kernels = device_kernels(z);
-  if (kernels == nullptr || (z.scalar_type() != at::kFloat && z.scalar_type() != at::kBFloat16)) return false;
+  if ((kernels == nullptr && !z.is_cpu()) ||
+      (z.scalar_type() != at::kFloat && z.scalar_type() != at::kBFloat16))
+    return false;
   const auto fits = [&](const Tensor& w, at::ScalarType type) {
     return !w.defined() || (w.scalar_type() == type && w.device() == z.device());
   };
   return f.input_taps.size(1) == kContext + 1 && fits(f.input_taps, z.scalar_type()) &&
          fits(f.taps, z.scalar_type()) && fits(f.skip, z.scalar_type()) && fits(f.log_poles, at::kFloat) &&
          fits(f.residues, at::kFloat) &&
-         (f.taps.defined() ? f.taps.size(1) <= kernels->max_inner_taps()
-                           : f.log_poles.size(1) <= kernels->max_modes());
+         (f.taps.defined()
+              ? f.taps.size(1) <= (kernels != nullptr ? kernels->max_inner_taps() : max_inner_taps_on_cpu())
+              : f.log_poles.size(1) <= (kernels != nullptr ? kernels->max_modes() : max_modes_on_cpu()));
 }
 
 HyenaOutput hyena(const Tensor& z, const HyenaFilters& f, const Tensor& fir, const Tensor& inner) {
@@ -179,10 +183,12 @@ HyenaOutput hyena(const Tensor& z, const HyenaFilters& f, const Tensor& fir, con
     return x.defined() ? x.to(z.scalar_type()) : x;
   };
   const Tensor before = carried(fir, kContext, 3 * channels, "the rows before z");
+  const bool on_cpu = device_kernels(z) == nullptr;
   if (f.taps.defined()) {
-    const auto out = GatedFir::apply(
-        z, f.input_taps, f.taps, maybe(f.skip), maybe(before),
-        maybe(carried(inner, f.taps.size(1) - 1, channels, "the values of p before")), f.newest_first);
+    const Tensor p_before = carried(inner, f.taps.size(1) - 1, channels, "the values of p before");
+    if (on_cpu) return hyena_on_cpu(z, f, before, p_before);
+    const auto out = GatedFir::apply(z, f.input_taps, f.taps, maybe(f.skip), maybe(before), maybe(p_before),
+                                     f.newest_first);
     return {out[0], out[1], out[2]};
   }
   const int64_t modes = f.log_poles.size(1);
@@ -190,6 +196,10 @@ HyenaOutput hyena(const Tensor& z, const HyenaFilters& f, const Tensor& fir, con
     fail<ShapeError>("hyena: the modes' states must be [B, D, N], got ", inner.sizes());
   const Tensor initial = inner.defined() ? inner.to(at::kFloat).transpose(1, 2).contiguous()
                                          : at::zeros({z.size(0), modes, channels}, f.log_poles.options());
+  if (on_cpu) {
+    const HyenaOutput out = hyena_on_cpu(z, f, before, initial);
+    return {out.y, out.fir, out.inner.transpose(1, 2)};
+  }
   const auto out =
       GatedScan::apply(z, f.input_taps, f.log_poles, f.residues, initial, maybe(f.skip), maybe(before));
   return {out[0], out[1], out[2].transpose(1, 2)};

@@ -1,4 +1,4 @@
-// The Hyena mixer of a card, in one pass over memory, against the CPU's in fp64.
+// The Hyena mixer in one pass over memory, on the CPU and on a card, against plain operations in fp64.
 #include "focus/nn/hyena.h"
 
 #include <torch/csrc/autograd/autograd.h>
@@ -91,7 +91,7 @@ class HyenaOnDeviceTest : public testing::OnDeviceTest<MixerShape> {
   }
 };
 
-TEST_P(HyenaOnDeviceTest, EqualsTheCpusInFp64) {
+TEST_P(HyenaOnDeviceTest, EqualsPlainOperationsInFp64) {
   const Numbers drawn = draw();
   const auto exactly = [](const Tensor& x) { return x.to(at::kDouble); };
   const Results exact = run(drawn.each(exactly), {});
@@ -119,15 +119,31 @@ TEST_P(HyenaOnDeviceTest, EqualsTheCpusInFp64) {
   }
 }
 
+TEST_P(HyenaOnDeviceTest, ThreadsDoNotMatter) {
+  if (test_device() != testing::TestDevice::cpu) GTEST_SKIP() << "a card has no threads of the host's";
+  const Numbers drawn = draw();
+  const int threads = at::get_num_threads();
+  at::set_num_threads(1);
+  const Results one = run(drawn, shape().chunks);
+  at::set_num_threads(3);
+  const Results three = run(drawn, shape().chunks);
+  at::set_num_threads(threads);
+  EXPECT_TRUE(at::equal(one.y, three.y));
+  EXPECT_TRUE(at::equal(one.inner, three.inner));
+  for (std::size_t i = 0; i < one.gradients.size(); ++i)
+    EXPECT_TRUE(at::equal(one.gradients[i], three.gradients[i])) << "gradient " << i;
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Kinds, HyenaOnDeviceTest,
     ::testing::Combine(::testing::Values(MixerShape{HyenaKind::hcs, 2, 45, 24, 6, 7, {1, 3, 20, 1}},
                                          MixerShape{HyenaKind::hcs, 1, 9, 5, 1, 3, {2, 2}},
                                          MixerShape{HyenaKind::hcm, 2, 150, 32, 2, 128, {1, 1, 70, 5}},
                                          MixerShape{HyenaKind::hcm, 1, 40, 6, 3, 20, {7, 16}},
+                                         MixerShape{HyenaKind::hcm, 1, 131, 90, 9, 33, {64, 3}},
                                          MixerShape{HyenaKind::hcl, 2, 300, 24, 1, 7, {1, 256, 2}},
                                          MixerShape{HyenaKind::hcl, 1, 40, 7, 1, 7, {1, 16, 9}}),
-                       testing::kCards, ::testing::Values(at::kFloat, at::kBFloat16)));
+                       testing::kDevices, ::testing::Values(at::kFloat, at::kBFloat16)));
 
 }  // namespace
 }  // namespace focus::nn

@@ -1,4 +1,4 @@
-// A Hyena mixer's operator in one pass over memory, where the device has kernels for it. Legend: B batch, L
+// A Hyena mixer's operator in one pass over memory, on the CPU and where a card has kernels for it. Legend: B batch, L
 // length, D channels, G filter groups, K taps, N modes.
 #pragma once
 
@@ -21,8 +21,8 @@ struct HyenaOutput {
   at::Tensor inner;  // [B, K-1, D], the last values of p, or [B, D, N] fp32, the modes' states
 };
 
-/// Whether hyena() takes these: fp32 or bf16 on a device with kernels, 3 input taps, at most 129 taps or 16
-/// modes.
+/// Whether hyena() takes these: fp32 or bf16 on the CPU or a device with kernels, 3 input taps, at most 129
+/// taps or, on a card, 16 and, on the CPU, 64 modes.
 bool has_hyena(const at::Tensor& z_BLC, const HyenaFilters& filters);
 
 /// z' = fir(z); x2, x1, v = z'[0::3], z'[1::3], z'[2::3]; p = x1 v; y = x2 (filter(p) + skip p), rounded to
