@@ -90,11 +90,12 @@ class EvalTest(ProgramTest):
         lines = self.assert_ok(done).splitlines()
         self.assertEqual(done.stderr, "")
         self.assertEqual(lines[-1], os.path.join(report, "report.html"))
-        self.assertIn("2 segment(s) of 100 bases, window 32, k 8", lines[0])
+        self.assertIn("RANDOM WEIGHTS", lines[0])
+        self.assertIn("2 segment(s) of 100 bases, window 32, k 8", lines[1])
         methods = ["full", "noise_floor", "state_only", "sliding", "sinks", "strided", "random", "snapkv", "expected_attention", "heavy",
                    "kv_quant_int8", "kv_quant_int4", "mean_pool", "mean_pool_nobeta", "window_mass",
                    "heavy_fitted", "attention_match", "adaptive", "multires", "quantised_int8", "quantised_int4", "mixture", "adaptive_entropy", "fitted"]
-        self.assertEqual([line.split()[0] for line in lines[1:-1]], ["method"] + methods)
+        self.assertEqual([line.split()[0] for line in lines[2:-1]], ["method"] + methods)
         self.assertEqual(sorted(os.listdir(report)), REPORT_FILES)
         summary = json.loads(read(os.path.join(report, "summary.json")))
         self.assertEqual([method["name"] for method in summary["methods"]], methods)

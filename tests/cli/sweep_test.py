@@ -164,9 +164,14 @@ class SweepTest(ProgramTest):
         self.assert_clear(self.sweep("-c", self.sweep_config({}), "-o", self.path("taken")), USAGE, "taken", "no sweep")
 
     def test_protocols_can_be_planned(self):
-        for name in os.listdir(os.path.join(SOURCE, "configs", "protocols")):
-            planned = self.assert_ok(self.sweep("-c", os.path.join("configs", "protocols", name), "-o", self.path("out"), "--dry-run", "-t", "1", cwd=SOURCE))
-            self.assertRegex(planned, r"(?m)^15 cell\(s\): 0 done, 15 to measure, 15 training\(s\) before$")
+        cells = {"ablate_w_k": 15, "chromosomes": 2, "grch38_fidelity": 2, "length_curve": 30, "long_length_curve": 7, "memory_curve": 5,
+                 "msl39_viruses": 2, "opengenome2": 2, "pareto": 4, "recall": 18}
+        folder = os.path.join("configs", "protocols")
+        self.assertEqual(sorted(cells), sorted(name[:-5] for name in os.listdir(os.path.join(SOURCE, folder)) if name.endswith(".json")))
+        for name, count in cells.items():
+            planned = self.assert_ok(self.sweep("-c", os.path.join(folder, name + ".json"), "-o", self.path("out"), "--dry-run", "-t", "1", cwd=SOURCE))
+            trainings = count if name == "ablate_w_k" else 0
+            self.assertRegex(planned, rf"(?m)^{count} cell\(s\): 0 done, {count} to measure, {trainings} training\(s\) before$")
             self.assertRegex(planned, r"about .* of evaluation and .* of training")
 
     def test_gates(self):
