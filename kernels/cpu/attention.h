@@ -11,7 +11,7 @@ namespace focus::kernels::FOCUS_ISA {
 namespace {
 
 /// Rows for which packing keys and values does not pay.
-constexpr int64_t kRowsInPlace = 64;
+constexpr int64_t kRowsInPlace = 32;
 
 template <class T>
 struct ProductsOf {
