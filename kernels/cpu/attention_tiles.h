@@ -367,9 +367,9 @@ struct Fp32Products {
   }
 };
 
-/// For so few rows that packing keys and values takes longer than it saves: a register holds a channel of many
-/// rows, and keys and values are read where they lie, or, where they are not whole registers of fp32, widened
-/// and never transposed. Results are Fp32Products' to the last bit.
+/// For so few rows that packing keys and values takes longer than it saves: a register holds a channel of
+/// many rows, and keys and values are read where they lie, or, where they are not whole registers of fp32,
+/// widened and never transposed. Results are Fp32Products' to the last bit.
 struct InPlaceProducts {
   static constexpr int kTile = 16, kRegisters = kTile / kFloats, kWeights = 1;
   static constexpr int kKeys = Fp32Products::kTile / (kRegisters > 2 ? 2 : 1);  // scored at a time

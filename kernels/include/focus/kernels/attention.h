@@ -12,8 +12,8 @@ namespace focus::kernels {
 
 /// Rows of one call at the most, and what callers split them at multiples of. Results do not depend on how.
 inline constexpr int64_t kAttentionRows = 256, kAttentionTile = 32;
-/// With fewer rows, queries and heads together, keys and values are read as they lie; from here on they are
-/// packed.
+/// With fewer rows, queries and heads together, a few rows share each key and value that is read; from here
+/// on they are worked off in tiles, for which keys and values of many rows are packed.
 inline constexpr int64_t kAttentionFewRows = 12;
 /// Keys that few rows score before values are read, and between the scores of two rows: room for a register
 /// beyond the last key.
