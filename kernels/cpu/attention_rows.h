@@ -188,14 +188,6 @@ inline void weigh(RowState& row, const float* beta, int64_t first, int64_t count
   row.total += sum_lanes(total);
 }
 
-inline void write(float value, float* to) { *to = value; }
-inline void write(float value, Bf16* to) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &value, sizeof bits);
-  // To the nearest, ties to even; a NaN keeps its top bits and must not round into infinity.
-  *to = static_cast<Bf16>(value != value ? (bits >> 16) | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
 /// Where a call wants it: the logarithm of the sum of exp(score).
 template <class T>
 inline void write_log_sum(const Attention<T>& a, int64_t row, float reference, float total) {

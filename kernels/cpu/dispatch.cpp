@@ -12,6 +12,8 @@
 #include "focus/kernels/isa.h"
 #include "focus/kernels/linear.h"
 #include "focus/kernels/modal_scan.h"
+#include "focus/kernels/rms_norm.h"
+#include "focus/kernels/rotary.h"
 #include "table.h"
 
 namespace focus::kernels {
@@ -125,6 +127,23 @@ void linear<float>(const Linear<float>& args, int64_t begin, int64_t end) {
 template <>
 void linear<Bf16>(const Linear<Bf16>& args, int64_t begin, int64_t end) {
   chosen().tables->linear_bf16.linear(args, begin, end);
+}
+
+template <>
+void rms_norm<float>(const RmsNorm<float>& args) {
+  chosen().tables->rms_norm_f32(args);
+}
+template <>
+void rms_norm<Bf16>(const RmsNorm<Bf16>& args) {
+  chosen().tables->rms_norm_bf16(args);
+}
+template <>
+void rotate<float>(float* x, const float* cosine, const float* sine, int64_t half) {
+  chosen().tables->rotate_f32(x, cosine, sine, half);
+}
+template <>
+void rotate<Bf16>(Bf16* x, const float* cosine, const float* sine, int64_t half) {
+  chosen().tables->rotate_bf16(x, cosine, sine, half);
 }
 
 template <>

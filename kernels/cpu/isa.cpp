@@ -5,6 +5,8 @@
 #include "hyena.h"
 #include "linear.h"
 #include "modal_scan.h"
+#include "rms_norm.h"
+#include "rotary.h"
 #include "table.h"
 
 namespace focus::kernels {
@@ -18,6 +20,10 @@ const Tables& FOCUS_TABLES() {
        i::modal_scan_gradient<double>},
       {i::linear_pack<float, float>, i::linear_pack<float, Bf16>, i::linear<float>},
       {i::linear_pack<Bf16, float>, i::linear_pack<Bf16, Bf16>, i::linear<Bf16>},
+      i::rms_norm<float>,
+      i::rms_norm<Bf16>,
+      i::rotate<float>,
+      i::rotate<Bf16>,
       i::attention<float>,
       i::attention<Bf16>,
       i::attention_gradient<float>,

@@ -24,15 +24,6 @@ void linear_pack(const X* x, int64_t inputs, float* packed) {
   }
 }
 
-inline float sum_lanes(Floats v) {
-  float lanes[kFloats];
-  __builtin_memcpy(lanes, &v, sizeof v);
-  for (int half = kFloats / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
-}
-
 template <class W, int O, int M>
 void linear_tile(const Linear<W>& a, int64_t output, int64_t row) {
   const W* w[O];
@@ -40,7 +31,7 @@ void linear_tile(const Linear<W>& a, int64_t output, int64_t row) {
   for (int o = 0; o < O; ++o) w[o] = a.weight + (output + o) * a.inputs;
   for (int m = 0; m < M; ++m) x[m] = a.x + (row + m) * linear_padded(a.inputs);
   Floats sums[O][M];
-  dot_tile<W, O, M>(w, x, a.inputs, sums);
+  dot_tile<W, O, M, true>(w, x, a.inputs, sums);
   for (int o = 0; o < O; ++o) {
     const float bias = a.bias != nullptr ? a.bias[output + o] : 0.0f;
     for (int m = 0; m < M; ++m) a.y[(row + m) * a.outputs + output + o] = sum_lanes(sums[o][m]) + bias;

@@ -38,6 +38,22 @@ inline float widen_one(Bf16 value) {
   return out;
 }
 inline float widen_one(float value) { return value; }
+inline void write(float value, float* to) { *to = value; }
+inline void write(float value, Bf16* to) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &value, sizeof bits);
+  // To the nearest, ties to even; a NaN keeps its top bits and must not round into infinity.
+  *to = static_cast<Bf16>(value != value ? (bits >> 16) | 0x40u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+inline float sum_lanes(Floats v) {
+  float lanes[kFloats];
+  __builtin_memcpy(lanes, &v, sizeof v);
+  for (int half = kFloats / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
 
 // What one step of a loop reads: one register of fp32 values, or one register that holds the even and the odd
 // bf16 values of its 32-bit words. Shifting them apart is cheaper than interleaving them; whatever they are
@@ -84,8 +100,9 @@ inline void dot_step(const W* const (&w)[O], const float* const (&x)[M], int64_t
 }
 
 /// The lane-wise products of O rows of w and M packed rows of x, over `inputs` values: their sum over lanes
-/// is the product.
-template <class W, int O, int M>
+/// is the product. `from_memory`: the rows of w are long and in no cache. They are then asked for 1 KiB
+/// ahead, since a processor that looks ahead by itself stops where a page ends.
+template <class W, int O, int M, bool from_memory = false>
 inline void dot_tile(const W* const (&w)[O], const float* const (&x)[M], int64_t inputs,
                      Floats (&sums)[O][M]) {
   using S = Step<W>;
@@ -95,7 +112,14 @@ inline void dot_tile(const W* const (&w)[O], const float* const (&x)[M], int64_t
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) sums[o][m] = Floats{};
   }
-  for (int64_t i = 0; i < whole; i += S::inputs) dot_step<W, O, M>(w, x, i, i, sums);
+  for (int64_t i = 0; i < whole; i += S::inputs) {
+    if constexpr (from_memory) {
+#pragma GCC unroll 8
+      for (int o = 0; o < O; ++o)
+        __builtin_prefetch(reinterpret_cast<const char*>(w[o] + i / S::inputs_in) + 1024);
+    }
+    dot_step<W, O, M>(w, x, i, i, sums);
+  }
   if (whole < inputs) {
     W tail[O][S::inputs / S::inputs_in] = {};
     const W* from[O];

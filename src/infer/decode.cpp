@@ -60,7 +60,9 @@ void Decoder::choose_and_read() {
   Tensor token_B = ops::choose_tokens(logits_BV, uniform_B, options_.choice);
   if (allowed_.defined()) token_B = allowed_.index_select(0, token_B);
   chosen_nB_.index_copy_(0, number_, token_B.unsqueeze(0));
-  hidden_.copy_(stream_->step(token_B.unsqueeze(1)));
+  const Tensor tokens_B1 = token_B.unsqueeze(1);
+  // Only a device's recordings need a stretch.
+  hidden_.copy_(hidden_.is_cpu() ? stream_->forward(tokens_B1) : stream_->step(tokens_B1));
   number_.add_(1);
 }
 
@@ -86,6 +88,8 @@ void Decoder::step() {
 
 int64_t Decoder::run(int64_t count, const std::function<bool(const Tensor&)>& take) {
   const at::NoGradGuard no_grad;
+  // Nor does each of the many small operations of a base pass through autograd.
+  const at::AutoDispatchBelowADInplaceOrView below_autograd;
   int64_t done = 0;
   for (bool goes_on = true; done < count && goes_on;) {
     const int64_t size = std::min(options_.block, count - done);

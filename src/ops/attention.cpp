@@ -4,6 +4,7 @@
 
 #include "device_kernels.h"
 #include "focus/core/error.h"
+#include "focus/kernels/rotary.h"
 #include "focus/ops/shared_heads.h"
 #include "focus/ops/tracked.h"
 
@@ -70,6 +71,21 @@ Tensor exact_positions(const Tensor& positions) {
       .contiguous();
 }
 
+/// [L, E/2], of the type that is computed in.
+Tensor angles_of(const Tensor& positions, const Tensor& inv_freq, double scaling, at::ScalarType compute) {
+  return (positions.to(compute) / scaling).unsqueeze(-1) * inv_freq.to(compute);
+}
+
+template <class T>
+void rotate_rows(const Tensor& x, const float* cosine, const float* sine) {
+  for (int64_t b = 0; b < x.size(0); ++b) {
+    for (int64_t h = 0; h < x.size(1); ++h) {
+      T* row = static_cast<T*>(x.mutable_data_ptr()) + b * x.stride(0) + h * x.stride(1);
+      kernels::rotate<T>(row, cosine, sine, x.size(3) / 2);
+    }
+  }
+}
+
 }  // namespace
 
 Tensor attention(const Tensor& q_BHQE, const Tensor& k_BGSE, const Tensor& v_BGSE, const Tensor& bias) {
@@ -113,7 +129,7 @@ Tensor rotate(const Tensor& x, const Tensor& positions, const Tensor& inv_freq, 
                 : angles.turn(*kernels, {x}, false, false))[0];
   }
   const auto compute = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
-  const Tensor angle = (positions.to(compute) / scaling).unsqueeze(-1) * inv_freq.to(compute);  // [L, E/2]
+  const Tensor angle = angles_of(positions, inv_freq, scaling, compute);
   const Tensor cosine = angle.cos(), sine = angle.sin(), wide = x.to(compute);
   const auto halves = wide.chunk(2, -1);
   return at::cat({halves[0] * cosine - halves[1] * sine, halves[0] * sine + halves[1] * cosine}, -1)
@@ -122,6 +138,21 @@ Tensor rotate(const Tensor& x, const Tensor& positions, const Tensor& inv_freq, 
 
 std::pair<Tensor, Tensor> rotate_in_place(const Tensor& q_BHLE, const Tensor& k_BGLE, const Tensor& positions,
                                           const Tensor& inv_freq, double scaling) {
+  // A decoded base.
+  const auto one_row = [&](const Tensor& x) {
+    return x.is_cpu() && x.dim() == 4 && x.size(2) == 1 && x.stride(3) == 1 &&
+           x.size(3) == 2 * inv_freq.numel() &&
+           (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
+  };
+  if (one_row(q_BHLE) && one_row(k_BGLE) && positions.numel() == 1 && !tracked({q_BHLE, k_BGLE})) {
+    const Tensor angle = angles_of(positions, inv_freq, scaling, at::kFloat).contiguous(),
+                 cosine = angle.cos(), sine = angle.sin();
+    for (const Tensor& x : {q_BHLE, k_BGLE}) {
+      const auto rows = x.scalar_type() == at::kFloat ? rotate_rows<float> : rotate_rows<kernels::Bf16>;
+      rows(x, cosine.const_data_ptr<float>(), sine.const_data_ptr<float>());
+    }
+    return {q_BHLE, k_BGLE};
+  }
   const DeviceKernels* kernels = rotary_kernels(q_BHLE, positions, inv_freq);
   if (kernels == nullptr || rotary_kernels(k_BGLE, positions, inv_freq) == nullptr ||
       k_BGLE.scalar_type() != q_BHLE.scalar_type() || k_BGLE.size(0) != q_BHLE.size(0))

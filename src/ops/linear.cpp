@@ -2,6 +2,10 @@
 
 #include <ATen/Parallel.h>
 
+#include <algorithm>
+#include <memory>
+#include <type_traits>
+
 #include "device_kernels.h"
 #include "focus/core/error.h"
 #include "focus/kernels/isa.h"
@@ -19,8 +23,8 @@ using kernels::Bf16;
 constexpr int64_t kFewRowsFloat = 64;
 constexpr int64_t kFewRowsBf16 =
     4;  // on a processor with bf16 products; without them LibTorch never catches up
-constexpr int64_t kBlockRows = 64;        // so many widened rows of x stay in the second-level cache
-constexpr int64_t kWorkBytes = 64 << 10;  // of weights for one thread at the least
+constexpr int64_t kBlockRows = 64;         // so many widened rows of x stay in the second-level cache
+constexpr int64_t kWorkBytes = 256 << 10;  // of weights for one thread at the least: waking it has its price
 
 void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   if (weight.dim() != 2 || x.dim() < 1 || x.size(-1) != weight.size(1) ||
@@ -37,65 +41,98 @@ void check(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   }
 }
 
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
+using Matrix = DeviceKernels::Matrix;
+
+Tensor as_float(const Tensor& bias) { return bias.defined() ? bias.to(at::kFloat).contiguous() : bias; }
+
+/// Sums as X, and what is done with them: times those of `up`, plus the residual, each rounded to X as if it
+/// were an operation of its own. Null: none.
+template <class X>
+void finish(const float* sums, const float* up, const X* residual, int64_t begin, int64_t end, X* out) {
+  for (int64_t i = begin; i < end; ++i) {
+    X value = static_cast<X>(sums[i]);
+    if (up != nullptr) value = static_cast<X>(static_cast<float>(value) * static_cast<X>(up[i]));
+    if (residual != nullptr)
+      value = static_cast<X>(static_cast<float>(residual[i]) + static_cast<float>(value));
+    out[i] = value;
+  }
 }
 
-/// Writes y, fp32 [rows, outputs], for up to kBlockRows rows of x [rows, inputs]; bias fp32 or undefined.
-template <class W>
-void run_kernel(const Tensor& x, const Tensor& weight, const Tensor& bias, Tensor& packed, float* y) {
-  const int64_t rows = x.size(0), inputs = x.size(1), outputs = weight.size(0), padded = packed.size(1);
-  for (int64_t row = 0; row < rows; ++row) {
-    float* to = packed.mutable_data_ptr<float>() + row * padded;
-    x.scalar_type() == at::kFloat ? kernels::linear_pack<W, float>(data<float>(x) + row * inputs, inputs, to)
-                                  : kernels::linear_pack<W, Bf16>(data<Bf16>(x) + row * inputs, inputs, to);
+/// x W^T + b, or (x W^T + b) (x U^T + c) where `up` is defined, plus the residual if there is one, in blocks
+/// of rows. W and X: types of weights and of x, which is dense, as the residual is.
+template <class W, class X>
+Tensor streamed(const Tensor& x, const Matrix& matrix, const Matrix& up, const Tensor& residual) {
+  using Raw = std::conditional_t<std::is_same_v<X, float>, float, Bf16>;
+  const int64_t inputs = x.size(-1), rows = x.numel() / inputs, outputs = matrix.weight.size(0),
+                block = std::min(rows, kBlockRows), padded = kernels::linear_padded(inputs);
+  auto sizes = x.sizes().vec();
+  sizes.back() = outputs;
+  const Tensor out = at::empty(sizes, x.options());
+  const bool gated = up.weight.defined();
+  const Tensor biases[] = {as_float(matrix.bias), as_float(up.bias)};
+  const auto scratch = std::make_unique_for_overwrite<float[]>(
+      static_cast<std::size_t>(block * (padded + (gated ? 2 : 1) * outputs)));
+  float *packed = scratch.get(), *sums = packed + block * padded,
+        *up_sums = gated ? sums + block * outputs : nullptr;
+  kernels::Linear<W> product[2];
+  for (int i = 0; i < (gated ? 2 : 1); ++i) {
+    product[i] = {
+        .weight = static_cast<const W*>((i == 0 ? matrix : up).weight.const_data_ptr()),
+        .x = packed,
+        .bias = biases[i].defined() ? biases[i].const_data_ptr<float>() : nullptr,
+        .y = i == 0 ? sums : up_sums,
+        .rows = 0,
+        .inputs = inputs,
+        .outputs = outputs,
+    };
   }
-  const kernels::Linear<W> args{.weight = data<W>(weight),
-                                .x = packed.const_data_ptr<float>(),
-                                .bias = bias.defined() ? bias.const_data_ptr<float>() : nullptr,
-                                .y = y,
-                                .rows = rows,
-                                .inputs = inputs,
-                                .outputs = outputs};
   constexpr int64_t kGroup = kernels::kLinearGroup;
   const int64_t groups = (outputs + kGroup - 1) / kGroup,
-                group_bytes = kGroup * inputs * static_cast<int64_t>(sizeof(W));
-  at::parallel_for(0, groups, std::max<int64_t>(1, kWorkBytes / group_bytes),
-                   [&](int64_t begin, int64_t end) {
-                     kernels::linear<W>(args, begin * kGroup, std::min(outputs, end * kGroup));
-                   });
-}
-
-Tensor streamed(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  const int64_t rows = x.size(0), outputs = weight.size(0), block = std::min(rows, kBlockRows);
-  const auto options = x.options().dtype(at::kFloat);
-  Tensor packed = at::empty({block, kernels::linear_padded(x.size(1))}, options),
-         y = at::empty({rows, outputs}, options);
-  for (int64_t row = 0; row < rows; row += block) {
-    const Tensor part = x.narrow(0, row, std::min(block, rows - row));
-    float* to = y.mutable_data_ptr<float>() + row * outputs;
-    weight.scalar_type() == at::kFloat ? run_kernel<float>(part, weight, bias, packed, to)
-                                       : run_kernel<Bf16>(part, weight, bias, packed, to);
+                group_bytes = (gated ? 2 : 1) * kGroup * inputs * static_cast<int64_t>(sizeof(W));
+  const X* added = residual.defined() ? residual.const_data_ptr<X>() : nullptr;
+  for (int64_t first = 0; first < rows; first += block) {
+    const int64_t count = std::min(block, rows - first);
+    for (int64_t row = 0; row < count; ++row) {
+      kernels::linear_pack<W, Raw>(static_cast<const Raw*>(x.const_data_ptr()) + (first + row) * inputs,
+                                   inputs, packed + row * padded);
+    }
+    product[0].rows = product[1].rows = count;
+    at::parallel_for(
+        0, groups, std::max<int64_t>(1, kWorkBytes / group_bytes), [&](int64_t begin, int64_t end) {
+          const int64_t from = begin * kGroup, to = std::min(outputs, end * kGroup);
+          kernels::linear<W>(product[0], from, to);
+          if (gated) kernels::linear<W>(product[1], from, to);
+          for (int64_t row = 0; row < count; ++row) {
+            const int64_t at = (first + row) * outputs;
+            finish<X>(sums + row * outputs, gated ? up_sums + row * outputs : nullptr,
+                      added != nullptr ? added + at : nullptr, from, to, out.mutable_data_ptr<X>() + at);
+          }
+        });
   }
-  return y;
+  return out;
+}
+Tensor streamed(const Tensor& x, const Matrix& matrix, const Matrix& up, const Tensor& residual) {
+  const Tensor dense = x.contiguous();
+  if (matrix.weight.scalar_type() == at::kFloat) return streamed<float, float>(dense, matrix, up, residual);
+  return x.scalar_type() == at::kFloat ? streamed<Bf16, float>(dense, matrix, up, residual)
+                                       : streamed<Bf16, at::BFloat16>(dense, matrix, up, residual);
 }
 
-Tensor product(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+/// Whether focus's kernel takes the product.
+bool streams(const Tensor& x, const Matrix& matrix) {
+  const Tensor& weight = matrix.weight;
   const bool bf16 = weight.scalar_type() == at::kBFloat16;
   if (!x.is_cpu() || !weight.is_contiguous() || x.numel() == 0 || weight.numel() == 0 ||
-      (!bf16 && weight.scalar_type() != at::kFloat) || tracked({x, weight, bias})) {
-    return linear_reference(x, weight, bias);
-  }
+      (!bf16 && weight.scalar_type() != at::kFloat) || tracked({x, weight, matrix.bias}))
+    return false;
   const int64_t rows = x.numel() / x.size(-1);
   const bool mixed = x.scalar_type() != weight.scalar_type(),
              few = rows <= (bf16 ? kFewRowsBf16 : kFewRowsFloat);
-  if (!few && !mixed && (!bf16 || kernels::cpu_multiplies_bf16())) return at::linear(x, weight, bias);
-  const Tensor y = streamed(x.reshape({rows, x.size(-1)}).contiguous(), weight,
-                            bias.defined() ? bias.to(at::kFloat).contiguous() : bias);
-  auto sizes = x.sizes().vec();
-  sizes.back() = weight.size(0);
-  return y.to(x.scalar_type()).view(sizes);
+  return few || mixed || (bf16 && !kernels::cpu_multiplies_bf16());
+}
+
+Tensor product(const Tensor& x, const Matrix& matrix) {
+  return streams(x, matrix) ? streamed(x, matrix, {}, {}) : linear_reference(x, matrix.weight, matrix.bias);
 }
 
 }  // namespace
@@ -107,8 +144,14 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
     if (const Tensor y = kernels->few_rows(x, {weight, bias}, {}, Gate::identity, residual); y.defined())
       return y;
   }
-  const Tensor y = product(x, weight, bias);
-  return residual.defined() ? residual + y : y;
+  if (!residual.defined()) return product(x, {weight, bias});
+  const bool is_dense = residual.is_cpu() && residual.scalar_type() == x.scalar_type() &&
+                        residual.is_contiguous() && residual.dim() == x.dim() &&
+                        residual.size(-1) == weight.size(0) &&
+                        residual.sizes().slice(0, residual.dim() - 1) == x.sizes().slice(0, x.dim() - 1);
+  if (is_dense && streams(x, {weight, bias}) && !tracked({residual}))
+    return streamed(x, {weight, bias}, {}, residual);
+  return residual + product(x, {weight, bias});
 }
 
 Tensor gated_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& up,
@@ -119,8 +162,11 @@ Tensor gated_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, c
       kernels != nullptr && weight.sizes() == up.sizes() && !tracked({x, weight, bias, up, up_bias})) {
     if (const Tensor y = kernels->few_rows(x, {weight, bias}, {up, up_bias}, act, {}); y.defined()) return y;
   }
-  const Tensor a = product(x, weight, bias);
-  return gated(a, product(x, up, up_bias), act);
+  if (act == Gate::identity && weight.sizes() == up.sizes() && weight.dtype() == up.dtype() &&
+      streams(x, {weight, bias}) && streams(x, {up, up_bias}))
+    return streamed(x, {weight, bias}, {up, up_bias}, {});
+  const Tensor a = product(x, {weight, bias});
+  return gated(a, product(x, {up, up_bias}), act);
 }
 
 Tensor linear_reference(const Tensor& x, const Tensor& weight, const Tensor& bias) {

@@ -220,7 +220,11 @@ AttentionResult run_kernel(const Tensor& q, const Memory& memory, const Tensor& 
                 share = batch * key_heads * rows / (2 * at::get_num_threads()) / kTile * kTile,
                 block = std::clamp(share, kTile, kernels::kAttentionRows),
                 blocks = (rows + block - 1) / block;
-  at::parallel_for(0, batch * key_heads * blocks, 1, [&](int64_t begin, int64_t end) {
+  // What one thread does at the least; waking it has its price.
+  constexpr int64_t kWork = int64_t{1} << 18;  // multiplications
+  const int64_t work = std::min(rows, block) * (memory.size() + keys_of(k)) * dim,
+                grain = std::max<int64_t>(1, kWork / std::max<int64_t>(1, work));
+  at::parallel_for(0, batch * key_heads * blocks, grain, [&](int64_t begin, int64_t end) {
     const auto scratch = std::make_unique_for_overwrite<float[]>(
         static_cast<std::size_t>(kernels::attention_scratch(std::min(rows, block), group, dim)));
     for (int64_t task = begin; task < end; ++task) {

@@ -4,6 +4,7 @@
 
 #include "device_kernels.h"
 #include "focus/core/error.h"
+#include "focus/kernels/rms_norm.h"
 #include "focus/ops/tracked.h"
 
 namespace focus::ops {
@@ -72,6 +73,47 @@ struct DeviceRmsNorm : torch::autograd::Function<DeviceRmsNorm> {
   }
 };
 
+// Few rows, as in decoding, cost many small calls in LibTorch. More rows stay LibTorch's: they take little of
+// the time there, and scores depend on its order of summing.
+constexpr int64_t kFewRows = 4;
+
+template <class T>
+SummedNorm few_rows(const Tensor& x, const Tensor& delta, const Tensor& scale, double eps, Epsilon place) {
+  const int64_t width = x.size(-1);
+  const SummedNorm out{delta.defined() ? at::empty(x.sizes(), x.options()) : x,
+                       at::empty(x.sizes(), x.options())};
+  const auto row_of = [width](const Tensor& t, int64_t row) {
+    return t.defined() ? static_cast<const T*>(t.const_data_ptr()) + row * width : nullptr;
+  };
+  for (int64_t row = 0; row < x.numel() / width; ++row) {
+    kernels::rms_norm<T>(
+        {.x = row_of(x, row),
+         .delta = row_of(delta, row),
+         .scale = row_of(scale, 0),
+         .sum = delta.defined() ? static_cast<T*>(out.sum.mutable_data_ptr()) + row * width : nullptr,
+         .y = static_cast<T*>(out.normed.mutable_data_ptr()) + row * width,
+         .width = width,
+         .eps = static_cast<float>(eps),
+         .eps_inside = place == Epsilon::inside});
+  }
+  return out;
+}
+
+/// By the CPU's kernel; nothing where it does not take these. `delta` may be undefined.
+std::optional<SummedNorm> few_rows_on_cpu(const Tensor& x, const Tensor& delta, const Tensor& scale,
+                                          double eps, Epsilon place) {
+  const auto type = x.scalar_type();
+  const auto fits = [&](const Tensor& t) {
+    return t.is_cpu() && t.scalar_type() == type && t.is_contiguous();
+  };
+  if (!fits(x) || !fits(scale) || (type != at::kFloat && type != at::kBFloat16) || x.numel() == 0 ||
+      x.numel() > kFewRows * x.size(-1) || tracked({x, delta, scale}) ||
+      (delta.defined() && (!fits(delta) || delta.sizes() != x.sizes())))
+    return std::nullopt;
+  return type == at::kFloat ? few_rows<float>(x, delta, scale, eps, place)
+                            : few_rows<kernels::Bf16>(x, delta, scale, eps, place);
+}
+
 void check(const Tensor& x, const Tensor& scale) {
   if (scale.dim() != 1 || x.size(-1) != scale.size(0))
     fail<ShapeError>("rms_norm: scale ", scale.sizes(), " does not fit x ", x.sizes());
@@ -81,6 +123,7 @@ void check(const Tensor& x, const Tensor& scale) {
 
 Tensor rms_norm(const Tensor& x, const Tensor& scale, double eps, Epsilon place) {
   check(x, scale);
+  if (const auto out = few_rows_on_cpu(x, {}, scale, eps, place)) return out->normed;
   if (const DeviceKernels* kernels = float_kernels({x, scale}); kernels != nullptr) {
     return tracked({x, scale})
                ? DeviceRmsNorm::apply(x, scale, std::optional<Tensor>(), eps, place == Epsilon::inside)[0]
@@ -96,6 +139,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& scale, double eps, Epsilon place)
 SummedNorm add_rms_norm(const Tensor& x, const Tensor& delta, const Tensor& scale, double eps,
                         Epsilon place) {
   check(x, scale);
+  if (const auto out = few_rows_on_cpu(x, delta, scale, eps, place)) return *out;
   if (const DeviceKernels* kernels = float_kernels({x, delta, scale});
       kernels != nullptr && x.sizes() == delta.sizes()) {
     if (tracked({x, delta, scale})) {

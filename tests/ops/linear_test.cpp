@@ -68,6 +68,26 @@ TEST(LinearTest, KeepsLeadingDimensionsAndReadsStridedInput) {
   EXPECT_EQ(ops::linear(x.narrow(1, 0, 0), weight, {}).sizes(), (std::vector<int64_t>{2, 0, 6}));
 }
 
+TEST(LinearTest, AResidualAndAGateAreRoundedAsIfApart) {
+  at::manual_seed(5);
+  for (const auto type : {at::kFloat, at::kBFloat16}) {
+    for (const int64_t rows : {1, 3, 70}) {
+      const auto draw = [&](at::IntArrayRef sizes) { return at::randn(sizes).to(type); };
+      const Tensor x = draw({rows, 95}), weight = draw({37, 95}), bias = draw({37}), up = draw({37, 95}),
+                   residual = draw({rows, 37});
+      const Tensor y = ops::linear(x, weight, bias);
+      EXPECT_TRUE(at::equal(ops::linear(x, weight, bias, residual), residual + y)) << type << rows;
+      EXPECT_TRUE(at::equal(ops::linear(x, weight, bias, residual.t().contiguous().t()), residual + y));
+      EXPECT_TRUE(at::equal(ops::linear(x, weight, bias, residual[0]), residual[0] + y));
+      for (const Gate act : {Gate::identity, Gate::silu}) {
+        EXPECT_TRUE(
+            at::equal(ops::gated_linear(x, weight, bias, up, {}, act), gated(y, ops::linear(x, up, {}), act)))
+            << type << rows;
+      }
+    }
+  }
+}
+
 TEST(LinearTest, ARowDependsNeitherOnThreadsNorOnTheOtherRows) {
   at::manual_seed(3);
   for (const auto type : {at::kFloat, at::kBFloat16}) {

@@ -73,7 +73,8 @@ void PrintTo(const NormCase& c, std::ostream* out) {
 const auto kNorms =
     ::testing::Values(NormCase{{3, 8}, Epsilon::outside}, NormCase{{2, 5, 24}, Epsilon::inside},
                       NormCase{{2, 3, 7}, Epsilon::outside}, NormCase{{1, 130, 40}, Epsilon::inside},
-                      NormCase{{1, 1, 9}, Epsilon::inside}, NormCase{{2, 2100}, Epsilon::outside});
+                      NormCase{{1, 1, 9}, Epsilon::inside}, NormCase{{2, 2100}, Epsilon::outside},
+                      NormCase{{4, 100}, Epsilon::inside});
 
 class NormOnDeviceTest : public testing::OnDeviceTest<NormCase> {};
 

@@ -76,8 +76,9 @@ at::Tensor causal_bias(int64_t num_queries, int64_t num_keys, const at::Device& 
 /// inv_freq [E/2] fp32.
 at::Tensor rotate(const at::Tensor& x, const at::Tensor& positions, const at::Tensor& inv_freq,
                   double scaling);
-/// Queries and keys [B, heads, L, E] rotated. Their memory is the caller's to give away: on a device with
-/// kernels of focus's own and without gradients they are rotated in place, both in one pass.
+/// Queries and keys [B, heads, L, E] rotated. Their memory is the caller's to give away: without gradients
+/// they are rotated in place, both in one pass, on a device with kernels of focus's own and, of one position
+/// each, on the CPU.
 std::pair<at::Tensor, at::Tensor> rotate_in_place(const at::Tensor& q_BHLE, const at::Tensor& k_BGLE,
                                                   const at::Tensor& positions, const at::Tensor& inv_freq,
                                                   double scaling);

@@ -9,7 +9,8 @@ namespace focus::ops {
 /// (Llama): x / sqrt(mean(x^2) + eps) in fp32, rounded to x's type, then times scale in that type.
 enum class Epsilon { outside, inside };
 
-/// The norm over the last dimension, in fp32 (fp64 for fp64 input). `scale` [D]. Differentiable in both.
+/// The norm over the last dimension, in fp32 (fp64 for fp64 input). `scale` [D]. Differentiable in both. Up
+/// to 4 rows without gradients take one pass on the CPU too.
 at::Tensor rms_norm(const at::Tensor& x, const at::Tensor& scale, double eps,
                     Epsilon place = Epsilon::outside);
 
