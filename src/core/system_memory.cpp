@@ -1,5 +1,7 @@
 #include "focus/core/system_memory.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <fstream>
 #include <limits>
@@ -75,6 +77,16 @@ ProcessMemory read_process_memory() {
   const fs::path status = "/proc/self/status";
   const auto bytes = [&](const char* key) { return kilobytes_of(status, key).value_or(0); };
   return {bytes("VmHWM"), bytes("RssAnon"), bytes("RssFile")};
+}
+
+void prefer_huge_pages(void* memory, std::size_t num_bytes) {
+#if defined(MADV_HUGEPAGE)
+  constexpr std::uintptr_t kHuge = std::uintptr_t{2} << 20;
+  if (num_bytes < kHuge) return;
+  const auto first = reinterpret_cast<std::uintptr_t>(memory) / kHuge * kHuge,
+             last = (reinterpret_cast<std::uintptr_t>(memory) + num_bytes + kHuge - 1) / kHuge * kHuge;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
 }
 
 }  // namespace focus

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <ctime>
 #include <iostream>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <numeric>
@@ -37,7 +39,7 @@ struct BenchCommand {
   int64_t prefill = 1024, chunk = 0, decode = 16, repeats = 2, batch = 1, check = 0;
   std::optional<int64_t> seed;  // of random weights
   weights::Fp8 fp8 = weights::Fp8::emulate;
-  bool blocks = false, json = false;
+  bool copy_weights = false, blocks = false, json = false;
 };
 
 double seconds_since(Clock::time_point begin) {
@@ -72,22 +74,34 @@ double gemm_rate(int64_t rows, int64_t width, const at::TensorOptions& options) 
   return best;
 }
 
-/// Best rate at which all threads together read memory, in bytes per second.
-double read_rate() {
-  constexpr std::size_t kWords = std::size_t{1} << 26;  // 512 MiB
-  std::vector<uint64_t> words(kWords, 1);
-  double best = 0;
-  for (int i = 0; i < 4; ++i) {
+/// The rate at which all threads together read memory, in bytes per second, one time at a time: on a machine
+/// that others use it must be asked for at the moments of what it is compared with.
+class MemoryReader {
+ public:
+  MemoryReader() {
+    prefer_huge_pages(words_.get(), kWords * sizeof(uint64_t));
+    std::fill_n(words_.get(), kWords, 1);
+  }
+  double rate() const {
     std::atomic<uint64_t> total = 0;
     const double seconds = seconds_of([&] {
       at::parallel_for(0, static_cast<int64_t>(kWords), 1 << 16, [&](int64_t begin, int64_t end) {
-        total += std::accumulate(words.begin() + begin, words.begin() + end, uint64_t{0});
+        total += std::accumulate(words_.get() + begin, words_.get() + end, uint64_t{0});
       });
     });
     FOCUS_CHECK(total == kWords, "a read went wrong");
-    best = std::max(best, static_cast<double>(kWords * sizeof(uint64_t)) / seconds);
+    return static_cast<double>(kWords * sizeof(uint64_t)) / seconds;
   }
-  return best;
+
+ private:
+  static constexpr std::size_t kWords = std::size_t{1} << 26;  // 512 MiB
+  std::unique_ptr<uint64_t[]> words_ = std::make_unique_for_overwrite<uint64_t[]>(kWords);
+};
+
+double median(std::vector<double> values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2),
+                   values.end());
+  return values[values.size() / 2];
 }
 
 /// Best rate at which a device copies within its own memory, bytes read and written per second.
@@ -150,7 +164,7 @@ std::string rounded(double value, int digits = 3) {
 /// costs what a real model's cost.
 weights::LoadedModel open_model(const BenchCommand& c, const std::string& device, bool own_memory) {
   const at::ScalarType dtype = model::parse_dtype(c.common.dtype);
-  if (!c.seed) return weights::load_model(c.model_config, c.checkpoint, dtype, device, c.fp8);
+  if (!c.seed) return weights::load_model(c.model_config, c.checkpoint, dtype, device, c.fp8, c.copy_weights);
   const weights::LoadOptions options{.dtype = dtype, .fp8 = c.fp8, .writable = own_memory};
   return weights::random_model(c.model_config, static_cast<uint64_t>(*c.seed), options, device);
 }
@@ -198,7 +212,7 @@ void bench_blocks(const model::StripedHyena& model, int64_t batch, int64_t lengt
   const model::ModelConfig& config = model.config();
   const Tensor x = at::randn({batch, length, config.hidden_size},
                              at::TensorOptions().device(model.device()).dtype(model.dtype()));
-  const auto median = [](const auto& f) {
+  const auto time_of = [](const auto& f) {
     std::vector<double> times;
     for (int i = 0; i < 7; ++i)
       times.push_back(seconds_of([&] { f().flatten()[0].template item<double>(); }));
@@ -221,8 +235,8 @@ void bench_blocks(const model::StripedHyena& model, int64_t batch, int64_t lengt
                             .pairs = static_cast<double>(length) * static_cast<double>(length + 1) / 2})) {
       if (!o.name.starts_with("MLP")) flop += o.flop;
     }
-    const double whole = median([&] { return block.forward(x, 0, nullptr, nullptr); });
-    const double mlp = median([&] { return block.mlp->forward(block.post_norm->forward(x)); });
+    const double whole = time_of([&] { return block.forward(x, 0, nullptr, nullptr); });
+    const double mlp = time_of([&] { return block.mlp->forward(block.post_norm->forward(x)); });
     const std::string name = concat("block.", name_of(kind));
     out.number(name + ".s", whole, rounded(whole, 5));
     const double rate = flop / std::max(whole - mlp, 1e-9);
@@ -239,6 +253,8 @@ void run(const BenchCommand& c) {
   if (c.seed.has_value() == !c.checkpoint.empty()) fail<ConfigError>("give --checkpoint or --random-weights");
   cli::check(c.memory);
   const std::string device = model::resolve_devices(c.common.device);
+  if (c.copy_weights && device != "cpu")
+    fail<ConfigError>("--copy-weights is for the CPU; on ", device, " weights are a copy anyway");
   Figures out(c.json);
   const auto begin = Clock::now();
   const weights::LoadedModel loaded = open_model(c, device, device == "cpu");
@@ -290,8 +306,7 @@ void run(const BenchCommand& c) {
              concat(rounded(rate / 1e9, 1), " GFLOP/s, ", rounded(100 * rate / gemm, 1),
                     " % of a matrix product alone (multiplications with weights only)"));
   if (c.decode > 0) {
-    const double bandwidth = on_card ? copy_rate(options) : read_rate();
-    out.number("bandwidth_bytes_per_s", bandwidth, concat(rounded(bandwidth / 1e9, 2), " GB/s"));
+    double bandwidth = 0;
     // The likeliest letter each time. The host looks at it base by base on the CPU, so that each is timed; a
     // card must not wait for that, so that it is looked at once, and a few bases warm up first.
     infer::Decoder decoder(model, std::move(stream), hidden,
@@ -300,14 +315,27 @@ void run(const BenchCommand& c) {
                             .block = on_cpu ? 1 : c.decode});
     double seconds = 0;
     if (on_cpu) {
-      std::vector<double> steps;
-      for (int64_t i = 0; i < c.decode; ++i) steps.push_back(seconds_of([&] { decoder.next(1); }));
-      std::sort(steps.begin(), steps.end());
-      seconds = steps[steps.size() / 2];
+      constexpr int64_t kReads = 5;
+      const MemoryReader reader;
+      std::vector<double> steps, rates;
+      std::clock_t processor = 0;
+      for (int64_t i = 0; i < c.decode; ++i) {
+        if (i * kReads / c.decode >= std::ssize(rates)) rates.push_back(reader.rate());
+        const std::clock_t before = std::clock();
+        steps.push_back(seconds_of([&] { decoder.next(1); }));
+        processor += std::clock() - before;
+      }
+      seconds = median(steps);
+      bandwidth = median(rates);
       out.number("decode_s_per_base", seconds,
                  concat(rounded(seconds, 4), " (median of ", steps.size(), ", best ",
-                        rounded(steps.front(), 4), ")"));
+                        rounded(*std::min_element(steps.begin(), steps.end()), 4), ")"));
+      const double of_processors =
+          static_cast<double>(processor) / CLOCKS_PER_SEC / static_cast<double>(c.decode);
+      out.number("decode_processor_s_per_base", of_processors,
+                 concat(rounded(of_processors, 5), " (of all threads, mean)"));
     } else {
+      bandwidth = copy_rate(options);
       const int64_t warm = std::min<int64_t>(3, c.decode - 1);
       decoder.next(warm);
       seconds = seconds_of([&] { decoder.next(c.decode - warm); }) / static_cast<double>(c.decode - warm);
@@ -319,13 +347,14 @@ void run(const BenchCommand& c) {
     }
     out.number("decode_bases_per_s", static_cast<double>(c.batch) / seconds,
                rounded(static_cast<double>(c.batch) / seconds, 2));
+    out.number("bandwidth_bytes_per_s", bandwidth, concat(rounded(bandwidth / 1e9, 2), " GB/s"));
     // Weights, and what attention reads of the past.
     const infer::StreamMemory held = decoder.stream().memory();
     const double bytes = (work.bytes_per_token + static_cast<double>(held.total_bytes())) / seconds;
     out.number(
         "decode_bytes_per_s", bytes,
         concat(rounded(bytes / 1e9, 2), " GB/s of weights and memory, ", rounded(100 * bytes / bandwidth, 1),
-               " % of ", on_card ? "a copy on the device" : "reading memory alone"));
+               " % of ", on_card ? "a copy on the device" : "all threads reading memory alone"));
     out.number("stream_bytes", static_cast<double>(held.total_bytes()), format_bytes(held.total_bytes()));
   }
   if (c.blocks) {
@@ -359,6 +388,11 @@ void add_bench(CLI::App& app) {
                   "random weights of this seed in place of a checkpoint, as focus-model random writes them")
       ->check(CLI::NonNegativeNumber)
       ->excludes(checkpoint);
+  sub->add_flag(
+         "--copy-weights", c.copy_weights,
+         "on the CPU, weights in memory of their own, in huge pages where the system has them, in place "
+         "of the mapped file; random weights always are")
+      ->excludes("--random-weights");
   cli::add_memory_options(*sub, c.memory);
   sub->option_defaults()->group("Measurement");
   cli::add_count(*sub, "--prefill", c.prefill, "bases of the prompt");

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "focus/core/error.h"
+#include "focus/core/system_memory.h"
 #include "focus/core/text.h"
 #include "focus/weights/tensor_view.h"
 #include "staged_copy.h"
@@ -28,6 +29,14 @@ Tensor shared_tensor(const TensorView& view, const std::shared_ptr<TensorFile>& 
   return at::from_blob(
       const_cast<std::byte*>(view.data), view.shape, [file](void*) {},
       at::TensorOptions().dtype(scalar_type(view.dtype)));
+}
+
+/// On the CPU in huge pages where the system has them: a decoded base reads each weight once, and with small
+/// pages every 4 KiB of that is another address to look up.
+Tensor own_copy(const Tensor& source) {
+  Tensor copy = at::empty(source.sizes(), source.options());
+  if (copy.is_cpu()) prefer_huge_pages(copy.mutable_data_ptr(), copy.nbytes());
+  return copy.copy_(source);
 }
 
 }  // namespace
@@ -87,7 +96,7 @@ LoadReport fill(model::Backbone& model, const std::shared_ptr<TensorFile>& file,
     const auto dtype =
         parameters.contains(name) ? model.dtype_of_parameter(name, options.dtype) : tensor.scalar_type();
     Tensor value = (rules.rounded ? rules.rounded(name, source) : source).to(dtype);
-    if (options.writable && value.is_alias_of(source)) value = value.clone();
+    if (options.writable && (place.is_cpu() || value.is_alias_of(source))) value = own_copy(value);
     tensor.set_data(value);
   }
   if (options.placement) model.place(devices);  // what the file does not hold

@@ -94,11 +94,11 @@ std::string precision_text(const model::ModelConfig* config, const LoadOptions& 
 }
 
 LoadedModel load_model(const std::string& config_path, const std::string& checkpoint_path,
-                       at::ScalarType dtype, const std::string& device, Fp8 fp8) {
+                       at::ScalarType dtype, const std::string& device, Fp8 fp8, bool own_memory) {
   const auto placement = [&device](const model::Backbone& built) {
     return model::parse_placement(device, built);
   };
-  const LoadOptions options{.dtype = dtype, .fp8 = fp8, .writable = false, .placement = placement};
+  const LoadOptions options{.dtype = dtype, .fp8 = fp8, .writable = own_memory, .placement = placement};
   std::shared_ptr<model::Backbone> model;
   std::shared_ptr<TensorFile> file;
   std::string precision = precision_text(nullptr, options);

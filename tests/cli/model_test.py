@@ -369,7 +369,8 @@ class ModelTest(ProgramTest):
                 self.assertGreater(figures[name], 0, name)
 
     def test_bench_of_a_file_and_of_fp8_projections(self):
-        self.assertIn("prefill_s.1\t", self.assert_ok(self.bench("--checkpoint", self.checkpoint)))
+        for where in ([], ["--copy-weights"]):
+            self.assertIn("decode_processor_s_per_base\t", self.assert_ok(self.bench("--checkpoint", self.checkpoint, *where)))
         text = read(self.config).decode().replace("use_fp8_input_projections: False", "use_fp8_input_projections: True")
         done = self.model("bench", "--model-config", write(self.path("fp8.yml"), text), "--random-weights", "3", "--prefill", "20", "--device", "cpu", "-t", "1")
         self.assertIn("bf16, input projections in FP8", self.assert_ok(done))
@@ -378,6 +379,7 @@ class ModelTest(ProgramTest):
     def test_bench_refuses(self):
         self.assert_clear(self.bench(), USAGE, "--checkpoint or --random-weights")
         self.assert_clear(self.bench("--random-weights", "0", "--checkpoint", self.checkpoint), USAGE, "--checkpoint")
+        self.assert_clear(self.bench("--random-weights", "0", "--copy-weights"), USAGE, "--copy-weights")
         self.assert_clear(self.bench("--random-weights", "0", "--batch", "0"), USAGE, "--batch")
 
     # random

@@ -1,7 +1,10 @@
 #include "focus/core/system_memory.h"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
+#include <cinttypes>
+#include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -104,6 +107,30 @@ TEST(ProcessMemoryTest, GrowsWithWhatIsTouched) {
   EXPECT_GE(now.own, before.own + 60 * kMiB);
   EXPECT_GE(now.peak, now.own);
   EXPECT_EQ(block[block.size() / 2], 1);
+}
+
+TEST(HugePagesTest, AreAskedForWhereTheMemoryLies) {
+  constexpr std::size_t kBytes = 8 * kMiB;
+  void* memory = mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  const auto middle = reinterpret_cast<std::uintptr_t>(memory) + kBytes / 2;
+  if (madvise(memory, 4096, MADV_HUGEPAGE) != 0) GTEST_SKIP() << "this system has no huge pages";
+  const auto is_asked_for = [&] {
+    std::ifstream maps("/proc/self/smaps");
+    bool here = false;
+    for (std::string line; std::getline(maps, line);) {
+      std::uintptr_t begin = 0, end = 0;
+      if (std::sscanf(line.c_str(), "%" SCNxPTR "-%" SCNxPTR " ", &begin, &end) == 2)
+        here = begin <= middle && middle < end;
+      if (here && line.starts_with("VmFlags:")) return line.find(" hg") != std::string::npos;
+    }
+    return false;
+  };
+  prefer_huge_pages(memory, kMiB);  // less than one
+  EXPECT_FALSE(is_asked_for());
+  prefer_huge_pages(static_cast<char*>(memory) + 4096, kBytes - 4096);
+  EXPECT_TRUE(is_asked_for());
+  munmap(memory, kBytes);
 }
 
 }  // namespace

@@ -66,6 +66,26 @@ TEST(RandomWeightsTest, AModelWithoutAFileHasTheFilesNumbers) {
   }
 }
 
+TEST(RandomWeightsTest, ACheckpointIsReadIntoOwnMemoryWhereThatIsAskedFor) {
+  const auto path =
+      std::filesystem::temp_directory_path() / concat("focus-random-", ::getpid(), ".safetensors");
+  const RandomWeights checkpoint(tiny(), {.seed = 5, .dtype = DType::bfloat16});
+  write_safetensors(path, checkpoint.tensors());
+  const auto load = [&](bool own_memory) {
+    return load_model(testing::golden_path("configs/tiny7b.yml"), path, at::kBFloat16, "cpu", Fp8::off,
+                      own_memory);
+  };
+  const LoadedModel own = load(true), mapped = load(false);
+  std::filesystem::remove(path);
+  const at::NoGradGuard guard;
+  const auto expected = mapped.model->named_parameters();
+  for (const auto& item : own.model->named_parameters()) {
+    ASSERT_TRUE(at::equal(item.value(), expected[item.key()])) << item.key();
+    item.value().add_(1);  // the mapping may not be written to
+    EXPECT_FALSE(at::equal(item.value(), expected[item.key()])) << item.key();
+  }
+}
+
 TEST(RandomWeightsTest, FiftyLayersStayFiniteAndSayDifferentThings) {
   const at::NoGradGuard guard;
   for (const ModelConfig& config :

@@ -1,6 +1,7 @@
 // How much memory this machine has, and how much of it this process may use.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
@@ -31,5 +32,9 @@ struct ProcessMemory {
   int64_t files = 0;  // resident now, pages of mapped files
 };
 ProcessMemory read_process_memory();
+
+/// Asks the system for huge pages of 2 MiB where this memory lies, before anything is written to it. They may
+/// begin before it and end behind it. A hint: nothing happens where there are none.
+void prefer_huge_pages(void* memory, std::size_t num_bytes);
 
 }  // namespace focus

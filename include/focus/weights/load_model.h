@@ -57,9 +57,11 @@ struct LoadedModel {
 /// means a Hugging Face model (LlamaConfig), whose tokenizer files are read from the same folder; any other
 /// file is Evo-2's YAML. An empty path takes the config.json of the checkpoint's folder. On the CPU weights
 /// that need no conversion stay where they are, in the mapped file: a large checkpoint opens at once and is
-/// read from disk as it is used. `device` may name several (model::parse_placement).
+/// read from disk as it is used. With `own_memory` they are copied, into huge pages where the system has
+/// them, which decoding reads faster. `device` may name several (model::parse_placement).
 LoadedModel load_model(const std::string& config_path, const std::string& checkpoint_path,
-                       at::ScalarType dtype, const std::string& device, Fp8 fp8 = Fp8::emulate);
+                       at::ScalarType dtype, const std::string& device, Fp8 fp8 = Fp8::emulate,
+                       bool own_memory = false);
 /// The same with random_weights.h's numbers, the same for the same seed, in place of a checkpoint. Not
 /// `writable`, and on the CPU: matrices are windows onto one pool, far smaller than the model.
 LoadedModel random_model(const std::string& config_path, uint64_t seed, LoadOptions options,
