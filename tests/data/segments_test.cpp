@@ -1,8 +1,11 @@
+#include <algorithm>
 #include <map>
+#include <set>
 
 #include "files.h"
 #include "focus/data/fasta.h"
 #include "focus/data/letters.h"
+#include "focus/data/open_sequences.h"
 #include "focus/data/segments.h"
 
 namespace focus::data {
@@ -90,6 +93,65 @@ TEST(RepeatShare, EqualsTheDirectCount) {
   EXPECT_EQ(repeat_share(lower, 100), repeat_share(sequence, 100));
   EXPECT_EQ(repeat_share("", 1), 0);
   EXPECT_EQ(repeat_share("ACG", 1), 0);
+}
+
+TEST(LastCopies, EqualTheDirectSearch) {
+  std::string sequence = letters(500, 3);
+  sequence.replace(200, 60, sequence.substr(20, 60));
+  sequence.replace(400, 60, sequence.substr(20, 60));
+  for (const int64_t word : {3, 12, 32}) {
+    const auto last = last_copies(sequence, word);
+    for (int64_t t = 0; t < 500; ++t) {
+      int64_t expected = 0;
+      for (int64_t e = t - 1; t >= word && e >= word && expected == 0; --e) {
+        if (sequence.compare(static_cast<std::size_t>(e - word), static_cast<std::size_t>(word), sequence,
+                             static_cast<std::size_t>(t - word), static_cast<std::size_t>(word)) == 0)
+          expected = t - e;
+      }
+      ASSERT_EQ(last[static_cast<std::size_t>(t)], expected) << word << " " << t;
+    }
+  }
+  EXPECT_EQ(last_copies(sequence, 32)[440], 200) << "the nearer of two";
+}
+
+TEST(SampleSegments, DrawsFromSoManyRandomRecords) {
+  const Folder folder;
+  std::string text;
+  for (int i = 0; i < 20; ++i)
+    text += ">r" + std::to_string(i) + "\n" + letters(i == 3 ? 10 : 100, i + 1) + "\n";
+  const auto file = open_fasta(folder.text("x.fa", text));
+  const SegmentOptions options{.length = 50, .count = 1, .regions = 6};
+  const auto sample = sample_segments(*file, {}, options);
+  ASSERT_EQ(sample.segments.size(), 6U);
+  EXPECT_EQ(sample.skipped_regions, 1);
+  std::set<std::string> names;
+  for (const auto& segment : sample.segments) names.insert(segment.name);
+  EXPECT_EQ(names.size(), 6U);
+  // A record that is drawn gives the segment that it gives among all.
+  const auto all = sample_segments(*file, {}, {.length = 50, .count = 1});
+  for (const auto& segment : sample.segments) {
+    EXPECT_TRUE(std::any_of(all.segments.begin(), all.segments.end(), [&](const auto& other) {
+      return other.name == segment.name && other.begin == segment.begin;
+    }));
+  }
+}
+
+TEST(OpenSequences, JsonLinesAreRecords) {
+  const Folder folder;
+  const auto path = folder.text("x.jsonl", R"({"text": "ACGTAC", "id": "a"})"
+                                           "\n\n"
+                                           R"({"text": "GGGT"})"
+                                           "\n");
+  const auto file = open_sequences(path);
+  EXPECT_EQ(file->names(), (std::vector<std::string>{"a", "line-3"}));
+  EXPECT_EQ(file->fetch("a", 1, 4), "CGT");
+  EXPECT_EQ(file->total_length(), 10);
+  EXPECT_EQ(open_sequences(folder.text("y.fa", ">q\nACG\n"))->names(), std::vector<std::string>{"q"});
+  EXPECT_THROW(open_sequences(folder.text(
+                   "z.jsonl", "{\"text\": \"A\", \"id\": \"a\"}\n{\"text\": \"A\", \"id\": \"a\"}\n")),
+               DataError);
+  EXPECT_THROW(open_sequences(path, {.held_bases = 8}), DataError);
+  EXPECT_THROW(open_sequences(folder.text("empty.jsonl", "\n")), DataError);
 }
 
 }  // namespace

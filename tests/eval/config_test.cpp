@@ -7,6 +7,7 @@
 #include "focus/compress/memory/memory_factory.h"
 #include "focus/core/error.h"
 #include "focus/eval/fidelity.h"
+#include "focus/eval/sweep.h"
 #include "support/idle_settings.h"
 #include "workspace.h"
 
@@ -40,6 +41,30 @@ TEST(FidelityConfigTest, ShippedConfigurationsAreValid) {
     EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(FOCUS_SOURCE_DIR) / c.fasta)) << name;
     EXPECT_TRUE(std::filesystem::exists(std::filesystem::path(FOCUS_SOURCE_DIR) / c.model_config)) << name;
   }
+}
+
+TEST(SweepConfigTest, ShippedProtocolsAreValid) {
+  const std::filesystem::path root = FOCUS_SOURCE_DIR;
+  int count = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(root / "configs/protocols")) {
+    if (entry.path().extension() != ".json") continue;
+    ++count;
+    const SweepConfig c = read_sweep_config(entry.path().string(), {});
+    EXPECT_FALSE(c.axes.empty()) << entry.path();
+    for (const SweepAxis& axis : c.axes) {
+      for (const auto& value : axis.values) {
+        if (!c.train.config.empty()) continue;  // its settings are the training's
+        FidelityConfig cell;
+        std::vector<std::string> settings;
+        for (std::size_t i = 0; i < axis.keys.size(); ++i) settings.push_back(axis.keys[i] + "=" + value[i]);
+        config::read_text(config::to_json(c.evaluation), entry.path().string(), settings, cell);
+        EXPECT_NO_THROW(cell.validate()) << entry.path();
+        EXPECT_TRUE(std::filesystem::exists(root / cell.fasta)) << entry.path();
+        EXPECT_TRUE(std::filesystem::exists(root / cell.model_checkpoint)) << entry.path();
+      }
+    }
+  }
+  EXPECT_GE(count, 10);
 }
 
 TEST(FidelityConfigTest, SurvivesWritingAndReading) {
@@ -96,6 +121,7 @@ TEST(FidelityConfigTest, RefusesWhatMakesNoSense) {
 
 TEST(FidelityConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<FidelityConfig>({{},
+                                                         {"planted.size=10", "planted.distance=20"},
                                                          {"far.kmers=4"},
                                                          {"far.kmers=4", "far.place=file"},
                                                          {"far.kmers=4", "far.score=sketch"},
