@@ -21,8 +21,9 @@ struct FarList {
 FarList full_list(const CompressedModel& model, int64_t window) {
   const FarConfig& far = model.config().far;
   const WindowPlan& plan = model.plan();
-  const int64_t past = plan.kmers_before(window) - far.first_kept(plan, plan.window(window).begin),
-                kmers = std::clamp<int64_t>(past, 0, far.kmers);
+  int64_t past = plan.kmers_before(window) - far.first_kept(plan, plan.window(window).begin);
+  if (far.evicts_by_use()) past = std::min(past, far.keep / plan.k());
+  const int64_t kmers = std::clamp<int64_t>(past, 0, far.kmers);
   return {static_cast<double>(kmers), static_cast<double>(kmers * plan.k())};
 }
 
@@ -70,6 +71,30 @@ FarTraffic far_traffic(const CompressedModel* compressed, int64_t begin, int64_t
     const int64_t window = plan.window_of(t), stop = std::min(end, plan.window(window).end);
     const double lists = std::ceil(static_cast<double>(stop - t) / static_cast<double>(far.refresh));
     out.fetched += lists * full_list(*compressed, window).kmers * kmer_bytes;
+    t = stop;
+  }
+  return out;
+}
+
+model::Operation choice_work(const CompressedModel* compressed, int64_t begin, int64_t end) {
+  model::Operation out{"choosing k-mers", model::Unit::fp32, 0, 0};
+  if (compressed == nullptr || compressed->new_chooser() == nullptr) return out;
+  const FarConfig& far = compressed->config().far;
+  if (!reads_keys(far.score)) return out;
+  const model::Backbone& backbone = compressed->backbone();
+  const model::BackboneShape& shape = backbone.shape();
+  const WindowPlan& plan = compressed->plan();
+  const auto layers = static_cast<double>(backbone.attention_blocks().size());
+  const auto width = static_cast<double>(far.score == FarScore::sketch ? far.rank : shape.head_dim);
+  for (int64_t t = begin; t < end;) {
+    const Span window = plan.window(plan.window_of(t));
+    const int64_t stop = std::min(end, window.end), kmers = plan.kmers_completed(window.begin);
+    const double lists = layers * std::ceil(static_cast<double>(stop - t) / static_cast<double>(far.refresh));
+    const auto rows = static_cast<double>(far.score == FarScore::fitted ? kmers : window.begin);
+    out.flop += lists * 2 * static_cast<double>(shape.num_heads) * width * rows;
+    out.bytes +=
+        lists * static_cast<double>(key_scorer_bytes(far.score, far.rank, window.begin, kmers,
+                                                     shape.num_kv_heads, shape.head_dim, backbone.dtype()));
     t = stop;
   }
   return out;

@@ -8,6 +8,7 @@
 #include "focus/ops/host_copy.h"
 #include "focus_memory.h"
 #include "memory_hook.h"
+#include "on_host.h"
 #include "policy_memory.h"
 #include "tables_memory.h"
 
@@ -35,7 +36,7 @@ void check_storage(const model::Backbone& backbone, const StorageConfig& storage
                       "not; set 'model', ",
                       wide ? "'bf16' or 'int8'" : "or 'int8'");
   }
-  if (storage.device == StorageDevice::host && backbone.device().is_cpu())
+  if (storage.device == StorageDevice::host && on_host(backbone))
     fail<ConfigError>(
         "storage.device 'host' with a model on the CPU: entries are in host memory anyway; set 'model'");
 }
@@ -48,7 +49,7 @@ Memories memories_of(const model::Backbone& backbone, const FocusAdapter& adapte
   for (const int64_t block : backbone.attention_blocks()) {
     const auto layer = config.focus.at(block);
     const auto add = [&](std::shared_ptr<const LayerMemory> memory) {
-      if (config.far.active())
+      if (config.far_at(block))
         memory = std::make_shared<FarMemory>(std::move(memory), config.far,
                                              WindowPlan(config.window, config.focus.k), backbone);
       out.emplace(block, std::move(memory));
@@ -62,9 +63,9 @@ Memories memories_of(const model::Backbone& backbone, const FocusAdapter& adapte
                  codes = config.kind_at(block) == MemoryKind::quantised;
       MemoryConfig own = config;
       if (codes) own.storage.dtype = StorageType::model;  // which is of the entries of other layers
-      out.emplace(block, std::make_shared<PolicyMemory>(backbone, own, budget,
-                                                        codes ? quantised(config.quantised) : rival("full"),
-                                                        inline_stream));
+      out.emplace(block, std::make_shared<PolicyMemory>(
+                             backbone, own, budget,
+                             codes ? quantised(config.quantised_at(block)) : rival("full"), inline_stream));
     }
   }
   return out;
@@ -185,7 +186,7 @@ MemoryUse CompressedModel::memory_use(const CompressedStream& stream) const {
 MemoryUse CompressedModel::planned_use(int64_t num_bases) const {
   MemoryUse use;
   for (const auto& [block, memory] : *memories_) use += memory->planned(num_bases);
-  if (fetches_) use.far_bytes += FarChooser::planned_bytes(num_bases);
+  if (fetches_) use.far_bytes += FarChooser::planned_bytes(config_.far, plan_, num_bases);
   return use;
 }
 

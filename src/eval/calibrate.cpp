@@ -253,7 +253,7 @@ class Calibrator {
       most = std::min(most, static_cast<int64_t>(goal.max_bytes_per_base * static_cast<double>(at_length_)));
     std::vector<std::size_t> chosen;
     for (double wanted = goal.min_r;;) {
-      const std::vector<std::size_t> next = choose_together(blocks, names_, wanted, most);
+      const std::vector<std::size_t> next = choose(blocks, wanted, most);
       if (next == chosen) break;  // there is no more to be had
       chosen = next;
       result.predicted = predicted_share(blocks, chosen);

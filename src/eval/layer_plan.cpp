@@ -26,20 +26,6 @@ MemoryKind kind_of(const std::string& name) {
   return name.starts_with("quantised_") ? MemoryKind::quantised : MemoryKind::focus;
 }
 
-/// The largest sets of names that go together.
-std::vector<Names> sets_together() {
-  std::vector<Names> out;
-  // Nothing kept is Focus entries that are not read: with far memory or codes they would be.
-  for (const Names& entries :
-       {Names{"state_only", "fitted", "tables"}, {"mixture", "tables"}, {"far_fitted"}}) {
-    for (const char* codes : {"quantised_int4", "quantised_int8"}) {
-      out.push_back(entries);
-      out.back().insert(out.back().end(), {codes, "full"});
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 const Names& candidate_names() {
@@ -73,7 +59,7 @@ MemoryConfig with_memories(const model::Backbone& backbone, const MemoryConfig& 
   for (const int64_t bits : {8, 4}) {
     if (!has(bits == 8 ? "quantised_int8" : "quantised_int4")) continue;
     out.quantised = memory.quantised;
-    out.quantised.bits = bits;
+    out.quantised.bits = bits;  // with both, the schedule says where there are 8
   }
   if (has("far_fitted")) out.far = compress::far_by_name(memory.far);
   for (const auto& [block, name] : by_block) {
@@ -81,7 +67,13 @@ MemoryConfig with_memories(const model::Backbone& backbone, const MemoryConfig& 
     if (kind_of(name) != out.kind) part.memory = kind_of(name);
     if (name == "mixture") part.k = mixture.k;
     if (name == "state_only") part.history = compress::History::none;
-    if (part.memory || part.k || part.history) out.focus.schedule.push_back(part);
+    if (kind_of(name) == MemoryKind::focus) {
+      if (has("mixture") && name != "mixture") part.recent = 0;
+      if (out.far.active() && name != "far_fitted") part.far = false;
+    }
+    if (name == "quantised_int8" && out.quantised.bits != 8) part.bits = 8;
+    if (part.bits) part.memory = MemoryKind::quantised;
+    if (part != LayerSchedule{.from = block, .to = block}) out.focus.schedule.push_back(part);
   }
   out.validate();
   return out;
@@ -116,6 +108,9 @@ std::vector<std::size_t> choose(const std::vector<BlockOptions>& blocks, double 
     }
     FOCUS_CHECK(any, "a block without a memory that is allowed");
   }
+  if (const int64_t least = total_bytes(blocks, chosen); least > max_bytes)
+    fail<ConfigError>("goal.max_bytes: ", format_bytes(max_bytes), " are less than the ", format_bytes(least),
+                      " that the cheapest memories take; allow more, or more memories");
   struct Step {
     std::size_t block = 0, option = 0;
     double worth = 0;
@@ -152,39 +147,6 @@ std::vector<std::size_t> choose(const std::vector<BlockOptions>& blocks, double 
   for (Step step = best_step(frees_most); step.worth > 0; step = best_step(frees_most))
     chosen[step.block] = step.option;
   return chosen;
-}
-
-std::vector<std::size_t> choose_together(const std::vector<BlockOptions>& blocks, const Names& names,
-                                         double min_share, int64_t max_bytes) {
-  std::vector<std::size_t> best;
-  double best_share = 0;
-  int64_t best_bytes = 0, least = std::numeric_limits<int64_t>::max();
-  for (const Names& set : sets_together()) {
-    std::vector<BlockOptions> allowed = blocks;
-    bool complete = true;
-    for (BlockOptions& block : allowed) {
-      bool any = false;
-      for (std::size_t o = 0; o < names.size(); ++o) {
-        block.options[o].allowed = block.options[o].allowed && holds(set, names[o]);
-        any = any || block.options[o].allowed;
-      }
-      complete = complete && any;
-    }
-    if (!complete) continue;
-    const std::vector<std::size_t> chosen = choose(allowed, min_share, max_bytes);
-    const double share = predicted_share(blocks, chosen);
-    const int64_t bytes = total_bytes(blocks, chosen);
-    least = std::min(least, bytes);
-    if (bytes > max_bytes) continue;
-    const bool keeps = share >= min_share, best_keeps = best_share >= min_share;
-    const bool better = keeps != best_keeps ? keeps : keeps ? bytes < best_bytes : share > best_share;
-    if (!best.empty() && !better) continue;
-    best = chosen, best_share = share, best_bytes = bytes;
-  }
-  if (best.empty())
-    fail<ConfigError>("goal.max_bytes: ", format_bytes(max_bytes), " are less than the ", format_bytes(least),
-                      " that the cheapest memories take; allow more, or more memories");
-  return best;
 }
 
 }  // namespace focus::eval

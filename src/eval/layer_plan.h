@@ -17,7 +17,7 @@ namespace focus::eval {
 const std::vector<std::string>& candidate_names();
 
 /// The settings that give each block the memory of that name: of `memory`, the settings that all share, what
-/// these memories read, with a schedule. ConfigError: names that do not go together.
+/// these memories read, with a schedule.
 compress::MemoryConfig with_memories(const model::Backbone& backbone, const compress::MemoryConfig& memory,
                                      const std::map<int64_t, std::string>& by_block);
 
@@ -39,15 +39,7 @@ int64_t total_bytes(const std::vector<BlockOptions>& blocks, const std::vector<s
 
 /// From the cheapest option of every block on, takes the step that saves most KL per byte, until
 /// `min_share` is kept or nothing fits into `max_bytes` any more; then gives back what is not needed for it.
-/// The cheapest of all may be more than `max_bytes`.
+/// ConfigError: not even the cheapest fits into `max_bytes`.
 std::vector<std::size_t> choose(const std::vector<BlockOptions>& blocks, double min_share, int64_t max_bytes);
-
-/// The best choice among names that go together, `names[o]` being each block's option o: of the settings of
-/// Focus entries and codes there is one for all blocks, so a plan has either fitted entries (or nothing kept)
-/// or the mixture or far memory, and codes of either 4 or 8 bits. Fewest bytes among choices that keep
-/// `min_share`, else the largest share. ConfigError: not even the cheapest fits into `max_bytes`.
-std::vector<std::size_t> choose_together(const std::vector<BlockOptions>& blocks,
-                                         const std::vector<std::string>& names, double min_share,
-                                         int64_t max_bytes);
 
 }  // namespace focus::eval

@@ -84,6 +84,15 @@ struct Plan {
     for (const Timed& o : operations) out += o.seconds();
     return out;
   }
+  /// Of attention, and of what memory computes beside it.
+  double memory_flop_per_base() const {
+    double out = 0;
+    for (const Timed& o : operations) {
+      for (const char* name : {"attention", "closing windows", "choosing k-mers"})
+        out += o.work.name.ends_with(name) ? o.work.flop : 0;
+    }
+    return out / static_cast<double>(bases);
+  }
   double fast_bytes(int64_t batch) const {
     return static_cast<double>(memory.weight_bytes) +
            static_cast<double>(batch) * static_cast<double>(memory.needed_bytes()) + saved_bytes;
@@ -155,6 +164,12 @@ Plan plan(const PlanCommand& c, const Card& card, const model::ModelConfig& conf
             (c.recompute ? 3 : 2) * fit.bytes}},
           "");
   }
+  if (model::Operation choice = compress::choice_work(memory.compressed.get(), begin, begin + computed);
+      choice.flop > 0) {
+    choice.flop *= static_cast<double>(c.batch);
+    choice.bytes *= static_cast<double>(c.batch);
+    add({choice}, "");
+  }
   if (trains) {
     add(backward_work(config, pass, c.recompute), "");
     out.saved_bytes = static_cast<double>(out.bases) * model::saved_bytes(config, element, c.recompute);
@@ -200,12 +215,14 @@ std::string text_of(const PlanCommand& c, const Card& card, const Plan& p) {
     out += line + "\n";
   }
   const infer::MemoryPlan& m = p.memory;
-  out +=
-      concat("  at best ", rounded(static_cast<double>(p.bases) / p.seconds()), " bases/s\n  fast memory ",
-             format_bytes(static_cast<int64_t>(p.fast_bytes(c.batch))), ": weights ",
-             format_bytes(m.weight_bytes), ", states ", format_bytes(c.batch * m.state_bytes),
-             ", kept keys and values ", format_bytes(c.batch * m.kept_bytes), ", open window ",
-             format_bytes(c.batch * m.open_bytes), ", workspace ", format_bytes(c.batch * m.workspace_bytes));
+  out += concat(
+      "  at best ", rounded(static_cast<double>(p.bases) / p.seconds()),
+      " bases/s\n  attention and memory compute ", rounded(p.memory_flop_per_base() / 1e9),
+      " GFLOP per base, ", rounded(100 * p.memory_flop_per_base() * static_cast<double>(p.bases) / flop),
+      " % of all\n  fast memory ", format_bytes(static_cast<int64_t>(p.fast_bytes(c.batch))), ": weights ",
+      format_bytes(m.weight_bytes), ", states ", format_bytes(c.batch * m.state_bytes),
+      ", kept keys and values ", format_bytes(c.batch * m.kept_bytes), ", open window ",
+      format_bytes(c.batch * m.open_bytes), ", workspace ", format_bytes(c.batch * m.workspace_bytes));
   if (m.far_bytes > 0)
     out +=
         concat(", far memory ", format_bytes(c.batch * m.far_bytes), m.far_beside_model ? "" : " elsewhere");
@@ -239,6 +256,7 @@ Json json_of(const PlanCommand& c, const Plan& p) {
           {"bases", p.bases},
           {"seconds", p.seconds()},
           {"bases_per_second", static_cast<double>(p.bases) / p.seconds()},
+          {"memory_flop_per_base", p.memory_flop_per_base()},
           {"far_stored_bytes", static_cast<double>(c.batch) * p.far.stored},
           {"far_fetched_bytes_at_most", static_cast<double>(c.batch) * p.far.fetched},
           {"memory",

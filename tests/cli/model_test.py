@@ -349,6 +349,21 @@ class ModelTest(ProgramTest):
         self.assertGreater(train[1]["seconds"], 1.3 * train[0]["seconds"])
         self.assertGreater(train[2]["seconds"], 1.3 * train[0]["seconds"])
 
+    def test_plan_of_far_memory_on_another_machine(self):
+        far = ["--memory", "far_fitted", "--length", "1M", "--chunk", "8192", "--json", "--set", "far.store=int4", "--set"]
+        here, there, keys = (json.loads(self.assert_ok(self.plan(*far, *args)))["plans"][0]
+                             for args in (["far.place=model"], ["far.place=host"], ["far.place=host", "--set", "far.score=sketch"]))
+        # What lies in host memory takes none of the card but what is held ready there: 16 k-mers, in codes.
+        self.assertEqual(here["memory"]["far_bytes"], there["memory"]["far_bytes"])
+        kmer = 32 * (2 * 100 * 128 // 2 + 4 * 128 + 4 * 100)
+        self.assertEqual(here["memory"]["total_bytes"] - there["memory"]["total_bytes"], here["memory"]["far_bytes"] - 5 * 16 * kmer)
+        # A query of each 16 looks at 16 coordinates of every past key, in 32 heads of five layers.
+        choosing = [o["flop"] for o in keys["operations"] if o["name"] == "choosing k-mers"]
+        self.assertEqual([o["name"] for o in there["operations"]].count("choosing k-mers"), 0)
+        self.assertAlmostEqual(choosing[0], 5 * 32 * 2 * 16 * 1e12 / 2 / 16, delta=5e10)
+        self.assertAlmostEqual(keys["memory_flop_per_base"] - there["memory_flop_per_base"], choosing[0] / 1e6, delta=1)
+        self.assertIn("elsewhere", self.assert_ok(self.plan(*(x for x in far if x != "--json"), "far.place=host")))
+
     def test_plan_refuses(self):
         for args, mention in ((["--recompute"], "--recompute"), (["--job", "decode", "--chunk", "4"], "--chunk"), (["--length", "0"], "--length"), (["--length", "x"], "x"),
                               (["--memory", "focus"], "--adapter"), (["--batch", "0"], "--batch")):

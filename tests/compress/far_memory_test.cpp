@@ -162,7 +162,8 @@ TEST_F(FarMemoryTest, OlderBasesAreGivenUp) {
   const Tensor out = streamed(*model, tokens_, 5, [&](const CompressedStream& stream) {
     const MemoryUse use = model->memory_use(stream);
     const int64_t stored = use.far_bytes - stream.far->num_bytes();
-    EXPECT_EQ(stored, model->planned_use(stream.bases).far_bytes - FarChooser::planned_bytes(stream.bases));
+    EXPECT_EQ(stored, model->planned_use(stream.bases).far_bytes -
+                          FarChooser::planned_bytes(c.far, plan, stream.bases));
     most = std::max(most, stored);
   });
   // Two layers of two heads of 8 channels; what has just left is given up when the next tile begins.
@@ -172,12 +173,61 @@ TEST_F(FarMemoryTest, OlderBasesAreGivenUp) {
   EXPECT_GT(max_difference(out, streamed("far_fitted", c, tokens_)), 1e-6);
 }
 
+TEST_F(FarMemoryTest, WhatWasUsedLongestAgoIsGivenUp) {
+  const WindowPlan plan({.size = 16}, 5);  // k-mers of 5, 5, 5 and 1 bases
+  RecentlyUsed used(plan, 27);
+  const auto fetched = [&](std::size_t sequence, std::vector<int64_t> kmers, int64_t now) {
+    FarChoice choice{.kmers = std::move(kmers)};
+    used.fetch(sequence, choice, now);
+    return choice.kmers;
+  };
+  EXPECT_EQ(used.held(), nullptr);
+  used.close(2, 4, 16);
+  EXPECT_EQ(*used.held(), std::vector<bool>(4, true));
+  EXPECT_EQ(fetched(0, {1, 3}, 20), (std::vector<int64_t>{1, 3}));
+  EXPECT_EQ(fetched(1, {0}, 20), std::vector<int64_t>{0});
+  // Five bases too many: the oldest k-mer of those that only closed goes, in each sequence its own.
+  used.close(2, 8, 32);
+  EXPECT_EQ(fetched(0, {0, 1}, 32), std::vector<int64_t>{1});
+  EXPECT_EQ(fetched(1, {0, 1}, 36), std::vector<int64_t>{0});
+  EXPECT_EQ(*used.held(), std::vector<bool>(8, true)) << "one of the two holds each";
+  used.close(2, 12, 48);
+  EXPECT_EQ(fetched(0, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 48), (std::vector<int64_t>{5, 6, 7, 8}));
+  EXPECT_EQ(fetched(1, {0, 1, 2, 3, 4, 5, 6, 7, 8}, 48), (std::vector<int64_t>{0, 6, 7, 8}));
+  std::vector<bool> held(12, true);
+  for (const std::size_t gone : {1, 2, 3, 4}) held[gone] = false;
+  EXPECT_EQ(*used.held(), held);
+}
+
+TEST_F(FarMemoryTest, EvictionByUseIsTheSameHoweverASequenceIsCut) {
+  const Tensor two = at::cat({tokens_, random_bases(1, kLength, 9)}, 0);
+  for (const FarScore score : {FarScore::seeds, FarScore::oracle}) {
+    MemoryConfig c = settings(1);
+    c.far.score = score;
+    c.far.keep = 40;
+    const auto with = [&](FarEvict evict) {
+      c.far.evict = evict;
+      return make_memory("far_fitted", small_model(at::kDouble), c);
+    };
+    const Tensor by_age = with(FarEvict::age)->parallel(two).bases;
+    const auto model = with(FarEvict::use);
+    const Tensor whole = model->parallel(two).bases;
+    EXPECT_GT(max_difference(whole, by_age), 1e-6) << static_cast<int>(score);
+    for (const int64_t chunk : {1, 7, 75})
+      EXPECT_LT(max_difference(streamed(*model, two, chunk), whole), 1e-10) << static_cast<int>(score);
+    EXPECT_LT(max_difference(streamed(*model, tokens_, 5), whole.narrow(0, 0, 1)), 1e-10);
+  }
+}
+
 TEST_F(FarMemoryTest, StreamsForkGoBackAndAreSaved) {
   const testing::TemporaryFolder folder;
-  for (const FarPlace place : {FarPlace::model, FarPlace::file}) {
+  for (const auto& [place, keep] :
+       {std::pair{FarPlace::model, 0}, {FarPlace::file, 0}, {FarPlace::model, 24}, {FarPlace::file, 24}}) {
     MemoryConfig c = settings();
     c.far.store = FarStoreType::int4;
     c.far.place = place;
+    c.far.keep = keep;
+    c.far.evict = keep > 0 ? FarEvict::use : FarEvict::age;
     if (place == FarPlace::file) c.far.folder = folder.path().string();
     const auto model = make_memory("far_fitted", small_model(at::kDouble), c);
     const Tensor other = random_bases(1, 20, 11);
@@ -295,6 +345,19 @@ TEST_F(FarMemoryTest, CopiesShareAFileWhoseSpaceComesBack) {
   store.drop_before(65);
   EXPECT_EQ(store.num_bytes(), 0);
   EXPECT_LT(disk(), 65536);
+
+  // What is given up between others comes back too.
+  config.keep = 64;
+  config.evict = FarEvict::use;
+  FarStore holes(config);
+  for (int64_t i = 0; i < 64; ++i) holes.append({kmer(static_cast<double>(i))});
+  std::vector<bool> held(63);
+  for (std::size_t i = 0; i < held.size(); ++i) held[i] = i % 8 == 3;
+  holes.drop_unless(std::make_shared<const std::vector<bool>>(held));
+  EXPECT_EQ(holes.num_bytes(), 9 * all / 64);
+  EXPECT_LT(disk(), all / 4);
+  for (const int64_t i : {3, 11, 59, 63}) expect(holes, i, static_cast<double>(i));
+  EXPECT_THROW(holes.read(4, at::empty({0})), Error);
 }
 
 TEST_F(FarMemoryTest, RefusesWhatItCannotStandOn) {
@@ -308,6 +371,10 @@ TEST_F(FarMemoryTest, RefusesWhatItCannotStandOn) {
   c = settings();
   c.focus.schedule.push_back({.from = 2, .to = 2, .k = 4});
   EXPECT_THROW(c.validate(), ConfigError);
+  c.focus.schedule[0].far = false;
+  EXPECT_NO_THROW(c.validate());
+  c.far = {};
+  EXPECT_THROW(c.validate(), ConfigError) << "off without an effect";
   c = {};
   c.far.gate = 3;
   EXPECT_THROW(c.validate(), ConfigError) << "without an effect";
@@ -353,8 +420,15 @@ TEST_F(FarMemoryTest, KeysChooseTheSameInChunksAndAtOnce) {
 }
 
 TEST_F(FarMemoryTest, ChoosersByKeysAreSavedCopiedAndCounted) {
-  for (const FarScore score : kByKeys) {
-    const MemoryConfig c = by_keys(score);
+  for (const auto& [score, keep] : {std::pair{FarScore::oracle, 0},
+                                    {FarScore::fitted, 0},
+                                    {FarScore::bits1, 0},
+                                    {FarScore::bits2, 0},
+                                    {FarScore::sketch, 0},
+                                    {FarScore::sketch, 24}}) {
+    MemoryConfig c = by_keys(score);
+    c.far.keep = keep;
+    c.far.evict = keep > 0 ? FarEvict::use : FarEvict::age;
     const auto model = make_memory("far_fitted", small_model(at::kFloat), c);
     const auto go_on = [&](CompressedStream& stream) {
       return model->forward(tokens_.narrow(1, 42, 20), stream).bases;  // from within a tile

@@ -357,6 +357,7 @@ struct KeyCase {
   }
   std::unique_ptr<FarScorer> closed(FarScore score, int64_t rank = 8) const {
     auto scorer = make_far_scorer(score, plan, {}, rank);
+    for (int64_t base = 3; base < 640; base += 16) scorer->see(queries_at(base, 0.3), 2);
     for (int64_t base = 0; base < 640; base += 64) scorer->close(k.narrow(2, base, 60), none);
     EXPECT_EQ(scorer->closed(), 60);
     return scorer;
@@ -408,7 +409,8 @@ TEST(KeyScorerTest, RoundedKeysFindWhatTheKeysFind) {
   for (const auto& [score, bytes] : scores) {
     const auto scorer = c.closed(score);
     EXPECT_TRUE(reads_keys(score));
-    EXPECT_EQ(scorer->num_bytes(), 4 * 600 * bytes + (score == FarScore::sketch ? 4 * 16 * 8 * 4 : 0));
+    EXPECT_EQ(scorer->num_bytes(),
+              4 * 600 * bytes + (score == FarScore::sketch ? 4 * (2 * 16 * 8 + 16) * 4 : 0));
     const auto fork = scorer->clone(), loaded = make_far_scorer(score, c.plan);
     cache::TensorMap saved;
     scorer->save(saved);
@@ -427,6 +429,38 @@ TEST(KeyScorerTest, RoundedKeysFindWhatTheKeysFind) {
     EXPECT_GE(found, score == FarScore::oracle ? 20 : 12)  // by chance: 0.7
         << static_cast<int>(score);
   }
+}
+
+TEST(KeyScorerTest, ASketchHoldsWhatQueriesAskForAndNoMore) {
+  at::manual_seed(4);
+  const KeyCase c;
+  // Most of the keys' variance, and all of their mean, lies where no query looks.
+  Tensor k = c.k.clone();
+  k.narrow(3, 4, 12).mul_(3).add_(100);
+  const auto sketch = make_far_scorer(FarScore::sketch, c.plan, {}, 4),
+             oracle = make_far_scorer(FarScore::oracle, c.plan);
+  const auto queries = [] {
+    Tensor q = at::randn({2, 4, 3, 16}) * 6;
+    q.narrow(3, 4, 12).mul_(1e-4);
+    return q;
+  };
+  for (int64_t i = 0; i < 10; ++i) sketch->see(queries(), 2);
+  EXPECT_EQ(sketch->num_bytes(), 4 * 16 * 16 * 8);
+  for (int64_t base = 0; base < 640; base += 64) {
+    sketch->close(k.narrow(2, base, 60), c.none);
+    oracle->close(k.narrow(2, base, 60), c.none);
+  }
+  int64_t same = 0;
+  for (int64_t i = 0; i < 20; ++i) {
+    const Tensor q = queries();
+    const auto expected = oracle->choose({640, 643, 640}, 4, q), got = sketch->choose({640, 643, 640}, 4, q);
+    for (std::size_t b = 0; b < 2; ++b) {
+      for (const int64_t kmer : got[b].kmers) same += std::ranges::count(expected[b].kmers, kmer);
+    }
+  }
+  EXPECT_GE(same, 120) << "of 160; by chance 11";
+  EXPECT_THROW(make_far_scorer(FarScore::sketch, c.plan, {}, 4)->close(k.narrow(2, 0, 60), c.none),
+               InternalError);
 }
 
 TEST(KeyScorerTest, FittedTakesTheLargestEntries) {

@@ -48,23 +48,7 @@ TEST(LayerPlanTest, TakesWhatSavesMostPerByteAndNoMoreThanIsAskedFor) {
   auto refused = blocks;
   refused[0].options[1].allowed = false;
   EXPECT_EQ(choose(refused, 0.4, kAny), (Chosen{2, 0}));
-}
-
-TEST(LayerPlanTest, NamesThatDoNotGoTogetherAreNotChosenTogether) {
-  // Far memory is best in one block, nothing kept in the other: one model cannot have both.
-  const std::vector<std::string> names = {"state_only", "quantised_int4", "quantised_int8", "far_fitted"};
-  const std::vector<BlockOptions> blocks = {
-      {.forgetting = 10, .options = {{10, 0}, {2, 50}, {0, 100}, {0, 10}}},
-      {.forgetting = 1, .options = {{1, 0}, {0.1, 50}, {0, 100}, {0, 60}}}};
-  const auto chosen = choose_together(blocks, names, 0.7, kAny);
-  EXPECT_EQ(chosen, (std::vector<std::size_t>{1, 0}));
-  EXPECT_EQ(choose_together(blocks, names, 0.99, kAny), (std::vector<std::size_t>{3, 1}));
-  // 4 bits suit one block and 8 the other; they share what suits both.
-  const std::vector<BlockOptions> bits = {{.forgetting = 10, .options = {{5, 50}, {0, 100}}},
-                                          {.forgetting = 10, .options = {{0, 50}, {0, 100}}}};
-  EXPECT_EQ(choose_together(bits, {"quantised_int4", "quantised_int8"}, 0.99, kAny),
-            (std::vector<std::size_t>{1, 1}));
-  EXPECT_THROW(choose_together({{.forgetting = 1, .options = {{0, 10}}}}, {"full"}, 0.5, 9), ConfigError);
+  EXPECT_THROW(choose({{.forgetting = 1, .options = {{0, 10}}}}, 0.5, 9), ConfigError);
 }
 
 TEST(LayerPlanTest, EveryNameIsAMemoryThatSettingsCanGiveToOneBlock) {
@@ -77,25 +61,38 @@ TEST(LayerPlanTest, EveryNameIsAMemoryThatSettingsCanGiveToOneBlock) {
   shared.tables.word = 2;
   shared.focus.fitted.ridge = 2;
   shared.quantised.key_group = 32;
-  std::map<std::string, int64_t> bytes;
-  for (const std::string& name : candidate_names()) {
-    const auto memory = with_memories(*backbone, shared, {{blocks[0], name}, {blocks[1], "full"}});
+  const auto use_of = [&](const std::string& first, const std::string& second) {
+    const auto memory = with_memories(*backbone, shared, {{blocks[0], first}, {blocks[1], second}});
     compress::MemoryConfig again;
     config::read_text(config::to_json(memory), "written", {}, again);
-    EXPECT_EQ(config::to_json(again), config::to_json(memory)) << name;
-    EXPECT_EQ(memory.kind_at(blocks[1]), compress::MemoryKind::full) << name;
+    EXPECT_EQ(config::to_json(again), config::to_json(memory)) << first << ", " << second;
+    EXPECT_EQ(memory.kind_at(blocks[1]) == compress::MemoryKind::full, second == "full") << first;
     const auto adapter = std::make_shared<compress::FocusAdapter>(*backbone, memory, 1);
-    const auto use = compress::CompressedModel(backbone, adapter).planned_use(640);
-    bytes[name] = use.retained_bytes + use.far_bytes;
+    const compress::CompressedModel model(backbone, adapter);
+    compress::MemoryUse use = model.planned_use(640);
+    if (const bool fetches = first == "far_fitted" || second == "far_fitted"; fetches)
+      use.far_bytes -= compress::FarChooser::planned_bytes(memory.far, model.plan(), 640);
+    return std::pair(use.retained_bytes, use.far_bytes);
+  };
+  const auto full = use_of("full", "full");
+  std::map<std::string, std::pair<int64_t, int64_t>> alone;
+  for (const std::string& name : candidate_names()) alone[name] = use_of(name, "full");
+  // Any two go together, and each block holds what its own memory does.
+  for (const auto& [first, use] : alone) {
+    for (const auto& [second, other] : alone) {
+      const auto both = use_of(first, second);
+      EXPECT_EQ(both.first, use.first + other.first - full.first) << first << ", " << second;
+      EXPECT_EQ(both.second, use.second + other.second) << first << ", " << second;
+    }
   }
-  EXPECT_LT(bytes["state_only"], bytes["tables"]);
-  EXPECT_LT(bytes["tables"], bytes["fitted"]);
-  EXPECT_LE(bytes["mixture"], bytes["fitted"]);
-  EXPECT_LT(bytes["quantised_int4"], bytes["quantised_int8"]);
-  EXPECT_LT(bytes["quantised_int8"], bytes["full"]);
-  EXPECT_GT(bytes["far_fitted"], bytes["full"]);
-  EXPECT_THROW(with_memories(*backbone, shared, {{blocks[0], "far_fitted"}, {blocks[1], "tables"}}),
-               ConfigError);
+  const auto bytes = [&](const char* name) { return alone.at(name).first; };
+  EXPECT_LT(bytes("state_only"), bytes("tables"));
+  EXPECT_LT(bytes("tables"), bytes("fitted"));
+  EXPECT_LE(bytes("mixture"), bytes("fitted"));
+  EXPECT_EQ(bytes("far_fitted"), bytes("fitted"));
+  EXPECT_LT(bytes("quantised_int4"), bytes("quantised_int8"));
+  EXPECT_LT(bytes("quantised_int8"), bytes("full"));
+  EXPECT_GT(alone.at("far_fitted").second, 0);
 }
 
 /// Plain attention that keeps the normed input of one block.

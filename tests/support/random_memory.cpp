@@ -64,6 +64,7 @@ MemoryConfig draw(Random& random) {
       s.memory = MemoryKind::full;
     } else if (c.quantised != QuantisedConfig{} && chance(0.5)) {
       s.memory = MemoryKind::quantised;
+      if (chance(0.5)) s.bits = chance(0.5) ? 4 : 8;
     } else {
       if (c.tables.word != TablesConfig{}.word && chance(0.5)) s.memory = MemoryKind::tables;
       if (chance(0.4)) s.k = 1 + below(9);
@@ -73,6 +74,7 @@ MemoryConfig draw(Random& random) {
       if (chance(0.3)) s.tail = below(c.window.size);
       if (chance(0.2)) s.sinks = below(c.window.size);
       if (chance(0.2)) s.entries_per_kmer = 1 + below(4);
+      if (chance(0.2)) s.recent = below(8);
     }
     f.schedule.push_back(s);
   }
@@ -93,13 +95,9 @@ FarConfig draw_far(Random& random, const MemoryConfig& near) {
   far.kmers = 1 + below(4);
   far.refresh = 1 + below(7);
   if (random.uniform() < 0.3) far.keep = 1 + below(30);
-  // Planned bytes of what chooses by keys hold where k-mers leave with a window's end.
-  const FocusConfig& f = near.focus;
-  const bool rolls =
-      f.eviction == Eviction::rolling || std::ranges::any_of(f.schedule, [](const LayerSchedule& part) {
-        return part.eviction == Eviction::rolling;
-      });
-  if (!rolls && random.uniform() < 0.4) {
+  if (far.keep > 0 && random.uniform() < 0.5) far.evict = FarEvict::use;
+  if (random.uniform() < 0.4) {
+    const FocusConfig& f = near.focus;
     const bool one_each = near.kind == MemoryKind::focus && f.unit == UnitKind::fitted &&
                           f.entries_per_kmer == 1 && f.history == History::all && f.sinks == 0 &&
                           f.recent.bases == 0 && f.schedule.empty();
@@ -130,6 +128,8 @@ MemoryConfig random_memory(int64_t seed) {
     Random of_far(static_cast<uint64_t>(seed), /*stream=*/3);
     const MemoryConfig near = config;
     config.far = draw_far(of_far, near);
+    for (LayerSchedule& part : config.focus.schedule)
+      if (config.far.active() && of_far.uniform() < 0.4) part.far = false;
     try {
       config.validate();
       return config;

@@ -26,6 +26,11 @@ struct FarTraffic {
 };
 FarTraffic far_traffic(const CompressedModel* compressed, int64_t begin, int64_t end);
 
+/// What far memory's choice by keys computes for these bases, in all attention layers together: a score of
+/// every past key, or entry, for the first query of each list. Nothing where letters or chance choose, which
+/// the host does.
+model::Operation choice_work(const CompressedModel* compressed, int64_t begin, int64_t end);
+
 /// Closing `windows` windows of `bases` bases in all attention layers, the closed form alone: scores of the
 /// reference queries, the regression and the check. Sums and scores are fp32.
 model::Operation fit_work(const FittedUnitConfig& config, const model::BackboneShape& shape, int64_t layers,

@@ -25,7 +25,10 @@ void FarConfig::visit(config::Fields& f) {
       .integer("gate", gate, {0, 1 << 16},
                "votes for a fetched k-mer from which on its queries see no summaries; 0 = they always do");
   f.only(on).integer("keep", keep, {0, kMost},
-                     "bases before the open window that can be fetched; older ones are given up; 0 = all");
+                     "bases before the open window that can be fetched; what is more is given up; 0 = all");
+  f.only(on && f.when(keep > 0, "keep", "is positive"))
+      .choice("evict", evict, {{"age", FarEvict::age}, {"use", FarEvict::use}},
+              "which k-mers are given up: the oldest, or those fetched or closed longest ago");
   f.only(on).choice(
       "store", store,
       {{"model", FarStoreType::model},
@@ -60,7 +63,7 @@ void FarConfig::visit(config::Fields& f) {
   f.only(on && by_letters).group("seeds", seeds, "how letters choose");
   f.only(on && f.when(score == FarScore::sketch, "score", "is 'sketch'"))
       .integer("rank", rank, {1, 1 << 16},
-               "directions of a sketch, those with most of the first window's keys");
+               "directions of a sketch, those that matter most to the first window's scores");
 }
 
 FarTile FarConfig::tile(const WindowPlan& plan, int64_t base) const {
@@ -70,7 +73,7 @@ FarTile FarConfig::tile(const WindowPlan& plan, int64_t base) const {
 }
 
 int64_t FarConfig::first_kept(const WindowPlan& plan, int64_t past_end) const {
-  if (keep == 0 || past_end <= keep) return 0;
+  if (keep == 0 || past_end <= keep || evicts_by_use()) return 0;
   const int64_t oldest = past_end - keep, window = plan.window_of(oldest), j = plan.kmer_of(oldest);
   if (j < 0) return plan.kmers_before(window + 1);
   return plan.kmers_before(window) + j + (plan.kmer(window, j).begin < oldest ? 1 : 0);
@@ -79,12 +82,14 @@ int64_t FarConfig::first_kept(const WindowPlan& plan, int64_t past_end) const {
 FarChooser::FarChooser(const FarConfig& config, const WindowPlan& plan)
     : config_(config),
       plan_(plan),
-      scorer_(reads_keys(config.score) ? nullptr : make_far_scorer(config.score, plan, config.seeds)) {}
+      scorer_(reads_keys(config.score) ? nullptr : make_far_scorer(config.score, plan, config.seeds)),
+      used_(plan, config.keep) {}
 
 FarChooser::FarChooser(const FarChooser& other, std::unique_ptr<FarScorer> scorer)
     : config_(other.config_),
       plan_(other.plan_),
       scorer_(std::move(scorer)),
+      used_(other.used_),
       bases_(other.bases_),
       last_(other.last_) {}
 
@@ -97,8 +102,17 @@ std::unique_ptr<FarChooser> FarChooser::snapshot() const {
 }
 
 void FarChooser::load(const cache::TensorMap& saved, int64_t bases) {
-  if (scorer_) scorer_->load(saved, at::kCPU);
+  if (scorer_) {
+    scorer_->load(saved, at::kCPU);
+    used_.load(saved);
+  }
   bases_ = bases;
+}
+
+int64_t FarChooser::planned_bytes(const FarConfig& config, const WindowPlan& plan, int64_t bases) {
+  if (reads_keys(config.score)) return 0;
+  const int64_t index = 6 * bases + (int64_t{64} << 10);
+  return index + (config.evicts_by_use() ? RecentlyUsed::planned_bytes(plan.kmers_completed(bases)) : 0);
 }
 
 FarPlan FarChooser::advance(const Tensor& codes_BN) {
@@ -108,12 +122,16 @@ FarPlan FarChooser::advance(const Tensor& codes_BN) {
   while (bases_ < end) {
     if (bases_ >= last_.end) {
       const FarTile tile = config_.tile(plan_, bases_);
-      last_ = {tile.begin, tile.end, config_.first_kept(plan_, tile.past_end), {}};
+      const bool by_use = scorer_ && config_.evicts_by_use();
+      if (by_use) used_.close(codes_BN.size(0), plan_.kmers_completed(tile.past_end), tile.begin);
+      last_ = {tile.begin, tile.end, config_.first_kept(plan_, tile.past_end), used_.held(), {}};
       last_.choices = scorer_ && tile.past_end > 0
                           ? scorer_->choose(tile, config_.kmers)
                           : std::vector<FarChoice>(static_cast<std::size_t>(codes_BN.size(0)));
       for (FarChoice& choice : last_.choices)
         std::erase_if(choice.kmers, [&](int64_t kmer) { return kmer < last_.first_kept; });
+      for (std::size_t b = 0; by_use && b < last_.choices.size(); ++b)
+        used_.fetch(b, last_.choices[b], tile.begin);
     }
     FarStretch next = last_;
     next.begin = bases_;
@@ -121,7 +139,7 @@ FarPlan FarChooser::advance(const Tensor& codes_BN) {
     const auto same = [&](const FarChoice& a, const FarChoice& b) {
       return a.kmers == b.kmers && (a.best_votes >= config_.gate) == (b.best_votes >= config_.gate);
     };
-    if (scorer_ && !out.empty() && out.back().first_kept == next.first_kept &&
+    if (scorer_ && !out.empty() && out.back().first_kept == next.first_kept && out.back().held == next.held &&
         std::ranges::equal(out.back().choices, next.choices, same)) {
       out.back().end = next.end;
     } else {

@@ -85,25 +85,13 @@ FarView far_view(const LayerRules& rules, int64_t base, int64_t num_entries) {
 
 FarKeys::FarKeys(const FarConfig& config, const WindowPlan& windows)
     : scorer(reads_keys(config.score) ? make_far_scorer(config.score, windows, config.seeds, config.rank)
-                                      : nullptr) {}
-
-FarKeys FarKeys::clone() const {
-  FarKeys out = snapshot();
-  if (scorer) out.scorer = scorer->clone();
-  return out;
-}
-
-FarKeys FarKeys::snapshot() const {
-  FarKeys out;
-  if (scorer) out.scorer = scorer->snapshot();
-  out.tile = tile;
-  out.choices = choices;
-  return out;
-}
+                                      : nullptr),
+      used(windows, config.keep) {}
 
 void FarKeys::save(cache::TensorMap& out) const {
   if (!scorer) return;
   scorer->save(out);
+  used.save(out);
   std::vector<int64_t> chosen = {tile};
   for (const FarChoice& choice : choices) {
     chosen.push_back(static_cast<int64_t>(choice.kmers.size()));
@@ -115,6 +103,7 @@ void FarKeys::save(cache::TensorMap& out) const {
 void FarKeys::load(const cache::TensorMap& saved, const at::Device& device) {
   if (!scorer || !saved.contains("far.chosen")) return;
   scorer->load(saved, device);
+  used.load(saved);
   const Tensor chosen = cache::loaded_tensor(saved, "far.chosen", at::kCPU);
   const int64_t* next = chosen.const_data_ptr<int64_t>();
   const int64_t* const end = next + chosen.numel();
@@ -187,12 +176,14 @@ ops::MemoryPart FarLayer::fetch(int64_t kmer, const Tensor& like) {
 }
 
 const std::vector<FarChoice>& FarLayer::chosen_by_keys(int64_t base, const FarView& view,
-                                                       const ops::Memory& past, const Tensor& q) {
+                                                       const ops::Memory& past, const nn::Projection& now) {
+  const Tensor& q = now.q;
   FarTile tile = config_.tile(windows_, base);
   if (keys_.tile == tile.begin) return keys_.choices;
   FOCUS_CHECK(base == tile.begin, "base ", base, " asks for its tile's k-mers before the tile's first does");
   tile.past_end = std::min(tile.past_end, view.raw_begin);
   const at::NoGradGuard no_grad;
+  keys_.scorer->see(q.narrow(2, 0, 1), now.k.size(1));
   std::vector<Tensor> k;
   Entries summaries;
   for (int64_t kmer = keys_.scorer->closed(); kmer < windows_.kmers_completed(tile.past_end); ++kmer) {
@@ -213,15 +204,23 @@ const std::vector<FarChoice>& FarLayer::chosen_by_keys(int64_t base, const FarVi
   const int64_t first_kept = config_.first_kept(windows_, config_.tile(windows_, base).past_end);
   for (FarChoice& choice : keys_.choices)
     std::erase_if(choice.kmers, [&](int64_t kmer) { return kmer < first_kept; });
+  if (config_.evicts_by_use()) {
+    keys_.used.close(q.size(0), windows_.kmers_completed(tile.past_end), tile.begin);
+    for (std::size_t b = 0; b < keys_.choices.size(); ++b) keys_.used.fetch(b, keys_.choices[b], tile.begin);
+  }
   return keys_.choices;
 }
 
 std::vector<FarLayer::Wanted> FarLayer::wanted(int64_t base, const FarView& view, const ops::Memory& past,
-                                               const Tensor& q) {
+                                               const nn::Projection& now) {
+  const Tensor& q = now.q;
   const FarStretch& stretch = at(base);
   const std::vector<FarChoice>& choices =
-      keys_.scorer ? chosen_by_keys(base, view, past, q) : stretch.choices;
-  if (store_ != nullptr) store_->drop_before(stretch.first_kept);
+      keys_.scorer ? chosen_by_keys(base, view, past, now) : stretch.choices;
+  if (store_ != nullptr) {
+    store_->drop_before(stretch.first_kept);
+    store_->drop_unless(keys_.scorer ? keys_.used.held() : stretch.held);
+  }
   FOCUS_CHECK(static_cast<int64_t>(choices.size()) == q.size(0), "choices for ", choices.size(),
               " sequences of ", q.size(0));
   std::vector<Wanted> out;
@@ -271,7 +270,7 @@ Tensor FarLayer::attend(int64_t base, const FarView& view, const ops::Memory& pa
 
 Tensor FarLayer::attend_stretch(int64_t base, const FarView& view, const ops::Memory& past,
                                 const nn::Projection& now, bool recompute) {
-  const std::vector<Wanted> all = wanted(base, view, past, now.q);
+  const std::vector<Wanted> all = wanted(base, view, past, now);
   if (std::ranges::all_of(all, [&](const Wanted& own) { return own == all[0]; }))
     return compress::attend(now.q, seen(all[0], view, past, now.q), now.k, now.v, recompute);
   std::vector<Tensor> rows;

@@ -11,6 +11,7 @@
 
 #include "far_store.h"
 #include "focus/compress/far/chooser.h"
+#include "focus/compress/far/recently_used.h"
 #include "focus/compress/plan/layer_rules.h"
 #include "focus/nn/attention.h"
 #include "focus/ops/attention.h"
@@ -29,16 +30,18 @@ FarView far_view(const LayerRules& rules, int64_t base, int64_t num_entries);
 
 /// What the keys and queries of one layer choose, where letters do not.
 struct FarKeys {
-  FarKeys() = default;
   FarKeys(const FarConfig& config, const WindowPlan& windows);
-  FarKeys clone() const;
-  FarKeys snapshot() const;
+  FarKeys(std::unique_ptr<FarScorer> copied, const FarKeys& other)
+      : scorer(std::move(copied)), used(other.used), tile(other.tile), choices(other.choices) {}
+  FarKeys clone() const { return {scorer ? scorer->clone() : nullptr, *this}; }
+  FarKeys snapshot() const { return {scorer ? scorer->snapshot() : nullptr, *this}; }
   /// Under names that begin with "far.".
   void save(cache::TensorMap& out) const;
   void load(const cache::TensorMap& saved, const at::Device& device);
-  int64_t num_bytes() const { return scorer ? scorer->num_bytes() : 0; }
+  int64_t num_bytes() const { return scorer ? scorer->num_bytes() + used.num_bytes() : 0; }
 
   std::unique_ptr<FarScorer> scorer;  // null: letters choose
+  RecentlyUsed used;                  // where that decides what is given up
   int64_t tile = -1;                  // the first query of those that fetch `choices`
   std::vector<FarChoice> choices;
 };
@@ -69,16 +72,17 @@ class FarLayer {
     bool operator==(const Wanted&) const = default;
   };
   const FarStretch& at(int64_t base) const;
-  std::vector<Wanted> wanted(int64_t base, const FarView& view, const ops::Memory& past, const at::Tensor& q);
+  std::vector<Wanted> wanted(int64_t base, const FarView& view, const ops::Memory& past,
+                             const nn::Projection& now);
   /// attend() where all queries fetch the same.
   at::Tensor attend_stretch(int64_t base, const FarView& view, const ops::Memory& past,
                             const nn::Projection& now, bool recompute);
   ops::Memory seen(const Wanted& wanted, const FarView& view, const ops::Memory& past,
                    const at::Tensor& like);
   ops::MemoryPart fetch(int64_t kmer, const at::Tensor& like);
-  /// What the keys choose for the tile of query `base`; asked at its first query, `q`.
+  /// What the keys choose for the tile of query `base`; asked at its first query, the first of `now`.
   const std::vector<FarChoice>& chosen_by_keys(int64_t base, const FarView& view, const ops::Memory& past,
-                                               const at::Tensor& q);
+                                               const nn::Projection& now);
 
   const FarConfig& config_;
   const WindowPlan& windows_;

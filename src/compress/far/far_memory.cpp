@@ -5,6 +5,7 @@
 #include "call_walk.h"
 #include "far_layer.h"
 #include "focus/core/error.h"
+#include "on_host.h"
 
 namespace focus::compress {
 namespace {
@@ -60,7 +61,7 @@ FarMemory::FarMemory(std::shared_ptr<const LayerMemory> near, const FarConfig& c
   if (!near_->first_raw(0))
     fail<ConfigError>("far.kmers: far memory cannot stand on '", near_->describe(),
                       "'; it stands on Focus entries and on the memories named far_...");
-  if (config_.place == FarPlace::host && backbone.device().is_cpu())
+  if (config_.place == FarPlace::host && on_host(backbone))
     fail<ConfigError>(
         "far.place 'host' with a model on the CPU: keys and values are in host memory anyway; set 'model' or "
         "'file'");
@@ -77,7 +78,8 @@ std::string FarMemory::describe() const {
   if (config_.score != FarScore::seeds)
     text += concat(", chosen by ", scores[static_cast<int>(config_.score)]);
   if (config_.gate > 0) text += concat(", no summaries from ", config_.gate, " votes on");
-  if (config_.keep > 0) text += concat(", the newest ", config_.keep, " bases");
+  if (config_.keep > 0)
+    text += concat(", the ", config_.evicts_by_use() ? "last used " : "newest ", config_.keep, " bases");
   return text;
 }
 
@@ -104,32 +106,43 @@ Tensor FarMemory::parallel(const model::AttentionCall& layer, ModelCall& call) c
 MemoryUse FarMemory::planned(int64_t num_bases) const {
   MemoryUse use = near_->planned(num_bases);
   if (num_bases == 0) return use;
-  const int64_t end = plan_.kmers_completed(near_->first_raw(num_bases).value());
-  int64_t longest = 0;
-  const auto bases_of = [&](int64_t kmer) {
+  const auto size_of = [&](int64_t kmer) {
     const int64_t window = plan_.window_of_kmer(kmer);
     return plan_.kmer(window, kmer - plan_.kmers_before(window)).size();
   };
-  for (int64_t kmer = config_.first_kept(plan_, config_.tile(plan_, num_bases - 1).past_end); kmer < end;
-       ++kmer) {
-    const int64_t bases = bases_of(kmer);
-    use.far_bytes += FarStore::kmer_bytes(config_.store, bases, shape_.num_kv_heads, shape_.head_dim, dtype_);
+  const auto bytes_of = [&](FarStoreType store, int64_t bases) {
+    return FarStore::kmer_bytes(store, bases, shape_.num_kv_heads, shape_.head_dim, dtype_);
+  };
+  // What chooses was given the past of the newest tile's first query.
+  const FarTile tile = config_.tile(plan_, num_bases - 1);
+  const int64_t end = plan_.kmers_completed(near_->first_raw(num_bases).value()),
+                chosen_from =
+                    plan_.kmers_completed(std::min(tile.past_end, near_->first_seen_raw(tile.begin)));
+  int64_t longest = 0, newer = 0, chosen_bases = 0;
+  for (int64_t kmer = 0; kmer < end; ++kmer) {
+    const int64_t bases = size_of(kmer);
+    if (kmer >= config_.first_kept(plan_, tile.past_end)) use.far_bytes += bytes_of(config_.store, bases);
+    if (kmer >= chosen_from) newer += bytes_of(config_.store, bases);
+    if (kmer < chosen_from) chosen_bases += bases;
     longest = std::max(longest, bases);
+  }
+  if (config_.evicts_by_use() && end > 0) {
+    // Which ones is not known: as many bases as may be, in the shortest k-mers.
+    const int64_t shortest = std::min(size_of(0), size_of(plan_.num_kmers(0) - 1)),
+                  each = bytes_of(config_.store, 0), kmers = (config_.keep + shortest - 1) / shortest;
+    use.far_bytes =
+        std::min(use.far_bytes, bytes_of(config_.store, config_.keep) - each + kmers * each + newer);
   }
   const bool has_codes = config_.store == FarStoreType::int8 || config_.store == FarStoreType::int4,
              converts = config_.store == FarStoreType::bf16 && dtype_ != at::kBFloat16;
   if (config_.place != FarPlace::model || converts)
-    use.retained_bytes += std::min(config_.hot, end) *
-                          FarStore::kmer_bytes(has_codes ? config_.store : FarStoreType::model, longest,
-                                               shape_.num_kv_heads, shape_.head_dim, dtype_);
-  // What chooses was given the past of the newest tile's first query.
-  const FarTile tile = config_.tile(plan_, num_bases - 1);
-  const int64_t chosen_from =
-      plan_.kmers_completed(std::min(tile.past_end, near_->first_raw(tile.begin).value()));
-  int64_t bases = 0;
-  for (int64_t kmer = 0; kmer < chosen_from; ++kmer) bases += bases_of(kmer);
-  use.retained_bytes += key_scorer_bytes(config_.score, config_.rank, bases, chosen_from, shape_.num_kv_heads,
-                                         shape_.head_dim, dtype_);
+    use.retained_bytes +=
+        std::min(config_.hot, end) * bytes_of(has_codes ? config_.store : FarStoreType::model, longest);
+  if (reads_keys(config_.score)) {
+    use.retained_bytes += key_scorer_bytes(config_.score, config_.rank, chosen_bases, chosen_from,
+                                           shape_.num_kv_heads, shape_.head_dim, dtype_);
+    if (config_.evicts_by_use()) use.retained_bytes += RecentlyUsed::planned_bytes(chosen_from);
+  }
   return use;
 }
 

@@ -194,6 +194,7 @@ void FarStore::put(std::vector<Tensor> packed, const std::vector<int64_t>& bases
     Stored stored{.offset = offset, .bases = bases[i], .bytes = static_cast<int64_t>(own.nbytes())};
     if (config_.place == FarPlace::file) {
       offset += stored.bytes;
+      stored.extent = extent(stored.offset, offset);
     } else if (config_.place == FarPlace::host && !own.is_cpu() && !own.requires_grad()) {
       stored.packed = at::empty(own.sizes(), own.options().device(at::kCPU).pinned_memory(true));
       stored.packed.copy_(own, /*non_blocking=*/true);
@@ -216,12 +217,17 @@ int64_t FarStore::write(const std::vector<Tensor>& packed) {
     parts.push_back({host.back().mutable_data_ptr(), host.back().nbytes()});
   }
   if (file_ == nullptr) file_ = std::make_shared<UnnamedFile>(config_.folder);
-  const int64_t offset = file_->append(std::move(parts));
-  if (extents_.empty() || extents_.back()->end != offset ||
-      extents_.back()->end - extents_.back()->begin >= kExtentBytes)
-    extents_.push_back(std::make_shared<Extent>(file_, offset, offset));
-  extents_.back()->end = file_->size();
-  return offset;
+  return file_->append(std::move(parts));
+}
+
+std::shared_ptr<FarStore::Extent> FarStore::extent(int64_t begin, int64_t end) const {
+  const std::shared_ptr<Extent> newest = kmers_.empty() ? nullptr : kmers_.back().extent;
+  // Where age decides, neighbours go together.
+  const bool goes_on = newest && newest->end == begin && newest->end - newest->begin < kExtentBytes &&
+                       !config_.evicts_by_use();
+  if (!goes_on) return std::make_shared<Extent>(file_, begin, end);
+  newest->end = end;
+  return newest;
 }
 
 Tensor FarStore::packed(const Stored& stored, const Tensor& like, const Tensor& room) const {
@@ -247,6 +253,7 @@ std::shared_ptr<const ops::MemoryPart> FarStore::views(const Tensor& packed, int
 ops::MemoryPart FarStore::read(int64_t kmer, const Tensor& like) {
   FOCUS_CHECK(kmer >= first_ && kmer < end(), "k-mer ", kmer, " of ", first_, "..", end());
   const Stored& stored = kmers_[given_up_ + static_cast<std::size_t>(kmer - first_)];
+  FOCUS_CHECK(!stored.given_up(), "k-mer ", kmer, " was given up");
   const bool beside = config_.place == FarPlace::model;
   if (beside && (bits_of(config_.store) > 0 || type_ == like.scalar_type())) return *stored.views;
   const auto make = [&](Ready& slot) {
@@ -280,20 +287,43 @@ ops::MemoryPart FarStore::read(int64_t kmer, const Tensor& like) {
   return ready_.front().entries;
 }
 
+void FarStore::forget(Stored& stored) {
+  bytes_ -= stored.bytes;
+  stored = {};
+}
+
 void FarStore::drop_before(int64_t kmer) {
   if (kmer <= first_) return;
-  for (; first_ < kmer && given_up_ < kmers_.size(); ++first_, ++given_up_) {
-    bytes_ -= kmers_[given_up_].bytes;
-    kmers_[given_up_] = {};
+  for (std::size_t i = given_up_; i < kmers_.size() && first_ + static_cast<int64_t>(i - given_up_) < kmer;
+       ++i)
+    forget(kmers_[i]);
+  close_up();
+}
+
+void FarStore::drop_unless(const HeldKmers& held) {
+  if (!held) return;
+  const int64_t from = held == held_ ? settled_ : first_,
+                to = std::min(end(), static_cast<int64_t>(held->size()));
+  held_ = held;
+  settled_ = to;
+  bool any = false;
+  for (int64_t kmer = std::max(from, first_); kmer < to; ++kmer) {
+    if ((*held)[static_cast<std::size_t>(kmer)]) continue;
+    forget(kmers_[given_up_ + static_cast<std::size_t>(kmer - first_)]);
+    any = true;
   }
-  while (!extents_.empty() &&
-         (given_up_ == kmers_.size() || extents_.front()->end <= kmers_[given_up_].offset))
-    extents_.pop_front();
+  if (any) close_up();
+}
+
+void FarStore::close_up() {
+  std::erase_if(ready_, [&](const Ready& slot) {
+    return slot.kmer < first_ || kmers_[given_up_ + static_cast<std::size_t>(slot.kmer - first_)].given_up();
+  });
+  for (; given_up_ < kmers_.size() && kmers_[given_up_].given_up(); ++given_up_) ++first_;
   if (given_up_ > kmers_.size() / 2) {
     kmers_.erase(kmers_.begin(), kmers_.begin() + static_cast<std::ptrdiff_t>(given_up_));
     given_up_ = 0;
   }
-  std::erase_if(ready_, [&](const Ready& slot) { return slot.kmer < first_; });
 }
 
 int64_t FarStore::ready_bytes() const {
@@ -324,10 +354,11 @@ void FarStore::save(cache::TensorMap& out) const {
   std::vector<int64_t> bases;
   for (std::size_t i = given_up_; i < kmers_.size(); ++i) {
     const Stored& stored = kmers_[i];
+    bases.push_back(stored.bases);
+    if (stored.given_up()) continue;
     const Tensor host =
         stored.packed.defined() ? ops::to_host(stored.packed) : packed(stored, at::empty({0}), {});
     parts.push_back(host.contiguous().flatten().view(at::kByte));
-    bases.push_back(stored.bases);
   }
   out.emplace("far.store", at::cat(parts));
   out.emplace("far.bases", at::tensor(bases, at::kLong));
@@ -358,21 +389,28 @@ void FarStore::load(const cache::TensorMap& saved, const at::Device& device) {
   int64_t at = 0;
   std::vector<Tensor> packed;
   std::vector<int64_t> sizes;
+  const auto put_all = [&] {
+    put(std::move(packed), sizes);
+    packed.clear(), sizes.clear();
+  };
   for (int64_t i = 0; i < bases.size(0); ++i) {
-    const int64_t n = bases[i].item<int64_t>(),
-                  count = batch_ * kmer_bytes(config_.store, n, heads_, dim_, type);
+    const int64_t n = bases[i].item<int64_t>();
+    if (n == 0) {
+      put_all();
+      kmers_.emplace_back();  // given up
+      continue;
+    }
+    const int64_t count = batch_ * kmer_bytes(config_.store, n, heads_, dim_, type);
     if (count > bytes.size(0) - at) fail<CheckpointError>("a saved stream's far memory is incomplete");
     const Tensor part = bytes.narrow(0, at, count).clone().view(type);
     packed.push_back(
         (bits_of(config_.store) > 0 ? part.view({batch_, -1}) : part.view({2, batch_, heads_, n, dim_}))
             .to(device));
     sizes.push_back(n);
-    if (packed.size() == kLoadedAtOnce || i + 1 == bases.size(0)) {
-      put(std::move(packed), sizes);
-      packed.clear(), sizes.clear();
-    }
+    if (packed.size() == kLoadedAtOnce) put_all();
     at += count;
   }
+  put_all();
 }
 
 }  // namespace focus::compress

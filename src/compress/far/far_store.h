@@ -7,7 +7,6 @@
 #include <sys/uio.h>
 
 #include <cstdint>
-#include <deque>
 #include <list>
 #include <memory>
 #include <utility>
@@ -15,6 +14,7 @@
 
 #include "focus/cache/stream_state.h"
 #include "focus/compress/far/config.h"
+#include "focus/compress/far/recently_used.h"
 #include "focus/ops/attention.h"
 
 namespace focus::compress {
@@ -25,7 +25,7 @@ struct FarKmer {
 };
 
 /// A file without a name, which ends with the last that refers to it: no process that was killed leaves one.
-/// Written at its end alone.
+/// Written at its end alone; what is given up of it takes no room on the disk.
 class UnnamedFile {
  public:
   /// DataError: a folder where no file can be made.
@@ -57,10 +57,12 @@ class FarStore {
   /// K-mers from number end() on, written together. ConfigError: they carry a gradient and the store rounds
   /// to integers.
   void append(const std::vector<FarKmer>& kmers);
-  /// K-mer of [first(), end()) on `like`'s device, codes as they are, floats in its type. What lies there
-  /// like that is read in place.
+  /// K-mer of [first(), end()) that was not given up, on `like`'s device, codes as they are, floats in its
+  /// type. What lies there like that is read in place.
   ops::MemoryPart read(int64_t kmer, const at::Tensor& like);
   void drop_before(int64_t kmer);
+  /// Gives up the k-mers that are not held. Null: nothing.
+  void drop_unless(const HeldKmers& held);
   int64_t first() const { return first_; }
   int64_t end() const { return first_ + static_cast<int64_t>(kmers_.size() - given_up_); }
 
@@ -90,11 +92,18 @@ class FarStore {
   struct Stored {
     at::Tensor packed = {};                             // undefined where the file has it
     std::shared_ptr<const ops::MemoryPart> views = {};  // of `packed`, where this lies beside the model
+    std::shared_ptr<Extent> extent = {};                // of the file, around this k-mer
     int64_t offset = 0, bases = 0, bytes = 0;
+    bool given_up() const { return bytes == 0; }
   };
+  void forget(Stored& stored);
+  /// After some were given up.
+  void close_up();
   void put(std::vector<at::Tensor> packed, const std::vector<int64_t>& bases);
   /// To the file, and where in it.
   int64_t write(const std::vector<at::Tensor>& packed);
+  /// Of the bytes at the end of what was written before.
+  std::shared_ptr<Extent> extent(int64_t begin, int64_t end) const;
   /// A k-mer held ready, and what was read of the file if these are views of it.
   struct Ready {
     int64_t kmer = -1;
@@ -106,14 +115,16 @@ class FarStore {
   at::Tensor packed(const Stored& stored, const at::Tensor& like, const at::Tensor& room) const;
 
   FarConfig config_;
-  std::vector<Stored> kmers_;  // the first `given_up_` of them are gone, k-mer `first_` comes next
+  std::vector<Stored> kmers_;  // the first `given_up_` of them are gone, k-mer `first_` comes next; of the
+                               // rest some may be
   std::size_t given_up_ = 0;
   int64_t first_ = 0, bytes_ = 0;
   int64_t batch_ = 0, heads_ = 0, dim_ = 0;
   at::ScalarType type_ = at::kFloat;  // of floats that are packed
   at::Device from_ = at::kCPU;        // where k-mers came from
   std::shared_ptr<UnnamedFile> file_;
-  std::deque<std::shared_ptr<Extent>> extents_;
+  HeldKmers held_;  // what drop_unless() was given last, and up to which k-mer that is settled
+  int64_t settled_ = 0;
   at::Tensor first_rows_;   // zeros, int32: all keys of a k-mer in codes have its first row of scales
   std::list<Ready> ready_;  // the one fetched last in front
 };

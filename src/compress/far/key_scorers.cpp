@@ -82,16 +82,22 @@ class KeyScorer : public FarScorer {
     for_each(*this, [&](const char* name, const GrownRows& rows) {
       if (!rows.empty()) out[kPrefix + name] = cache::saved_tensor(rows.rows());
     });
-    if (basis_.defined()) out[kPrefix + "basis"] = cache::saved_tensor(basis_);
+    for (const auto& [name, tensor] : {std::pair("queries", queries_), {"mean", mean_}, {"basis", basis_}})
+      if (tensor.defined()) out[kPrefix + name] = cache::saved_tensor(tensor);
   }
   void load(const cache::TensorMap& saved, const at::Device& device) override {
     for_each(*this, [&](const char* name, GrownRows& rows) {
       if (saved.contains(kPrefix + name)) rows.assign(cache::loaded_tensor(saved, kPrefix + name, device));
     });
-    if (saved.contains(kPrefix + "basis")) basis_ = cache::loaded_tensor(saved, kPrefix + "basis", device);
+    for (const auto& [name, tensor] : {std::pair("queries", &queries_), {"mean", &mean_}, {"basis", &basis_}})
+      if (saved.contains(kPrefix + name)) *tensor = cache::loaded_tensor(saved, kPrefix + name, device);
+    if (basis_.defined() && !mean_.defined())
+      fail<CheckpointError>(
+          "a saved stream holds the sketches of another version; stream the sequence again");
   }
   int64_t num_bytes() const final {
-    int64_t bytes = cache::storage_bytes(basis_);
+    int64_t bytes =
+        cache::storage_bytes(queries_) + cache::storage_bytes(mean_) + cache::storage_bytes(basis_);
     for_each(*this, [&](const char*, const GrownRows& rows) { bytes += rows.num_bytes(); });
     return bytes;
   }
@@ -112,7 +118,9 @@ class KeyScorer : public FarScorer {
 
   WindowPlan plan_;
   GrownRows rows_, scale_;  // [B, G, S or K, ..] keys or their codes; their scales, or the entries' beta
-  Tensor basis_;            // [B, G, E, R]
+  // Of a sketch. [B, G, E, E] second moment of the first queries, until there is a basis; [B, G, 1, E] the
+  // mean that keys leave out; [2, B, G, E, R] what makes coordinates of keys and of queries.
+  Tensor queries_, mean_, basis_;
 };
 
 class FittedScorer final : public KeyScorer {
@@ -151,15 +159,10 @@ class BaseScorer final : public KeyScorer {
     count_to(rows_.size() + k_BGnE.size(2));
     if (bits_ == 0) return rows_.append(k_BGnE, false);
     Tensor x = k_BGnE.to(at::kFloat);
-    if (rank_ > 0 && !basis_.defined()) {
-      if (rank_ > x.size(3))
-        fail<ConfigError>("far.rank ", rank_, ": a sketch of keys with ", x.size(3),
-                          " channels; set it to fewer");
-      // Eigenvectors come in ascending order.
-      const Tensor directions = std::get<1>(at::linalg_eigh(at::matmul(x.transpose(2, 3), x)));
-      basis_ = directions.narrow(3, x.size(3) - rank_, rank_).clone(at::MemoryFormat::Contiguous);
+    if (rank_ > 0) {
+      if (!basis_.defined()) calibrate(k_BGnE);
+      x = at::matmul(x - mean_, basis_.select(0, 0));
     }
-    if (rank_ > 0) x = at::matmul(x, basis_);
     // The step with the least error for normal numbers at 1 and 2 bits; for more, so that the largest fits.
     const Tensor step = (bits_ == 1   ? x.abs().mean(3, true) * 2
                          : bits_ == 2 ? x.square().mean(3, true).sqrt()
@@ -175,6 +178,13 @@ class BaseScorer final : public KeyScorer {
     rows_.append(packed, false);
     scale_.append(step, false);
   }
+  void see(const Tensor& q_BHnE, int64_t kv_heads) override {
+    if (rank_ == 0 || basis_.defined()) return;
+    const at::NoGradGuard no_grad;
+    const Tensor q = q_BHnE.to(at::kDouble).reshape({q_BHnE.size(0), kv_heads, -1, q_BHnE.size(3)}),
+                 moment = at::matmul(q.transpose(2, 3), q);
+    queries_ = queries_.defined() ? queries_ + moment : moment;
+  }
   int64_t closed() const override { return static_cast<int64_t>(ends_.size()); }
   void load(const cache::TensorMap& saved, const at::Device& device) override {
     KeyScorer::load(saved, device);
@@ -189,6 +199,32 @@ class BaseScorer final : public KeyScorer {
 
  private:
   double middle() const { return static_cast<double>((int64_t{1} << bits_) - 1) / 2; }
+  // The directions that hold most of the scores' variance: with C of the queries and S of the keys, the
+  // largest eigenvectors of C^1/2 S C^1/2. Keys take them times C^1/2, queries times its inverse, so that
+  // every coordinate's rounding costs a score as much.
+  void calibrate(const Tensor& k_BGnE) {
+    const int64_t dim = k_BGnE.size(3);
+    if (rank_ > dim)
+      fail<ConfigError>("far.rank ", rank_, ": a sketch of keys with ", dim, " channels; set it to fewer");
+    FOCUS_CHECK(queries_.defined(), "keys have closed before a query was seen");
+    // Directions that few of the queries asked for may be asked for later.
+    constexpr double kUnseen = 0.1;
+    const Tensor x = k_BGnE.to(at::kDouble), mean = x.mean(2, true), rest = x - mean;
+    const Tensor level = queries_.diagonal(0, 2, 3).mean(2, true).unsqueeze(3).clamp_min(1e-30);
+    const auto [values, vectors] =
+        at::linalg_eigh(queries_ / level + kUnseen * at::eye(dim, queries_.options()));
+    const auto root = [&, &values = values, &vectors = vectors](double power) {
+      return at::matmul(vectors * values.pow(power).unsqueeze(2), vectors.transpose(2, 3));
+    };
+    const Tensor spread = at::matmul(rest, root(0.5));
+    // Eigenvectors come in ascending order.
+    const Tensor directions = std::get<1>(at::linalg_eigh(at::matmul(spread.transpose(2, 3), spread)))
+                                  .narrow(3, dim - rank_, rank_);
+    basis_ =
+        at::stack({at::matmul(root(0.5), directions), at::matmul(root(-0.5), directions)}).to(at::kFloat);
+    mean_ = mean.to(at::kFloat);
+    queries_ = Tensor();
+  }
   // Takes note of the k-mers whose bases take the rows up to `rows`.
   void count_to(int64_t rows) {
     while (ends_.empty() ? rows > 0 : ends_.back() < rows) {
@@ -212,7 +248,7 @@ class BaseScorer final : public KeyScorer {
 
   Tensor log_mass(const Tensor& q_BGCE, int64_t count) const override {
     constexpr int64_t kAtOnce = 4096;  // rows, about
-    const Tensor q = rank_ > 0 ? at::matmul(q_BGCE, basis_) : q_BGCE;
+    const Tensor q = rank_ > 0 ? at::matmul(q_BGCE, basis_.select(0, 1)) : q_BGCE;
     std::vector<Tensor> out;
     for (int64_t first = 0; first < count;) {
       const int64_t begin = first_row(first);
@@ -276,7 +312,9 @@ int64_t key_scorer_bytes(FarScore score, int64_t rank, int64_t bases, int64_t km
     case FarScore::sketch:
       break;
   }
-  return of_codes(rank * 4) + (kmers > 0 ? kv_heads * head_dim * rank * 4 : 0);
+  // Until there is a basis, the queries' moment.
+  return of_codes(rank * 4) +
+         kv_heads * head_dim * (kmers > 0 ? (2 * rank + 1) * 4 : static_cast<int64_t>(8 * head_dim));
 }
 
 }  // namespace focus::compress

@@ -26,6 +26,7 @@ class FocusMemory final : public LayerMemory {
   std::optional<int64_t> first_raw(int64_t num_bases) const override {
     return num_bases - focus_.rules.held(num_bases).open_bases;
   }
+  int64_t first_seen_raw(int64_t base) const override { return focus_.rules.visible(base).raw_begin; }
   int64_t steady_bases(int64_t base) const override;
 
  private:

@@ -202,6 +202,7 @@ MemoryConfig closed_form(MemoryConfig config) {
   for (LayerSchedule& part : config.focus.schedule) {
     if (part.memory == MemoryKind::tables || part.memory == MemoryKind::quantised)
       part.memory = MemoryKind::focus;
+    part.bits = std::nullopt;
   }
   config.focus.stream = Stream::side;
   config.focus.bias = true;

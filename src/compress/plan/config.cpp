@@ -15,16 +15,6 @@ void PaperUnitConfig::visit(config::Fields& f) {
            "whose key and value projections make the retained entry");
 }
 
-void RecentConfig::visit(config::Fields& f) {
-  f.integer(
-      "bases", bases, {0, int64_t{1} << 32},
-      "newest bases that are held as codes for each closed window: after n windows the newest n times as "
-      "many, in place of the entries of their k-mers; 0 = none");
-  f.only(f.when(bases > 0, "bases", "is not 0"))
-      .choice("dtype", bits, {{"int8", 8}, {"int4", 4}},
-              "bits of a code; keys are scaled per channel, values per base");
-}
-
 void FittedUnitConfig::visit(config::Fields& f) {
   f.number("ridge", ridge, {1e-9, 1e9}, "ridge penalty on the fitted key");
   f.integer("reference_stride", reference_stride, {1, 1 << 20},
@@ -70,14 +60,24 @@ constexpr const char* kTailDoc =
     "last bases of a closed window that stay raw during the next one, rounded up to whole k-mers";
 constexpr const char* kSinksDoc =
     "first bases of the sequence that stay raw for ever, rounded up to whole k-mers";
+constexpr const char* kRecentDoc =
+    "newest bases that are held as codes for each closed window: after n windows the newest n times as many, "
+    "in place of the entries of their k-mers";
+const std::vector<std::pair<std::string, int64_t>> kBits = {{"int8", 8}, {"int4", 4}};
 constexpr const char* kEntriesDoc =
     "entries per k-mer, fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the "
     "fit of the rest";
 
 }  // namespace
 
+void RecentConfig::visit(config::Fields& f) {
+  f.integer("bases", bases, {0, kMost}, concat(kRecentDoc, "; 0 = none"));
+  f.only(f.when(bases > 0, "bases", "is not 0"))
+      .choice("dtype", bits, kBits, "bits of a code; keys are scaled per channel, values per base");
+}
+
 void QuantisedConfig::visit(config::Fields& f) {
-  f.choice("dtype", bits, {{"int8", 8}, {"int4", 4}}, "bits of a key's or value's code");
+  f.choice("dtype", bits, kBits, "bits of a key's or value's code");
   visit_key_group(f);
 }
 
@@ -108,6 +108,11 @@ void LayerSchedule::visit(config::Fields& f, const config::Condition& makes_entr
   f.only(entries).integer_or("sinks", sinks, -1, {-1, kMost}, concat(kSinksDoc, "; -1 = inherit"));
   f.only(entries).integer_or("entries_per_kmer", entries_per_kmer, 0, {0, 1 << 16},
                              concat(kEntriesDoc, "; 0 = inherit"));
+  f.only(entries).integer_or("recent", recent, -1, {-1, kMost}, concat(kRecentDoc, "; -1 = inherit"));
+  f.only(f.when(memory == MemoryKind::quantised, "memory", "is 'quantised'"))
+      .choice_or("dtype", bits, "inherit", kBits, "bits of a key's or value's code");
+  f.only(entries).choice_or("far", far, "inherit", {{"on", true}, {"off", false}},
+                            "far memory on these blocks' entries, where far.kmers is set");
 }
 
 void FocusConfig::visit(config::Fields& f, std::optional<int64_t>* given, const config::Condition& others,
@@ -170,7 +175,9 @@ std::optional<FocusConfig> FocusConfig::at(int64_t block) const {
     out.tail = part.tail.value_or(out.tail);
     out.sinks = part.sinks.value_or(out.sinks);
     out.entries_per_kmer = part.entries_per_kmer.value_or(out.entries_per_kmer);
+    out.recent.bases = part.recent.value_or(out.recent.bases);
   }
+  if (out.recent.bases == 0) out.recent = {};
   if (full) return std::nullopt;
   return out;
 }
@@ -212,6 +219,22 @@ MemoryKind MemoryConfig::kind_at(int64_t block) const {
     if (block >= part.from && block <= part.to) out = part.memory.value_or(kind);
   }
   return out;
+}
+
+QuantisedConfig MemoryConfig::quantised_at(int64_t block) const {
+  QuantisedConfig out = quantised;
+  for (const LayerSchedule& part : focus.schedule) {
+    if (block >= part.from && block <= part.to) out.bits = part.bits.value_or(out.bits);
+  }
+  return out;
+}
+
+bool MemoryConfig::far_at(int64_t block) const {
+  bool on = far.active() && kind_at(block) == MemoryKind::focus;
+  for (const LayerSchedule& part : focus.schedule) {
+    if (block >= part.from && block <= part.to) on = on && part.far.value_or(true);
+  }
+  return on;
 }
 
 bool MemoryConfig::uses(MemoryKind of_some) const {

@@ -69,12 +69,15 @@ void validate_schedule(const MemoryConfig& config) {
     const std::string where = concat("focus.schedule.", i);
     if (part.to < part.from) fail<ConfigError>(where, ": to = ", part.to, " lies before from = ", part.from);
     const bool moves_close = part.k || part.local || part.eviction || part.sinks;
-    const bool overrides = moves_close || part.history || part.tail || part.entries_per_kmer;
+    const bool overrides = moves_close || part.history || part.tail || part.entries_per_kmer || part.recent ||
+                           part.bits || part.far;
     if (part.memory.value_or(config.kind) == config.kind && !overrides && focus.schedule.size() == 1)
       fail<ConfigError>(where, " overrides nothing; remove it");
     if (part.k && focus.stream == Stream::inline_tokens)
       fail<ConfigError>(where, ".k: with focus.stream 'inline' Focus tokens pass through every layer, ",
                         "so all layers share one k");
+    if (part.far && !config.far.active())
+      fail<ConfigError>(where, ".far has no effect without far.kmers; remove it");
     if (focus.unit == UnitKind::paper && moves_close)
       fail<ConfigError>(where, ": with focus.unit 'paper' Focus states pass from layer to layer, ",
                         "so all layers close the same k-mers at the same time; ",
@@ -101,13 +104,13 @@ void validate_tables(const TablesConfig& tables) {
 
 void validate_far(const MemoryConfig& config) {
   if (!config.far.active()) return;
-  if (config.uses(MemoryKind::tables))
-    fail<ConfigError>("far.kmers: far memory does not stand on base memory (memory.kind 'tables'); ",
-                      "set far.kmers to 0 or another memory");
   for (std::size_t i = 0; i < config.focus.schedule.size(); ++i) {
-    if (config.focus.schedule[i].k)
-      fail<ConfigError>("focus.schedule.", i, ".k: with far memory all layers fetch the same k-mers, ",
-                        "so all share one k; remove it or set far.kmers to 0");
+    const LayerSchedule& part = config.focus.schedule[i];
+    for (int64_t block = part.from; part.k && block <= part.to; ++block) {
+      if (config.far_at(block) && config.focus.at(block)->k != config.focus.k)
+        fail<ConfigError>("focus.schedule.", i, ".k: with far memory all layers fetch the same k-mers, ",
+                          "so all share one k; remove it, or set far 'off' in these blocks");
+    }
   }
 }
 

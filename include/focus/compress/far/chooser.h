@@ -9,6 +9,7 @@
 
 #include "focus/cache/stream_state.h"
 #include "focus/compress/far/config.h"
+#include "focus/compress/far/recently_used.h"
 #include "focus/compress/far/scorer.h"
 #include "focus/compress/plan/plan.h"
 
@@ -18,6 +19,7 @@ namespace focus::compress {
 struct FarStretch {
   int64_t begin = 0, end = 0;      // bases of the sequence
   int64_t first_kept = 0;          // k-mers before it are given up
+  HeldKmers held = {};             // and those that are not held; null: all are
   std::vector<FarChoice> choices;  // for each sequence of the batch
   bool operator==(const FarStretch&) const = default;
 };
@@ -39,18 +41,21 @@ class FarChooser {
   std::unique_ptr<FarChooser> snapshot() const;
   /// Under names that begin with "far.".
   void save(cache::TensorMap& out) const {
-    if (scorer_) scorer_->save(out);
+    if (!scorer_) return;
+    scorer_->save(out);
+    used_.save(out);
   }
   void load(const cache::TensorMap& saved, int64_t bases);
-  int64_t num_bytes() const { return scorer_ ? scorer_->num_bytes() : 0; }
+  int64_t num_bytes() const { return scorer_ ? scorer_->num_bytes() + used_.num_bytes() : 0; }
   /// The most that num_bytes() may be after `bases` of one sequence.
-  static int64_t planned_bytes(int64_t bases) { return 6 * bases + (int64_t{64} << 10); }
+  static int64_t planned_bytes(const FarConfig& config, const WindowPlan& plan, int64_t bases);
 
  private:
   FarChooser(const FarChooser& other, std::unique_ptr<FarScorer> scorer);
   FarConfig config_;
   WindowPlan plan_;
   std::unique_ptr<FarScorer> scorer_;  // null: each layer chooses for itself
+  RecentlyUsed used_;
   int64_t bases_ = 0;
   FarStretch last_;  // the newest tile, which the next call may go on with
 };

@@ -31,7 +31,8 @@ struct FarChoice {
 
 /// seeds: letters vote. random: any k-mers. The others take those with most attention of the queries given,
 /// all heads together, as told by what they hold of each base's key: oracle: the key; bits1, bits2: a code of
-/// as many bits per channel; sketch: int4 coordinates in the directions that matter most in the first bases;
+/// as many bits per channel; sketch: int4 coordinates in the directions that matter most to the scores of the
+/// first window's queries and keys;
 /// fitted: the k-mers' entries alone.
 enum class FarScore { seeds, random, oracle, fitted, bits1, bits2, sketch };
 /// Whether keys and queries choose, in each layer for itself.
@@ -58,6 +59,9 @@ class FarScorer {
   /// The next k-mers of the past, from the first on: rotated keys [B, G, n, E] of their bases, k-mer after
   /// k-mer, and the entries that stand for them, one each. Each scorer reads what it needs.
   virtual void close(const at::Tensor& /*k_BGnE*/, const Entries& /*summaries*/) {}
+  /// Rotated queries of each tile in turn, from the first of the sequence on, before choose() is asked for
+  /// them; `kv_heads` G: what is kept of keys may be fitted to what is asked of them.
+  virtual void see(const at::Tensor& /*q_BHnE*/, int64_t /*kv_heads*/) {}
   /// Number of k-mers that close() was given.
   virtual int64_t closed() const { return 0; }
   /// One choice for each sequence of the batch. Depends on `tile`, on letters up to and including

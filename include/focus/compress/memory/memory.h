@@ -91,6 +91,8 @@ class LayerMemory {
   /// The first base that is still raw after `num_bases`: those before it have been given to
   /// ModelCall::far_layer. Nothing where a memory does not do so, and far memory cannot stand on it.
   virtual std::optional<int64_t> first_raw(int64_t /*num_bases*/) const { return std::nullopt; }
+  /// The first base that `base` sees raw, of a memory that has first_raw().
+  virtual int64_t first_seen_raw(int64_t base) const { return first_raw(base).value(); }
 };
 
 /// By attention block, each of them named.

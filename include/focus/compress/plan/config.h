@@ -71,8 +71,12 @@ struct LayerSchedule {
   std::optional<History> history;
   std::optional<Eviction> eviction;
   std::optional<int64_t> tail, sinks, entries_per_kmer;
+  std::optional<int64_t> recent;  // recent.bases
+  std::optional<int64_t> bits;    // of quantised memory
+  std::optional<bool> far;        // none: on
   /// `makes_entries`: whether blocks do that do not choose their memory here.
   void visit(config::Fields& f, const config::Condition& makes_entries = {});
+  bool operator==(const LayerSchedule&) const = default;
 };
 
 /// Base memory instead of summaries: letters of past bases, and tables from which their keys and values are
@@ -138,6 +142,9 @@ struct MemoryConfig {
   void visit(config::Fields& f, const config::Condition& used = {});
   /// Of one block.
   MemoryKind kind_at(int64_t block) const;
+  QuantisedConfig quantised_at(int64_t block) const;
+  /// Whether far memory stands on the block's entries.
+  bool far_at(int64_t block) const;
   /// Whether any block may be of that kind.
   bool uses(MemoryKind of_some) const;
   /// Combinations that make no sense, and settings without effect. ConfigError with the reason.
