@@ -264,7 +264,8 @@ void run(const ScoreCommand& c, const std::string& command_line) {
                                          c.choose_chunk       ? 0
                                          : options.chunk == 0 ? length
                                                               : options.chunk,
-                                         infer::available_memory(loaded.model->device()));
+                                         infer::available_memory(loaded.model->device()),
+                                         infer::largest_chunk(*loaded.model));
     log::info(made.describe());
     if (made.needed_bytes() > made.available_bytes)
       log::warn(
@@ -363,10 +364,11 @@ void add_score(CLI::App& app, const std::string& command_line) {
     c.choose_chunk = text == "auto";
     if (!c.choose_chunk) c.options.chunk = parse_count(text);
   };
-  sub->add_option_function<std::string>("--chunk", take_chunk,
-                                        "bases per forward call: auto = by the free memory, 0 = the whole "
-                                        "sequence; changes memory and speed, not the result. Halved when "
-                                        "memory runs out")
+  sub->add_option_function<std::string>(
+         "--chunk", take_chunk,
+         "bases per forward call: auto = as many as are fast and fit, 0 = the "
+         "whole sequence; changes memory and speed, not the result. Halved when "
+         "memory runs out")
       ->check(CLI::Validator(
           [](const std::string& text) { return text == "auto" ? std::string() : count_error(text); },
           "auto|COUNT"))

@@ -10,7 +10,7 @@
 namespace focus::infer {
 namespace {
 
-constexpr int64_t kLargestChunk = 8192, kSmallestChunk = 16;
+constexpr int64_t kSmallestChunk = 16;
 // Rows of logits that the scorer holds at the same time, in the model's type, in fp32 and as
 // log-probabilities.
 constexpr int64_t kLogitRows = 1024;
@@ -22,8 +22,13 @@ int64_t available_memory(const at::Device& device) {
   return read_system_memory().usable();
 }
 
+int64_t largest_chunk(const model::Backbone& model) {
+  if (!model.device().is_cpu()) return kLargestChunk;
+  return model.shape().width < 1024 ? 1024 : 2048;
+}
+
 MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedModel* compressed,
-                       int64_t length, int64_t chunk, int64_t available_bytes) {
+                       int64_t length, int64_t chunk, int64_t available_bytes, int64_t largest) {
   MemoryPlan plan;
   plan.length = length;
   plan.available_bytes = available_bytes;
@@ -58,8 +63,7 @@ MemoryPlan plan_memory(const model::Backbone& model, const compress::CompressedM
   } else {
     const int64_t free_bytes = available_bytes - plan.needed_bytes();
     plan.chunk = kSmallestChunk;
-    while (2 * plan.chunk <= kLargestChunk && plan.chunk < length &&
-           workspace(2 * plan.chunk) <= free_bytes / 2)
+    while (2 * plan.chunk <= largest && plan.chunk < length && workspace(2 * plan.chunk) <= free_bytes / 2)
       plan.chunk *= 2;
   }
   plan.workspace_bytes = workspace(plan.chunk);

@@ -309,6 +309,7 @@ TEST(MemoryPlanTest, CoversWhatAStreamReallyAllocates) {
 TEST(MemoryPlanTest, TheChunkFollowsTheFreeMemory) {
   const auto model = small_model(at::kFloat);
   EXPECT_EQ(plan_memory(*model, nullptr, 1 << 20, 0, int64_t{1} << 40).chunk, 8192);
+  EXPECT_EQ(plan_memory(*model, nullptr, 1 << 20, 0, int64_t{1} << 40, largest_chunk(*model)).chunk, 1024);
   const int64_t kept = plan_memory(*model, nullptr, 1 << 20, 0, int64_t{1} << 40).kept_bytes;
   const int64_t tight = plan_memory(*model, nullptr, 1 << 20, 0, kept + (4 << 20)).chunk;
   EXPECT_LT(tight, 8192);
