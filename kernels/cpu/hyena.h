@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstddef>
-#include <utility>
+#include <utility>  // std::integer_sequence: a type with no code
 
 #include "fir.h"
 #include "focus/kernels/hyena.h"
