@@ -204,6 +204,7 @@ TEST_F(FarMemoryTest, EvictionByUseIsTheSameHoweverASequenceIsCut) {
   for (const FarScore score : {FarScore::seeds, FarScore::oracle}) {
     MemoryConfig c = settings(1);
     c.far.score = score;
+    if (score != FarScore::seeds) c.far.seeds = {};
     c.far.keep = 40;
     const auto with = [&](FarEvict evict) {
       c.far.evict = evict;

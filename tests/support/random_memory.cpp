@@ -104,7 +104,7 @@ FarConfig draw_far(Random& random, const MemoryConfig& near) {
     constexpr FarScore kScores[] = {FarScore::random, FarScore::oracle, FarScore::bits1,
                                     FarScore::bits2,  FarScore::sketch, FarScore::fitted};
     far.score = kScores[below(one_each ? 6 : 5)];
-    if (far.score == FarScore::sketch) far.rank = 1 + below(8);
+    if (far.score == FarScore::sketch) far.rank = 1 + below(6);
     return far;
   }
   far.gate = below(4);

@@ -217,9 +217,13 @@ class BaseScorer final : public KeyScorer {
       return at::matmul(vectors * values.pow(power).unsqueeze(2), vectors.transpose(2, 3));
     };
     const Tensor spread = at::matmul(rest, root(0.5));
+    Tensor scatter = at::matmul(spread.transpose(2, 3), spread);
+    // Directions that no key of the window has are told apart by their number, not by rounding.
+    const Tensor size = scatter.diagonal(0, 2, 3).mean(2, true).clamp_min(1e-30);
+    constexpr double kAbsent = 1e-4;
+    scatter.diagonal(0, 2, 3).add_(size * at::linspace(kAbsent / 2, kAbsent, dim, scatter.options()));
     // Eigenvectors come in ascending order.
-    const Tensor directions = std::get<1>(at::linalg_eigh(at::matmul(spread.transpose(2, 3), spread)))
-                                  .narrow(3, dim - rank_, rank_);
+    const Tensor directions = std::get<1>(at::linalg_eigh(scatter)).narrow(3, dim - rank_, rank_);
     basis_ =
         at::stack({at::matmul(root(0.5), directions), at::matmul(root(-0.5), directions)}).to(at::kFloat);
     mean_ = mean.to(at::kFloat);
