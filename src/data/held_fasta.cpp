@@ -1,20 +1,20 @@
 #include "held_fasta.h"
 
-#include <unordered_map>
 #include <utility>
 
 #include "focus/core/error.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"
 #include "focus/data/fasta_stream.h"
+#include "held_sequences.h"
 
 namespace focus::data {
 namespace {
 
-class HeldFasta final : public SequenceFile {
+class HeldFasta final : public HeldSequences {
  public:
   HeldFasta(const std::filesystem::path& path, const FastaOptions& options, const std::string& why)
-      : SequenceFile(path) {
+      : HeldSequences(path) {
     FastaStream stream(path, options.allow_truncated);
     for (FastaRecord record; stream.next(record);) {
       const auto length = static_cast<int64_t>(record.sequence.size());
@@ -24,22 +24,12 @@ class HeldFasta final : public SequenceFile {
                         options.held_bases >> 20, " MiB of sequence; ", options.advice,
                         "rewrap and repack it, e.g. with: seqtk seq -l 60 '", path.string(), "' | bgzip > '",
                         path.stem().string(), ".bgz'");
-      add_record(record.name, length);
-      record.sequence.shrink_to_fit();
-      sequences_.emplace(record.name, std::move(record.sequence));
+      hold(record.name, std::move(record.sequence));
     }
     log::info(concat("'", path.string(), "' ", why, ": its ", format_count(total_length()),
                      " bases are held in memory; of an indexed file (lines of equal length, plain or bgzip) "
                      "only what is needed is read"));
   }
-  bool in_memory() const override { return true; }
-
- private:
-  std::string read(const std::string& name, int64_t begin, int64_t end) const override {
-    return sequences_.at(name).substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
-  }
-
-  std::unordered_map<std::string, std::string> sequences_;
 };
 
 }  // namespace

@@ -1,17 +1,17 @@
 #include "focus/data/open_sequences.h"
 
-#include <unordered_map>
 #include <utility>
 
 #include "focus/core/error.h"
 #include "focus/data/jsonl.h"
+#include "held_sequences.h"
 
 namespace focus::data {
 namespace {
 
-class HeldLines final : public SequenceFile {
+class HeldLines final : public HeldSequences {
  public:
-  HeldLines(const std::filesystem::path& path, const FastaOptions& options) : SequenceFile(path) {
+  HeldLines(const std::filesystem::path& path, const FastaOptions& options) : HeldSequences(path) {
     JsonlReader reader(path);
     for (JsonlRecord record; reader.next(record);) {
       const auto length = static_cast<int64_t>(record.text.size());
@@ -21,19 +21,10 @@ class HeldLines final : public SequenceFile {
       if (contains(record.name))
         fail<DataError>("'", path.string(), "', line ", record.line, ": the name '", record.name,
                         "' stands twice");
-      add_record(record.name, length);
-      sequences_.emplace(record.name, std::move(record.text));
+      hold(record.name, std::move(record.text));
     }
     if (names().empty()) fail<DataError>("'", path.string(), "' holds no sequence");
   }
-  bool in_memory() const override { return true; }
-
- private:
-  std::string read(const std::string& name, int64_t begin, int64_t end) const override {
-    return sequences_.at(name).substr(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
-  }
-
-  std::unordered_map<std::string, std::string> sequences_;
 };
 
 }  // namespace

@@ -39,13 +39,8 @@ void plant(const PlantedConfig& config, uint64_t seed, data::SampledSegment& seg
     from += step;
     const bool substituted = random.uniform() < config.substitutions;
     if (substituted) {
-      const std::string others = [&] {
-        std::string rest;
-        for (const char other : {'A', 'C', 'G', 'T'}) {
-          if (other != (base & ~0x20)) rest += other;  // in either case
-        }
-        return rest;
-      }();
+      std::string others = "ACGT";
+      std::erase(others, static_cast<char>(base & ~0x20));  // in either case
       base = others[static_cast<std::size_t>(random.uniform_integer(static_cast<int64_t>(others.size())))];
     }
     segment.planted[static_cast<std::size_t>(to)] = !substituted && to - copy >= report::kCopyWord;

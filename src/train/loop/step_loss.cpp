@@ -3,6 +3,7 @@
 #include <map>
 #include <string>
 
+#include "focus/core/error.h"
 #include "focus/ops/host_copy.h"
 #include "loop/gradient_sum.h"
 
@@ -46,10 +47,11 @@ StepLoss backward(Objective& objective, std::vector<Batch>& batches, distributed
   if (out.weight <= 0) return out;
   Figures parts, means, weights;
   for (const Batch& batch : batches) {
+    bool reached = false;
     objective.loss(batch, [&](const LossSum& sum) {
-      // A piece that nothing trained reaches, as a window that reads only entries from before a cut, has
-      // none.
+      // Nothing trained reaches a piece whose windows read only entries from before its cut.
       if (sum.sum.requires_grad()) (sum.sum / out.weight).backward();
+      reached = reached || sum.sum.requires_grad();
       parts.add("loss", sum.sum.detach().to(at::kDouble) / out.weight);
       for (const auto& [name, value] : sum.parts) parts.add(name, value.to(at::kDouble) / out.weight);
       for (const Mean& mean : sum.means) {
@@ -57,6 +59,8 @@ StepLoss backward(Objective& objective, std::vector<Batch>& batches, distributed
         weights.add(mean.name, mean.weight);
       }
     });
+    FOCUS_CHECK(reached, "no trained parameter reaches the loss of a batch of ", batch.tokens.size(1),
+                " bases");
   }
   sum_gradients(ranks, parameters);
   auto losses = parts.read(ranks);

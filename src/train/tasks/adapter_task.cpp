@@ -50,24 +50,26 @@ class EndToEnd final : public Objective {
   void loss(const Batch& batch, const std::function<void(const LossSum&)>& add) override {
     const Tensor log_p =
         config_.objective.needs_teacher() ? with_full_memory(*teacher_, batch.tokens) : Tensor();
+    const Tensor weights = base_weights(batch), in_copy = weights * copy_positions(batch);
+    const auto piece = [&](int64_t begin, const compress::HiddenStates& hidden) {
+      add(loss_of(batch, log_p, weights, in_copy, begin, hidden));
+    };
     if (config_.execution == Execution::parallel) {
-      add(loss_of(batch, log_p, 0, model_->parallel(batch.tokens)));
-      return;
+      piece(0, model_->parallel(batch.tokens));
+    } else {
+      forward_sequential(*model_, batch.tokens, config_.bptt_windows, piece);
     }
-    forward_sequential(*model_, batch.tokens, config_.bptt_windows,
-                       [&](int64_t begin, const compress::HiddenStates& hidden) {
-                         add(loss_of(batch, log_p, begin, hidden));
-                       });
   }
 
  private:
-  /// Of the positions from `begin` on whose hidden states are given. log_p: the teacher's [B, L-1, V].
-  LossSum loss_of(const Batch& batch, const Tensor& log_p, int64_t begin,
-                  const compress::HiddenStates& hidden) const {
+  /// Of the positions from `begin` on whose hidden states are given. Of the whole batch: log_p, the teacher's
+  /// [B, L-1, V], and weights [B, L-1].
+  LossSum loss_of(const Batch& batch, const Tensor& log_p, const Tensor& all_weights,
+                  const Tensor& all_in_copy, int64_t begin, const compress::HiddenStates& hidden) const {
     const int64_t length = batch.tokens.size(1);
     const int64_t count = std::min(begin + hidden.bases.size(1), length - 1) - begin;
     const auto here = [&](const Tensor& per_position) { return per_position.narrow(1, begin, count); };
-    const Tensor weights = here(base_weights(batch)), in_copy = weights * here(copy_positions(batch));
+    const Tensor weights = here(all_weights), in_copy = here(all_in_copy);
     const Tensor log_q = log_probabilities(*teacher_, hidden.bases.narrow(1, 0, count));
     LossSum out;
     out.sum = at::zeros({}, log_q.options());
