@@ -73,8 +73,8 @@ struct DeviceRmsNorm : torch::autograd::Function<DeviceRmsNorm> {
   }
 };
 
-// Few rows, as in decoding, cost many small calls in LibTorch. More rows stay LibTorch's: they take little of
-// the time there, and scores depend on its order of summing.
+// Few rows, as in decoding, cost many small calls in LibTorch. More rows stay LibTorch's, on whose order of
+// summing recorded scores depend.
 constexpr int64_t kFewRows = 4;
 
 template <class T>
