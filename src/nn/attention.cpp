@@ -73,14 +73,10 @@ Tensor Attention::project_part(const Tensor& u_BLD, int64_t part) const {
   if (options_.layout == AttentionLayout::separate)
     return (part == 0 ? q_proj : part == 1 ? k_proj : v_proj)->forward(u_BLD);
   // The rows of Wqkv that make this part.
-  const auto rows = [&](const Tensor& t) {
-    if (!t.defined()) return t;
-    const Tensor parts = options_.column_split
-                             ? t.unflatten(0, {options_.heads, 3, options_.dim}).select(1, part)
-                             : t.unflatten(0, {3, options_.heads, options_.dim}).select(0, part);
-    return parts.flatten(0, 1);
-  };
-  return at::linear(u_BLD, rows(Wqkv->effective_weight()), rows(Wqkv->bias));
+  return Wqkv->forward_rows(u_BLD, [&](const Tensor& t) {
+    return options_.column_split ? t.unflatten(0, {options_.heads, 3, options_.dim}).select(1, part)
+                                 : t.unflatten(0, {3, options_.heads, options_.dim}).select(0, part);
+  });
 }
 
 Tensor Attention::rotate(const Tensor& x_BHLE, const Tensor& positions) const {

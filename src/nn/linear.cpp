@@ -27,10 +27,7 @@ Tensor Linear::forward(const Tensor& x, const Tensor& residual) const {
     const Tensor rounded = weight_e4m3_.device() == x.device() ? weight_e4m3_ : weight_e4m3_.to(x.device());
     y = ops::fp8_linear(x, rounded, bias, fp8_->input, fp8_->weight);
   }
-  if (lora_down.defined()) {
-    const auto type = x.scalar_type();
-    y = y + at::linear(at::linear(x, lora_down.to(type)), lora_up.to(type)) * lora_scale_;
-  }
+  if (lora_down.defined()) y = y + low_rank(x, lora_up);
   return residual.defined() ? residual + y : y;
 }
 
@@ -45,9 +42,14 @@ void Linear::add_low_rank(int64_t rank, double scale, at::Generator& generator) 
   lora_scale_ = scale;
 }
 
-Tensor Linear::effective_weight() const {
-  if (!lora_down.defined()) return weight;
-  return weight + (at::matmul(lora_up, lora_down) * lora_scale_).to(weight.scalar_type());
+Tensor Linear::forward_rows(const Tensor& x, const std::function<Tensor(const Tensor&)>& view) const {
+  const Tensor y = ops::linear_of_rows(x, view(weight), bias.defined() ? view(bias) : bias);
+  return lora_down.defined() ? y + low_rank(x, view(lora_up).flatten(0, 1)) : y;
+}
+
+Tensor Linear::low_rank(const Tensor& x, const Tensor& up) const {
+  const auto type = x.scalar_type();
+  return at::linear(at::linear(x, lora_down.to(type)), up.to(type)) * lora_scale_;
 }
 
 void Linear::share_fp8(const Linear& other) {

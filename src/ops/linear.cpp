@@ -1,9 +1,11 @@
 #include "focus/ops/linear.h"
 
 #include <ATen/Parallel.h>
+#include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <type_traits>
 
 #include "device_kernels.h"
@@ -131,6 +133,30 @@ bool streams(const Tensor& x, const Matrix& matrix) {
   return few || mixed || (bf16 && !kernels::cpu_multiplies_bf16());
 }
 
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+
+struct LinearOfRows : torch::autograd::Function<LinearOfRows> {
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& rows,
+                        const std::optional<Tensor>& bias) {
+    ctx->save_for_backward({rows.requires_grad() ? x : Tensor(), rows});
+    ctx->saved_data["has_bias"] = bias.has_value();
+    return linear_reference(x, rows.flatten(0, 1), bias ? bias->flatten() : Tensor());
+  }
+  static variable_list backward(AutogradContext* ctx, const variable_list& grads) {
+    const auto saved = ctx->get_saved_variables();
+    const Tensor &grad = grads[0], &x = saved[0], &rows = saved[1];
+    const Tensor by_row = grad.reshape({-1, grad.size(-1)});
+    variable_list out(3);
+    if (ctx->needs_input_grad(0)) out[0] = at::matmul(grad, rows.flatten(0, 1).to(grad.scalar_type()));
+    if (ctx->needs_input_grad(1))
+      out[1] = at::matmul(by_row.t(), x.reshape({-1, x.size(-1)})).view(rows.sizes()).to(rows.scalar_type());
+    if (ctx->saved_data["has_bias"].toBool() && ctx->needs_input_grad(2))
+      out[2] = by_row.sum(0).view(rows.sizes().slice(0, 2));
+    return out;
+  }
+};
+
 Tensor product(const Tensor& x, const Matrix& matrix) {
   return streams(x, matrix) ? streamed(x, matrix, {}, {}) : linear_reference(x, matrix.weight, matrix.bias);
 }
@@ -152,6 +178,14 @@ Tensor linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const T
   if (is_dense && streams(x, {weight, bias}) && !tracked({residual}))
     return streamed(x, {weight, bias}, {}, residual);
   return residual + product(x, {weight, bias});
+}
+
+Tensor linear_of_rows(const Tensor& x, const Tensor& rows, const Tensor& bias) {
+  if (rows.dim() != 3 || (bias.defined() && bias.sizes() != rows.sizes().slice(0, 2)))
+    fail<ShapeError>("linear: need rows [pieces, n, in] and bias [pieces, n] or none, got ", rows.sizes(),
+                     ", ", bias.defined() ? bias.sizes() : at::IntArrayRef{});
+  check(x, rows[0], bias.defined() ? bias[0] : bias);
+  return LinearOfRows::apply(x, rows, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 
 Tensor gated_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const Tensor& up,

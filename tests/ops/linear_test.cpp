@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/autograd.h>
 
 #include "focus/core/error.h"
+#include "support/counting_allocator.h"
 #include "support/devices.h"
 #include "support/tensors.h"
 
@@ -135,6 +136,36 @@ TEST(LinearTest, GradientFlowsThroughEveryTypePairing) {
                 gradients[i].scalar_type() == at::kBFloat16 ? 2.01 : 4.0)
           << i;
   }
+}
+
+TEST(LinearTest, RowsOfALargerMatrixAreMultipliedAndNotKept) {
+  at::manual_seed(6);
+  for (const auto type : {at::kDouble, at::kFloat}) {
+    const Tensor x = at::randn({2, 3, 40}, type).set_requires_grad(true),
+                 weight = at::randn({5 * 3 * 8, 40}, type).set_requires_grad(true),
+                 bias = at::randn({5 * 3 * 8}, type).set_requires_grad(true),
+                 weighting = at::randn({2, 3, 40}, type);
+    const auto rows = [](const Tensor& t) { return t.unflatten(0, {5, 3, 8}).select(1, 1); };
+    const Tensor got = linear_of_rows(x, rows(weight), rows(bias)),
+                 expected = at::linear(x, rows(weight).flatten(0, 1), rows(bias).flatten());
+    EXPECT_TRUE(at::equal(got, expected));
+    EXPECT_TRUE(at::equal(linear_of_rows(x, rows(weight), {}), at::linear(x, rows(weight).flatten(0, 1))));
+    const auto gradients = [&](const Tensor& y) {
+      return torch::autograd::grad({(y * weighting).sum()}, {x, weight, bias});
+    };
+    const auto own = gradients(got), plain = gradients(expected);
+    for (std::size_t i = 0; i < plain.size(); ++i)
+      EXPECT_LT(max_difference(own[i], plain[i]), type == at::kDouble ? 1e-13 : 1e-5) << i;
+  }
+  const Tensor frozen = at::randn({3 * 256, 512}), x = at::randn({1, 512}).set_requires_grad(true);
+  const Tensor rows = frozen.unflatten(0, {4, 3, 64}).select(1, 2);
+  testing::CountingAllocator counter;
+  const int64_t before = counter.now();
+  const Tensor y = linear_of_rows(x, rows, {});
+  EXPECT_LT(counter.now() - before, 2 * 256 * 4);  // the result
+  EXPECT_LT(max_difference(torch::autograd::grad({y.sum()}, {x})[0], rows.flatten(0, 1).sum(0, true)), 1e-4);
+  EXPECT_THROW(linear_of_rows(x, frozen, {}), ShapeError);
+  EXPECT_THROW(linear_of_rows(x, rows, at::zeros({4, 3})), ShapeError);
 }
 
 class LinearOnDeviceTest : public testing::OnDeviceTest<Shape> {};

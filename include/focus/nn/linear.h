@@ -5,6 +5,7 @@
 #include <torch/nn/module.h>
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 namespace focus::nn {
@@ -31,12 +32,15 @@ class Linear : public torch::nn::Module {
   /// From now on y = x W^T + b + scale * x down^T up^T (LoRA), in x's type. `down` is drawn, `up` starts at
   /// zero; both are fp32 parameters. ConfigError when the rank is larger than the weight.
   void add_low_rank(int64_t rank, double scale, at::Generator& generator);
-  /// W, or what W and the low-rank change are together. Without FP8.
-  at::Tensor effective_weight() const;
+  /// Only some output channels: `view` makes of a tensor [out, ..] the view [pieces, n, ..] of them. Never in
+  /// FP8.
+  at::Tensor forward_rows(const at::Tensor& x,
+                          const std::function<at::Tensor(const at::Tensor&)>& view) const;
   at::Tensor weight, bias;
   at::Tensor lora_down, lora_up;  // [rank, in], [out, rank]; undefined without add_low_rank
 
  private:
+  at::Tensor low_rank(const at::Tensor& x, const at::Tensor& up) const;
   double lora_scale_ = 1.0;
   std::optional<Fp8Scales> fp8_;
   at::Tensor weight_e4m3_;

@@ -20,6 +20,11 @@ namespace focus::ops {
 at::Tensor linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
                   const at::Tensor& residual = {});
 
+/// linear() with some rows of a larger matrix: `rows` [pieces, n, in] a view of them, bias [pieces, n] or
+/// undefined; returns [.., pieces * n]. Where they do not lie beside each other the product takes a copy of
+/// them, which does not outlive the call: the backward pass makes its own. Differentiable in everything.
+at::Tensor linear_of_rows(const at::Tensor& x, const at::Tensor& rows, const at::Tensor& bias);
+
 /// act(x W^T + b) (x U^T + c), differentiable in everything; few rows on a device as above, in one pass over
 /// both matrices and with one rounding.
 at::Tensor gated_linear(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
