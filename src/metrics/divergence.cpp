@@ -10,27 +10,59 @@
 namespace focus::metrics {
 namespace {
 
-// Wider vectors where the processor has them; without fused multiply-add, so every processor gives the same
-// bits.
+// Wider vectors where the processor has them; without fused multiply-add, which the build switches off for
+// this file, so every processor gives the same bits.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define FOCUS_VECTOR_CLONES __attribute__((target_clones("avx2", "default")))
+#define FOCUS_VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FOCUS_VECTOR_CLONES
 #endif
 
+// Eight lanes, whatever the processor's registers hold: sums are made in the same order on every machine.
 constexpr int64_t kLanes = 8;
+typedef double Lanes __attribute__((vector_size(8 * kLanes)));
+typedef int64_t Bits __attribute__((vector_size(8 * kLanes)));
+#define FOCUS_INLINE __attribute__((always_inline)) inline
 
-// exp(x) for x <= 0, to 1e-15 relative, in plain arithmetic that the compiler turns into vector code. Below
-// -60 the result is exp(-60): far under the clip, so no measure sees the difference.
-__attribute__((always_inline)) inline double exp_nonpositive(double x) {
+/// The first `count` lanes; the others are `rest`.
+FOCUS_INLINE void load(const double* from, int64_t count, Lanes& out, double rest = 0) {
+  if (count < kLanes) out = Lanes{} + rest;
+  __builtin_memcpy(&out, from, sizeof(double) * static_cast<std::size_t>(count < kLanes ? count : kLanes));
+}
+FOCUS_INLINE void store(const Lanes& values, int64_t count, double* to) {
+  __builtin_memcpy(to, &values, sizeof(double) * static_cast<std::size_t>(count < kLanes ? count : kLanes));
+}
+/// run(first, count) for every group of lanes; the last may be smaller.
+template <class F>
+FOCUS_INLINE void by_lanes(int64_t n, const F& run) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) run(i, kLanes);
+  if (i < n) run(i, n - i);
+}
+FOCUS_INLINE double sum(const Lanes& lanes) {
+  double total = 0;
+  for (int64_t j = 0; j < kLanes; ++j) total += lanes[j];
+  return total;
+}
+/// Of values that by_lanes() went over: whole groups are in `lanes`, the rest is added one by one.
+FOCUS_INLINE double sum(const Lanes& lanes, const double* values, int64_t n) {
+  double total = sum(lanes);
+  for (int64_t i = n / kLanes * kLanes; i < n; ++i) total += values[i];
+  return total;
+}
+
+// exp(x) for x <= 0, to 1e-15 relative. Below -60 the result is exp(-60): far under the clip, so no measure
+// sees the difference.
+FOCUS_INLINE void exp_nonpositive(Lanes& x) {
   constexpr double log2_e = 1.4426950408889634, ln2_high = 0.693147180369123816490,
                    ln2_low = 1.90821492927058770002e-10;
   constexpr double round_shift = 0x1.8p52;
-  x = x < -60.0 ? -60.0 : x;
-  const double shifted = x * log2_e + round_shift;  // the integer part ends up in the low bits
-  const double n = shifted - round_shift;
-  const double r = (x - n * ln2_high) - n * ln2_low;  // |r| <= ln 2 / 2
-  double series = 1.0 / 6227020800.0;
+  const Lanes lowest = Lanes{} - 60.0;
+  x = x < lowest ? lowest : x;
+  const Lanes shifted = x * log2_e + round_shift;  // the integer part ends up in the low bits
+  const Lanes n = shifted - round_shift;
+  const Lanes r = (x - n * ln2_high) - n * ln2_low;  // |r| <= ln 2 / 2
+  Lanes series = Lanes{} + 1.0 / 6227020800.0;
   series = series * r + 1.0 / 479001600.0;
   series = series * r + 1.0 / 39916800.0;
   series = series * r + 1.0 / 3628800.0;
@@ -44,29 +76,15 @@ __attribute__((always_inline)) inline double exp_nonpositive(double x) {
   series = series * r + 0.5;
   series = series * r + 1.0;
   series = series * r + 1.0;
-  const int64_t power = (std::bit_cast<int64_t>(shifted) << 52) + (int64_t{1023} << 52);
-  return series * std::bit_cast<double>(power);
-}
-
-// Sums in eight lanes: vectorisable without reordering a sum behind the program's back, and the same on every
-// machine.
-__attribute__((always_inline)) inline double sum(const double* values, int64_t n) {
-  std::array<double, kLanes> lanes{};
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (int64_t j = 0; j < kLanes; ++j) lanes[static_cast<std::size_t>(j)] += values[i + j];
-  }
-  double total = 0;
-  for (const double lane : lanes) total += lane;
-  for (; i < n; ++i) total += values[i];
-  return total;
+  const Bits power = (reinterpret_cast<Bits>(shifted) << 52) + (int64_t{1023} << 52);
+  x = series * reinterpret_cast<Lanes>(power);
 }
 
 // (1-u) log(1-u) + (1+u) log(1+u) over u^2: with p = m(1-u), q = m(1+u) the Jensen-Shannon divergence is 1/2
 // sum m u^2 g(u^2), a sum of positive terms. The series serves |u| <= 1/4 (relative error below 1e-12).
 constexpr double kSeriesLimit = 1.0 / 16.0;  // of u^2
-__attribute__((always_inline)) inline double js_series(double u2) {
-  double g = 1.0 / 153.0;
+FOCUS_INLINE void js_series(const Lanes& u2, Lanes& g) {
+  g = Lanes{} + 1.0 / 153.0;
   g = g * u2 + 1.0 / 120.0;
   g = g * u2 + 1.0 / 91.0;
   g = g * u2 + 1.0 / 66.0;
@@ -74,33 +92,60 @@ __attribute__((always_inline)) inline double js_series(double u2) {
   g = g * u2 + 1.0 / 28.0;
   g = g * u2 + 1.0 / 15.0;
   g = g * u2 + 1.0 / 6.0;
-  return g * u2 + 1.0;
+  g = g * u2 + 1.0;
 }
 double js_term(double p, double q) {
   const double m = 0.5 * (p + q);
   return p * std::log(p / m) + q * std::log(q / m);
 }
 
-double highest(std::span<const float> logits) {
-  float top = -std::numeric_limits<float>::infinity();
-  bool sound = true;
-  for (const float x : logits) {
+typedef float Floats __attribute__((vector_size(8 * kLanes)));
+typedef int32_t Found __attribute__((vector_size(8 * kLanes)));
+constexpr int64_t kFloats = 2 * kLanes;
+
+struct Highest {
+  float value;
+  bool sound;  // no NaN among them
+};
+FOCUS_VECTOR_CLONES Highest highest(const float* logits, int64_t n) {
+  Floats top = Floats{} - std::numeric_limits<float>::infinity();
+  Found unsound = {};
+  const auto take = [&](const Floats& x) __attribute__((always_inline)) {
     top = x > top ? x : top;
-    sound = sound && !std::isnan(x);
+    unsound |= x != x;
+  };
+  int64_t i = 0;
+  Floats x;
+  for (; i + kFloats <= n; i += kFloats) {
+    __builtin_memcpy(&x, logits + i, sizeof x);
+    take(x);
   }
-  if (!sound || !std::isfinite(top))
-    fail<CheckFailed>("a row of ", logits.size(), " logits holds ", sound ? "no finite maximum" : "NaN",
-                      ": the model's output is not usable");
-  return static_cast<double>(top);
+  x = top;
+  for (int64_t j = 0; i + j < n; ++j) x[j] = logits[i + j];
+  take(x);
+  Highest out{top[0], unsound[0] == 0};
+  for (int64_t lane = 1; lane < kFloats; ++lane) {
+    out.value = std::max(out.value, top[lane]);
+    out.sound = out.sound && unsound[lane] == 0;
+  }
+  return out;
+}
+
+FOCUS_VECTOR_CLONES void subtract(const float* from, double what, int64_t n, double* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<double>(from[i]) - what;
 }
 
 }  // namespace
 
 void Distribution::assign(std::span<const float> logits) {
-  const double top = highest(logits);
+  const auto n = static_cast<int64_t>(logits.size());
+  const auto [top, sound] = highest(logits.data(), n);
+  if (!sound || !std::isfinite(top))
+    fail<CheckFailed>("a row of ", n, " logits holds ", sound ? "no finite maximum" : "NaN",
+                      ": the model's output is not usable");
   log_p_.resize(logits.size());
-  for (std::size_t i = 0; i < logits.size(); ++i) log_p_[i] = static_cast<double>(logits[i]) - top;
-  log_sum_exp_ = top;
+  subtract(logits.data(), static_cast<double>(top), n, log_p_.data());
+  log_sum_exp_ = static_cast<double>(top);
   normalise();
 }
 
@@ -131,73 +176,81 @@ FOCUS_VECTOR_CLONES void Distribution::normalise() {
   double* const p = p_.data();
   double* const log_p = log_p_.data();
   double* const sqrt_p = sqrt_p_.data();
-  top1_ = std::max_element(log_p_.begin(), log_p_.end()) - log_p_.begin();
-  for (int64_t i = 0; i < n; ++i) p[i] = exp_nonpositive(log_p[i]);
-  const double total = sum(p, n), log_total = std::log(total), scale = 1.0 / total;
+  for (top1_ = 0; log_p[top1_] < 0;) ++top1_;
+  Lanes sums = {};
+  // Of groups of lanes; a smaller one at the end is summed on its own.
+  const auto add = [&](const Lanes& values, int64_t count) __attribute__((always_inline)) {
+    if (count == kLanes) sums += values;
+  };
+  by_lanes(n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    Lanes x;
+    load(log_p + i, count, x);
+    exp_nonpositive(x);
+    store(x, count, p + i);
+    add(x, count);
+  });
+  const double total = sum(sums, p, n), log_total = std::log(total), scale = 1.0 / total;
   log_sum_exp_ += log_total;
-  for (int64_t i = 0; i < n; ++i) {
-    const double scaled = p[i] * scale;
-    p[i] = scaled > kClip ? scaled : kClip;
-  }
-  const double clipped_total = sum(p, n), clipped_scale = 1.0 / clipped_total,
+  sums = Lanes{};
+  by_lanes(n, [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    const Lanes clip = Lanes{} + kClip;
+    Lanes x;
+    load(p + i, count, x);
+    x *= scale;
+    x = x > clip ? x : clip;
+    store(x, count, p + i);
+    add(x, count);
+  });
+  const double clipped_total = sum(sums, p, n), clipped_scale = 1.0 / clipped_total,
                shift = log_total + std::log(clipped_total);
   const double log_floor = std::log(kClip) - std::log(clipped_total);
   for (int64_t i = 0; i < n; ++i) {
     p[i] *= clipped_scale;
     const double x = log_p[i] - shift;
     log_p[i] = x > log_floor ? x : log_floor;
-    sqrt_p[i] = std::sqrt(p[i]);
   }
+  for (int64_t i = 0; i < n; ++i) sqrt_p[i] = std::sqrt(p[i]);
 }
 
 FOCUS_VECTOR_CLONES Divergences compare(const Distribution& a, const Distribution& b) {
   FOCUS_CHECK(a.size() == b.size() && a.size() > 0, "distributions of ", a.size(), " and ", b.size(),
               " entries");
-  const int64_t n = a.size();
   const double *p = a.probabilities().data(), *q = b.probabilities().data(),
                *log_p = a.log_probabilities().data(), *log_q = b.log_probabilities().data(),
                *root_p = a.square_roots().data(), *root_q = b.square_roots().data();
-  using Lanes = std::array<double, kLanes>;
-  Lanes l1{}, l2{}, hellinger{}, js{}, kl{};
-  const auto block = [&](int64_t i, int64_t count) __attribute__((always_inline)) {
-    double largest = 0;
-    for (int64_t j = 0; j < count; ++j) {
-      const auto lane = static_cast<std::size_t>(j);
-      const double x = p[i + j], y = q[i + j], difference = x - y, roots = root_p[i + j] - root_q[i + j];
-      l1[lane] += std::fabs(difference);
-      l2[lane] += difference * difference;
-      hellinger[lane] += roots * roots;
-      kl[lane] += x * (log_p[i + j] - log_q[i + j]);
-      const double u = difference / (x + y), u2 = u * u;
-      largest = u2 > largest ? u2 : largest;
-    }
-    if (largest <= kSeriesLimit) {
+  Lanes l1 = {}, l2 = {}, hellinger = {}, js = {}, kl = {};
+  by_lanes(a.size(), [&](int64_t i, int64_t count) __attribute__((always_inline)) {
+    Lanes x, y, lx, ly, rx, ry;
+    load(p + i, count, x, 1);  // lanes beyond the end: equal, so that they add nothing
+    load(q + i, count, y, 1);
+    load(log_p + i, count, lx);
+    load(log_q + i, count, ly);
+    load(root_p + i, count, rx);
+    load(root_q + i, count, ry);
+    const Lanes difference = x - y, roots = rx - ry, both = x + y, u = difference / both, u2 = u * u;
+    l1 += difference < 0.0 ? -difference : difference;
+    l2 += difference * difference;
+    hellinger += roots * roots;
+    kl += x * (lx - ly);
+    Lanes g;
+    js_series(u2, g);
+    Lanes terms = 0.5 * both * u2 * g;
+    const Bits beyond = u2 > kSeriesLimit;
+    int64_t any = 0;
+    for (int64_t j = 0; j < kLanes; ++j) any |= beyond[j];
+    if (any != 0) {
       for (int64_t j = 0; j < count; ++j) {
-        const double x = p[i + j], y = q[i + j], u = (x - y) / (x + y), u2 = u * u;
-        js[static_cast<std::size_t>(j)] += 0.5 * (x + y) * u2 * js_series(u2);
-      }
-    } else {
-      for (int64_t j = 0; j < count; ++j) {
-        const double x = p[i + j], y = q[i + j], u = (x - y) / (x + y), u2 = u * u;
-        js[static_cast<std::size_t>(j)] +=
-            u2 <= kSeriesLimit ? 0.5 * (x + y) * u2 * js_series(u2) : js_term(x, y);
+        if (beyond[j] != 0) terms[j] = js_term(x[j], y[j]);
       }
     }
-  };
-  int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) block(i, kLanes);
-  if (i < n) block(i, n - i);
-  const auto total = [](const Lanes& lanes) {
-    double value = 0;
-    for (const double lane : lanes) value += lane;
-    return value;
-  };
+    js += terms;
+  });
   Divergences result;
-  result.l1 = total(l1);
-  result.l2 = std::sqrt(total(l2));
-  result.hellinger = std::sqrt(0.5 * total(hellinger));
-  result.js = 0.5 * total(js);
-  result.kl = std::max(0.0, total(kl));
+  result.l1 = sum(l1);
+  result.l2 = std::sqrt(sum(l2));
+  result.hellinger = std::sqrt(0.5 * sum(hellinger));
+  result.js = 0.5 * sum(js);
+  result.kl = std::max(0.0, sum(kl));
   return result;
 }
 
