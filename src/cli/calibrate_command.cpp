@@ -88,7 +88,7 @@ void add_calibrate(CLI::App& app, const std::string& command_line) {
   CalibrateCommand& c = *command;
   add_common_options(*sub, c.common);
   sub->option_defaults()->group("Input");
-  sub->add_option("--fasta", c.fasta, "sequences: FASTA or JSON lines");
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA or JSON lines, or a folder of such files");
   sub->option_defaults()->group("Plan");
   sub->add_option("--min-r", c.min_r,
                   "share of what forgetting loses that the plan is to keep, R; default 0.9")

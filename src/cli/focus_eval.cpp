@@ -97,7 +97,7 @@ void add_fidelity(CLI::App& app, const std::string& command_line) {
   add_common_options(*sub, c.common);
   sub->option_defaults()->group("Input");
   sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
-  sub->add_option("--fasta", c.fasta, "sequences: FASTA or JSON lines");
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA or JSON lines, or a folder of such files");
   sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the report's folder");
   sub->add_flag("-f,--force", c.force, "replace an earlier report in --output");

@@ -8,6 +8,7 @@
 #include "focus/core/progress.h"
 #include "focus/core/units.h"
 #include "focus/core/version.h"
+#include "focus/data/open_sequences.h"
 #include "focus/data/pack.h"
 #include "focus/train/run/run_folder.h"
 
@@ -36,8 +37,13 @@ void run(const CLI::App& app, const PackCommand& c, const std::string& command_l
     fail<ConfigError>("'", c.output, "' exists; pass --force to replace it, or another --output");
 
   std::vector<data::PackSource> sources;
-  for (const std::string& path : c.fasta) sources.push_back({path, false, {}});
-  for (const std::string& path : c.jsonl) sources.push_back({path, true, {}});
+  const auto add = [&](const std::string& given, bool jsonl) {
+    for (const auto& file :
+         data::sequence_files(given, jsonl ? data::SequenceKind::jsonl : data::SequenceKind::fasta))
+      sources.push_back({file.string(), jsonl, {}, data::line_prefix(given, file)});
+  };
+  for (const std::string& path : c.fasta) add(path, false);
+  for (const std::string& path : c.jsonl) add(path, true);
   for (data::PackSource& source : sources) {
     const train::InputDigest digest = train::digest_input(source.path);
     source.about = {{"bytes", std::to_string(digest.bytes)}, {"sha256", digest.sha256}};
@@ -76,8 +82,9 @@ void add_pack(CLI::App& app, const std::string& command_line) {
                             const std::string& help) {
     sub->add_option(name, target, help + "; may be repeated")->allow_extra_args(false)->take_all();
   };
-  repeated("--fasta", c.fasta, "FASTA file: plain, gzip or BGZF");
-  repeated("--jsonl", c.jsonl, "JSONL file with \"text\" lines, plain or gzip, instead of --fasta");
+  repeated("--fasta", c.fasta, "FASTA file: plain, gzip or BGZF, or a folder of them");
+  repeated("--jsonl", c.jsonl,
+           "JSONL file with \"text\" lines, plain or gzip, or a folder of them, instead of --fasta");
   repeated("-r,--region", c.regions,
            "pack only this: name, name:start-end (1-based, both ends included) or a .bed file (0-based, "
            "half-open)");

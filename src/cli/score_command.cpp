@@ -342,8 +342,10 @@ void add_score(CLI::App& app, const std::string& command_line) {
   sub->add_option("--checkpoint", c.checkpoint,
                   "the model's weights: .pt (whole or in parts), .safetensors, or a Hugging Face folder")
       ->required();
-  sub->add_option("--fasta", c.fasta,
-                  "sequences: FASTA, plain, BGZF or gzip; - = standard input, read as a stream")
+  sub->add_option(
+         "--fasta", c.fasta,
+         "sequences: FASTA, plain, BGZF or gzip, or a folder of such files; - = standard input, read as a "
+         "stream")
       ->required();
   sub->add_option("-r,--region", c.regions,
                   "only this region: name or name:start-end, 1-based, both ends included; may be repeated")

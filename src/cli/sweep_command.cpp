@@ -12,6 +12,7 @@
 #include "focus/core/log.h"
 #include "focus/core/version.h"
 #include "focus/data/input_files.h"
+#include "focus/data/open_sequences.h"
 #include "focus/data/sampler.h"
 #include "focus/distributed/rank_environment.h"
 #include "focus/eval/sweep.h"
@@ -129,7 +130,7 @@ class AdapterTrainer final : public eval::CellTrainer {
 
   const std::string& digest(const fs::path& path) {
     std::string& known = digests_[path.string()];
-    if (known.empty()) known = train::digest_input(path).sha256;
+    if (known.empty()) known = data::source_digest(path);
     return known;
   }
 
@@ -226,7 +227,7 @@ void add_sweep(CLI::App& app, const std::string& command_line) {
   add_common_options(*sub, c.common);
   sub->option_defaults()->group("Input");
   sub->add_option("-a,--adapter", c.adapter, "trained adapter: its file, or the folder of its training run");
-  sub->add_option("--fasta", c.fasta, "sequences: FASTA or JSON lines");
+  sub->add_option("--fasta", c.fasta, "sequences: FASTA or JSON lines, or a folder of such files");
   sub->option_defaults()->group("Output");
   sub->add_option("-o,--output", c.output, "the sweep's folder; what it holds already is not measured again");
   add_gates(*sub, c.gates);

@@ -12,6 +12,7 @@
 #include "focus/core/file.h"
 #include "focus/core/log.h"
 #include "focus/core/units.h"
+#include "focus/data/open_sequences.h"
 #include "held_fasta.h"
 #include "packed_file.h"
 
@@ -163,6 +164,8 @@ std::unique_ptr<SequenceFile> index_fasta(const fs::path& path, bool allow_trunc
 }
 
 std::unique_ptr<SequenceFile> open_fasta(const fs::path& path, const FastaOptions& options) {
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return open_sequence_folder(path, SequenceKind::fasta, options);
   std::string why_not;
   auto file = index_fasta(path, options.allow_truncated, why_not);
   return file ? std::move(file) : hold_fasta(path, options, why_not);

@@ -14,7 +14,7 @@ namespace focus::data {
 
 class HeldSequences : public SequenceFile {
  public:
-  bool in_memory() const override { return true; }
+  int64_t held_bases() const override { return total_length(); }
 
  protected:
   using SequenceFile::SequenceFile;

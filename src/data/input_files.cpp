@@ -1,13 +1,19 @@
 #include "focus/data/input_files.h"
 
 #include "focus/core/error.h"
+#include "focus/data/open_sequences.h"
 
 namespace focus::data {
 
 std::vector<NamedPath> fasta_files(const std::string& what, const std::string& path) {
   if (path.empty() || path == "-") return {{what, path}};
-  return {
-      {what, path}, {concat("index of ", what), path + ".fai"}, {concat("index of ", what), path + ".gzi"}};
+  std::vector<NamedPath> out;
+  for (const std::filesystem::path& file : sequence_files(path, SequenceKind::either)) {
+    out.push_back({what, file});
+    for (const char* index : {".fai", ".gzi"})
+      out.push_back({concat("index of ", what), file.string() + index});
+  }
+  return out;
 }
 
 std::vector<NamedPath> sampler_files(const std::string& setting, const SamplerConfig& config) {
@@ -21,7 +27,8 @@ std::vector<NamedPath> sampler_files(const std::string& setting, const SamplerCo
     const std::string at = concat(setting, ".sources.", i);
     const auto fasta = fasta_files(at + ".fasta", source.fasta);
     out.insert(out.end(), fasta.begin(), fasta.end());
-    out.push_back({at + ".jsonl", source.jsonl});
+    for (const std::filesystem::path& file : sequence_files(source.jsonl, SequenceKind::jsonl))
+      out.push_back({at + ".jsonl", file});
     out.push_back({at + ".hdf5", source.hdf5});
     add_regions(at + ".regions", source.regions);
   }

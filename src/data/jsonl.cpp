@@ -10,12 +10,15 @@
 namespace focus::data {
 
 struct JsonlReader::Impl {
-  explicit Impl(const std::filesystem::path& path) : lines(path) {}
+  Impl(const std::filesystem::path& path, const std::string& before_numbers)
+      : lines(path), prefix(before_numbers) {}
   LineReader lines;
+  std::string prefix;
   std::string line;
 };
 
-JsonlReader::JsonlReader(const std::filesystem::path& path) : impl_(std::make_unique<Impl>(path)) {}
+JsonlReader::JsonlReader(const std::filesystem::path& path, const std::string& prefix)
+    : impl_(std::make_unique<Impl>(path, prefix)) {}
 JsonlReader::~JsonlReader() = default;
 
 bool JsonlReader::next(JsonlRecord& record) {
@@ -42,7 +45,7 @@ bool JsonlReader::next(JsonlRecord& record) {
   if (!text->is_string()) fail<DataError>(where, "\"text\" must be a string, got ", text->type_name());
   record.text = text->get<std::string>();
   if (record.text.empty()) fail<DataError>(where, "\"text\" is empty");
-  record.name = concat("line-", record.line);
+  record.name = concat(impl_->prefix, "line-", record.line);
   for (const char* key : {"name", "id"}) {
     const auto name = value.find(key);
     if (name != value.end()) record.name = name->is_string() ? name->get<std::string>() : name->dump();

@@ -113,7 +113,7 @@ std::unique_ptr<RecordReader> RecordReader::open(const PackSource& source, bool 
   const std::string& path = source.path;
   if (source.jsonl)
     return std::make_unique<StreamReader<JsonlReader, JsonlRecord, &JsonlRecord::text>>(
-        path, [path] { return std::make_unique<JsonlReader>(path); });
+        path, [path, prefix = source.line_prefix] { return std::make_unique<JsonlReader>(path, prefix); });
   std::string why_not;
   if (auto indexed = index_fasta(path, allow_truncated, why_not))
     return std::make_unique<IndexedReader>(std::move(indexed));

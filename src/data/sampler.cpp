@@ -203,7 +203,9 @@ bool SequenceSampler::in_memory() const { return impl_->sources->in_memory; }
 std::vector<DrawnStretch> SequenceSampler::stretches() const {
   std::vector<DrawnStretch> out;
   for (const Source& source : impl_->sources->list) {
-    for (const Stretch& stretch : source.stretches) out.push_back({source.path, stretch.region});
+    for (const Stretch& stretch : source.stretches)
+      out.push_back(
+          {source.file ? source.file->file_of(stretch.region.name).string() : source.path, stretch.region});
   }
   return out;
 }

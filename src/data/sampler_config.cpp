@@ -4,14 +4,18 @@
 namespace focus::data {
 
 void SourceConfig::visit(config::Fields& f) {
-  f.file("fasta", fasta,
-         "FASTA file, plain or BGZF, indexed on first use; plain gzip, and lines of unequal length, are held "
-         "in memory");
+  f.file(
+      "fasta", fasta,
+      "FASTA file, plain or BGZF, indexed on first use, or a folder of such files; plain gzip, and lines of "
+      "unequal length, are held in memory");
   f.only(f.when(jsonl.empty(), "jsonl", "is empty"))
       .regions("regions", regions,
                "regions (name, name:start-end, 1-based inclusive) or .bed files to draw from; empty: every "
                "record");
-  f.file("jsonl", jsonl, "JSONL file with \"text\" lines, plain or gzip, instead of fasta; held in memory");
+  f.file(
+      "jsonl", jsonl,
+      "JSONL file with \"text\" lines, plain or gzip, or a folder of such files, instead of fasta; held in "
+      "memory");
   f.file("hdf5", hdf5, "token store that focus-train pack wrote, instead of fasta");
   f.number("weight", weight, {0.0, 1e9}, "share of the samples, relative to the other sources");
 }

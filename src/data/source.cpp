@@ -6,6 +6,7 @@
 #include "focus/data/fasta.h"
 #include "focus/data/jsonl.h"
 #include "focus/data/letters.h"
+#include "focus/data/open_sequences.h"
 #include "focus/data/region.h"
 #include "formats/printable.h"
 
@@ -56,16 +57,16 @@ struct Memory {
   int64_t left() const { return limit_bytes - used_bytes; }
 };
 
-void load_jsonl(Source& source, Memory& memory) {
-  JsonlReader reader(source.path);
-  source.drawing = Drawing::documents;
+void load_jsonl(Source& source, const std::filesystem::path& path, Memory& memory) {
+  JsonlReader reader(path, line_prefix(source.path, path));
+  const std::size_t before = source.stretches.size();
   for (JsonlRecord record; reader.next(record);) {
     const auto length = static_cast<int64_t>(record.text.size());
     if (length < 2)
-      fail<DataError>("line ", record.line, " of '", source.path,
+      fail<DataError>("line ", record.line, " of '", path.string(),
                       "' has one base; a training sequence needs two or more");
     clean(record.text, CasePolicy::upper, AmbiguousPolicy::mask,
-          concat(record.name, " (line ", record.line, " of ", source.path, ")"));
+          concat(record.name, " (line ", record.line, " of ", path.string(), ")"));
     memory.used_bytes += length;
     if (memory.left() < 0)
       fail<DataError>(
@@ -76,7 +77,7 @@ void load_jsonl(Source& source, Memory& memory) {
     stretch.region = Region{record.name, 0, length};
     stretch.letters = record.text;
   }
-  if (source.stretches.empty()) fail<DataError>("'", source.path, "' holds no sequence");
+  if (source.stretches.size() == before) fail<DataError>("'", path.string(), "' holds no sequence");
 }
 
 Source open_source(const SourceConfig& given, bool allow_truncated, Memory& memory) {
@@ -84,7 +85,9 @@ Source open_source(const SourceConfig& given, bool allow_truncated, Memory& memo
   source.path = !given.fasta.empty() ? given.fasta : !given.jsonl.empty() ? given.jsonl : given.hdf5;
   source.weight = given.weight;
   if (!given.jsonl.empty()) {
-    load_jsonl(source, memory);
+    source.drawing = Drawing::documents;
+    for (const auto& file : sequence_files(given.jsonl, SequenceKind::jsonl))
+      load_jsonl(source, file, memory);
   } else if (!given.hdf5.empty()) {
     auto store = std::make_unique<TokenStore>(given.hdf5);
     source.drawing = store->drawing();
@@ -95,7 +98,7 @@ Source open_source(const SourceConfig& given, bool allow_truncated, Memory& memo
                std::filesystem::path(given.fasta).stem().string(), ".h5', or ");
     source.file = open_fasta(
         given.fasta, {.held_bases = memory.left(), .advice = advice, .allow_truncated = allow_truncated});
-    if (source.file->in_memory()) memory.used_bytes += source.file->total_length();
+    memory.used_bytes += source.file->held_bases();
   }
   return source;
 }

@@ -9,6 +9,7 @@
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
 #include "focus/core/version.h"
+#include "focus/data/open_sequences.h"
 #include "focus/formats/digest.h"
 #include "focus/model/placement.h"
 #include "focus/weights/model_files.h"
@@ -151,7 +152,7 @@ class Planner {
 
   const std::string& file_digest(const fs::path& path) {
     std::string& digest = digests_[path.string()];
-    if (digest.empty()) digest = formats::file_digest(path);
+    if (digest.empty()) digest = data::source_digest(path);
     return digest;
   }
 

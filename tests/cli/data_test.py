@@ -50,6 +50,30 @@ class DataTest(ProgramTest):
         self.assertEqual(self.losses("hdf5", data={"sources": [{"hdf5": self.path("x.h5")}]}, stages=stages),
                          self.losses("jsonl", data={"sources": [{"jsonl": jsonl}]}, stages=stages))
 
+    def test_a_folder_is_a_source(self):
+        os.mkdir(self.path("genome"))
+        write(self.path("genome", "1.fa"), fasta([("chr1", bases(20000))]))
+        write(self.path("genome", "2.fa.gz"), gzip.compress(fasta([("chr2", bases(5000, seed=2))]).encode()))
+        write(self.path("genome", "README"), "not sequence")
+        one = write(self.path("one.fa"), fasta([("chr1", bases(20000)), ("chr2", bases(5000, seed=2))]))
+        wanted = self.losses("file", data={"sources": [{"fasta": one}]})
+        self.assertEqual(self.losses("folder", data={"sources": [{"fasta": self.path("genome")}]}), wanted)
+        inputs = json.loads(read(self.path("folder", "provenance.json")))["starts"][0]["inputs"]
+        self.assertIn(self.path("genome", "2.fa.gz"), [entry["path"] for entry in inputs])
+        self.assert_ok(self.pack("--fasta", self.path("genome"), "-q", "-o", self.path("x.h5")))
+        self.assertEqual(self.losses("packed", data={"sources": [{"hdf5": self.path("x.h5")}]}), wanted)
+        os.mkdir(self.path("lines"))
+        for name, seed in (("a.jsonl", 1), ("b.jsonl", 2)):
+            write(self.path("lines", name), "".join(json.dumps({"text": bases(100 + 31 * i, seed=seed * 10 + i)}) + "\n" for i in range(9)))
+        stages = [{"length": 64, "steps": 3}]
+        self.assert_ok(self.pack("--jsonl", self.path("lines"), "-q", "-o", self.path("y.h5")))
+        self.assertEqual(self.losses("lines_packed", data={"sources": [{"hdf5": self.path("y.h5")}]}, stages=stages),
+                         self.losses("lines_folder", data={"sources": [{"jsonl": self.path("lines")}]}, stages=stages))
+        # A file of the folder cannot be held out while all of it is trained on.
+        self.refused({"sources": [{"fasta": self.path("genome")}], "exclude": ["three"]}, DATA, "three")
+        held = {"data": {"sources": [{"fasta": self.path("genome", "1.fa")}]}, "every": 2, "sequences": 1, "length": 64}
+        self.assert_clear(self.train("-c", self.train_config(data={"sources": [{"fasta": self.path("genome")}]}, validation=held), "-o", self.path("run")), DATA, "both draw from", "1.fa")
+
     def test_pack_usage(self):
         out = ["-o", self.path("x.h5")]
         self.assertIn("--exclude", self.assert_ok(self.pack("--help")))
@@ -71,7 +95,8 @@ class DataTest(ProgramTest):
         genome, out = self.genome(), ["-o", self.path("x.h5")]
         self.assert_clear(self.pack("--fasta", self.path("none.fa"), *out), DATA, "none.fa")
         self.assert_clear(self.pack("--jsonl", self.path("none.jsonl"), *out), DATA, "none.jsonl")
-        self.assert_clear(self.pack("--fasta", self.folder, *out), DATA, self.folder)
+        os.mkdir(self.path("empty"))
+        self.assert_clear(self.pack("--fasta", self.path("empty"), *out), DATA, "empty", "no FASTA file (.fa")
         self.assert_clear(self.pack("--jsonl", genome, *out), DATA, "line 1", "genome.fa", "not JSON")
         self.assert_clear(self.pack("--fasta", write(self.path("rna.fa"), ">r\nACGU\n"), *out), DATA, "position 4", "RNA")
         self.assert_clear(self.pack("--fasta", genome, "-r", "three", *out), DATA, "three", "genome.fa")

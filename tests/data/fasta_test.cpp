@@ -72,7 +72,7 @@ TEST(Fasta, KeepsTheIndexInMemoryWhereTheFolderCannotBeWritten) {
 TEST(Fasta, RefusesUnsoundFilesByName) {
   const Folder folder;
   EXPECT_MESSAGE(open_fasta(folder / "none.fa"), "does not exist");
-  EXPECT_MESSAGE(open_fasta(folder / "."), "not a regular file");
+  EXPECT_MESSAGE(open_fasta(folder / "."), "holds no FASTA file");
   EXPECT_MESSAGE(open_fasta("/dev/null"), "--fasta -");
   EXPECT_MESSAGE(open_fasta(folder.text("empty.fa", "")), "is empty");
   const std::pair<const char*, const char*> cases[] = {

@@ -34,8 +34,8 @@ struct FastaOptions {
 std::unique_ptr<SequenceFile> index_fasta(const std::filesystem::path& path, bool allow_truncated,
                                           std::string& why_not);
 
-/// As index_fasta, and what cannot be indexed is read into memory, which is said in the log. DataError too:
-/// that is more than options.held_bases.
+/// As index_fasta, and what cannot be indexed is read into memory, which is said in the log; of a folder all
+/// of its FASTA files (open_sequence_folder). DataError too: that is more than options.held_bases.
 std::unique_ptr<SequenceFile> open_fasta(const std::filesystem::path& path, const FastaOptions& options = {});
 
 }  // namespace focus::data

@@ -9,7 +9,7 @@
 namespace focus::data {
 
 struct JsonlRecord {
-  std::string name;  // "id" or "name" of the line, else "line-<number>"
+  std::string name;  // "id" or "name" of the line, else the reader's prefix and "line-<number>"
   std::string text;  // letters as in the file
   int64_t line = 0;  // 1-based
 };
@@ -18,7 +18,7 @@ struct JsonlRecord {
 /// DataError names file and line: file missing or damaged, broken JSON, no "text", "text" empty or no string.
 class JsonlReader {
  public:
-  explicit JsonlReader(const std::filesystem::path& path);
+  explicit JsonlReader(const std::filesystem::path& path, const std::string& prefix = "");
   ~JsonlReader();
   /// False at the end of the file.
   bool next(JsonlRecord& record);

@@ -14,6 +14,7 @@ struct PackSource {
   std::string path;                          // FASTA (plain, gzip, BGZF) or JSONL (plain, gzip)
   bool jsonl = false;                        // all sources of a store are of one kind
   std::map<std::string, std::string> about;  // stored beside the source's path, e.g. its digest
+  std::string line_prefix;                   // of JsonlReader
 };
 
 struct PackOptions {

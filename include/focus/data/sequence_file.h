@@ -41,8 +41,11 @@ class SequenceFile {
   std::string fetch(std::string_view name) const { return fetch(name, 0, length(name)); }
   /// What of the records is in the file, in file order: by default all of each.
   virtual std::vector<Region> held() const;
-  /// Whether fetch() reads from memory.
-  virtual bool in_memory() const { return false; }
+  /// The file that a record lies in: path(), or one of that folder's.
+  virtual std::filesystem::path file_of(const std::string&) const { return path_; }
+  /// Bases that are in memory, and whether all are.
+  virtual int64_t held_bases() const { return 0; }
+  bool in_memory() const { return held_bases() == total_length_; }
 
  protected:
   explicit SequenceFile(std::filesystem::path path) : path_(std::move(path)) {}

@@ -4,6 +4,7 @@
 
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/core/error.h"
+#include "focus/data/open_sequences.h"
 #include "focus/data/region.h"
 #include "focus/weights/model_files.h"
 
@@ -109,8 +110,12 @@ std::vector<InputDigest> digest_inputs(const TrainConfig& config) {
   if (!config.adapter.empty()) paths.push_back(compress::adapter_file(config.adapter).string());
   for (const auto* sampler : {&config.data, &config.validation.data}) {
     for (const auto& source : sampler->sources) {
-      if (!source.fasta.empty()) paths.push_back(source.fasta);
-      if (!source.jsonl.empty()) paths.push_back(source.jsonl);
+      const auto add = [&](const std::string& given, data::SequenceKind kind) {
+        if (given.empty()) return;
+        for (const auto& file : data::sequence_files(given, kind)) paths.push_back(file.string());
+      };
+      add(source.fasta, data::SequenceKind::fasta);
+      add(source.jsonl, data::SequenceKind::jsonl);
       if (!source.hdf5.empty()) paths.push_back(source.hdf5);
     }
   }
