@@ -19,15 +19,15 @@ set(FOCUS_ROOM_ORDER
   data
   metrics
   report
+  infer
   train
   eval
-  infer
   cli
   tools)
 # Rooms that must not reach torch: they build and are tested in seconds.
 set(FOCUS_ROOMS_WITHOUT_TORCH core config formats kernels data metrics report)
 # Rooms that must not use each other.
-set(FOCUS_SIBLING_ROOMS train eval infer)
+set(FOCUS_SIBLING_ROOMS train eval)
 
 # Stops where `room` must not use `other`; `where` says what uses it.
 function(focus_check_use room other where)

@@ -185,7 +185,7 @@ class Calibrator {
   Method method(const std::string& name, std::shared_ptr<const compress::CompressedModel> model) const {
     const int64_t chunk = config_.run.chunk > 0 ? config_.run.chunk : windows_.window_bases();
     return {name, model->describe(), [model, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
-              return stream_in_chunks(*model, chunk, tokens_BL, on_bases);
+              return stream_in_chunks(model, chunk, tokens_BL, on_bases);
             }};
   }
 

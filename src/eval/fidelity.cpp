@@ -21,9 +21,9 @@
 #include "focus/data/open_sequences.h"
 #include "focus/data/region.h"
 #include "focus/data/segments.h"
-#include "focus/formats/digest.h"
 #include "focus/weights/load_model.h"
 #include "measure.h"
+#include "needles.h"
 #include "planted.h"
 #include "position_classes.h"
 
@@ -44,7 +44,9 @@ data::SegmentSample draw_segments(const FidelityConfig& config, int64_t count) {
                                        .seed = static_cast<uint64_t>(config.seed),
                                        .max_n_fraction = config.max_n_fraction});
   for (data::SampledSegment& segment : sample.segments) {
-    if (config.planted.size > 0) plant(config.planted, static_cast<uint64_t>(config.seed), segment);
+    const auto seed = static_cast<uint64_t>(config.seed);
+    if (config.planted.size > 0) plant(config.planted, seed, segment);
+    if (config.needles.size > 0) hide(make_needles(config.needles, seed, segment), segment);
   }
   data::AmbiguityNote ambiguity;
   for (const auto& segment : sample.segments)
@@ -69,7 +71,7 @@ std::map<std::string, std::string> provenance_of(const FidelityConfig& config,
   p["model_digest"] = loaded.digest;
   const auto file = [&](const std::string& key, const std::string& path) {
     p[key] = path;
-    p[key + "_digest"] = formats::file_digest(path);
+    p[key + "_digest"] = data::source_digest(path);
   };
   file("fasta", config.fasta);
   if (!config.adapter.empty()) file("adapter", compress::adapter_file(config.adapter).string());
@@ -113,12 +115,17 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Window
     out.segments.push_back({segment.name, segment.begin, count / static_cast<double>(config.length),
                             std::move(copied), position_classes(segment.sequence)});
   }
+  if (config.needles.size > 0) {
+    out.needle_bases = config.needles.size;
+    out.needle_depths = needle_depths(config.needles);
+  }
   for (const Method& method : methods) {
     MethodResult& m = out.methods.emplace_back();
     m.name = method.name;
     m.description = method.description;
     for (auto& values : m.values)
       values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
+    m.right_bases.assign(sample.segments.size() * out.needle_depths.size(), kNan);
   }
   return out;
 }
@@ -133,6 +140,9 @@ void measure_segment(const FidelityConfig& config, const model::Backbone& backbo
   const std::string where = data::format_region({segment.name, segment.begin, segment.begin + config.length});
   const auto place = static_cast<std::size_t>(index);
   Tensor full = cache != nullptr ? cache->logits(place) : Tensor();
+  const std::vector<Needle> needles =
+      config.needles.size > 0 ? make_needles(config.needles, static_cast<uint64_t>(config.seed), segment)
+                              : std::vector<Needle>();
   for (std::size_t m = 0; m < methods.size(); ++m) {
     // Full memory's own logits are what the others are compared with.
     if (known[m] && (m > 0 || full.defined())) continue;
@@ -148,6 +158,11 @@ void measure_segment(const FidelityConfig& config, const model::Backbone& backbo
     }
     if (known[m]) continue;
     MethodResult& result = out.methods[m];
+    const std::size_t questions = out.needle_depths.size();
+    for (std::size_t q = 0; q < questions; ++q) {
+      result.right_bases[place * questions + q] = static_cast<float>(right_bases(streamed, needles[q]));
+      on_bases(0, concat("question ", q + 1, " of ", questions));
+    }
     result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     result.kept_entries = std::max(result.kept_entries, streamed.kept_entries);
     result.kept_bytes = std::max(result.kept_bytes, streamed.kept_bytes);

@@ -42,6 +42,7 @@ std::string FidelityCache::group_of(const FidelityConfig& config, int64_t chunk)
   settings.seed = config.seed;
   settings.records = config.records;
   settings.planted = config.planted;
+  settings.needles = config.needles;
   settings.chunk = chunk;
   return config::to_json(settings);
 }

@@ -30,6 +30,9 @@ std::string joined(const std::vector<std::string>& names) {
   return out;
 }
 
+/// What is fitted to the very bases of a segment has nothing for those that are read behind it.
+bool can_be_asked(const std::string& name) { return name != "oracle" && name != "adaptive_entropy"; }
+
 bool holds(const std::vector<std::string>& names, const std::string& name) {
   return std::find(names.begin(), names.end(), name) != names.end();
 }
@@ -54,6 +57,16 @@ void PlantedConfig::visit(config::Fields& f) {
   f.only(planted).boolean("reverse_complement", reverse_complement, "the copy stands on the opposite strand");
 }
 
+void NeedleConfig::visit(config::Fields& f) {
+  f.integer("size", size, {0, 1 << 16}, "bases of a key and of its value; 0 = none");
+  const auto hidden = f.when(size > 0, "size", "is set");
+  f.only(hidden).integer("questions", questions, {1, 1 << 20},
+                         "needles that are asked for, evenly from 10 to 90 % of a segment");
+  f.only(hidden).integers("distractors", distractors, {1, 1 << 16},
+                          "each needle has for each of these a near-duplicate, with so many bases of the key "
+                          "substituted and another value");
+}
+
 void visit_model(FidelityConfig& c, config::Fields& f) {
   f.file("model_config", c.model_config,
          "the backbone's Evo-2 YAML file or config.json; empty = the config.json in the folder "
@@ -64,7 +77,9 @@ void visit_model(FidelityConfig& c, config::Fields& f) {
 
 void visit_segments(FidelityConfig& c, config::Fields& f) {
   f.file("fasta", c.fasta,
-         "sequences: FASTA (plain, BGZF or gzip), or JSON lines {\"text\": ...} (.jsonl, .jsonl.gz)");
+         "sequences: FASTA (plain, BGZF or gzip), JSON lines {\"text\": ...} (.jsonl, .jsonl.gz), or a "
+         "folder of "
+         "such files");
   f.boolean("allow_truncated", c.allow_truncated,
             "read what there is of a BGZF file that was cut short between two blocks");
   f.regions("regions", c.regions,
@@ -116,6 +131,7 @@ void FidelityConfig::visit(config::Fields& f) {
   f.group("far", memory.far, "far memory, of the memories named far_... and of adapters");
   visit_segments(*this, f);
   f.group("planted", planted, "copies written into the segments, on which recall then stands");
+  f.group("needles", needles, "keys and values hidden in the segments, and asked for behind them");
   f.texts("methods", methods,
           "of " + joined(known_methods({})) +
               ", labels of adapters; focus needs adapter; empty = all that apply but oracle; full is always "
@@ -133,6 +149,7 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
     for (const std::string& name : known) {
       if (config.memory.storage.dtype != compress::StorageType::model && compress::stores_itself(name))
         continue;
+      if (config.needles.size > 0 && !can_be_asked(name)) continue;
       if (name == "oracle" || (compress::stands_on_far(name) && !config.memory.far.active())) continue;
       if (name != "full" && (name != "focus" || !config.adapter.empty())) out.push_back(name);
     }
@@ -146,6 +163,9 @@ std::vector<std::string> fidelity_methods(const FidelityConfig& config) {
                         near.empty() ? "." : "; did you mean '" + near + "'?", " Known: ", joined(known));
     }
     if (holds(seen, name)) fail<ConfigError>("methods names '", name, "' twice");
+    if (config.needles.size > 0 && !can_be_asked(name))
+      fail<ConfigError>("methods: '", name, "' knows a segment's own bases only and answers no questions ",
+                        "behind it; remove it, or needles.size");
     seen.push_back(name);
     if (name != "full") out.push_back(name);
   }
@@ -175,6 +195,28 @@ void require_files(const FidelityConfig& c) {
     fail<ConfigError>("fasta: the sequences' file is missing; set it in the configuration or with --fasta");
 }
 
+namespace {
+
+void validate_needles(const FidelityConfig& c) {
+  const NeedleConfig& needles = c.needles;
+  if (needles.size == 0) return;
+  if (c.planted.size > 0)
+    fail<ConfigError>("needles.size and planted.size are both set: a copy would lie over needles; keep one");
+  for (const int64_t distance : needles.distractors) {
+    if (distance > needles.size)
+      fail<ConfigError>("needles.distractors: ", distance, " of a key's bases cannot be substituted, it has ",
+                        needles.size, " (needles.size)");
+  }
+  // So that random places for the near-duplicates are found without a search.
+  const auto copies = static_cast<int64_t>(needles.distractors.size()) + 1;
+  const int64_t bases = 2 * needles.size * needles.questions * copies;
+  if (4 * bases > c.length)
+    fail<ConfigError>("needles take ", bases, " bases of a segment, more than a quarter of its ", c.length,
+                      "; use a larger length, or fewer needles.questions or needles.distractors");
+}
+
+}  // namespace
+
 void FidelityConfig::validate() const {
   require_files(*this);
   const std::vector<std::string> taken = known_methods({});
@@ -191,6 +233,7 @@ void FidelityConfig::validate() const {
   if (planted.size > 0 && planted.distance + planted.size > length)
     fail<ConfigError>("planted.distance ", planted.distance, " and planted.size ", planted.size,
                       " do not fit into segments of length ", length, "; use a larger length");
+  validate_needles(*this);
   config::refuse_idle(*this);
   if (!adapter.empty()) return;
   if (memory.focus.unit == compress::UnitKind::paper)

@@ -33,7 +33,7 @@ Tensor to_rows(const Tensor& logits_BLV) { return logits_BLV[0].to(at::kCPU, at:
 Method compressed(std::string name, std::string description,
                   const std::shared_ptr<compress::CompressedModel>& model, int64_t chunk) {
   const auto stream = [model, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
-    return stream_in_chunks(*model, chunk, tokens_BL, on_bases);
+    return stream_in_chunks(model, chunk, tokens_BL, on_bases);
   };
   const auto planned = [model](int64_t num_bases) { return model->planned_use(num_bases); };
   return {std::move(name), std::move(description), stream, 1, planned};
@@ -43,14 +43,13 @@ Method compressed(std::string name, std::string description,
 Method plain(std::string name, std::string description, const std::shared_ptr<model::Backbone>& backbone) {
   const auto stream = [backbone](const Tensor& tokens_BL, const OnBases& on_bases) {
     Streamed out;
-    cache::StreamState state;
-    out.logits_LV = to_rows(backbone->forward(tokens_BL, &state));
-    for (const auto& layer : state.layers) {
-      if (const auto* cache = dynamic_cast<const cache::KeyValueState*>(layer.get())) {
-        out.kept_entries = std::max(out.kept_entries, cache->size());
-        out.kept_bytes += static_cast<int64_t>(cache->keys().nbytes() + cache->values().nbytes());
-      }
-    }
+    std::shared_ptr<infer::Stream> read = infer::plain_stream(*backbone)(tokens_BL.size(1));
+    out.logits_LV = to_rows(backbone->unembed(read->forward(tokens_BL)));
+    const infer::StreamMemory use = read->memory();
+    out.kept_entries = use.entries;
+    out.kept_bytes = use.kept_bytes;
+    out.read = std::move(read);
+    out.backbone = backbone;
     on_bases(tokens_BL.size(1), "");
     return out;
   };
@@ -74,7 +73,7 @@ Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model:
     const Tensor surprise = at::cat({entropy.narrow(0, 0, 1), entropy.narrow(0, 0, entropy.size(0) - 1)})
                                 .clamp_min(0.0)
                                 .unsqueeze(0);
-    return stream_in_chunks(*by(surprise), chunk, tokens_BL, on_bases);
+    return stream_in_chunks(by(surprise), chunk, tokens_BL, on_bases);
   };
   return {name, by(at::zeros({1, 1}))->describe(), stream};
 }
@@ -140,26 +139,27 @@ compress::LoadedAdapter trained_adapter(const std::string& path, const FidelityC
 
 }  // namespace
 
-Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const Tensor& tokens_BL,
-                          const OnBases& on_bases) {
+Streamed stream_in_chunks(const std::shared_ptr<const compress::CompressedModel>& model, int64_t chunk,
+                          const Tensor& tokens_BL, const OnBases& on_bases) {
   Streamed out;
-  compress::CompressedStream state;
+  std::shared_ptr<infer::Stream> stream = infer::compressed_stream(model, model->describe())(0);
   std::vector<Tensor> parts;
   const int64_t length = tokens_BL.size(1);
   // Calls end one base before a window does, where its open part is largest.
   int64_t count = std::max<int64_t>(chunk - 1, 1);
   for (int64_t begin = 0; begin < length; begin += count, count = chunk) {
     count = std::min(count, length - begin);
-    parts.push_back(
-        to_rows(model.backbone().unembed(model.forward(tokens_BL.narrow(1, begin, count), state).bases)));
-    out.open_bytes = std::max(out.open_bytes, model.memory_use(state).open_bytes);
+    parts.push_back(to_rows(model->backbone().unembed(stream->forward(tokens_BL.narrow(1, begin, count)))));
+    out.open_bytes = std::max(out.open_bytes, stream->memory().open_bytes);
     on_bases(count, "");
   }
-  const compress::MemoryUse use = model.memory_use(state);
+  const infer::StreamMemory use = stream->memory();
   out.logits_LV = at::cat(parts, 0);
   out.kept_entries = use.entries;
-  out.kept_bytes = use.retained_bytes;
+  out.kept_bytes = use.kept_bytes;
   out.far_bytes = use.far_bytes;
+  out.read = std::move(stream);
+  out.backbone = model->backbone_ptr();
   return out;
 }
 

@@ -13,6 +13,7 @@
 #include "focus/compress/compressed_model.h"
 #include "focus/compress/plan/config.h"
 #include "focus/eval/fidelity.h"
+#include "focus/infer/stream.h"
 #include "focus/model/backbone.h"
 
 namespace focus::eval {
@@ -21,6 +22,9 @@ namespace focus::eval {
 struct Streamed {
   at::Tensor logits_LV;  // fp32, CPU
   int64_t kept_entries = 0, kept_bytes = 0, open_bytes = 0, far_bytes = 0;
+  /// What has read it, and the backbone that it runs on.
+  std::shared_ptr<const infer::Stream> read;
+  std::shared_ptr<const model::Backbone> backbone;
 };
 
 /// Called with the bases done since the last call, and what else there is to say; may throw.
@@ -35,8 +39,8 @@ struct Method {
 };
 
 /// Through any compressed model, in chunks.
-Streamed stream_in_chunks(const compress::CompressedModel& model, int64_t chunk, const at::Tensor& tokens_BL,
-                          const OnBases& on_bases);
+Streamed stream_in_chunks(const std::shared_ptr<const compress::CompressedModel>& model, int64_t chunk,
+                          const at::Tensor& tokens_BL, const OnBases& on_bases);
 
 /// The adapter's configuration or `config.memory`, under `config.plan`; checked.
 compress::MemoryConfig resolve_memory(const FidelityConfig& config);

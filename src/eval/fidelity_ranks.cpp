@@ -38,15 +38,17 @@ void merge(distributed::Ranks& ranks, FidelityResult& out) {
   if (ranks.size() == 1) return;
   const auto positions = static_cast<std::size_t>(out.positions);
   std::vector<double> largest, seconds;
-  for (MethodResult& method : out.methods) {
-    for (auto& values : method.values) {
-      // In a sum, what another rank measures is 0 here.
-      for (std::size_t s = 0; s < out.segments.size(); ++s) {
-        if (!is_own(ranks, s))
-          std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(s * positions), positions, 0.0F);
-      }
-      ranks.all_reduce_sum({at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kFloat)});
+  const auto merge_values = [&](std::vector<float>& values, std::size_t per_segment) {
+    // In a sum, what another rank measures is 0 here.
+    for (std::size_t s = 0; s < out.segments.size(); ++s) {
+      if (!is_own(ranks, s))
+        std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(s * per_segment), per_segment, 0.0F);
     }
+    ranks.all_reduce_sum({at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kFloat)});
+  };
+  for (MethodResult& method : out.methods) {
+    for (auto& values : method.values) merge_values(values, positions);
+    if (!out.needle_depths.empty()) merge_values(method.right_bases, out.needle_depths.size());
     largest.insert(largest.end(),
                    {static_cast<double>(method.kept_entries), static_cast<double>(method.kept_bytes),
                     static_cast<double>(method.open_bytes), static_cast<double>(method.far_bytes)});

@@ -36,13 +36,13 @@ class Oracle {
       : config_(config),
         backbone_(std::move(backbone)),
         stored_(std::move(stored)),
-        model_(backbone_, stored_),
+        model_(std::make_shared<compress::CompressedModel>(backbone_, stored_)),
         tokens_BL_(tokens_BL),
         full_LV_(std::move(full_LV)) {
     const int64_t length = tokens_BL.size(1);
     // Position p predicts base p + 1 with the memory of p: the first window's end is the first that sees an
     // entry.
-    first_ = std::min(model_.plan().window(0).end, length - 1);
+    first_ = std::min(model_->plan().window(0).end, length - 1);
     const auto& bases = backbone_->vocabulary().bases;
     const Tensor letters =
         at::tensor(std::vector<int64_t>(bases.begin(), bases.end()), at::kLong).to(tokens_BL.device());
@@ -98,7 +98,7 @@ class Oracle {
     }
   }
 
-  const compress::CompressedModel& model() const { return model_; }
+  std::shared_ptr<const compress::CompressedModel> model() const { return model_; }
 
  private:
   struct Parameter {
@@ -109,7 +109,7 @@ class Oracle {
   /// Mean KL(full || compressed); adds the gradient of the sum to the entries' when asked to.
   double divergence(bool backward, int64_t step) const {
     const at::AutoGradMode with_gradient(backward);
-    const Tensor hidden = model_.parallel(tokens_BL_).bases;
+    const Tensor hidden = model_->parallel(tokens_BL_).bases;
     // The logits of a few positions at a time: they are far wider than the hidden states they come from.
     Tensor states = hidden.detach();
     if (backward) states.requires_grad_();
@@ -139,7 +139,7 @@ class Oracle {
   const OracleConfig& config_;
   std::shared_ptr<model::Backbone> backbone_;
   std::shared_ptr<compress::FocusAdapter> stored_;
-  compress::CompressedModel model_;
+  std::shared_ptr<const compress::CompressedModel> model_;
   Tensor tokens_BL_, full_LV_;
   int64_t first_ = 0;
   Tensor measured_;  // [positions from first_ on] 1 where the next base is A, C, G or T
@@ -158,7 +158,7 @@ Method oracle_method(const std::string& name, const OracleConfig& config,
   const auto everything = compress::make_memory("full", twin, memory);
   const std::string memory_text = compress::CompressedModel(twin, closed_form).describe();
   const auto stream = [=](const Tensor& tokens_BL, const OnBases& on_bases) {
-    Tensor full_LV = stream_in_chunks(*everything, chunk, tokens_BL, on_bases).logits_LV;
+    Tensor full_LV = stream_in_chunks(everything, chunk, tokens_BL, on_bases).logits_LV;
     auto stored = compress::store_entries(twin, *closed_form, tokens_BL);
     on_bases(tokens_BL.size(1), "");
     Oracle oracle(config, twin, std::move(stored), tokens_BL, std::move(full_LV));

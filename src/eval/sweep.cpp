@@ -331,6 +331,7 @@ std::string Sweep::describe() {
     FidelityConfig probe = untrained(*first);
     probe.segments = 1;
     probe.planted = {};
+    probe.needles = {};
     probe.length = std::min(probe.length, 2 * first->memory.window.size + 1);
     probe.methods = {"fitted"};
     probe.adapter.clear();

@@ -12,6 +12,7 @@
 #include "focus/core/units.h"
 #include "focus/core/version.h"
 #include "multiqc.h"
+#include "needles.h"
 #include "text.h"
 #include "values_hdf5.h"
 
@@ -134,6 +135,30 @@ std::string by_class_tsv(const ReportDigest& digest) {
   return out.str();
 }
 
+/// Of all questions, the depth "all", and of each depth.
+std::string needles_tsv(const ReportDigest& digest) {
+  const FidelityResult& result = *digest.result;
+  std::ostringstream out;
+  out << preamble(digest)
+      << "method\tlooks_at_question\tdepth\tquestions\texact_match\texact_match_low\texact_match_high\tbase_"
+         "accuracy\tbase_accuracy_low\tbase_accuracy_high\n";
+  for (const MethodResult& method : result.methods) {
+    const auto line = [&](const std::string& depth, const NeedleStatistics& s) {
+      out << method.name << '\t' << (looks_at_question(method) ? "yes" : "no") << '\t' << depth << '\t'
+          << s.count;
+      for (const double value :
+           {s.exact_match, s.exact_match_interval.low, s.exact_match_interval.high, s.base_accuracy,
+            s.base_accuracy_interval.low, s.base_accuracy_interval.high})
+        out << '\t' << exact(value);
+      out << '\n';
+    };
+    line("all", needle_statistics(result, method));
+    for (std::size_t d = 0; d < result.needle_depths.size(); ++d)
+      line(exact(result.needle_depths[d]), needle_statistics(result, method, d));
+  }
+  return out.str();
+}
+
 double bin_begin(std::size_t bin) {
   return std::pow(10.0, metrics::Histogram::kLowest +
                             static_cast<double>(bin) / static_cast<double>(metrics::Histogram::kPerDecade));
@@ -163,6 +188,23 @@ Json interval_json(const metrics::Interval& interval) {
   return Json::array({number(interval.low), number(interval.high)});
 }
 
+Json needles_json(const FidelityResult& result, const MethodResult& method) {
+  const auto figures = [&](const NeedleStatistics& s) {
+    return Json{{"questions", s.count},
+                {"exact_match", number(s.exact_match)},
+                {"exact_match_interval", interval_json(s.exact_match_interval)},
+                {"base_accuracy", number(s.base_accuracy)},
+                {"base_accuracy_interval", interval_json(s.base_accuracy_interval)}};
+  };
+  Json json = figures(needle_statistics(result, method));
+  json["looks_at_question"] = looks_at_question(method);
+  for (std::size_t d = 0; d < result.needle_depths.size(); ++d) {
+    Json& at = json["by_depth"].emplace_back(figures(needle_statistics(result, method, d)));
+    at["depth"] = result.needle_depths[d];
+  }
+  return json;
+}
+
 Json summary_of(const ReportDigest& digest) {
   const FidelityResult& result = *digest.result;
   Json root;
@@ -175,6 +217,7 @@ Json summary_of(const ReportDigest& digest) {
   root["main_scope"] = kScopeNames[static_cast<std::size_t>(digest.main_scope)];
   root["skipped_n_rich"] = result.skipped_n_rich;
   root["copied_positions"] = digest.copied_positions;
+  if (!result.needle_depths.empty()) root["needle_bases"] = result.needle_bases;
   root["subject"] = result.subject;
   root["random_weights"] = digest.random_weights;
   root["methods"] = Json::array();
@@ -192,6 +235,7 @@ Json summary_of(const ReportDigest& digest) {
     method["kl_above_subject"] = {{"mean", number(entry.kl_above_subject)},
                                   {"interval", interval_json(entry.kl_above_subject_interval)}};
     method["effective_length"] = number(entry.effective_length);
+    if (!result.needle_depths.empty()) method["needles"] = needles_json(result, *entry.method);
     for (const Scope scope : digest.scopes) {
       const ScopeStatistics& statistics = entry.scopes[static_cast<std::size_t>(scope)];
       Json scope_json;
@@ -325,6 +369,7 @@ void write_fidelity_report(const FidelityResult& result, const std::filesystem::
   write_file(folder / "segments.tsv", segments_tsv(digest));
   write_file(folder / "by_class.tsv", by_class_tsv(digest));
   write_file(folder / "distribution.tsv", distribution_tsv(digest));
+  if (!result.needle_depths.empty()) write_file(folder / "needles.tsv", needles_tsv(digest));
   write_values_hdf5(result, folder / "values.h5");
   write_multiqc(folder, digest);
   const Json summary = summary_of(digest);

@@ -36,6 +36,15 @@ MethodSummary read_method(const Json& json, const std::string& scope) {
   }
   method.effective_length = json.contains("effective_length") ? number(json.at("effective_length"))
                                                               : std::numeric_limits<double>::quiet_NaN();
+  const auto answers = [&](const std::string& name) {
+    constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
+    if (!json.contains("needles")) return SummaryValue{kNan, kNan, kNan};
+    const Json& needles = json.at("needles");
+    const Json& interval = needles.at(name + "_interval");
+    return SummaryValue{number(needles.at(name)), number(interval.at(0)), number(interval.at(1))};
+  };
+  method.exact_match = answers("exact_match");
+  method.base_accuracy = answers("base_accuracy");
   for (const auto& [name, value] : json.at("scopes").at(scope).items()) {
     if (name == "recovered") {
       method.recovered = number(value.at("share"));

@@ -60,6 +60,11 @@ void write_tables(const FidelityResult& result, const data::Hdf5Output& out, con
     out.attribute(entry, "open_bytes", method.open_bytes);
     out.attribute(entry, "far_bytes", method.far_bytes);
     out.attribute(entry, "seconds", method.seconds);
+    if (!method.right_bases.empty()) {
+      const hsize_t questions = result.needle_depths.size();
+      out.write(out.dataset(entry, "right_bases", H5T_IEEE_F32LE, {num_segments, questions}, {}),
+                "right_bases", H5T_NATIVE_FLOAT, method.right_bases.data());
+    }
     const hsize_t chunk_positions = std::min<hsize_t>(positions, 1 << 16);
     const hsize_t chunk_segments = std::clamp<hsize_t>((1 << 16) / chunk_positions, 1, num_segments);
     for (std::size_t m = 0; m < kNumMeasures; ++m) {

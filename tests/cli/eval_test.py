@@ -211,7 +211,7 @@ class EvalTest(ProgramTest):
 
     def test_ranks_measure_what_one_process_does(self):
         with_n = bases(2000).replace("A", "N", 20)  # positions that nobody measures
-        config = self.fidelity_config(segments=5, methods=["state_only", "sliding", "fitted"], fasta=self.genome([("one", with_n)]))
+        config = self.fidelity_config(segments=5, methods=["state_only", "sliding", "fitted"], fasta=self.genome([("one", with_n)]), needles={"size": 4, "questions": 2})
         self.assert_ok(self.fidelity("-c", config, "-o", self.path("one")))
         for count in (2, 3):
             report = self.path(f"of_{count}")
@@ -219,8 +219,8 @@ class EvalTest(ProgramTest):
             tables = [self.assert_ok(each) for each in done]
             self.assertIn(os.path.join(report, "report.html"), tables[0])
             self.assertEqual(tables[1:], [""] * (count - 1))
-            self.assertEqual(sorted(os.listdir(report)), REPORT_FILES)
-            for name in ("summary.tsv", "segments.tsv", "by_position.tsv", "by_offset.tsv"):
+            self.assertEqual(sorted(os.listdir(report)), sorted(REPORT_FILES + ["needles.tsv"]))
+            for name in ("summary.tsv", "segments.tsv", "by_position.tsv", "by_offset.tsv", "needles.tsv"):
                 self.assertEqual(self.table(report, name), self.table(self.path("one"), name), name)
 
     def test_more_ranks_than_segments(self):

@@ -164,8 +164,8 @@ class SweepTest(ProgramTest):
         self.assert_clear(self.sweep("-c", self.sweep_config({}), "-o", self.path("taken")), USAGE, "taken", "no sweep")
 
     def test_protocols_can_be_planned(self):
-        cells = {"ablate_w_k": 15, "chromosomes": 2, "grch38_fidelity": 2, "length_curve": 30, "long_length_curve": 7, "memory_curve": 5,
-                 "msl39_viruses": 2, "opengenome2": 2, "pareto": 4, "recall": 18}
+        cells = {"ablate_w_k": 15, "chromosomes": 2, "genome_niah": 8, "grch38_fidelity": 2, "length_curve": 30, "long_length_curve": 7, "many_variants": 2,
+                 "memory_curve": 5, "msl39_viruses": 2, "opengenome2": 2, "pareto": 4, "recall": 18}
         folder = os.path.join("configs", "protocols")
         self.assertEqual(sorted(cells), sorted(name[:-5] for name in os.listdir(os.path.join(SOURCE, folder)) if name.endswith(".json")))
         for name, count in cells.items():
@@ -173,6 +173,35 @@ class SweepTest(ProgramTest):
             trainings = count if name == "ablate_w_k" else 0
             self.assertRegex(planned, rf"(?m)^{count} cell\(s\): 0 done, {count} to measure, {trainings} training\(s\) before$")
             self.assertRegex(planned, r"about .* of evaluation and .* of training")
+
+    def test_the_papers_run_on_a_genome_of_24_records(self):
+        names = [f"chr{n}" for n in [*range(1, 23), "X", "Y"]]
+        write(self.path("GRCh38.fa"), fasta([(name, bases(600, seed=n)) for n, name in enumerate(names)]))
+        os.symlink(self.checkpoint, self.path("evo2_7b.pt"))
+        small = ["--set", "model_config=" + self.config, "-t", "1"]
+        paper = os.path.join(SOURCE, "configs", "paper")
+        self.assert_ok(self.train("-q", "-c", os.path.join(paper, "train_grch38_chr1.json"), "-o", self.path("runs", "chr1"), *small,
+                                  "--set", "window.size=64", "--set", "focus.k=8", "--set", 'stages=[{"length": 256, "batch": 1, "steps": 2}]'))
+        fidelity = ["-c", os.path.join(paper, "fidelity_grch38.json"), "--adapter", "runs/chr1", *small, "--set", "scale=0.002", "--set", "sweep.length=[60, 256]"]
+        self.assert_ok(self.sweep(*fidelity, "-o", self.path("figure2")))
+        rows = self.rows(self.path("figure2"))
+        self.assertEqual([(row["length"], row["method"], row["state"]) for row in rows],
+                         [("60", name, "ONE WINDOW") for name in ("full", "noise_floor", "state_only", "focus")] +
+                         [("256", name, "done") for name in ("full", "noise_floor", "state_only", "focus")])
+        self.assertEqual({row["segments"] for row in rows}, {"23"})
+        segments = read(self.path("figure2", "cells", rows[-1]["cell"], "segments.tsv")).decode().splitlines()
+        self.assertEqual([line.split("\t")[1] for line in segments if line[0].isdigit()], names[1:])
+        # The same records as a folder of files are the same evaluation.
+        os.mkdir(self.path("genome"))
+        for n, name in enumerate(names):
+            write(self.path("genome", f"{n:02}.fa"), fasta([(name, bases(600, seed=n))]))
+        self.assert_ok(self.sweep(*fidelity, "--fasta", self.path("genome"), "-o", self.path("folder")))
+        again = [{key: value for key, value in row.items() if key != "cell"} for row in self.rows(self.path("folder"))]
+        self.assertEqual(again, [{key: value for key, value in row.items() if key != "cell"} for row in rows])
+        write(self.path("genome", "99.fa"), fasta([("chr7", bases(600))]))
+        done = self.sweep(*fidelity, "--fasta", self.path("genome"), "-o", self.path("twice"))
+        self.assertEqual(done.returncode, DATA)
+        self.assertIn("the record 'chr7' stands in '06.fa' and in '99.fa'", done.stderr)
 
     def test_gates(self):
         def run(out, *args, **changes):

@@ -122,6 +122,7 @@ TEST(FidelityConfigTest, RefusesWhatMakesNoSense) {
 TEST(FidelityConfigTest, SettingsWithoutEffectAreRefused) {
   testing::expect_idle_settings_refused<FidelityConfig>({{},
                                                          {"planted.size=10", "planted.distance=20"},
+                                                         {"needles.size=24"},
                                                          {"far.kmers=4"},
                                                          {"far.kmers=4", "far.place=file"},
                                                          {"far.kmers=4", "far.score=sketch"},

@@ -18,6 +18,7 @@
 #include "focus/core/error.h"
 #include "focus/core/file.h"
 #include "focus/report/fidelity_table.h"
+#include "focus/report/run_summary.h"
 #include "support/temporary_folder.h"
 
 namespace focus::report {
@@ -540,6 +541,44 @@ TEST(Report, TellsTheClassesOfPositionsApart) {
     EXPECT_NE(figure_of(page, "Recall by distance").find("focus 255"), std::string::npos);
     EXPECT_NE(page.find("class=\"marked\""), std::string::npos);
   }
+}
+
+TEST(Report, TellsHowManyNeedlesAreGivenBack) {
+  FidelityResult result = with_copies();
+  result.needle_bases = 24;
+  result.needle_depths = {0.1, 0.9};
+  for (MethodResult& method : result.methods) method.right_bases = {24, 6, 24, 12};  // two segments
+  MethodResult& full = result.methods[0];
+  full.right_bases = {24, 24, 24, 24};
+  full.far_bytes = 1;
+  const Folder folder;
+  write_fidelity_report(result, folder / "report");
+  const auto rows = read_tsv(folder / "report/needles.tsv", 3);
+  const auto at = [&](const std::string& key, const char* column) {
+    return std::stod(rows.at(key).at(column));
+  };
+  EXPECT_EQ(rows.size(), 4 * 3U);
+  EXPECT_EQ(at("full yes all", "exact_match"), 1);
+  EXPECT_EQ(at("focus no all", "questions"), 4);
+  EXPECT_EQ(at("focus no all", "exact_match"), 0.5);
+  EXPECT_NEAR(at("focus no all", "base_accuracy"), 66.0 / 96, 1e-8);
+  EXPECT_EQ(at("focus no 0.1", "exact_match"), 1);
+  EXPECT_EQ(at("focus no 0.9", "exact_match"), 0);
+  EXPECT_EQ(at("focus no 0.9", "base_accuracy"), 18.0 / 48);
+  EXPECT_EQ(at("focus no 0.9", "base_accuracy_low"), 0.25);
+  EXPECT_EQ(at("focus no 0.9", "base_accuracy_high"), 0.5);
+  const RunSummary run = read_run_summary(folder / "report");
+  EXPECT_EQ(run.find("focus")->exact_match.mean, 0.5);
+  EXPECT_NEAR(run.find("focus")->base_accuracy.mean, 66.0 / 96, 1e-8);
+  if (const std::string page = drawn(read_file(folder / "report/report.html")); !page.empty()) {
+    EXPECT_FALSE(std::regex_search(page, kNoNumber));
+    EXPECT_NE(page.find("gives back <b>50.0 %</b> exactly (full memory 100.00 %)"), std::string::npos);
+    EXPECT_FALSE(figure_of(page, "Needles by depth").empty());
+  }
+  const Folder other;
+  write_fidelity_report(with_copies(), other / "report");
+  EXPECT_FALSE(fs::exists(other / "report/needles.tsv"));
+  EXPECT_TRUE(std::isnan(read_run_summary(other / "report").find("focus")->exact_match.mean));
 }
 
 TEST(Report, DistanceClassesArePowersOfTwo) {

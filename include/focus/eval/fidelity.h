@@ -37,6 +37,19 @@ struct PlantedConfig {
   void visit(config::Fields& f);
 };
 
+/// Needles in the haystack: keys of `size` random bases, each followed by a value of as many, are written
+/// into every segment, and asked for behind it. A model that still knows them goes on with the value after
+/// reading the key again. The segment is read once and compressed once; every question goes on from there by
+/// itself.
+struct NeedleConfig {
+  int64_t size = 0;       // bases of a key, and of its value; 0: none
+  int64_t questions = 9;  // needles in a segment that are asked for, evenly from 10 to 90 % of its length
+  /// For each of these numbers every needle has a near-duplicate, with so many bases of its key substituted
+  /// and a value of its own, at a random place. It is not asked for.
+  std::vector<int64_t> distractors;
+  void visit(config::Fields& f);
+};
+
 /// The configuration of focus-eval fidelity.
 struct FidelityConfig {
   std::string model_config;  // as weights::load_model
@@ -53,6 +66,7 @@ struct FidelityConfig {
   double max_n_fraction = 0.1;
   int64_t records = 0;  // of so many random regions only; 0 = all
   PlantedConfig planted;
+  NeedleConfig needles;
   std::vector<std::string> methods;  // empty = all that apply but "oracle"; "full" is always measured, first
   OracleConfig oracle;
   int64_t chunk = 0;  // bases per forward call; 0 = one window

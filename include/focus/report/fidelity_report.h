@@ -19,7 +19,9 @@ inline constexpr double kRepeatRich = 0.1;
 ///   boundary segments.tsv     every segment with its repeat share and each method's mean KL summary.json all
 ///   of summary.tsv and segments.tsv, the run's provenance and resolved configuration values.h5
 ///   /methods/<name>/<measure>: float32 [segments, positions]; attributes carry what the tables say of the
-///   method report.html      the page: tables and plots, drawn by its own script; nothing is loaded from
+///   method
+///   needles.tsv      where needles were asked for: answers per method, of all questions and by depth
+///   report.html      the page: tables and plots, drawn by its own script; nothing is loaded from
 ///   elsewhere
 /// Divergences are those of the full cache from the method, in nats where they are logarithmic;
 /// `delta_cross_entropy` is the method's cross entropy less that of the method called "full", R compares with

@@ -48,6 +48,9 @@ struct MethodResult {
   /// cross_entropy is the method's own; the baseline's is in the method called "full". NaN where the next
   /// base is not A, C, G or T.
   std::array<std::vector<float>, kNumMeasures> values;
+  /// [segment * questions + question] how many bases of a needle's value its answer has in place; empty where
+  /// nothing was asked.
+  std::vector<float> right_bases;
   int64_t kept_entries = 0;  // per attention layer, at the end of a segment (open window not counted)
   int64_t kept_bytes = 0;    // bytes really held by retained entries, all layers
   int64_t open_bytes = 0;    // bytes of the open window's raw KV, all layers
@@ -63,10 +66,12 @@ struct FidelityResult {
   std::vector<Segment> segments;
   std::vector<MethodResult>
       methods;  // methods[0] is "full"; a method called "noise_floor" is full with other chunk sizes
-  int64_t bootstrap_draws = 1000;  // of the reports' intervals
+  int64_t needle_bases = 0;           // of a needle's key, and of its value; 0: nothing was asked
+  std::vector<double> needle_depths;  // of the questions behind each segment, as shares of its length
+  int64_t bootstrap_draws = 1000;     // of the reports' intervals
   uint64_t bootstrap_seed = 42;
   int64_t skipped_n_rich = 0;  // candidate segments skipped for too many N
-  std::string subject;  // the method that the run is about, which the report answers for; empty: none
+  std::string subject;         // the method that the run is about, which the report answers for; empty: none
   std::map<std::string, std::string>
       provenance;           // version, git, model and input digests, device, dtype, seed, command line
   std::string config_json;  // resolved configuration

@@ -23,15 +23,17 @@ struct MethodSummary {
   std::map<std::string, SummaryValue> measures;  // by the names of summary.json: kl, ..., delta_cross_entropy
   double recovered = 0, recovered_low = 0, recovered_high = 0;  // R; NaN without state_only
   double recall = 0, recall_low = 0, recall_high = 0;  // NaN where no base was copied, or without state_only
-  double effective_length = 0;  // bases; NaN where nothing tells it
-  std::vector<double> segment_kl;                               // per segment, mean over the main scope
+  double effective_length = 0;                         // bases; NaN where nothing tells it
+  /// Of the needles' answers: mean, low and high; NaN where none was asked for.
+  SummaryValue exact_match, base_accuracy;
+  std::vector<double> segment_kl;  // per segment, mean over the main scope
 };
 
 struct RunSummary {
   int64_t window = 0, kmer = 0, length = 0;
   bool crosses_boundary = false;
-  int64_t copied_positions = 0;  // on which recall stands
-  std::string main_scope, subject;  // subject: the method that the run is about; empty: none
+  int64_t copied_positions = 0;       // on which recall stands
+  std::string main_scope, subject;    // subject: the method that the run is about; empty: none
   std::vector<std::string> segments;  // "name:begin", in order
   std::vector<MethodSummary> methods;
   std::map<std::string, std::string> provenance;
