@@ -69,7 +69,7 @@ void check(const MemoryOption& option) {
     fail<ConfigError>("--memory ", memory, ": unknown; known: ", known);
   }
   if (memory == kFocus && option.adapter.empty())
-    fail<ConfigError>("--memory focus needs --adapter; without one use --memory fitted");
+    fail<ConfigError>("--memory focus needs --adapter; without one use --memory mixture");
   if (memory != kFocus && !option.adapter.empty())
     fail<ConfigError>("--adapter has no effect with --memory ", memory, "; drop one of them");
   if (memory == kFull && (option.plan.window || option.plan.k))
@@ -99,7 +99,7 @@ ChosenMemory choose_memory(const MemoryOption& option, const weights::LoadedMode
     compressed = std::make_shared<compress::CompressedModel>(backbone, trained.adapter->with(config));
   } else {
     config = option.plan.on({});
-    if (compress::stands_on_far(memory)) config.far = compress::far_by_name(config.far);
+    if (compress::stands_on_far(memory)) config.far = compress::far_by_name(memory, config.far);
     set = set_far(option.settings, config);
     config.validate();
     compressed = compress::make_memory(memory, loaded.model, config);

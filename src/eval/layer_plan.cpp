@@ -61,11 +61,14 @@ MemoryConfig with_memories(const model::Backbone& backbone, const MemoryConfig& 
     out.quantised = memory.quantised;
     out.quantised.bits = bits;  // with both, the schedule says where there are 8
   }
-  if (has("far_fitted")) out.far = compress::far_by_name(memory.far);
+  if (has("far_fitted")) out.far = compress::far_by_name("far_fitted", memory.far);
   for (const auto& [block, name] : by_block) {
     LayerSchedule part{.from = block, .to = block};
     if (kind_of(name) != out.kind) part.memory = kind_of(name);
-    if (name == "mixture") part.k = mixture.k;
+    if (name == "mixture") {
+      part.k = mixture.k;
+      part.sinks = mixture.sinks;
+    }
     if (name == "state_only") part.history = compress::History::none;
     if (kind_of(name) == MemoryKind::focus) {
       if (has("mixture") && name != "mixture") part.recent = 0;

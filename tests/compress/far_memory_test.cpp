@@ -73,14 +73,14 @@ class FarMemoryTest : public ::testing::Test {
 TEST_F(FarMemoryTest, FetchingEveryKmerIsFullMemory) {
   const Tensor full = streamed("full", settings(), tokens_);
   EXPECT_GT(max_difference(streamed("state_only", settings(), tokens_), full), 1e-4);
-  for (const char* memory : {"far_state_only", "far_fitted", "far_kv_quant_int4"})
+  for (const char* memory : {"far_state_only", "far_fitted", "far_kv_quant_int4", "far_mixture"})
     EXPECT_LT(max_difference(streamed(memory, all_fetched(), tokens_), full), 1e-10) << memory;
 }
 
 TEST_F(FarMemoryTest, WhereNothingIsFoundItIsTheMemoryItStandsOn) {
   MemoryConfig c = settings();
   c.far.seeds.seed = 31;
-  for (const char* memory : {"state_only", "fitted", "kv_quant_int4"})
+  for (const char* memory : {"state_only", "fitted", "kv_quant_int4", "mixture"})
     EXPECT_EQ(max_difference(streamed(concat("far_", memory), c, tokens_), streamed(memory, c, tokens_)), 0)
         << memory;
   c.far.seeds.seed = 2;
@@ -97,11 +97,13 @@ TEST_F(FarMemoryTest, EveryStoreAndPlaceAgreesInChunksAndAtOnce) {
       c.far.place = place;
       if (store == FarStoreType::bf16 || place != FarPlace::model) c.far.hot = 2;
       if (place == FarPlace::file) c.far.folder = folder.path().string();
-      const auto model = make_memory("far_fitted", small_model(at::kDouble), c);
-      const Tensor whole = model->parallel(tokens_).bases;
-      for (const int64_t chunk : {1, 7, 75})
-        EXPECT_LT(max_difference(streamed(*model, tokens_, chunk), whole), 1e-11)
-            << config::to_json(c.far) << " chunk " << chunk;
+      for (const char* memory : {"far_fitted", "far_mixture"}) {
+        const auto model = make_memory(memory, small_model(at::kDouble), c);
+        const Tensor whole = model->parallel(tokens_).bases;
+        for (const int64_t chunk : {1, 7, 75})
+          EXPECT_LT(max_difference(streamed(*model, tokens_, chunk), whole), 1e-11)
+              << memory << " " << config::to_json(c.far) << " chunk " << chunk;
+      }
     }
   }
 }

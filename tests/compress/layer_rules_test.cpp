@@ -36,7 +36,8 @@ TEST(LayerRulesTest, EveryBaseOfThePastIsSeenOnce) {
         if (base < rules.sink_bases()) return base >= seen.entry_begin && base < seen.entry_end;
         const int64_t window = plan.window_of(base), j = plan.kmer_of(base);
         if (j < 0) return false;
-        const int64_t kmer = plan.kmers_before(window) + j, begin = rules.entry_index(kmer),
+        const int64_t kmer = plan.kmers_before(window) + j,
+                      begin = std::max(rules.entry_index(kmer), rules.sink_bases()),
                       end = rules.entry_index(kmer + 1);
         EXPECT_EQ(end - begin, rules.entries_of(plan.kmer(window, j)));
         EXPECT_TRUE(end <= seen.entry_begin || begin >= seen.entry_begin);
@@ -91,19 +92,21 @@ TEST(LayerRulesTest, DefaultHoldsWhatEq4Says) {
   }
 }
 
-TEST(LayerRulesTest, TailAndSinksAreRoundedUpToWholeKmers) {
+TEST(LayerRulesTest, ATailIsRoundedUpToWholeKmersAndSinksAreNot) {
   MemoryConfig config;
   config.window.size = 20;
   config.focus.k = 5;
   config.focus.tail = 7;
   config.focus.sinks = 3;
   const LayerRules rules(config.window, config.focus);
-  EXPECT_EQ(rules.sink_bases(), 5);
+  EXPECT_EQ(rules.sink_bases(), 3);
+  EXPECT_EQ(rules.sink_kmers(), 0);
+  EXPECT_EQ(rules.summarised({0, 5}), (Span{3, 5}));
   EXPECT_EQ(rules.tail_begin(1), 10);
-  // The first base of the third window: five raw sinks, six k-mers whose bases are gone, ten raw bases of the
-  // second window, itself.
-  EXPECT_EQ(rules.visible(40), (LayerRules::Visible{30, 0, 5 + 5}));
-  EXPECT_EQ(rules.held(40).entries, 5 + 7);  // the tail's two are made and wait
+  // The first base of the third window: three raw sinks, six k-mers whose bases are gone, the first of them
+  // without its sinks, ten raw bases of the second window, itself.
+  EXPECT_EQ(rules.visible(40), (LayerRules::Visible{30, 0, 3 + 6}));
+  EXPECT_EQ(rules.held(40).entries, 3 + 8);  // the tail's two are made and wait
   EXPECT_EQ(rules.held(40).open_bases, 10);
 }
 
@@ -122,8 +125,11 @@ TEST(LayerRulesTest, CodesStandForTheNewestBasesOfClosedWindows) {
   EXPECT_EQ(rules.held(65).recent, 21);
   config.focus.recent.bases = 100;  // more than there are
   EXPECT_EQ(LayerRules(config.window, config.focus).visible(45), (LayerRules::Visible{40, 0, 0, 40}));
-  config.focus.sinks = 3;  // a k-mer, raw for ever
-  EXPECT_EQ(LayerRules(config.window, config.focus).visible(45), (LayerRules::Visible{40, 0, 5, 35}));
+  config.focus.sinks = 3;  // raw for ever
+  EXPECT_EQ(LayerRules(config.window, config.focus).visible(45), (LayerRules::Visible{40, 0, 3, 37}));
+  config.focus.recent.bases = 15;  // less 24 for the sinks, once
+  EXPECT_EQ(LayerRules(config.window, config.focus).visible(25), (LayerRules::Visible{20, 0, 3 + 4, 0}));
+  EXPECT_EQ(LayerRules(config.window, config.focus).visible(45), (LayerRules::Visible{40, 0, 3 + 6, 6}));
 }
 
 TEST(LayerRulesTest, RollingDropsAKmerWhenItsFirstBaseIsWBasesOld) {

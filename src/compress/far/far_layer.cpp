@@ -75,7 +75,9 @@ FarView far_view(const LayerRules& rules, int64_t base, int64_t num_entries) {
     if (bases.end <= recent_begin)
       return Span{inside(rules.entry_index(kmer)), inside(rules.entry_index(kmer + 1))};
     const int64_t first = num_summaries - recent_begin;
-    return Span{first + std::max(bases.begin, recent_begin), std::min(first + bases.end, num_entries)};
+    const bool sinks = bases.begin < rules.sink_bases();  // no summary stands between them and the codes
+    return Span{sinks ? inside(rules.entry_index(kmer)) : first + std::max(bases.begin, recent_begin),
+                std::min(first + bases.end, num_entries)};
   };
   return {.raw_begin = seen.raw_begin,
           .first_kmer = rules.sink_kmers(),
@@ -246,6 +248,10 @@ ops::Memory FarLayer::seen(const Wanted& wanted, const FarView& view, const ops:
     std::erase_if(hidden, [&](const Span& own) {
       return own.begin >= view.summaries.begin && own.end <= view.summaries.end;
     });
+    // Of a k-mer with sinks these are hidden besides.
+    for (Span& own : hidden) {
+      if (own.begin < view.summaries.begin) own.end = std::min(own.end, view.summaries.begin);
+    }
     hidden.push_back(view.summaries);
     std::ranges::sort(hidden, {}, &Span::begin);
   }

@@ -109,13 +109,15 @@ class FocusWalk final : public CallWalk {
       const Span oldest = rules_.atom(first);
       const int64_t window = plan_.window_of(first), j = plan_.kmer_of(first),
                     kmer = plan_.kmers_before(window) + j;
+      const Span made_of = rules_.summarised(oldest);
+      if (j >= 0 && first < made_of.begin)
+        state_.retained.append(focus_.sinks(open_.k(), open_.v(), {first, made_of.begin}, first));
       if (j >= 0 && kmer >= rules_.sink_kmers() && focus_.closes_spans()) {
         // Its reference queries are those of all raw bases; a Focus query has no use for later bases.
         const Span used{first, focus_.unit->updates_focus_state() ? oldest.end : base};
-        state_.retained.append(close(focus_.span(raw(base), used, window, kmer, {{0, oldest.size()}})));
+        state_.retained.append(close(
+            focus_.span(raw(base), used, window, kmer, {{made_of.begin - first, made_of.end - first}})));
       } else if (j >= 0) {
-        if (kmer < rules_.sink_kmers())
-          state_.retained.append(focus_.sinks(open_.k(), open_.v(), oldest, first));
         if (!state_.focus_x.empty()) state_.focus_x.erase(state_.focus_x.begin());
       }
       keep_open(base - oldest.end, base - oldest.end);
@@ -126,12 +128,13 @@ class FocusWalk final : public CallWalk {
     const Span bases = plan_.window(window);
     const int64_t tail_begin = rules_.tail_begin(window + 1), sinks = window == 0 ? rules_.sink_kmers() : 0;
     Entries made;
-    if (sinks > 0)
+    if (window == 0 && rules_.sink_bases() > 0)
       made =
           focus_.sinks(open_.k(), open_.v(), {bases.begin, bases.begin + rules_.sink_bases()}, bases.begin);
     if (focus_.closes_spans() && plan_.num_kmers(window) > sinks) {
       std::vector<Span> kmers = plan_.kmers(window);
       kmers.erase(kmers.begin(), kmers.begin() + sinks);
+      if (window == 0) kmers.front() = rules_.summarised(kmers.front());
       if (sinks > 0 && !state_.focus_x.empty())
         state_.focus_x.erase(state_.focus_x.begin(), state_.focus_x.begin() + sinks);
       made.append(close(
@@ -139,8 +142,10 @@ class FocusWalk final : public CallWalk {
     }
     // Entries of bases that stay raw in the tail, or are held as codes, wait until these go.
     const int64_t recent_begin = rules_.recent_begin(window + 1);
-    const int64_t shown = rules_.entry_index(plan_.kmers_completed(std::min(tail_begin, recent_begin))) -
-                          rules_.entry_index(plan_.kmers_before(window));
+    const int64_t shown =
+        std::max(rules_.entry_index(plan_.kmers_completed(std::min(tail_begin, recent_begin))),
+                 rules_.focus().recent.bases > 0 ? rules_.sink_bases() : 0) -
+        rules_.entry_index(plan_.kmers_before(window));
     state_.retained.append(made);
     state_.hidden = std::max<int64_t>(made.size() - shown, 0);
     if (rules_.focus().recent.bases > 0) {

@@ -99,9 +99,10 @@ class WholeSequence {
       if (!rules_.rolling() && !rules_.by_kmer()) {
         if (w.end > num_bases_) return;
         const int64_t skip = window == 0 ? rules_.sink_kmers() : 0;
-        if (skip > 0) append_sinks({0, rules_.sink_bases()});
+        if (window == 0 && rules_.sink_bases() > 0) append_sinks({0, rules_.sink_bases()});
         std::vector<Span> kmers = plan.kmers(window);
         kmers.erase(kmers.begin(), kmers.begin() + skip);
+        if (window == 0 && !kmers.empty()) kmers.front() = rules_.summarised(kmers.front());
         if (closes && !kmers.empty()) close(w, window, first + skip, std::move(kmers));
         if (rules_.focus().recent.bases > 0)
           recent_.push_back(rounded(focus_.recent(bases_.k, bases_.v, window, 0), focus_.recent_format()));
@@ -112,11 +113,12 @@ class WholeSequence {
         // A k-mer closes with its last base, or, rolling, when its first base is W bases old.
         const int64_t until = rules_.rolling() ? kmer.begin + w.size() : kmer.end;
         if (until > num_bases_) return;
-        if (first + j < rules_.sink_kmers()) {
-          append_sinks(kmer);
-        } else if (closes) {
+        const Span made_of = rules_.summarised(kmer);
+        if (kmer.begin < made_of.begin) append_sinks({kmer.begin, made_of.begin});
+        if (closes && made_of.size() > 0) {
           const bool reads_later = rules_.rolling() && !focus_.unit->updates_focus_state();
-          close({kmer.begin, reads_later ? until : kmer.end}, window, first + j, {{0, kmer.size()}});
+          close({kmer.begin, reads_later ? until : kmer.end}, window, first + j,
+                {{made_of.begin - kmer.begin, made_of.end - kmer.begin}});
         }
       }
     }

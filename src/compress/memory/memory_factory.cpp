@@ -5,6 +5,7 @@
 #include "far_memory.h"
 #include "focus/compress/focus/fitted_unit.h"
 #include "focus/compress/memory/named_settings.h"
+#include "focus/compress/plan/layer_rules.h"
 #include "focus/core/error.h"
 #include "focus_memory.h"
 #include "policy_memory.h"
@@ -15,9 +16,13 @@ namespace {
 // Of a mixture's entries: so many times Focus's k, and at least so many bases. Finer ones take bytes from the
 // codes (R at k = 25 on chr22: 61.8 % with 100 bases each).
 constexpr int64_t kCoarser = 4, kCoarse = 400;
+// A model may rest attention on the first bases of a sequence that finds nothing elsewhere.
+constexpr int64_t kMixtureSinks = 4;
 
 const std::string kFarPrefix = "far_";
-constexpr int64_t kDefaultFarKmers = 8;  // where a far memory is asked for by name and far.kmers is not set
+const std::string kFarMixture = kFarPrefix + "mixture";
+// Where a far memory is asked for by name and far.kmers is not set. The mixture's k-mers are longer.
+constexpr int64_t kDefaultFarKmers = 8, kDefaultCoarseFarKmers = 2;
 
 struct Kind {
   std::string name;
@@ -63,15 +68,18 @@ FocusConfig mixture_within(const Budget& budget, const model::Backbone& backbone
   layer.local = fresh.local;
   layer.history = fresh.history;
   layer.eviction = fresh.eviction;
-  layer.tail = layer.sinks = 0;
+  layer.tail = 0;
+  layer.sinks = std::min(kMixtureSinks, layer.k);
   layer.entries_per_kmer = 1;
   const auto& shape = backbone.shape();
   const auto type = backbone.dtype();
   layer.recent.bits = 4;
   const StorageFormat codes = StorageFormat::codes(layer.recent.bits), entries = storage;
+  const int64_t entry = entries.entry_bytes(shape.num_kv_heads, shape.head_dim, type, layer.bias),
+                code = codes.entry_bytes(shape.num_kv_heads, shape.head_dim, type, /*with_beta=*/false);
   const int64_t room = own.num_kmers(1) * budget.kmer_bytes -
-                       WindowPlan({.size = own.window_bases()}, layer.k).num_kmers(1) *
-                           entries.entry_bytes(shape.num_kv_heads, shape.head_dim, type, layer.bias);
+                       WindowPlan({.size = own.window_bases()}, layer.k).num_kmers(1) * entry -
+                       layer.sinks * std::max<int64_t>(entry - LayerRules::kCodesPerSink * code, 0);
   const auto bytes = [&](int64_t bases) {
     return codes.bytes_of(bases, shape.num_kv_heads, shape.head_dim, type);
   };
@@ -86,6 +94,21 @@ std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
   if (!layer) return rival_layer(rival("full"), c);
   config.window = {.size = c.budget.plan.window_bases()};
   return fitted_memory(c, config, mixture_within(c.budget, c.backbone, config.storage, *layer));
+}
+
+/// `config` with the mixture in every layer that has entries: its k is that of far memory too.
+MemoryConfig mixture_everywhere(const model::Backbone& backbone, MemoryConfig config) {
+  const Budget budget = budget_of(backbone, config);
+  config = closed_form(std::move(config));
+  config.window = {.size = budget.plan.window_bases()};
+  config.focus = mixture_within(budget, backbone, config.storage, config.focus);
+  std::erase_if(config.focus.schedule, [](const LayerSchedule& part) { return !part.memory; });
+  for (LayerSchedule& part : config.focus.schedule)
+    part = {.from = part.from, .to = part.to, .memory = part.memory};
+  if (config.focus.schedule.size() == 1 && config.focus.schedule[0].memory == MemoryKind::focus)
+    config.focus.schedule.clear();
+  config.validate();
+  return config;
 }
 
 /// The memory `near` with far memory on top, as far_`near`. Layers that keep everything stay as they are.
@@ -118,6 +141,7 @@ std::vector<Kind>& kinds() {
       out.push_back(on_far(near));
     }
     out.push_back(on_far({"fitted", fitted_layer}));
+    out.push_back(on_far({"mixture", fitted_layer}));  // of mixture_everywhere()
     return out;
   }();
   return all;
@@ -174,7 +198,8 @@ std::shared_ptr<CompressedModel> make_memory(const std::string& name,
     fail<ConfigError>("unknown memory '", name, "'; known: ", known);
   }
   MemoryConfig used = config;
-  if (stands_on_far(name)) used.far = far_by_name(used.far);
+  if (stands_on_far(name)) used.far = far_by_name(name, used.far);
+  if (name == kFarMixture) used = mixture_everywhere(*backbone, used);
   return on_every_layer(kind->make, backbone, used);
 }
 
@@ -188,8 +213,8 @@ FocusConfig mixture(const model::Backbone& backbone, const MemoryConfig& config,
   return mixture_within(budget_of(backbone, config), backbone, config.storage, std::move(layer));
 }
 
-FarConfig far_by_name(FarConfig far) {
-  if (!far.active()) far.kmers = kDefaultFarKmers;
+FarConfig far_by_name(const std::string& name, FarConfig far) {
+  if (!far.active()) far.kmers = name == kFarMixture ? kDefaultCoarseFarKmers : kDefaultFarKmers;
   return far;
 }
 

@@ -58,11 +58,10 @@ constexpr const char* kEvictionDoc =
     "base is window.size bases old";
 constexpr const char* kTailDoc =
     "last bases of a closed window that stay raw during the next one, rounded up to whole k-mers";
-constexpr const char* kSinksDoc =
-    "first bases of the sequence that stay raw for ever, rounded up to whole k-mers";
+constexpr const char* kSinksDoc = "first bases of the sequence that stay raw for ever";
 constexpr const char* kRecentDoc =
     "newest bases that are held as codes for each closed window: after n windows the newest n times as many, "
-    "in place of the entries of their k-mers";
+    "less eight for each sink, in place of the entries of their k-mers";
 const std::vector<std::pair<std::string, int64_t>> kBits = {{"int8", 8}, {"int4", 4}};
 constexpr const char* kEntriesDoc =
     "entries per k-mer, fitted unit: all but one are the k-mer's heaviest bases themselves, the last is the "

@@ -5,8 +5,8 @@
 namespace focus::compress {
 
 LayerRules::LayerRules(const WindowConfig& window, const FocusConfig& focus)
-    : plan_(window, focus.k), focus_(focus), window_size_(window.size) {
-  while (sink_bases_ < focus.sinks) sink_bases_ = plan_.kmer(0, sink_kmers_++).end;
+    : plan_(window, focus.k), focus_(focus), window_size_(window.size), sink_bases_(focus.sinks) {
+  while (sink_kmers_ < plan_.num_kmers(0) && plan_.kmer(0, sink_kmers_).end <= focus.sinks) ++sink_kmers_;
 }
 
 Span LayerRules::atom(int64_t base) const {
@@ -20,15 +20,24 @@ int64_t LayerRules::tail_begin(int64_t window) const {
   return window == 0 || focus_.tail == 0 ? begin : atom(begin - focus_.tail).begin;
 }
 
+int64_t LayerRules::codes_for_sinks() const {
+  const int64_t bases = focus_.recent.bases;
+  return bases > 0 && bases < plan_.window_bases() ? kCodesPerSink * sink_bases_ : 0;
+}
+
 int64_t LayerRules::recent_begin(int64_t window) const {
   const int64_t begin = plan_.window(window).begin;
   // Sinks are entries for ever.
-  return begin -
-         std::clamp<int64_t>(window * focus_.recent.bases, 0, std::max<int64_t>(begin - sink_bases_, 0));
+  return begin - std::clamp<int64_t>(window * focus_.recent.bases - codes_for_sinks(), 0,
+                                     std::max<int64_t>(begin - sink_bases_, 0));
+}
+
+Span LayerRules::summarised(const Span& kmer) const {
+  return {std::clamp(sink_bases_, kmer.begin, kmer.end), kmer.end};
 }
 
 int64_t LayerRules::entries_of(const Span& kmer) const {
-  return std::min(focus_.entries_per_kmer, kmer.size());
+  return std::min(focus_.entries_per_kmer, summarised(kmer).size());
 }
 
 int64_t LayerRules::entries_before(int64_t kmer) const {
@@ -36,7 +45,7 @@ int64_t LayerRules::entries_before(int64_t kmer) const {
   const auto of_window = [&](int64_t window) {
     const int64_t count = plan_.num_kmers(window);
     return (count - 1) * std::min(focus_.entries_per_kmer, plan_.k()) +
-           entries_of(plan_.kmer(window, count - 1));
+           std::min(focus_.entries_per_kmer, plan_.kmer(window, count - 1).size());
   };
   const int64_t window = plan_.window_of_kmer(kmer);
   const int64_t before = window == 0 ? 0 : of_window(0) + (window - 1) * of_window(1);
@@ -44,8 +53,12 @@ int64_t LayerRules::entries_before(int64_t kmer) const {
 }
 
 int64_t LayerRules::entry_index(int64_t kmer) const {
-  if (kmer < sink_kmers_) return plan_.kmer(0, kmer).begin;
-  return sink_bases_ + entries_before(kmer) - entries_before(sink_kmers_);
+  if (kmer == 0) return 0;
+  if (kmer <= sink_kmers_) return plan_.kmer(0, kmer - 1).end;
+  // The k-mer in which sinks end has entries of its other bases alone.
+  const Span broken = plan_.kmer(plan_.window_of_kmer(sink_kmers_),
+                                 sink_kmers_ - plan_.kmers_before(plan_.window_of_kmer(sink_kmers_)));
+  return sink_bases_ + entries_of(broken) + entries_before(kmer) - entries_before(sink_kmers_ + 1);
 }
 
 LayerRules::Visible LayerRules::visible(int64_t t) const {
@@ -63,6 +76,7 @@ LayerRules::Visible LayerRules::visible(int64_t t) const {
     closed = plan_.kmers_completed(by_kmer() ? plan_.window(window).begin : out.raw_begin - out.recent);
   }
   out.entry_end = entry_index(shows_open_entries() ? plan_.kmers_completed(t) : closed);
+  if (focus_.recent.bases > 0 && window > 0) out.entry_end = std::max(out.entry_end, sink_bases_);
   if (focus_.history == History::none) out.entry_end = std::min(entry_index(closed), sink_bases_);
   if (focus_.history == History::window)
     out.entry_begin = entry_index(std::max<int64_t>(plan_.kmers_before(window) - 1, 0));

@@ -27,14 +27,20 @@ Budget budget_of(const model::Backbone& backbone, const MemoryConfig& config) {
     const LayerRules rules(config.window, *focus);
     kmer += static_cast<double>(focus->entries_per_kmer * entry_bytes * config.focus.k) /
             static_cast<double>(focus->k);
+    const StorageFormat codes = StorageFormat::codes(focus->recent.bits);
     const int64_t recent_bytes =
-        StorageFormat::codes(focus->recent.bits)
-            .bytes_of(focus->recent.bases, shape.num_kv_heads, shape.head_dim, backbone.dtype());
+        codes.bytes_of(focus->recent.bases, shape.num_kv_heads, shape.head_dim, backbone.dtype());
     kmer += static_cast<double>(recent_bytes) /
             static_cast<double>(WindowPlan(config.window, config.focus.k).num_kmers(1));
     const int64_t tail = rules.plan().window(1).begin - rules.tail_begin(1);
-    raw += static_cast<double>(tail * raw_bytes + rules.sink_bases() * entry_bytes -
-                               rules.sink_kmers() * focus->entries_per_kmer * entry_bytes);
+    FocusConfig without_sinks = *focus;
+    without_sinks.sinks = 0;
+    const int64_t first = rules.plan().num_kmers(0);
+    const int64_t more =
+        rules.entry_index(first) - LayerRules(config.window, without_sinks).entry_index(first);
+    const int64_t fewer = rules.codes_for_sinks() *
+                          codes.entry_bytes(shape.num_kv_heads, shape.head_dim, backbone.dtype(), false);
+    raw += static_cast<double>(tail * raw_bytes + more * entry_bytes - fewer);
   }
   const double count = static_cast<double>(std::max<int64_t>(layers, 1));
   return {WindowPlan(config.window, config.focus.k), static_cast<int64_t>(std::floor(kmer / count)),

@@ -1,6 +1,8 @@
 // Memories that are known by a name, as settings: for what mixes them with others.
 #pragma once
 
+#include <string>
+
 #include "focus/compress/plan/config.h"
 #include "focus/model/backbone.h"
 
@@ -10,7 +12,7 @@ namespace focus::compress {
 /// are spent on the newest bases as 4-bit codes, and on coarse entries for what is older.
 FocusConfig mixture(const model::Backbone& backbone, const MemoryConfig& config, FocusConfig layer);
 
-/// `far` as the memories named far_... have it: with a default number of k-mers where it says none.
-FarConfig far_by_name(FarConfig far);
+/// `far` as the memory of that name, far_..., has it: with a default number of k-mers where it says none.
+FarConfig far_by_name(const std::string& name, FarConfig far);
 
 }  // namespace focus::compress

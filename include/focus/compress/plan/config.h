@@ -109,7 +109,7 @@ struct FocusConfig {
   History history = History::all;
   Eviction eviction = Eviction::window;
   int64_t tail = 0;  // last bases of a closed window kept raw during the next one, rounded up to whole k-mers
-  int64_t sinks = 0;  // first bases of the sequence kept raw for ever, rounded up to whole k-mers
+  int64_t sinks = 0;  // first bases of the sequence kept raw for ever
   RecentConfig recent;
   int64_t entries_per_kmer = 1;  // fitted unit: all but one are the k-mer's heaviest bases themselves, the
                                  // last is the fit of the rest

@@ -30,7 +30,9 @@ class LayerRules {
   /// Entries that the Focus query of a k-mer may see when its entry is made.
   Span history(int64_t kmer) const;
 
-  /// First bases that are kept raw, and the k-mers they belong to, which have no entry of their own.
+  /// Of a k-mer's bases those that its entries stand for: all but sinks.
+  Span summarised(const Span& kmer) const;
+  /// First bases that are kept raw, and the k-mers that are all sinks, which have no entry of their own.
   int64_t sink_bases() const { return sink_bases_; }
   int64_t sink_kmers() const { return sink_kmers_; }
   /// First base of the tail that stays raw when `window` has opened: its begin where there is no tail.
@@ -38,6 +40,9 @@ class LayerRules {
   /// First of the bases that are held as codes when the windows before `window` have closed; the window's
   /// begin where there are none.
   int64_t recent_begin(int64_t window) const;
+  /// Each sink takes the place of so many codes, about the same bytes, unless all bases are held.
+  static constexpr int64_t kCodesPerSink = 8;
+  int64_t codes_for_sinks() const;
   /// The k-mer of a base, or the stretch without a k-mer (`remainder: drop`) that the base lies in.
   Span atom(int64_t base) const;
 
