@@ -7,6 +7,7 @@
 #include <csignal>
 #include <filesystem>
 #include <functional>
+#include <tuple>
 
 #include "far_store.h"
 #include "focus/compress/memory/memory_factory.h"
@@ -224,13 +225,16 @@ TEST_F(FarMemoryTest, EvictionByUseIsTheSameHoweverASequenceIsCut) {
 
 TEST_F(FarMemoryTest, StreamsForkGoBackAndAreSaved) {
   const testing::TemporaryFolder folder;
-  for (const auto& [place, keep] :
-       {std::pair{FarPlace::model, 0}, {FarPlace::file, 0}, {FarPlace::model, 24}, {FarPlace::file, 24}}) {
+  using Case = std::tuple<FarPlace, int64_t, FarEvict>;
+  for (const auto& [place, keep, evict] :
+       {Case{FarPlace::model, 0, FarEvict::age}, Case{FarPlace::file, 0, FarEvict::age},
+        Case{FarPlace::model, 24, FarEvict::use}, Case{FarPlace::file, 24, FarEvict::use},
+        Case{FarPlace::model, 3, FarEvict::age}}) {  // the last: less than a k-mer, so none
     MemoryConfig c = settings();
     c.far.store = FarStoreType::int4;
     c.far.place = place;
     c.far.keep = keep;
-    c.far.evict = keep > 0 ? FarEvict::use : FarEvict::age;
+    c.far.evict = evict;
     if (place == FarPlace::file) c.far.folder = folder.path().string();
     const auto model = make_memory("far_fitted", small_model(at::kDouble), c);
     const Tensor other = random_bases(1, 20, 11);
@@ -345,9 +349,12 @@ TEST_F(FarMemoryTest, CopiesShareAFileWhoseSpaceComesBack) {
   }
   expect(store, 63, 63);
   EXPECT_LT(disk(), all / 4) << "without the fork nobody does";
-  store.drop_before(65);
+  store.drop_before(67);
   EXPECT_EQ(store.num_bytes(), 0);
   EXPECT_LT(disk(), 65536);
+  for (int64_t i = 65; i < 68; ++i) store.append({kmer(static_cast<double>(i))});
+  EXPECT_EQ(store.num_bytes(), all / 64) << "what comes later than it was given up is not kept";
+  expect(store, 67, 67);
 
   // What is given up between others comes back too.
   config.keep = 64;

@@ -132,6 +132,19 @@ TEST(LayerRulesTest, CodesStandForTheNewestBasesOfClosedWindows) {
   EXPECT_EQ(LayerRules(config.window, config.focus).visible(45), (LayerRules::Visible{40, 0, 3 + 6, 6}));
 }
 
+// A first window that is longer than the others: bases that were dropped do not come back.
+TEST(LayerRulesTest, AWindowAddsNoMoreCodesThanItHasBases) {
+  MemoryConfig config;
+  config.window = {.size = 2, .unit = WindowUnit::focus};
+  config.focus.k = 8;
+  config.focus.recent.bases = 10;
+  const LayerRules rules(config.window, config.focus);
+  for (const int64_t begin : {16, 24, 32, 40}) {
+    EXPECT_EQ(rules.visible(begin), (LayerRules::Visible{begin, 0, 0, begin - 6})) << begin;
+    EXPECT_EQ(rules.held(begin).recent, begin - 6);
+  }
+}
+
 TEST(LayerRulesTest, RollingDropsAKmerWhenItsFirstBaseIsWBasesOld) {
   MemoryConfig config;
   config.window.size = 20;

@@ -182,6 +182,7 @@ void FarStore::append(const std::vector<FarKmer>& kmers) {
     bases.push_back(kmer.k.size(2));
   }
   put(std::move(packed), bases);
+  drop_before(kept_from_);
 }
 
 void FarStore::put(std::vector<Tensor> packed, const std::vector<int64_t>& bases) {
@@ -293,6 +294,7 @@ void FarStore::forget(Stored& stored) {
 }
 
 void FarStore::drop_before(int64_t kmer) {
+  kept_from_ = std::max(kept_from_, kmer);
   if (kmer <= first_) return;
   for (std::size_t i = given_up_; i < kmers_.size() && first_ + static_cast<int64_t>(i - given_up_) < kmer;
        ++i)
@@ -348,9 +350,9 @@ void FarStore::detach() {
 }
 
 void FarStore::save(cache::TensorMap& out) const {
-  if (first_ == end()) return;
+  if (end() == 0) return;
   if (config_.place == FarPlace::host) ops::wait_for(from_);
-  std::vector<Tensor> parts;
+  std::vector<Tensor> parts = {at::empty({0}, at::kByte)};  // all may be given up
   std::vector<int64_t> bases;
   for (std::size_t i = given_up_; i < kmers_.size(); ++i) {
     const Stored& stored = kmers_[i];

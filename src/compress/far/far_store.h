@@ -60,6 +60,7 @@ class FarStore {
   /// K-mer of [first(), end()) that was not given up, on `like`'s device, codes as they are, floats in its
   /// type. What lies there like that is read in place.
   ops::MemoryPart read(int64_t kmer, const at::Tensor& like);
+  /// Those that come later too.
   void drop_before(int64_t kmer);
   /// Gives up the k-mers that are not held. Null: nothing.
   void drop_unless(const HeldKmers& held);
@@ -119,6 +120,7 @@ class FarStore {
                                // rest some may be
   std::size_t given_up_ = 0;
   int64_t first_ = 0, bytes_ = 0;
+  int64_t kept_from_ = 0;  // drop_before()'s
   int64_t batch_ = 0, heads_ = 0, dim_ = 0;
   at::ScalarType type_ = at::kFloat;  // of floats that are packed
   at::Device from_ = at::kCPU;        // where k-mers came from

@@ -69,7 +69,6 @@ FocusConfig mixture_within(const Budget& budget, const model::Backbone& backbone
   layer.history = fresh.history;
   layer.eviction = fresh.eviction;
   layer.tail = 0;
-  layer.sinks = std::min(kMixtureSinks, layer.k);
   layer.entries_per_kmer = 1;
   const auto& shape = backbone.shape();
   const auto type = backbone.dtype();
@@ -77,14 +76,19 @@ FocusConfig mixture_within(const Budget& budget, const model::Backbone& backbone
   const StorageFormat codes = StorageFormat::codes(layer.recent.bits), entries = storage;
   const int64_t entry = entries.entry_bytes(shape.num_kv_heads, shape.head_dim, type, layer.bias),
                 code = codes.entry_bytes(shape.num_kv_heads, shape.head_dim, type, /*with_beta=*/false);
-  const int64_t room = own.num_kmers(1) * budget.kmer_bytes -
-                       WindowPlan({.size = own.window_bases()}, layer.k).num_kmers(1) * entry -
-                       layer.sinks * std::max<int64_t>(entry - LayerRules::kCodesPerSink * code, 0);
   const auto bytes = [&](int64_t bases) {
     return codes.bytes_of(bases, shape.num_kv_heads, shape.head_dim, type);
   };
-  layer.recent.bases = 0;
-  while (bytes(layer.recent.bases + 1) <= room) ++layer.recent.bases;
+  // As many sinks as the first window's codes pay for; none where all bases are held as codes.
+  for (layer.sinks = std::min(kMixtureSinks, layer.k);; --layer.sinks) {
+    const int64_t room = own.num_kmers(1) * budget.kmer_bytes -
+                         WindowPlan({.size = own.window_bases()}, layer.k).num_kmers(1) * entry -
+                         layer.sinks * std::max<int64_t>(entry - LayerRules::kCodesPerSink * code, 0);
+    layer.recent.bases = 0;
+    while (bytes(layer.recent.bases + 1) <= room) ++layer.recent.bases;
+    if (layer.recent.bases >= own.window_bases()) layer.sinks = 0;
+    if (layer.recent.bases >= LayerRules::kCodesPerSink * layer.sinks) break;
+  }
   return layer;
 }
 

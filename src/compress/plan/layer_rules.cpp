@@ -22,14 +22,18 @@ int64_t LayerRules::tail_begin(int64_t window) const {
 
 int64_t LayerRules::codes_for_sinks() const {
   const int64_t bases = focus_.recent.bases;
-  return bases > 0 && bases < plan_.window_bases() ? kCodesPerSink * sink_bases_ : 0;
+  return bases > 0 && bases < plan_.window(0).size() ? kCodesPerSink * sink_bases_ : 0;
 }
 
 int64_t LayerRules::recent_begin(int64_t window) const {
+  if (window == 0) return 0;
   const int64_t begin = plan_.window(window).begin;
+  // No window adds more codes than it has bases, or they would have to come from before those that are held:
+  // the first window may be longer than the others.
+  const auto of_window = [&](int64_t w) { return std::min(focus_.recent.bases, plan_.window(w).size()); };
+  const int64_t codes = of_window(0) + (window - 1) * of_window(1) - codes_for_sinks();
   // Sinks are entries for ever.
-  return begin - std::clamp<int64_t>(window * focus_.recent.bases - codes_for_sinks(), 0,
-                                     std::max<int64_t>(begin - sink_bases_, 0));
+  return begin - std::clamp<int64_t>(codes, 0, std::max<int64_t>(begin - sink_bases_, 0));
 }
 
 Span LayerRules::summarised(const Span& kmer) const {

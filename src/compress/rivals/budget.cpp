@@ -29,7 +29,7 @@ Budget budget_of(const model::Backbone& backbone, const MemoryConfig& config) {
             static_cast<double>(focus->k);
     const StorageFormat codes = StorageFormat::codes(focus->recent.bits);
     const int64_t recent_bytes =
-        codes.bytes_of(focus->recent.bases, shape.num_kv_heads, shape.head_dim, backbone.dtype());
+        codes.bytes_of(std::min(focus->recent.bases, rules.plan().window_bases()), shape.num_kv_heads, shape.head_dim, backbone.dtype());
     kmer += static_cast<double>(recent_bytes) /
             static_cast<double>(WindowPlan(config.window, config.focus.k).num_kmers(1));
     const int64_t tail = rules.plan().window(1).begin - rules.tail_begin(1);
