@@ -70,30 +70,44 @@ FocusConfig mixture_within(const Budget& budget, const model::Backbone& backbone
   layer.eviction = fresh.eviction;
   layer.tail = 0;
   layer.entries_per_kmer = 1;
-  const auto& shape = backbone.shape();
+  const int64_t heads = backbone.shape().num_kv_heads, dim = backbone.shape().head_dim;
   const auto type = backbone.dtype();
   layer.recent.bits = 4;
   const StorageFormat codes = StorageFormat::codes(layer.recent.bits), entries = storage;
-  const int64_t entry = entries.entry_bytes(shape.num_kv_heads, shape.head_dim, type, layer.bias),
-                code = codes.entry_bytes(shape.num_kv_heads, shape.head_dim, type, /*with_beta=*/false);
-  const auto bytes = [&](int64_t bases) {
-    return codes.bytes_of(bases, shape.num_kv_heads, shape.head_dim, type);
+  const int64_t window = own.window_bases(), code = codes.entry_bytes(heads, dim, type, /*with_beta=*/false),
+                scales = codes.group_bytes(heads, dim),
+                entry = entries.entry_bytes(heads, dim, type, layer.bias);
+  const int64_t room = own.num_kmers(1) * budget.kmer_bytes -
+                       WindowPlan({.size = window}, layer.k).num_kmers(1) * entry;
+  // Codes with their share of the scales.
+  const auto codes_in = [&](int64_t bytes) {
+    const int64_t per_window = code * window + scales * ((window + kKeyGroup - 1) / kKeyGroup);
+    return std::max<int64_t>(bytes, 0) * window / per_window;
   };
-  // As many sinks as the first window's codes pay for; none where all bases are held as codes.
+  // What is paid once, sinks and the scales of two blocks that are not full, the first window has to hold too.
+  // Half of its codes at most are given for sinks.
   for (layer.sinks = std::min(kMixtureSinks, layer.k);; --layer.sinks) {
-    const int64_t room = own.num_kmers(1) * budget.kmer_bytes -
-                         WindowPlan({.size = own.window_bases()}, layer.k).num_kmers(1) * entry -
-                         layer.sinks * std::max<int64_t>(entry - LayerRules::kCodesPerSink * code, 0);
-    layer.recent.bases = 0;
-    while (bytes(layer.recent.bases + 1) <= room) ++layer.recent.bases;
-    if (layer.recent.bases >= own.window_bases()) layer.sinks = 0;
-    if (layer.recent.bases >= LayerRules::kCodesPerSink * layer.sinks) break;
+    const int64_t given = LayerRules::kCodesPerSink * layer.sinks;
+    layer.recent.bases =
+        std::min(codes_in(room), given + codes_in(room - layer.sinks * entry - 2 * scales));
+    if (2 * given <= layer.recent.bases) break;
+  }
+  if (codes_in(room) >= window) {
+    layer.recent.bases = window;
+    layer.sinks = 0;
   }
   return layer;
 }
 
+/// A mixture's entries are in 8 bits where nothing else is asked for: the bytes go further as codes of bases.
+StorageConfig mixture_storage(StorageConfig storage) {
+  if (storage.dtype == StorageType::model) storage.dtype = StorageType::int8;
+  return storage;
+}
+
 std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
   MemoryConfig config = closed_form(c.config);
+  config.storage = mixture_storage(config.storage);
   const auto layer = config.focus.at(c.block);
   if (!layer) return rival_layer(rival("full"), c);
   config.window = {.size = c.budget.plan.window_bases()};
@@ -104,6 +118,7 @@ std::shared_ptr<const LayerMemory> mixture_layer(const LayerContext& c) {
 MemoryConfig mixture_everywhere(const model::Backbone& backbone, MemoryConfig config) {
   const Budget budget = budget_of(backbone, config);
   config = closed_form(std::move(config));
+  config.storage = mixture_storage(config.storage);
   config.window = {.size = budget.plan.window_bases()};
   config.focus = mixture_within(budget, backbone, config.storage, config.focus);
   std::erase_if(config.focus.schedule, [](const LayerSchedule& part) { return !part.memory; });
