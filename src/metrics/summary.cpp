@@ -30,10 +30,25 @@ double quantile(std::vector<T>& values, double share, std::size_t& sorted_to) {
   return low + (place - static_cast<double>(below)) * (high - low);
 }
 
-Interval percentile_interval(std::vector<double>& statistics) {
+// The 97.5 % quantile of Student's t: exact for 1 and 2 degrees of freedom, else the series about the normal
+// one (Abramowitz and Stegun 26.7.5), off by 0.12 % at 3 and by less beyond.
+double t_quantile(double freedom) {
+  if (freedom < 3) return freedom < 2 ? 12.706204736 : 4.302652730;
+  constexpr double z = 1.959963984540054, z2 = z * z, z3 = z2 * z, z5 = z3 * z2, z7 = z5 * z2, z9 = z7 * z2;
+  return z + (z3 + z) / (4 * freedom) + (5 * z5 + 16 * z3 + 3 * z) / (96 * std::pow(freedom, 2)) +
+         (3 * z7 + 19 * z5 + 17 * z3 - 15 * z) / (384 * std::pow(freedom, 3)) +
+         (79 * z9 + 776 * z7 + 1482 * z5 - 1920 * z3 - 945 * z) / (92160 * std::pow(freedom, 4));
+}
+
+// Resamples of n segments vary less than samples do, by n - 1 to n, and know nothing of the spread's own
+// error: quantiles further out make up for both (the expanded percentile interval, Hesterberg 2015). It stays
+// within what the segments show, and it is no wider for shares R of few segments, as studentised ones are.
+Interval expanded_interval(std::vector<double>& statistics, std::size_t num_segments) {
+  const auto n = static_cast<double>(num_segments);
+  const double tail = 0.5 * std::erfc(std::sqrt(n / (n - 1) / 2) * t_quantile(n - 1));
   std::size_t sorted_to = 0;
-  const double low = quantile(statistics, 0.025, sorted_to);
-  return {low, quantile(statistics, 0.975, sorted_to)};
+  const double low = quantile(statistics, tail, sorted_to);
+  return {low, quantile(statistics, 1 - tail, sorted_to)};
 }
 
 // Calls `use` with the drawn segment numbers of each resample.
@@ -125,7 +140,7 @@ Interval bootstrap_mean(std::span<const Total> segments, const BootstrapOptions&
     for (const std::size_t segment : drawn) total.add(present[segment]);
     means.push_back(total.mean());
   });
-  return percentile_interval(means);
+  return expanded_interval(means, present.size());
 }
 
 Recovered recovered_share(std::span<const Total> method, std::span<const Total> state_only,
@@ -155,7 +170,7 @@ Recovered recovered_share(std::span<const Total> method, std::span<const Total> 
     const double value = share(drawn_kept, drawn_lost);
     if (!std::isnan(value)) shares.push_back(value);
   });
-  result.interval = percentile_interval(shares);
+  result.interval = expanded_interval(shares, present.size());
   return result;
 }
 

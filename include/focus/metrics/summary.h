@@ -63,8 +63,8 @@ struct BootstrapOptions {
   uint64_t seed = 42;
 };
 
-/// Percentile bootstrap of the pooled mean: whole segments are drawn with replacement, as positions of one
-/// segment are not independent.
+/// Expanded percentile bootstrap of the pooled mean (Hesterberg 2015): whole segments are drawn with
+/// replacement, as positions of one segment are not independent.
 Interval bootstrap_mean(std::span<const Total> segments, const BootstrapOptions& options = {});
 
 /// The share of the lost information that a method recovers, R = 1 - KL(full||method) / KL(full||state only),
