@@ -15,6 +15,7 @@
 #include "focus/report/fidelity_report.h"
 #include "focus/report/fidelity_table.h"
 #include "focus/report/report_folder.h"
+#include "focus/report/values_file.h"
 #include "focus/weights/model_files.h"
 #include "gate_options.h"
 
@@ -75,11 +76,15 @@ void run_fidelity(const FidelityCommand& c, const std::string& command_line) {
     folder.emplace(c.output, c.force);
     require_separate({{"--output", c.output}}, inputs_of(config, c.common.config));
   }
-  report::FidelityResult result = eval::run_fidelity(config, device, dtype, *ranks);
+  std::optional<report::ValuesFile> values;
+  if (folder && config.positions) values.emplace(folder->temporary() / report::kValuesFile);
+  report::FidelityResult result =
+      eval::run_fidelity(config, device, dtype, *ranks, nullptr, report::writer(values));
   if (!folder) return;
   result.provenance["command_line"] = command_line;
   result.provenance["wall"] = format_duration(std::chrono::duration<double>(Clock::now() - start).count());
   result.provenance["peak_resident"] = format_bytes(read_process_memory().peak);
+  if (values) values->finish(result);
   report::write_fidelity_report(result, folder->temporary());
   folder->commit();
   std::cout << report::fidelity_table(result) << (std::filesystem::path(c.output) / "report.html").string()

@@ -110,7 +110,9 @@ report::MemoryFigures figures_of(const FidelityResult& run, const MethodResult& 
                                  const MethodResult& none) {
   constexpr auto kKl = static_cast<std::size_t>(report::Measure::kl);
   const auto totals = [&](const MethodResult& m) {
-    return metrics::segment_totals(m.values[kKl], run.positions, run.window);
+    std::vector<metrics::Total> out;
+    for (const report::SegmentTotals& segment : m.segments) out.push_back(segment.columns[kKl].behind);
+    return out;
   };
   const metrics::BootstrapOptions bootstrap{.draws = run.bootstrap_draws, .seed = run.bootstrap_seed};
   const std::vector<metrics::Total> own = totals(method), forgetting = totals(none);
@@ -184,8 +186,9 @@ class Calibrator {
 
   Method method(const std::string& name, std::shared_ptr<const compress::CompressedModel> model) const {
     const int64_t chunk = config_.run.chunk > 0 ? config_.run.chunk : windows_.window_bases();
-    return {name, model->describe(), [model, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
-              return stream_in_chunks(model, chunk, tokens_BL, on_bases);
+    return {name, model->describe(),
+            [model, chunk](const Tensor& tokens_BL, const OnLogits& on_logits, const OnBases& on_bases) {
+              return stream_in_chunks(model, chunk, tokens_BL, on_logits, on_bases);
             }};
   }
 

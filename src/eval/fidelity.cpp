@@ -21,6 +21,7 @@
 #include "focus/data/open_sequences.h"
 #include "focus/data/region.h"
 #include "focus/data/segments.h"
+#include "focus/report/position_tally.h"
 #include "focus/weights/load_model.h"
 #include "measure.h"
 #include "needles.h"
@@ -32,6 +33,8 @@ namespace focus::eval {
 using at::Tensor;
 using report::FidelityResult;
 using report::MethodResult;
+using report::PositionValues;
+using report::SegmentPositions;
 
 data::SegmentSample draw_segments(const FidelityConfig& config, int64_t count) {
   data::FastaOptions reading;
@@ -96,7 +99,7 @@ namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-/// Everything but the values, the origin and the configuration.
+/// Everything but the statistics, the origin and the configuration.
 FidelityResult describe_run(const FidelityConfig& config, const compress::WindowPlan& plan,
                             const data::SegmentSample& sample, const std::vector<Method>& methods) {
   FidelityResult out;
@@ -107,14 +110,7 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Window
   out.bootstrap_draws = config.bootstrap_draws;
   out.bootstrap_seed = static_cast<uint64_t>(config.seed);
   out.skipped_n_rich = sample.skipped_n_rich;
-  for (const auto& segment : sample.segments) {
-    std::vector<bool> copied = data::repeated_positions(segment.sequence, out.window);
-    const auto count = static_cast<double>(std::count(copied.begin(), copied.end(), true));
-    if (!segment.planted.empty()) copied = segment.planted;
-    copied.erase(copied.begin());  // nothing predicts the first base
-    out.segments.push_back({segment.name, segment.begin, count / static_cast<double>(config.length),
-                            std::move(copied), position_classes(segment.sequence)});
-  }
+  for (const auto& segment : sample.segments) out.segments.push_back({segment.name, segment.begin});
   if (config.needles.size > 0) {
     out.needle_bases = config.needles.size;
     out.needle_depths = needle_depths(config.needles);
@@ -123,74 +119,99 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Window
     MethodResult& m = out.methods.emplace_back();
     m.name = method.name;
     m.description = method.description;
-    for (auto& values : m.values)
-      values.assign(sample.segments.size() * static_cast<std::size_t>(out.positions), kNan);
     m.right_bases.assign(sample.segments.size() * out.needle_depths.size(), kNan);
   }
   return out;
 }
 
-/// Streams one segment through the methods that are not `known` and measures it.
-void measure_segment(const FidelityConfig& config, const model::Backbone& backbone,
-                     const std::vector<Method>& methods, const std::vector<bool>& known, FidelityCache* cache,
-                     const data::SampledSegment& segment, int64_t index, FidelityResult& out,
-                     const OnBases& on_progress) {
-  const Input input = read_segment(segment, backbone.vocabulary());
-  const Tensor tokens_BL = at::tensor(input.tokens, at::kLong).unsqueeze(0).to(backbone.device());
-  const std::string where = data::format_region({segment.name, segment.begin, segment.begin + config.length});
-  const auto place = static_cast<std::size_t>(index);
-  Tensor full = cache != nullptr ? cache->logits(place) : Tensor();
-  const std::vector<Needle> needles =
-      config.needles.size > 0 ? make_needles(config.needles, static_cast<uint64_t>(config.seed), segment)
-                              : std::vector<Needle>();
-  for (std::size_t m = 0; m < methods.size(); ++m) {
-    // Full memory's own logits are what the others are compared with.
-    if (known[m] && (m > 0 || full.defined())) continue;
+/// Streams one segment after the other through the methods.
+class SegmentRun {
+ public:
+  SegmentRun(const FidelityConfig& config, const model::Backbone& backbone, FidelityCache* cache,
+             FidelityResult& out)
+      : config_(config), backbone_(backbone), cache_(cache), out_(out) {}
+
+  void begin(const data::SampledSegment& segment, std::size_t place) {
+    place_ = place;
+    where_ = data::format_region({segment.name, segment.begin, segment.begin + config_.length});
+    input_ = read_segment(segment, backbone_.vocabulary());
+    tokens_BL_ = at::tensor(input_.tokens, at::kLong).unsqueeze(0).to(backbone_.device());
+    full_ = cache_ != nullptr ? cache_->logits(place) : Tensor();
+    if (config_.needles.size > 0)
+      needles_ = make_needles(config_.needles, static_cast<uint64_t>(config_.seed), segment);
+  }
+
+  /// The method's values; `first`: it is full memory, with whose logits the others are compared.
+  PositionValues measure(const Method& method, bool first, const OnBases& on_progress, MethodResult& result) {
+    const FidelityCache::Known* known = cache_ != nullptr ? cache_->known(method.name) : nullptr;
+    if (known != nullptr && (!first || full_.defined())) return known->values[place_];
     const auto on_bases = [&](int64_t count, const std::string& detail) {
-      on_progress(count, detail.empty() ? methods[m].name : concat(methods[m].name, " (", detail, ")"));
+      on_progress(count, detail.empty() ? method.name : concat(method.name, " (", detail, ")"));
       if (interrupt_requested()) fail<Interrupted>("interrupted; no report was written");
     };
-    const auto start = std::chrono::steady_clock::now();
-    const Streamed streamed = methods[m].stream(tokens_BL, on_bases);
-    if (m == 0) {
-      full = streamed.logits_LV;
-      if (cache != nullptr) cache->keep_logits(place, full);
-    }
-    if (known[m]) continue;
-    MethodResult& result = out.methods[m];
-    const std::size_t questions = out.needle_depths.size();
+    using Clock = std::chrono::steady_clock;
+    Clock::duration measuring{};
+    WholeLogits whole(config_.length);
+    PositionValues values;
+    for (auto& measure : values.values) measure.assign(static_cast<std::size_t>(out_.positions), kNan);
+    const std::string where = concat("method '", method.name, "', segment ", where_);
+    const auto on_logits = [&](int64_t begin, const Tensor& logits_LV) {
+      const auto start = Clock::now();
+      if (first) {
+        whole.add(begin, logits_LV);
+        full_ = whole.logits();
+      }
+      const Tensor own_LV = first ? full_.narrow(0, begin, logits_LV.size(0)) : logits_LV;
+      if (known == nullptr) eval::measure(full_, begin, own_LV, input_, where, values);
+      measuring += Clock::now() - start;
+    };
+    const auto start = Clock::now();
+    const Streamed streamed = method.stream(tokens_BL_, on_logits, on_bases);
+    if (first && cache_ != nullptr) cache_->keep_logits(place_, full_);
+    if (known != nullptr) return known->values[place_];
+    const std::size_t questions = out_.needle_depths.size();
     for (std::size_t q = 0; q < questions; ++q) {
-      result.right_bases[place * questions + q] = static_cast<float>(right_bases(streamed, needles[q]));
+      result.right_bases[place_ * questions + q] = static_cast<float>(right_bases(streamed, needles_[q]));
       on_bases(0, concat("question ", q + 1, " of ", questions));
     }
-    result.seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    result.seconds += std::chrono::duration<double>(Clock::now() - start - measuring).count();
     result.kept_entries = std::max(result.kept_entries, streamed.kept_entries);
     result.kept_bytes = std::max(result.kept_bytes, streamed.kept_bytes);
     result.open_bytes = std::max(result.open_bytes, streamed.open_bytes);
     result.far_bytes = std::max(result.far_bytes, streamed.far_bytes);
-    measure(full, streamed.logits_LV, input, concat("method '", methods[m].name, "', segment ", where),
-            result, index * out.positions);
+    if (cache_ != nullptr) cache_->keep_values(method.name, place_, values);
+    return values;
   }
-}
+
+ private:
+  const FidelityConfig& config_;
+  const model::Backbone& backbone_;
+  FidelityCache* cache_;
+  const FidelityResult& out_;
+  std::size_t place_ = 0;
+  std::string where_;
+  Input input_;
+  std::vector<Needle> needles_;
+  Tensor tokens_BL_, full_;  // full_: full memory's logits, [L, V]
+};
 
 }  // namespace
 
 FidelityResult run_methods(const FidelityConfig& config, const compress::WindowPlan& plan,
                            const data::SegmentSample& sample, const model::Backbone& backbone,
                            const std::vector<Method>& methods, const std::string& label,
-                           distributed::Ranks& ranks, FidelityCache* cache) {
+                           distributed::Ranks& ranks, FidelityCache* cache, const report::OnValues& on_values) {
   FidelityResult out = describe_run(config, plan, sample, methods);
-  std::vector<bool> known(methods.size());
   for (std::size_t m = 0; cache != nullptr && m < methods.size(); ++m) {
-    const MethodResult* figures = cache->figures(methods[m].name);
-    if (figures == nullptr) continue;
-    known[m] = true;
-    out.methods[m] = *figures;
+    if (const FidelityCache::Known* known = cache->known(methods[m].name)) {
+      const std::string description = out.methods[m].description;
+      out.methods[m] = known->costs;
+      out.methods[m].description = description;
+    }
   }
-  const auto num_segments = sample.segments.size();
-  const int64_t num_ranks = ranks.size(),
-                rounds = (static_cast<int64_t>(num_segments) + num_ranks - 1) / num_ranks;
-  if (ranks.is_first() && num_ranks > static_cast<int64_t>(num_segments))
+  const auto num_segments = static_cast<int64_t>(sample.segments.size());
+  const int64_t num_ranks = ranks.size(), rounds = (num_segments + num_ranks - 1) / num_ranks;
+  if (ranks.is_first() && num_ranks > num_segments)
     log::warn(concat(num_ranks, " ranks share ", num_segments, " segment(s): the others only wait"));
   int64_t passes = 0;
   for (const Method& method : methods) passes += method.passes;
@@ -198,30 +219,50 @@ FidelityResult run_methods(const FidelityConfig& config, const compress::WindowP
   if (cache == nullptr)
     progress.emplace(
         ProgressOptions{.label = label, .unit = "bases", .total = rounds * passes * config.length});
-  for (std::size_t s = 0; s < num_segments; ++s) {
-    if (is_own(ranks, s)) {
-      const std::string note = concat("segment ", s + 1, " of ", num_segments);
-      measure_segment(config, backbone, methods, known, cache, sample.segments[s], static_cast<int64_t>(s),
-                      out, [&](int64_t count, const std::string& method) {
-                        const std::string text = concat(method, ", ", note);
-                        progress ? progress->advance(count, text) : cache->on_bases()(count, text);
-                      });
+  const report::PositionTally tally(out.positions, out.window);
+  SegmentRun run(config, backbone, cache, out);
+  // In each round every rank has a segment, and hears of all of them after each method: so nobody waits long,
+  // and one that was lost is noticed.
+  for (int64_t round = 0; round < num_segments; round += num_ranks) {
+    const int64_t own = round + ranks.rank(), end = std::min(round + num_ranks, num_segments);
+    const auto at = [](int64_t s) { return static_cast<std::size_t>(s); };
+    std::vector<SegmentPositions> where;
+    std::vector<std::vector<float>> full_cross_entropy;
+    for (int64_t s = round; s < end; ++s)
+      where.push_back(describe_segment(sample.segments[at(s)], out.window, out.segments[at(s)]));
+    if (own < end) run.begin(sample.segments[at(own)], at(own));
+    const std::string note = concat("segment ", own + 1, " of ", num_segments);
+    const auto on_progress = [&](int64_t count, const std::string& method) {
+      const std::string text = concat(method, ", ", note);
+      progress ? progress->advance(count, text) : cache->on_bases()(count, text);
+    };
+    for (std::size_t m = 0; m < methods.size(); ++m) {
+      PositionValues measured;
+      if (own < end) measured = run.measure(methods[m], m == 0, on_progress, out.methods[m]);
+      for (int64_t s = round; s < end; ++s) {
+        const PositionValues values = shared(ranks, s - round, measured, out.positions);
+        if (m == 0)
+          full_cross_entropy.push_back(
+              values.values[static_cast<std::size_t>(report::Measure::cross_entropy)]);
+        tally.add(out.segments[at(s)], where[at(s - round)], values, full_cross_entropy[at(s - round)],
+                  out.methods[m]);
+        if (on_values) on_values(out, m, at(s), values);
+      }
     }
-    // A rank that was lost is noticed here, not when all the work is done.
-    if (static_cast<int64_t>(s + 1) % num_ranks == 0) ranks.barrier();
   }
   if (progress) progress->finish();
-  merge(ranks, out);
-  for (std::size_t m = 0; cache != nullptr && m < methods.size(); ++m) cache->keep_figures(out.methods[m]);
+  merge_costs(ranks, out);
+  for (std::size_t m = 0; cache != nullptr && m < methods.size(); ++m) cache->keep_costs(out.methods[m]);
   return out;
 }
 
-FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype) {
-  return run_fidelity(config, device, dtype, *distributed::one_rank());
+FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype,
+                            const report::OnValues& on_values) {
+  return run_fidelity(config, device, dtype, *distributed::one_rank(), nullptr, on_values);
 }
 
 FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype,
-                            distributed::Ranks& ranks, FidelityCache* cache) {
+                            distributed::Ranks& ranks, FidelityCache* cache, const report::OnValues& on_values) {
   config.validate();
   const at::NoGradGuard no_grad;
   const compress::MemoryConfig memory = resolve_memory(config);
@@ -252,7 +293,7 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
   auto provenance = provenance_of(config, loaded, device);
   if (cache != nullptr) cache->open(config, plan, sample.segments.size());
-  FidelityResult out = run_methods(config, plan, sample, *loaded.model, methods, "fidelity", ranks, cache);
+  FidelityResult out = run_methods(config, plan, sample, *loaded.model, methods, "fidelity", ranks, cache, on_values);
   FidelityConfig resolved = config;
   resolved.plan = {memory.window.size, memory.focus.k};
   resolved.methods.clear();

@@ -22,7 +22,7 @@ const weights::LoadedModel& FidelityCache::model(const FidelityConfig& config, c
   const std::string key = config::to_json(model_settings(config)) + device;
   if (!model_ || model_key_ != key) {
     logits_.clear();
-    figures_.clear();
+    known_.clear();
     segments_key_.clear();
     model_.reset();  // two are not held at once
     model_ = weights::load_model(config.model_config, config.model_checkpoint, dtype, device, config.fp8);
@@ -49,13 +49,14 @@ std::string FidelityCache::group_of(const FidelityConfig& config, int64_t chunk)
 
 void FidelityCache::open(const FidelityConfig& config, const compress::WindowPlan& plan,
                          std::size_t num_segments) {
+  begun_.clear();  // of a run that failed
   windows_.clear();
   for (int64_t w = 0; w == 0 || plan.window(w - 1).end < config.length; ++w)
     windows_ += concat(" ", plan.window(w).end);
   const std::string key = group_of(config, config.chunk > 0 ? config.chunk : plan.window_bases());
   if (key == segments_key_) return;
   segments_key_ = key;
-  figures_.clear();
+  known_.clear();
   logits_.assign(num_segments, at::Tensor());
 }
 
@@ -65,14 +66,31 @@ std::optional<std::string> FidelityCache::key_of(const std::string& method) cons
   return method == "state_only" ? std::optional(method + windows_) : std::nullopt;
 }
 
-const report::MethodResult* FidelityCache::figures(const std::string& method) const {
+const FidelityCache::Known* FidelityCache::known(const std::string& method) const {
   const auto key = key_of(method);
-  const auto found = key ? figures_.find(*key) : figures_.end();
-  return found == figures_.end() ? nullptr : &found->second;
+  const auto found = key ? known_.find(*key) : known_.end();
+  return found == known_.end() ? nullptr : &found->second;
 }
 
-void FidelityCache::keep_figures(const report::MethodResult& result) {
-  if (const auto key = key_of(result.name)) figures_.emplace(*key, result);
+void FidelityCache::keep_values(const std::string& method, std::size_t segment,
+                                const report::PositionValues& values) {
+  const auto key = key_of(method);
+  std::size_t bytes = 0;
+  for (const auto& measure : values.values) bytes += measure.size() * sizeof(float) * logits_.size();
+  if (!key || static_cast<int64_t>(bytes) > logits_bytes_) return;
+  Known& known = begun_[*key];
+  known.values.resize(logits_.size());
+  known.values[segment] = values;
+}
+
+void FidelityCache::keep_costs(const report::MethodResult& result) {
+  const auto key = key_of(result.name);
+  auto begun = key ? begun_.extract(*key) : decltype(begun_)::node_type();
+  if (begun.empty()) return;
+  Known& known = known_[*key] = std::move(begun.mapped());
+  known.costs = result;
+  known.costs.segments.clear();
+  known.costs.columns = {};
 }
 
 }  // namespace focus::eval

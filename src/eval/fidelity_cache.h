@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "fidelity_methods.h"
 #include "focus/eval/fidelity.h"
@@ -18,7 +19,7 @@
 namespace focus::eval {
 
 /// Holds one model, and of one set of segments at a time full memory's logits, fp32 on the CPU, and the
-/// figures of the methods that few settings change. What comes out of it is what the runs would measure, bit
+/// values of the methods that few settings change. What comes out of it is what the runs would measure, bit
 /// by bit, but for times, which are those of the first.
 class FidelityCache {
  public:
@@ -40,9 +41,16 @@ class FidelityCache {
     if (static_cast<int64_t>(logits_LV.nbytes() * logits_.size()) <= logits_bytes_)
       logits_[segment] = logits_LV;
   }
-  /// The figures of `method`, null where they are not held.
-  const report::MethodResult* figures(const std::string& method) const;
-  void keep_figures(const report::MethodResult& result);
+  /// What a method measured in every segment, and what it cost.
+  struct Known {
+    std::vector<report::PositionValues> values;
+    report::MethodResult costs;  // without statistics
+  };
+  /// Null where it is not held: it is under the same limit as the logits.
+  const Known* known(const std::string& method) const;
+  void keep_values(const std::string& method, std::size_t segment, const report::PositionValues& values);
+  /// Once all segments are kept.
+  void keep_costs(const report::MethodResult& result);
   const OnBases& on_bases() const { return on_bases_; }
 
  private:
@@ -54,7 +62,7 @@ class FidelityCache {
   std::string model_key_, segments_key_, windows_;  // windows_: their ends
   std::optional<weights::LoadedModel> model_;
   std::vector<at::Tensor> logits_;  // a segment each
-  std::map<std::string, report::MethodResult> figures_;
+  std::map<std::string, Known> known_, begun_;  // begun_: without costs yet
 };
 
 }  // namespace focus::eval

@@ -140,6 +140,7 @@ void FidelityConfig::visit(config::Fields& f) {
       .group("oracle", oracle,
              "entries optimised for the very segment that is measured, a bound and no method");
   visit_run(*this, f);
+  f.boolean("positions", positions, "write every measure at every position into values.h5");
 }
 
 std::vector<std::string> fidelity_methods(const FidelityConfig& config) {

@@ -32,8 +32,9 @@ Tensor to_rows(const Tensor& logits_BLV) { return logits_BLV[0].to(at::kCPU, at:
 
 Method compressed(std::string name, std::string description,
                   const std::shared_ptr<compress::CompressedModel>& model, int64_t chunk) {
-  const auto stream = [model, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
-    return stream_in_chunks(model, chunk, tokens_BL, on_bases);
+  const auto stream = [model, chunk](const Tensor& tokens_BL, const OnLogits& on_logits,
+                                     const OnBases& on_bases) {
+    return stream_in_chunks(model, chunk, tokens_BL, on_logits, on_bases);
   };
   const auto planned = [model](int64_t num_bases) { return model->planned_use(num_bases); };
   return {std::move(name), std::move(description), stream, 1, planned};
@@ -41,10 +42,11 @@ Method compressed(std::string name, std::string description,
 
 /// The backbone without a hook, the whole sequence in one call.
 Method plain(std::string name, std::string description, const std::shared_ptr<model::Backbone>& backbone) {
-  const auto stream = [backbone](const Tensor& tokens_BL, const OnBases& on_bases) {
+  const auto stream = [backbone](const Tensor& tokens_BL, const OnLogits& on_logits,
+                                 const OnBases& on_bases) {
     Streamed out;
     std::shared_ptr<infer::Stream> read = infer::plain_stream(*backbone)(tokens_BL.size(1));
-    out.logits_LV = to_rows(backbone->unembed(read->forward(tokens_BL)));
+    on_logits(0, to_rows(backbone->unembed(read->forward(tokens_BL))));
     const infer::StreamMemory use = read->memory();
     out.kept_entries = use.entries;
     out.kept_bytes = use.kept_bytes;
@@ -65,15 +67,20 @@ Method adaptive_by_entropy(const std::string& name, const std::shared_ptr<model:
   };
   const Method first =
       compressed("state_only", "", compress::make_memory("state_only", backbone, memory), chunk);
-  const auto stream = [first, by, chunk](const Tensor& tokens_BL, const OnBases& on_bases) {
-    const Tensor log_p = at::log_softmax(
-        first.stream(tokens_BL, [&](int64_t, const std::string&) { on_bases(0, ""); }).logits_LV, -1);
-    const Tensor entropy = -(log_p.exp() * log_p).sum(-1);
+  const auto stream = [first, by, chunk](const Tensor& tokens_BL, const OnLogits& on_logits,
+                                         const OnBases& on_bases) {
+    std::vector<Tensor> entropies;
+    const auto take_entropy = [&](int64_t, const Tensor& logits_LV) {
+      const Tensor log_p = at::log_softmax(logits_LV, -1);
+      entropies.push_back(-(log_p.exp() * log_p).sum(-1));
+    };
+    first.stream(tokens_BL, take_entropy, [&](int64_t, const std::string&) { on_bases(0, ""); });
+    const Tensor entropy = at::cat(entropies);
     // Position p predicts base p + 1; nothing predicts the first.
     const Tensor surprise = at::cat({entropy.narrow(0, 0, 1), entropy.narrow(0, 0, entropy.size(0) - 1)})
                                 .clamp_min(0.0)
                                 .unsqueeze(0);
-    return stream_in_chunks(by(surprise), chunk, tokens_BL, on_bases);
+    return stream_in_chunks(by(surprise), chunk, tokens_BL, on_logits, on_bases);
   };
   return {name, by(at::zeros({1, 1}))->describe(), stream};
 }
@@ -140,27 +147,34 @@ compress::LoadedAdapter trained_adapter(const std::string& path, const FidelityC
 }  // namespace
 
 Streamed stream_in_chunks(const std::shared_ptr<const compress::CompressedModel>& model, int64_t chunk,
-                          const Tensor& tokens_BL, const OnBases& on_bases) {
+                          const Tensor& tokens_BL, const OnLogits& on_logits, const OnBases& on_bases) {
   Streamed out;
   std::shared_ptr<infer::Stream> stream = infer::compressed_stream(model, model->describe())(0);
-  std::vector<Tensor> parts;
   const int64_t length = tokens_BL.size(1);
   // Calls end one base before a window does, where its open part is largest.
   int64_t count = std::max<int64_t>(chunk - 1, 1);
   for (int64_t begin = 0; begin < length; begin += count, count = chunk) {
     count = std::min(count, length - begin);
-    parts.push_back(to_rows(model->backbone().unembed(stream->forward(tokens_BL.narrow(1, begin, count)))));
+    on_logits(begin, to_rows(model->backbone().unembed(stream->forward(tokens_BL.narrow(1, begin, count)))));
     out.open_bytes = std::max(out.open_bytes, stream->memory().open_bytes);
     on_bases(count, "");
   }
   const infer::StreamMemory use = stream->memory();
-  out.logits_LV = at::cat(parts, 0);
   out.kept_entries = use.entries;
   out.kept_bytes = use.kept_bytes;
   out.far_bytes = use.far_bytes;
   out.read = std::move(stream);
   out.backbone = model->backbone_ptr();
   return out;
+}
+
+void WholeLogits::add(int64_t begin, const Tensor& logits_LV) {
+  if (logits_LV.size(0) == length_) {
+    whole_ = logits_LV;
+    return;
+  }
+  if (!whole_.defined()) whole_ = at::empty({length_, logits_LV.size(1)}, logits_LV.options());
+  whole_.narrow(0, begin, logits_LV.size(0)).copy_(logits_LV);
 }
 
 MemoryConfig resolve_memory(const FidelityConfig& config) {

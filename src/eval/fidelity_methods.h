@@ -18,21 +18,25 @@
 
 namespace focus::eval {
 
-/// What one sequence gave.
+/// What is held at the end of a sequence.
 struct Streamed {
-  at::Tensor logits_LV;  // fp32, CPU
   int64_t kept_entries = 0, kept_bytes = 0, open_bytes = 0, far_bytes = 0;
   /// What has read it, and the backbone that it runs on.
   std::shared_ptr<const infer::Stream> read;
   std::shared_ptr<const model::Backbone> backbone;
 };
 
+/// Called with the logits of the positions from `begin` on, fp32 on the CPU, in order and as soon as they are
+/// there.
+using OnLogits = std::function<void(int64_t begin, const at::Tensor& logits_LV)>;
+
 /// Called with the bases done since the last call, and what else there is to say; may throw.
 using OnBases = std::function<void(int64_t bases, const std::string& detail)>;
 
 struct Method {
   std::string name, description;
-  std::function<Streamed(const at::Tensor& tokens_BL, const OnBases& on_bases)> stream;
+  std::function<Streamed(const at::Tensor& tokens_BL, const OnLogits& on_logits, const OnBases& on_bases)>
+      stream;
   int64_t passes = 1;  // times that stream() reports each base as done
   /// What it will hold after so many bases; empty: known only when it is done.
   std::function<compress::MemoryUse(int64_t num_bases)> planned = {};
@@ -40,7 +44,19 @@ struct Method {
 
 /// Through any compressed model, in chunks.
 Streamed stream_in_chunks(const std::shared_ptr<const compress::CompressedModel>& model, int64_t chunk,
-                          const at::Tensor& tokens_BL, const OnBases& on_bases);
+                          const at::Tensor& tokens_BL, const OnLogits& on_logits, const OnBases& on_bases);
+
+/// Puts the logits of a whole sequence together.
+class WholeLogits {
+ public:
+  explicit WholeLogits(int64_t length) : length_(length) {}
+  void add(int64_t begin, const at::Tensor& logits_LV);
+  const at::Tensor& logits() const { return whole_; }
+
+ private:
+  int64_t length_;
+  at::Tensor whole_;  // [L, V]
+};
 
 /// The adapter's configuration or `config.memory`, under `config.plan`; checked.
 compress::MemoryConfig resolve_memory(const FidelityConfig& config);

@@ -34,21 +34,36 @@ void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config,
                                          {"sequence", letters}});
 }
 
-void merge(distributed::Ranks& ranks, FidelityResult& out) {
-  if (ranks.size() == 1) return;
-  const auto positions = static_cast<std::size_t>(out.positions);
-  std::vector<double> largest, seconds;
-  const auto merge_values = [&](std::vector<float>& values, std::size_t per_segment) {
-    // In a sum, what another rank measures is 0 here.
-    for (std::size_t s = 0; s < out.segments.size(); ++s) {
-      if (!is_own(ranks, s))
-        std::fill_n(values.begin() + static_cast<std::ptrdiff_t>(s * per_segment), per_segment, 0.0F);
+report::PositionValues shared(distributed::Ranks& ranks, int64_t from, const report::PositionValues& values,
+                              int64_t positions) {
+  if (ranks.size() == 1) return values;
+  report::PositionValues out;
+  std::vector<at::Tensor> tensors;
+  for (std::size_t m = 0; m < out.values.size(); ++m) {
+    // In a sum, what another rank has is 0 here.
+    if (ranks.rank() == from) {
+      out.values[m] = values.values[m];
+    } else {
+      out.values[m].assign(static_cast<std::size_t>(positions), 0.0F);
     }
-    ranks.all_reduce_sum({at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kFloat)});
-  };
+    tensors.push_back(at::from_blob(out.values[m].data(), {positions}, at::kFloat));
+  }
+  ranks.all_reduce_sum(tensors);
+  return out;
+}
+
+void merge_costs(distributed::Ranks& ranks, FidelityResult& out) {
+  if (ranks.size() == 1) return;
+  std::vector<double> largest, seconds;
   for (MethodResult& method : out.methods) {
-    for (auto& values : method.values) merge_values(values, positions);
-    if (!out.needle_depths.empty()) merge_values(method.right_bases, out.needle_depths.size());
+    if (const std::size_t questions = out.needle_depths.size(); questions > 0) {
+      std::vector<float>& right = method.right_bases;
+      for (std::size_t s = 0; s < out.segments.size(); ++s) {
+        if (!is_own(ranks, s))
+          std::fill_n(right.begin() + static_cast<std::ptrdiff_t>(s * questions), questions, 0.0F);
+      }
+      ranks.all_reduce_sum({at::from_blob(right.data(), {static_cast<int64_t>(right.size())}, at::kFloat)});
+    }
     largest.insert(largest.end(),
                    {static_cast<double>(method.kept_entries), static_cast<double>(method.kept_bytes),
                     static_cast<double>(method.open_bytes), static_cast<double>(method.far_bytes)});

@@ -1,7 +1,8 @@
-// How the ranks of a fidelity run share its segments and put their values together.
+// How the ranks of a fidelity run share its segments and their values.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 #include "focus/data/segments.h"
 #include "focus/distributed/ranks.h"
@@ -17,8 +18,11 @@ bool is_own(const distributed::Ranks& ranks, std::size_t s);
 void require_same_run(distributed::Ranks& ranks, const FidelityConfig& config,
                       const data::SegmentSample& sample, const std::string& backbone_digest);
 
-/// Every rank's values go into the result of all: values bit by bit, the largest kept entries and bytes, the
-/// sum of the times.
-void merge(distributed::Ranks& ranks, report::FidelityResult& out);
+/// `values` as rank `from` has them, [positions] of each measure, on every rank. One rank keeps its own.
+report::PositionValues shared(distributed::Ranks& ranks, int64_t from, const report::PositionValues& values,
+                              int64_t positions);
+
+/// What methods hold and how long they took: the largest and the sums of all ranks.
+void merge_costs(distributed::Ranks& ranks, report::FidelityResult& out);
 
 }  // namespace focus::eval

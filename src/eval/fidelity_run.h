@@ -37,6 +37,7 @@ std::map<std::string, std::string> provenance_of(const FidelityConfig& config,
 report::FidelityResult run_methods(const FidelityConfig& config, const compress::WindowPlan& plan,
                                    const data::SegmentSample& sample, const model::Backbone& backbone,
                                    const std::vector<Method>& methods, const std::string& label,
-                                   distributed::Ranks& ranks, FidelityCache* cache = nullptr);
+                                   distributed::Ranks& ranks, FidelityCache* cache = nullptr,
+                                   const report::OnValues& on_values = {});
 
 }  // namespace focus::eval

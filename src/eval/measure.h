@@ -19,10 +19,10 @@ struct Input {
   std::span<const int32_t> bases;  // tokens of A, C, G, T
 };
 
-/// Compares every position's prediction with the full memory's and stores the values from `offset` on.
-/// Position p predicts token p + 1. Logits: fp32, CPU, [length, vocabulary]. CheckFailed for logits that are
-/// not finite, beginning with `where`.
-void measure(const at::Tensor& full_LV, const at::Tensor& logits_LV, const Input& input,
-             const std::string& where, report::MethodResult& out, int64_t offset);
+/// Compares the predictions of positions from `begin` on with full memory's, and stores the values there.
+/// Position p predicts token p + 1. Logits: fp32, CPU, `full_LV` of the whole segment, `logits_LV` of these
+/// positions; a part of `full_LV` itself is at no distance. CheckFailed for logits that are not finite, beginning with `where`.
+void measure(const at::Tensor& full_LV, int64_t begin, const at::Tensor& logits_LV, const Input& input,
+             const std::string& where, report::PositionValues& out);
 
 }  // namespace focus::eval

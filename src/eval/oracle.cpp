@@ -157,13 +157,16 @@ Method oracle_method(const std::string& name, const OracleConfig& config,
   const auto closed_form = std::make_shared<compress::FocusAdapter>(*twin, compress::closed_form(memory), 0);
   const auto everything = compress::make_memory("full", twin, memory);
   const std::string memory_text = compress::CompressedModel(twin, closed_form).describe();
-  const auto stream = [=](const Tensor& tokens_BL, const OnBases& on_bases) {
-    Tensor full_LV = stream_in_chunks(everything, chunk, tokens_BL, on_bases).logits_LV;
+  const auto stream = [=](const Tensor& tokens_BL, const OnLogits& on_logits, const OnBases& on_bases) {
+    WholeLogits full(tokens_BL.size(1));
+    stream_in_chunks(
+        everything, chunk, tokens_BL,
+        [&](int64_t begin, const Tensor& logits_LV) { full.add(begin, logits_LV); }, on_bases);
     auto stored = compress::store_entries(twin, *closed_form, tokens_BL);
     on_bases(tokens_BL.size(1), "");
-    Oracle oracle(config, twin, std::move(stored), tokens_BL, std::move(full_LV));
+    Oracle oracle(config, twin, std::move(stored), tokens_BL, full.logits());
     oracle.optimise(on_bases);
-    return stream_in_chunks(oracle.model(), chunk, tokens_BL, on_bases);
+    return stream_in_chunks(oracle.model(), chunk, tokens_BL, on_logits, on_bases);
   };
   const std::string text = concat(
       "NO METHOD, an upper bound: it looks at the sequence that is measured and moves the entries of the ",

@@ -1,8 +1,7 @@
 #include "position_classes.h"
 
 #include <algorithm>
-
-#include "focus/data/segments.h"
+#include <utility>
 
 namespace focus::eval {
 namespace {
@@ -32,6 +31,17 @@ std::array<std::vector<uint8_t>, report::kNumGroupings> position_classes(std::st
     for (std::size_t g = 0; g < classes.size(); ++g) classes[g].push_back(of[g]);
   }
   return classes;
+}
+
+report::SegmentPositions describe_segment(const data::SampledSegment& segment, int64_t window,
+                                          report::Segment& described) {
+  std::vector<bool> copied = data::repeated_positions(segment.sequence, window);
+  const auto count = static_cast<double>(std::count(copied.begin(), copied.end(), true));
+  described.repeat = count / static_cast<double>(segment.sequence.size());
+  if (!segment.planted.empty()) copied = segment.planted;
+  copied.erase(copied.begin());  // nothing predicts the first base
+  described.copied = std::count(copied.begin(), copied.end(), true);
+  return {std::move(copied), position_classes(segment.sequence)};
 }
 
 }  // namespace focus::eval

@@ -246,10 +246,14 @@ void Sweep::measure(const PlannedCell& cell, const fs::path& folder, double trai
   remove_leftovers(folder);
   StagedFolder staged(folder);
   const auto start = Clock::now();
-  report::FidelityResult result = run_fidelity(cell.config, device_, model::parse_dtype(cell.config.dtype),
-                                               *distributed::one_rank(), &work_->cache);
+  std::optional<report::ValuesFile> values;
+  if (cell.config.positions) values.emplace(staged.temporary() / report::kValuesFile);
+  report::FidelityResult result =
+      run_fidelity(cell.config, device_, model::parse_dtype(cell.config.dtype), *distributed::one_rank(),
+                   &work_->cache, report::writer(values));
   result.provenance["command_line"] = options_.command_line;
   result.provenance["cell"] = name_of(cell);
+  if (values) values->finish(result);
   report::write_fidelity_report(result, staged.temporary());
   Json json;
   json["id"] = cell.id;

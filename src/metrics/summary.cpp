@@ -13,20 +13,12 @@ namespace {
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 
-// Quantile by linear interpolation; reorders `values`. Everything before `sorted_to` must already be no
-// larger than what follows: asked in rising order, each quantile leaves less to search.
-template <class T>
-double quantile(std::vector<T>& values, double share, std::size_t& sorted_to) {
-  if (values.empty()) return kNan;
-  const double place = share * static_cast<double>(values.size() - 1);
+// By linear interpolation between neighbours.
+double quantile(const std::vector<double>& sorted, double share) {
+  if (sorted.empty()) return kNan;
+  const double place = share * static_cast<double>(sorted.size() - 1);
   const auto below = static_cast<std::size_t>(place);
-  const auto nth = values.begin() + static_cast<std::ptrdiff_t>(below);
-  std::nth_element(values.begin() + static_cast<std::ptrdiff_t>(std::min(sorted_to, below)), nth,
-                   values.end());
-  sorted_to = below;
-  const auto low = static_cast<double>(*nth);
-  if (below + 1 >= values.size()) return low;
-  const auto high = static_cast<double>(*std::min_element(nth + 1, values.end()));
+  const double low = sorted[below], high = sorted[std::min(below + 1, sorted.size() - 1)];
   return low + (place - static_cast<double>(below)) * (high - low);
 }
 
@@ -46,9 +38,8 @@ double t_quantile(double freedom) {
 Interval expanded_interval(std::vector<double>& statistics, std::size_t num_segments) {
   const auto n = static_cast<double>(num_segments);
   const double tail = 0.5 * std::erfc(std::sqrt(n / (n - 1) / 2) * t_quantile(n - 1));
-  std::size_t sorted_to = 0;
-  const double low = quantile(statistics, tail, sorted_to);
-  return {low, quantile(statistics, 1 - tail, sorted_to)};
+  std::sort(statistics.begin(), statistics.end());
+  return {quantile(statistics, tail), quantile(statistics, 1 - tail)};
 }
 
 // Calls `use` with the drawn segment numbers of each resample.
@@ -63,70 +54,32 @@ void resample(std::size_t segments, const BootstrapOptions& options,
   }
 }
 
-void check_layout(std::span<const float> values, int64_t positions, int64_t window) {
-  FOCUS_CHECK(positions >= 1 && window >= 1 && static_cast<int64_t>(values.size()) % positions == 0,
-              values.size(), " values, ", positions, " positions, window ", window);
-}
-
-// Adds every value to the bin that `bin_of` names for its position (-1: none).
-void fill(std::span<const float> values, const std::vector<int64_t>& bin_of, std::vector<Bin>& bins) {
-  for (std::size_t begin = 0; begin < values.size(); begin += bin_of.size()) {
-    for (std::size_t p = 0; p < bin_of.size(); ++p) {
-      const float value = values[begin + p];
-      if (bin_of[p] >= 0 && !std::isnan(value))
-        bins[static_cast<std::size_t>(bin_of[p])].total.add(static_cast<double>(value));
-    }
-  }
+void check_layout(int64_t positions, int64_t window) {
+  FOCUS_CHECK(positions >= 1 && window >= 1, positions, " positions, window ", window);
 }
 
 }  // namespace
 
-void Histogram::add(std::span<const float> values) {
-  for (const float value : values) {
-    if (std::isnan(value)) continue;
-    const double place = kPerDecade * (std::log10(static_cast<double>(value)) - kLowest);
-    if (!(place >= 0)) {  // log10 of zero is -infinity
-      ++below_;
-    } else {
-      ++counts_[static_cast<std::size_t>(std::min<double>(place, kBins - 1))];
-    }
+void Histogram::add(float value) {
+  const double place = kPerDecade * (std::log10(static_cast<double>(value)) - kLowest);
+  if (!(place >= 0)) {  // log10 of zero is -infinity
+    ++below_;
+  } else {
+    ++counts_[static_cast<std::size_t>(std::min<double>(place, kBins - 1))];
   }
 }
 
 double Total::mean() const { return count > 0 ? sum / static_cast<double>(count) : kNan; }
 
-Summary summarise(std::span<const float> values) {
-  std::vector<float> present;
-  present.reserve(values.size());
-  Total total;
-  for (const float value : values) {
-    if (std::isnan(value)) continue;
-    present.push_back(value);
-    total.add(static_cast<double>(value));
-  }
-  Summary result;
-  result.count = total.count;
-  result.mean = total.mean();
-  std::size_t sorted_to = 0;
-  result.q25 = quantile(present, 0.25, sorted_to);
-  result.median = quantile(present, 0.5, sorted_to);
-  result.q75 = quantile(present, 0.75, sorted_to);
-  result.p99 = quantile(present, 0.99, sorted_to);
-  result.max =
-      present.empty() ? kNan : static_cast<double>(*std::max_element(present.begin(), present.end()));
-  return result;
-}
-
-std::vector<Total> segment_totals(std::span<const float> values, int64_t positions, int64_t first_position) {
-  check_layout(values, positions, 1);
-  std::vector<Total> totals(values.size() / static_cast<std::size_t>(positions));
-  for (std::size_t segment = 0; segment < totals.size(); ++segment) {
-    for (int64_t p = first_position; p < positions; ++p) {
-      const float value = values[segment * static_cast<std::size_t>(positions) + static_cast<std::size_t>(p)];
-      if (!std::isnan(value)) totals[segment].add(static_cast<double>(value));
-    }
-  }
-  return totals;
+Summary summarise(const Total& total, const QuantileSketch& values) {
+  FOCUS_CHECK(total.count == values.count(), total.count, " values in the sum, ", values.count(), " sorted");
+  return {.count = total.count,
+          .mean = total.mean(),
+          .median = values.quantile(0.5),
+          .q25 = values.quantile(0.25),
+          .q75 = values.quantile(0.75),
+          .p99 = values.quantile(0.99),
+          .max = values.max()};
 }
 
 Interval bootstrap_mean(std::span<const Total> segments, const BootstrapOptions& options) {
@@ -174,44 +127,42 @@ Recovered recovered_share(std::span<const Total> method, std::span<const Total> 
   return result;
 }
 
-std::vector<Bin> bin_by_position(std::span<const float> values, int64_t positions, int64_t window,
-                                 int64_t max_bins) {
-  check_layout(values, positions, window);
+Binning bin_by_position(int64_t positions, int64_t window, int64_t max_bins) {
+  check_layout(positions, window);
   window = std::min(window, positions);
   const int64_t windows = (positions + window - 1) / window;
   const int64_t per_window = std::clamp<int64_t>(max_bins / windows, 1, window);
-  std::vector<Bin> bins;
-  std::vector<int64_t> bin_of(static_cast<std::size_t>(positions));
+  Binning out;
+  out.bin_of.resize(static_cast<std::size_t>(positions));
   for (int64_t w = 0; w < windows; ++w) {
     for (int64_t b = 0; b < per_window; ++b) {
       const int64_t begin = w * window + b * window / per_window,
                     end = std::min(positions, w * window + (b + 1) * window / per_window);
       if (begin >= end) continue;
-      std::fill(bin_of.begin() + begin, bin_of.begin() + end, static_cast<int64_t>(bins.size()));
-      bins.push_back({begin, end, {}});
+      std::fill(out.bin_of.begin() + begin, out.bin_of.begin() + end, static_cast<int32_t>(out.bins.size()));
+      out.bins.push_back({begin, end, {}});
     }
   }
-  fill(values, bin_of, bins);
-  return bins;
+  return out;
 }
 
-std::vector<Bin> bin_by_offset(std::span<const float> values, int64_t positions, int64_t window) {
-  check_layout(values, positions, window);
-  std::vector<Bin> bins;
-  if (positions <= window) return bins;
+Binning bin_by_offset(int64_t positions, int64_t window) {
+  check_layout(positions, window);
+  Binning out;
+  out.bin_of.assign(static_cast<std::size_t>(positions), Binning::kNone);
+  if (positions <= window) return out;
   const int64_t offsets = std::min(window, positions - window);
-  std::vector<int64_t> bin_of_offset(static_cast<std::size_t>(offsets));
+  std::vector<int32_t> bin_of_offset(static_cast<std::size_t>(offsets));
   for (int64_t begin = 0; begin < offsets;) {
     const int64_t end = std::min(offsets, begin + std::max<int64_t>(1, begin / 4));
-    std::fill(bin_of_offset.begin() + begin, bin_of_offset.begin() + end, static_cast<int64_t>(bins.size()));
-    bins.push_back({begin, end, {}});
+    std::fill(bin_of_offset.begin() + begin, bin_of_offset.begin() + end,
+              static_cast<int32_t>(out.bins.size()));
+    out.bins.push_back({begin, end, {}});
     begin = end;
   }
-  std::vector<int64_t> bin_of(static_cast<std::size_t>(positions), -1);
   for (int64_t p = window; p < positions; ++p)
-    bin_of[static_cast<std::size_t>(p)] = bin_of_offset[static_cast<std::size_t>(p % window)];
-  fill(values, bin_of, bins);
-  return bins;
+    out.bin_of[static_cast<std::size_t>(p)] = bin_of_offset[static_cast<std::size_t>(p % window)];
+  return out;
 }
 
 }  // namespace focus::metrics

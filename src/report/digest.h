@@ -13,9 +13,6 @@
 
 namespace focus::report {
 
-// The measures of a run and one derived from two methods.
-inline constexpr int kDeltaCrossEntropy = kNumMeasures;
-inline constexpr int kNumColumns = kNumMeasures + 1;
 inline constexpr auto kColumnNames = [] {
   std::array<const char*, kNumColumns> names{};
   for (std::size_t m = 0; m < kMeasureNames.size(); ++m) names[m] = kMeasureNames[m];
@@ -24,8 +21,6 @@ inline constexpr auto kColumnNames = [] {
 }();
 constexpr int column(Measure measure) { return static_cast<int>(measure); }
 
-/// The measures of how far two distributions lie apart come first.
-inline constexpr int kNumDistances = static_cast<int>(Measure::js) + 1;
 inline constexpr double kEffectiveRecall = 0.85;
 /// Classes of fewer positions, or where even state_only loses less than this many nats, tell no recall.
 inline constexpr int64_t kFewestCopied = 32;
@@ -57,11 +52,9 @@ struct ClassStatistics {
 struct MethodDigest {
   const MethodResult* method = nullptr;
   std::array<ScopeStatistics, kNumScopes> scopes;  // only those in ReportDigest::scopes
-  std::array<std::vector<metrics::Bin>, kNumColumns> by_position, by_offset;
   std::vector<double> segment_kl;  // mean over the positions of the main scope; NaN where there is none
   std::vector<double> segment_cross_entropy;                         // likewise
   std::array<std::vector<ClassStatistics>, kNumGroupings> by_class;  // empty: the run knows no classes
-  std::array<metrics::Histogram, kNumDistances> distributions;       // over the main scope, as Measure
   /// Mean KL above that of the run's subject at the same positions; NaN without one.
   double kl_above_subject = 0;
   metrics::Interval kl_above_subject_interval;

@@ -14,7 +14,6 @@
 #include "multiqc.h"
 #include "needles.h"
 #include "text.h"
-#include "values_hdf5.h"
 
 namespace focus::report {
 
@@ -71,23 +70,24 @@ std::string summary_tsv(const ReportDigest& digest) {
 }
 
 std::string bins_tsv(const ReportDigest& digest, const char* what,
-                     const std::array<std::vector<metrics::Bin>, kNumColumns> MethodDigest::* bins) {
+                     std::vector<metrics::Bin> ColumnTally::* bins) {
   std::ostringstream out;
   out << preamble(digest) << "method\t" << what << "_begin\t" << what << "_end\tcount";
   for (const char* name : kColumnNames) out << '\t' << name;
   out << '\n';
   for (const MethodDigest& entry : digest.methods) {
-    const auto& columns = entry.*bins;
+    const auto& columns = entry.method->columns;
     const std::vector<metrics::Bin>* any = nullptr;
-    for (const auto& column_bins : columns) any = any == nullptr && !column_bins.empty() ? &column_bins : any;
+    for (const ColumnTally& tally : columns)
+      any = any == nullptr && !(tally.*bins).empty() ? &(tally.*bins) : any;
     if (any == nullptr) continue;
     for (std::size_t i = 0; i < any->size(); ++i) {
       int64_t count = 0;
-      for (const auto& column_bins : columns)
-        count = std::max(count, column_bins.empty() ? 0 : column_bins[i].total.count);
+      for (const ColumnTally& tally : columns)
+        count = std::max(count, (tally.*bins).empty() ? 0 : (tally.*bins)[i].total.count);
       out << entry.method->name << '\t' << (*any)[i].begin << '\t' << (*any)[i].end << '\t' << count;
-      for (const auto& column_bins : columns)
-        out << '\t' << (column_bins.empty() ? "NA" : exact(column_bins[i].total.mean()));
+      for (const ColumnTally& tally : columns)
+        out << '\t' << ((tally.*bins).empty() ? "NA" : exact((tally.*bins)[i].total.mean()));
       out << '\n';
     }
   }
@@ -169,7 +169,7 @@ std::string distribution_tsv(const ReportDigest& digest) {
   out << preamble(digest) << "method\tmeasure\tfrom\tto\tcount\n";
   for (const MethodDigest& entry : digest.methods) {
     for (std::size_t c = 0; c < kNumDistances; ++c) {
-      const metrics::Histogram& h = entry.distributions[c];
+      const metrics::Histogram& h = entry.method->columns[c].distribution;
       const auto line = [&](double from, double to, int64_t count) {
         if (count > 0)
           out << entry.method->name << '\t' << kColumnNames[c] << '\t' << exact(from) << '\t' << exact(to)
@@ -313,11 +313,12 @@ std::string page(const ReportDigest& digest, Json summary) {
   for (std::size_t m = 0; m < digest.methods.size(); ++m) {
     for (const int c : {column(Measure::kl), column(Measure::cross_entropy), kDeltaCrossEntropy}) {
       const auto at = static_cast<std::size_t>(c);
-      summary["methods"][m]["by_position"][kColumnNames[at]] = bins_json(digest.methods[m].by_position[at]);
-      summary["methods"][m]["by_offset"][kColumnNames[at]] = bins_json(digest.methods[m].by_offset[at]);
+      const ColumnTally& tally = digest.methods[m].method->columns[at];
+      summary["methods"][m]["by_position"][kColumnNames[at]] = bins_json(tally.by_position);
+      summary["methods"][m]["by_offset"][kColumnNames[at]] = bins_json(tally.by_offset);
     }
     for (std::size_t c = 0; c < kNumDistances; ++c) {
-      const metrics::Histogram& h = digest.methods[m].distributions[c];
+      const metrics::Histogram& h = digest.methods[m].method->columns[c].distribution;
       summary["methods"][m]["distribution"][kColumnNames[c]] = {{"below", h.below()}, {"counts", h.counts()}};
     }
     summary["methods"][m]["by_class"] = classes_json(digest.methods[m]);
@@ -364,13 +365,12 @@ void write_fidelity_report(const FidelityResult& result, const std::filesystem::
   std::filesystem::create_directories(folder, error);
   if (error) fail<DataError>("cannot create the report folder '", folder.string(), "': ", error.message());
   write_file(folder / "summary.tsv", summary_tsv(digest));
-  write_file(folder / "by_position.tsv", bins_tsv(digest, "position", &MethodDigest::by_position));
-  write_file(folder / "by_offset.tsv", bins_tsv(digest, "offset", &MethodDigest::by_offset));
+  write_file(folder / "by_position.tsv", bins_tsv(digest, "position", &ColumnTally::by_position));
+  write_file(folder / "by_offset.tsv", bins_tsv(digest, "offset", &ColumnTally::by_offset));
   write_file(folder / "segments.tsv", segments_tsv(digest));
   write_file(folder / "by_class.tsv", by_class_tsv(digest));
   write_file(folder / "distribution.tsv", distribution_tsv(digest));
   if (!result.needle_depths.empty()) write_file(folder / "needles.tsv", needles_tsv(digest));
-  write_values_hdf5(result, folder / "values.h5");
   write_multiqc(folder, digest);
   const Json summary = summary_of(digest);
   write_file(folder / "report.html", page(digest, summary));

@@ -11,7 +11,7 @@ import time
 
 from support import DATA, INTERRUPTED, MODEL, RESOURCES, SOURCE, USAGE, ProgramTest, bases, fasta, main, read, write
 
-REPORT_FILES = ["by_class.tsv", "by_offset.tsv", "by_position.tsv", "distribution.tsv", "focus_mqc.json", "report.html", "segments.tsv", "summary.json", "summary.tsv", "values.h5"]
+REPORT_FILES = ["by_class.tsv", "by_offset.tsv", "by_position.tsv", "distribution.tsv", "focus_mqc.json", "report.html", "segments.tsv", "summary.json", "summary.tsv"]
 
 
 class EvalTest(ProgramTest):
@@ -215,11 +215,11 @@ class EvalTest(ProgramTest):
         self.assert_ok(self.fidelity("-c", config, "-o", self.path("one")))
         for count in (2, 3):
             report = self.path(f"of_{count}")
-            done = self.ranks(count, "-c", config, "-o", report)
+            done = self.ranks(count, "-c", config, "--set", "positions=true", "-o", report)
             tables = [self.assert_ok(each) for each in done]
             self.assertIn(os.path.join(report, "report.html"), tables[0])
             self.assertEqual(tables[1:], [""] * (count - 1))
-            self.assertEqual(sorted(os.listdir(report)), sorted(REPORT_FILES + ["needles.tsv"]))
+            self.assertEqual(sorted(os.listdir(report)), sorted(REPORT_FILES + ["needles.tsv", "values.h5"]))
             for name in ("summary.tsv", "segments.tsv", "by_position.tsv", "by_offset.tsv", "needles.tsv"):
                 self.assertEqual(self.table(report, name), self.table(self.path("one"), name), name)
 

@@ -26,6 +26,7 @@ using report::BlockMemory;
 using report::CalibrationResult;
 
 constexpr int64_t kAny = std::numeric_limits<int64_t>::max();
+constexpr auto kKl = static_cast<std::size_t>(report::Measure::kl);
 
 /// Options named nothing, little, much, all.
 std::vector<BlockOptions> two_blocks() {
@@ -233,10 +234,8 @@ TEST_F(CalibrateTest, MeasuresEveryMemoryInEachBlockAlone) {
       {.from = 0, .to = 99, .memory = compress::MemoryKind::full},
       {.from = result.blocks[0].block, .to = result.blocks[0].block, .memory = compress::MemoryKind::focus}};
   const auto fidelity = run_fidelity(by_schedule, "cpu", at::kFloat);
-  const auto& values = fidelity.methods[2].values[static_cast<std::size_t>(report::Measure::kl)];
   metrics::Total choosing;
-  const auto totals = metrics::segment_totals(values, fidelity.positions, fidelity.window);
-  for (const std::size_t s : {0U, 2U}) choosing.add(totals[s]);
+  for (const std::size_t s : {0U, 2U}) choosing.add(fidelity.methods[2].segments[s].columns[kKl].behind);
   EXPECT_NEAR(memory(result.blocks[0], "fitted").figures.kl, choosing.mean(), 1e-9 + 1e-5 * choosing.mean());
 }
 
@@ -260,11 +259,8 @@ TEST_F(CalibrateTest, ThePlanIsAnAdapterThatFidelityMeasuresTheSame) {
   again.segments = 4;
   again.methods = {"state_only", "focus"};
   const auto fidelity = run_fidelity(again, "cpu", at::kFloat);
-  const auto totals =
-      metrics::segment_totals(fidelity.methods[2].values[static_cast<std::size_t>(report::Measure::kl)],
-                              fidelity.positions, fidelity.window);
   metrics::Total judging;
-  for (const std::size_t s : {1U, 3U}) judging.add(totals[s]);
+  for (const std::size_t s : {1U, 3U}) judging.add(fidelity.methods[2].segments[s].columns[kKl].behind);
   EXPECT_NEAR(result.judging.plan.kl, judging.mean(), 1e-9 + 1e-5 * judging.mean());
   EXPECT_EQ(fidelity.methods[2].kept_bytes + fidelity.methods[2].far_bytes,
             result.kept_bytes + result.far_bytes);

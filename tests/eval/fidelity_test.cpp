@@ -40,16 +40,16 @@ class FidelityTest : public ::testing::Test {
     at::set_num_threads(1);  // the tensors are too small to share
     testing::write_small_model(space_.path());
   }
-  static FidelityResult run(const FidelityConfig& config) { return run_fidelity(config, "cpu", at::kFloat); }
+  static Measured run(const FidelityConfig& config) { return measured(config); }
   static const MethodResult& method(const FidelityResult& result, const std::string& name) {
     for (const auto& m : result.methods) {
       if (m.name == name) return m;
     }
     throw std::runtime_error("no method " + name);
   }
-  static const std::vector<float>& values(const FidelityResult& result, const std::string& name,
+  static const std::vector<float>& values(const Measured& result, const std::string& name,
                                           Measure measure) {
-    return method(result, name).values[static_cast<std::size_t>(measure)];
+    return values_of(result, name, measure);
   }
   static double largest(const std::vector<float>& v) {
     double out = 0;
@@ -57,7 +57,7 @@ class FidelityTest : public ::testing::Test {
     return out;
   }
   /// Over the positions of all segments from `first` on.
-  static double mean(const FidelityResult& result, const std::string& name, int64_t first) {
+  static double mean(const Measured& result, const std::string& name, int64_t first) {
     double total = 0;
     int64_t count = 0;
     const auto& v = values(result, name, Measure::kl);
@@ -84,7 +84,7 @@ class FidelityTest : public ::testing::Test {
 TEST_F(FidelityTest, FullMemoryIsAtNoDistanceFromItselfAndRoundingIsAllTheNoiseFloorShows) {
   FidelityConfig config = space_.config(letters(2000), 300);
   config.methods = {"noise_floor", "state_only"};
-  const FidelityResult result = run(config);
+  const Measured result = run(config);
   ASSERT_EQ(result.methods[0].name, "full");
   for (const Measure m :
        {Measure::kl, Measure::l1, Measure::l2, Measure::hellinger, Measure::js, Measure::kl_acgt})
@@ -96,10 +96,10 @@ TEST_F(FidelityTest, FullMemoryIsAtNoDistanceFromItselfAndRoundingIsAllTheNoiseF
 }
 
 TEST_F(FidelityTest, NothingDiffersBeforeTheFirstBoundary) {
-  const FidelityResult result = run(space_.config(letters(2000), 300));
+  const Measured result = run(space_.config(letters(2000), 300));
   for (const auto& m : result.methods) {
     for (int64_t p = 0; p < 64; ++p)
-      EXPECT_LT(m.values[static_cast<std::size_t>(Measure::l1)][static_cast<std::size_t>(p)], 1e-4)
+      EXPECT_LT(values(result, m.name, Measure::l1)[static_cast<std::size_t>(p)], 1e-4)
           << m.name << " position " << p;
   }
   // The base right behind a window's end is predicted from the first base of the next.
@@ -115,7 +115,7 @@ TEST_F(FidelityTest, FittedEntriesOfOneBaseAreThatBase) {
 
 TEST_F(FidelityTest, BytesAreThoseReallyHeld) {
   const FidelityConfig config = space_.config(letters(2000), 330);  // 5 windows and 10 bases
-  const FidelityResult result = run(config);
+  const Measured result = run(config);
   const int64_t entries = 5 * 8, budget = kLayers * entries * kFocusBytes;
   EXPECT_EQ(method(result, "fitted").kept_entries, entries);
   EXPECT_EQ(method(result, "fitted").kept_bytes, budget);
@@ -145,23 +145,23 @@ TEST_F(FidelityTest, PositionsBeforeOtherLettersAreNotMeasured) {
   sequence[150] = 'a';
   FidelityConfig config = space_.config(sequence, 300);
   config.segments = 1;
-  const FidelityResult result = run(config);
+  const Measured result = run(config);
   ASSERT_EQ(result.segments.size(), 1U);
-  for (const auto& m : result.methods) {
-    for (const auto& v : m.values) {
+  for (std::size_t m = 0; m < result.methods.size(); ++m) {
+    for (const auto& v : result.values[m].values) {
       for (std::size_t p = 0; p < v.size(); ++p)
-        EXPECT_EQ(std::isnan(v[p]), p == 99 || p == 199) << m.name << " " << p;
+        EXPECT_EQ(std::isnan(v[p]), p == 99 || p == 199) << result.methods[m].name << " " << p;
     }
   }
 }
 
 TEST_F(FidelityTest, ChunksChangeNothingButRounding) {
   FidelityConfig config = space_.config(letters(2000), 300);
-  const FidelityResult by_window = run(config);
+  const Measured by_window = run(config);
   config.chunk = 100;
-  const FidelityResult by_hundred = run(config);
+  const Measured by_hundred = run(config);
   for (const auto& m : by_window.methods) {
-    const auto& a = m.values[static_cast<std::size_t>(Measure::cross_entropy)];
+    const auto& a = values(by_window, m.name, Measure::cross_entropy);
     const auto& b = values(by_hundred, m.name, Measure::cross_entropy);
     // Rounding may tip a quantised value over to the next step: seldom, and by no more than the step.
     const bool quantised = m.name.find("quant") != std::string::npos;
@@ -178,12 +178,12 @@ TEST_F(FidelityTest, ChunksChangeNothingButRounding) {
 TEST_F(FidelityTest, SameSeedSameResultOtherSeedOtherSegments) {
   FidelityConfig config = space_.config(letters(4000), 200);
   config.methods = {"sliding"};
-  const FidelityResult a = run(config), b = run(config);
+  const Measured a = run(config), b = run(config);
   config.seed = 43;
-  const FidelityResult c = run(config);
+  const Measured c = run(config);
   for (std::size_t m = 0; m < a.methods.size(); ++m) {
-    for (std::size_t i = 0; i < a.methods[m].values.size(); ++i) {
-      const auto &x = a.methods[m].values[i], &y = b.methods[m].values[i];
+    for (std::size_t i = 0; i < a.values[m].values.size(); ++i) {
+      const auto &x = a.values[m].values[i], &y = b.values[m].values[i];
       EXPECT_EQ(std::memcmp(x.data(), y.data(), x.size() * sizeof(float)), 0);
     }
   }
@@ -193,15 +193,15 @@ TEST_F(FidelityTest, SameSeedSameResultOtherSeedOtherSegments) {
 TEST_F(FidelityTest, WindowAndKOverrideMemory) {
   FidelityConfig config = space_.config(letters(2000), 300);
   config.methods = {"fitted", "state_only"};
-  const FidelityResult base = run(config);
+  const Measured base = run(config);
   config.plan.k = 4;
-  const FidelityResult finer = run(config);
+  const Measured finer = run(config);
   EXPECT_EQ(finer.kmer, 4);
   EXPECT_EQ(method(finer, "fitted").kept_entries, 2 * method(base, "fitted").kept_entries);
   EXPECT_NE(mean(finer, "fitted", 64), mean(base, "fitted", 64));
   EXPECT_EQ(mean(finer, "state_only", 64), mean(base, "state_only", 64));
   config.plan.window = 128;
-  const FidelityResult wider = run(config);
+  const Measured wider = run(config);
   EXPECT_EQ(wider.window, 128);
   EXPECT_LT(largest({values(wider, "state_only", Measure::l1).begin(),
                      values(wider, "state_only", Measure::l1).begin() + 128}),
@@ -220,7 +220,7 @@ TEST_F(FidelityTest, AdaptersBringTheirOwnMemory) {
   config.adapter = adapter(memory, "adapter.safetensors");
   config.adapters["paper"] = adapter(paper, "paper.safetensors");
   config.methods = {"fitted", "focus", "paper", "sliding"};
-  const FidelityResult base = run(config);
+  const Measured base = run(config);
   EXPECT_EQ(base.window, 32);
   EXPECT_EQ(base.kmer, 8);
   for (const char* name : {"fitted", "focus", "paper"}) {
@@ -236,7 +236,7 @@ TEST_F(FidelityTest, AdaptersBringTheirOwnMemory) {
   EXPECT_EQ(mean(run(config), "focus", 32), mean(base, "focus", 32));
   config.plan.k = 4;
   config.plan.window = 64;
-  const FidelityResult other = run(config);
+  const Measured other = run(config);
   EXPECT_EQ(other.window, 64);
   EXPECT_EQ(method(other, "focus").kept_entries, 4 * 16);
   EXPECT_EQ(method(other, "paper").kept_entries, 4 * 16);
@@ -257,7 +257,7 @@ TEST_F(FidelityTest, ALabelThatNamesAUnitIsHeldToIt) {
   }
   config.adapters = {{"newspaper", fitted}, {"my-fitted", fitted}};
   config.methods = {"newspaper", "my-fitted"};
-  const FidelityResult result = run(config);
+  const Measured result = run(config);
   EXPECT_EQ(mean(result, "newspaper", 64), mean(result, "my-fitted", 64));
 }
 
@@ -287,10 +287,10 @@ TEST_F(FidelityTest, AnAdapterOfAnotherModelIsRefused) {
 TEST_F(FidelityTest, ASegmentWithinOneWindowWarnsAndShowsNoDifference) {
   FidelityConfig config = space_.config(letters(2000), 65);
   ::testing::internal::CaptureStderr();
-  const FidelityResult result = run(config);
+  const Measured result = run(config);
   EXPECT_NE(::testing::internal::GetCapturedStderr().find("NO BOUNDARY IS CROSSED"), std::string::npos);
   for (const auto& m : result.methods)
-    EXPECT_LT(largest(m.values[static_cast<std::size_t>(Measure::l1)]), 1e-4) << m.name;
+    EXPECT_LT(largest(values(result, m.name, Measure::l1)), 1e-4) << m.name;
   EXPECT_NE(fidelity_table(result).find("NO BOUNDARY WAS CROSSED"), std::string::npos);
   config.length = 66;
   ::testing::internal::CaptureStderr();
@@ -329,7 +329,7 @@ TEST_F(FidelityTest, AnInterruptEndsTheRun) {
 TEST_F(FidelityTest, ReportIsComplete) {
   FidelityConfig config = space_.config(letters(2000), 300);
   config.bootstrap_draws = 50;
-  const FidelityResult result = run(config);
+  const Measured result = run(config);
   for (const char* key :
        {"version", "git", "model", "model_digest", "fasta", "fasta_digest", "device", "dtype", "seed"})
     EXPECT_FALSE(result.provenance.at(key).empty()) << key;
@@ -340,7 +340,7 @@ TEST_F(FidelityTest, ReportIsComplete) {
   EXPECT_EQ(again.methods.size(), result.methods.size());
   write_fidelity_report(result, space_ / "report");
   for (const char* name : {"summary.tsv", "by_position.tsv", "by_offset.tsv", "segments.tsv", "summary.json",
-                           "values.h5", "report.html"})
+                           "report.html"})
     EXPECT_GT(std::filesystem::file_size(space_ / (std::string("report/") + name)), 100U) << name;
 }
 

@@ -37,7 +37,7 @@ class OracleTest : public ::testing::Test {
     c.oracle.steps = 30;
     return c;
   }
-  static FidelityResult run(const FidelityConfig& config) { return run_fidelity(config, "cpu", at::kFloat); }
+  static Measured run(const FidelityConfig& config) { return measured(config); }
   static const MethodResult& method(const FidelityResult& result, const std::string& name) {
     for (const auto& m : result.methods) {
       if (m.name == name) return m;
@@ -45,10 +45,10 @@ class OracleTest : public ::testing::Test {
     throw std::runtime_error("no method " + name);
   }
   /// Of one segment, behind the first window.
-  static double mean(const FidelityResult& result, const std::string& name, int64_t segment) {
+  static double mean(const Measured& result, const std::string& name, int64_t segment) {
     double total = 0;
     int64_t count = 0;
-    const auto& v = method(result, name).values[static_cast<std::size_t>(Measure::kl)];
+    const auto& v = values_of(result, name, Measure::kl);
     for (int64_t p = result.window; p < result.positions; ++p) {
       const float x = v[static_cast<std::size_t>(segment * result.positions + p)];
       if (std::isnan(x)) continue;
@@ -69,7 +69,7 @@ class OracleTest : public ::testing::Test {
 };
 
 TEST_F(OracleTest, RecoversMoreThanTheFitOnEverySegmentWithTheSameBytes) {
-  const FidelityResult result = run(config());
+  const Measured result = run(config());
   for (const int64_t segment : {0, 1})
     EXPECT_LT(mean(result, "oracle", segment), 0.8 * mean(result, "fitted", segment)) << segment;
   const MethodResult &oracle = method(result, "oracle"), &fitted = method(result, "fitted");
@@ -79,18 +79,18 @@ TEST_F(OracleTest, RecoversMoreThanTheFitOnEverySegmentWithTheSameBytes) {
   EXPECT_NE(oracle.description.find("looks at the sequence that is measured"), std::string::npos)
       << oracle.description;
   for (int64_t p = 0; p < 64; ++p)
-    EXPECT_LT(oracle.values[static_cast<std::size_t>(Measure::l1)][static_cast<std::size_t>(p)], 1e-4)
+    EXPECT_LT(values_of(result, "oracle", Measure::l1)[static_cast<std::size_t>(p)], 1e-4)
         << "nothing is compressed yet";
 }
 
 TEST_F(OracleTest, MoreStepsRecoverMoreAndTheBestIterateIsKept) {
   FidelityConfig c = config();
-  const FidelityResult thirty = run(c);
+  const Measured thirty = run(c);
   c.oracle.steps = 90;
   EXPECT_LT(mean(run(c), "oracle", 0), mean(thirty, "oracle", 0));
   // Steps far too large ruin every entry: what is left is the start.
   c.oracle = {.steps = 2, .lr = 10};
-  const FidelityResult ruined = run(c);
+  const Measured ruined = run(c);
   EXPECT_LE(mean(ruined, "oracle", 0), mean(ruined, "fitted", 0) * 1.001);
 }
 
@@ -101,7 +101,7 @@ TEST_F(OracleTest, FollowsTheRunsMemory) {
   c.memory.focus.eviction = compress::Eviction::rolling;
   c.memory.focus.sinks = 8;
   c.memory.storage.dtype = compress::StorageType::bf16;
-  const FidelityResult result = run(c);
+  const Measured result = run(c);
   EXPECT_EQ(method(result, "oracle").kept_bytes, method(result, "fitted").kept_bytes);
   EXPECT_LT(mean(result, "oracle", 0), mean(result, "fitted", 0));
 }
@@ -109,8 +109,8 @@ TEST_F(OracleTest, FollowsTheRunsMemory) {
 TEST_F(OracleTest, ASegmentWithinOneWindowHasNothingToOptimise) {
   FidelityConfig c = config();
   c.length = 65;
-  const FidelityResult result = run(c);
-  for (const float l1 : method(result, "oracle").values[static_cast<std::size_t>(Measure::l1)])
+  const Measured result = run(c);
+  for (const float l1 : values_of(result, "oracle", Measure::l1))
     EXPECT_LT(l1, 1e-4);
 }
 

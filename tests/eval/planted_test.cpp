@@ -4,6 +4,7 @@
 
 #include <string>
 
+#include "fidelity_run.h"
 #include "focus/core/error.h"
 #include "focus/data/letters.h"
 #include "position_classes.h"
@@ -119,11 +120,17 @@ TEST(Planted, ARunMeasuresRecallOnTheCopies) {
   const report::FidelityResult result = run_fidelity(c, "cpu", at::kFloat);
   EXPECT_EQ(result.subject, "fitted");
   ASSERT_EQ(result.segments.size(), 2U);
-  for (const report::Segment& s : result.segments) {
-    EXPECT_EQ(count(s.copied), 48);
-    EXPECT_TRUE(s.copied[398]);   // predicts the last base
-    EXPECT_FALSE(s.copied[350]);  // base 351, the copy's 32nd
-    EXPECT_TRUE(s.copied[351]);
+  const data::SegmentSample sample = draw_segments(c, c.segments);
+  for (std::size_t s = 0; s < 2; ++s) {
+    EXPECT_EQ(result.segments[s].copied, 48);
+    report::Segment described;
+    const auto copied = describe_segment(sample.segments[s], 64, described).copied;
+    EXPECT_EQ(copied.size(), 399U);
+    EXPECT_TRUE(copied[398]);   // predicts the last base
+    EXPECT_FALSE(copied[350]);  // base 351, the copy's 32nd
+    EXPECT_TRUE(copied[351]);
+    // Recall stands on these.
+    EXPECT_EQ(result.methods[1].segments[s].copied.count, 48);
   }
 }
 

@@ -19,6 +19,7 @@
 #include "focus/core/file.h"
 #include "focus/report/fidelity_table.h"
 #include "focus/report/run_summary.h"
+#include "recorded_run.h"
 #include "support/temporary_folder.h"
 
 namespace focus::report {
@@ -47,8 +48,8 @@ const std::vector<Kind> kKinds = {{"full", 0, 6144, 503316480},
 
 // Values of the size and shape that real runs have: zero in the first window, a jump behind each boundary
 // that decays, heavy tails.
-FidelityResult synthetic(int64_t segments, int64_t length, int64_t window) {
-  FidelityResult result;
+RecordedRun synthetic(int64_t segments, int64_t length, int64_t window) {
+  RecordedRun result;
   result.window = window;
   result.kmer = 100;
   result.length = length;
@@ -62,10 +63,11 @@ FidelityResult synthetic(int64_t segments, int64_t length, int64_t window) {
   std::mt19937 generator(1);
   std::normal_distribution<double> normal;
   for (int64_t s = 0; s < segments; ++s)
-    result.segments.push_back({s % 2 == 0 ? "chr20" : "chrX<1>", 100000 * s,
-                               s % 4 == 3 ? 0.15 + 0.01 * static_cast<double>(s) : 0.002});
+    result.segments.push_back({{s % 2 == 0 ? "chr20" : "chrX<1>", 100000 * s,
+                                s % 4 == 3 ? 0.15 + 0.01 * static_cast<double>(s) : 0.002},
+                               {}});
   for (const Kind& kind : kKinds) {
-    MethodResult& method = result.methods.emplace_back();
+    RecordedMethod& method = result.methods.emplace_back();
     method.name = kind.name;
     method.description = std::string("policy ") + kind.name + ", k 100, \"quoted\"";
     method.kept_entries = kind.kept_entries;
@@ -220,7 +222,7 @@ const std::vector<std::string> kFigures = {
 
 TEST(Report, WritesTablesThatHoldTheStatistics) {
   const Folder folder;
-  const FidelityResult result = synthetic(12, 6144, 1024);
+  const RecordedRun result = synthetic(12, 6144, 1024);
   write_fidelity_report(result, folder / "deep/report");
   const auto rows = read_tsv(folder / "deep/report/summary.tsv", 3);
   EXPECT_EQ(rows.size(), kKinds.size() * 4 * 9);
@@ -273,11 +275,16 @@ TEST(Report, WritesTablesThatHoldTheStatistics) {
 
 TEST(Report, WritesEveryValueToHdf5) {
   const Folder folder;
-  const FidelityResult result = synthetic(5, 700, 256);
-  write_fidelity_report(result, folder / "report");
-  const hid_t file = H5Fopen((folder / "report/values.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  const RecordedRun result = synthetic(5, 700, 256);
+  {
+    std::optional<ValuesFile> values(folder / "values.h5");
+    const FidelityResult measured = result.result(writer(values));
+    EXPECT_FALSE(fs::exists(folder / "values.h5"));
+    values->finish(measured);
+  }
+  const hid_t file = H5Fopen((folder / "values.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   ASSERT_GE(file, 0);
-  for (const MethodResult& method : result.methods) {
+  for (const RecordedMethod& method : result.methods) {
     for (std::size_t m = 0; m < kNumMeasures; ++m) {
       std::vector<hsize_t> dims;
       const std::vector<float> values =
@@ -311,7 +318,7 @@ TEST(Report, WritesJsonWithConfigurationAndProvenance) {
 }
 
 TEST(Report, PageIsOneSelfContainedFile) {
-  const FidelityResult result = synthetic(12, 6144, 1024);
+  const RecordedRun result = synthetic(12, 6144, 1024);
   const std::string html = html_of(result);
   for (const char* part : {"http://", "https://", "<link", "@import", "url(", " src="})
     EXPECT_EQ(html.find(part), std::string::npos) << part;
@@ -337,7 +344,7 @@ TEST(Report, PageIsOneSelfContainedFile) {
 }
 
 TEST(Report, PageKeepsLabelsThatLookLikeMarkup) {
-  FidelityResult result = synthetic(2, 300, 100);
+  RecordedRun result = synthetic(2, 300, 100);
   const std::string label = "</script><b>&<!--<script>\"'";
   result.methods[1].name = result.segments[0].name = result.provenance["note"] = label;
   result.methods[1].description = "not UTF-8: \xff";
@@ -356,7 +363,7 @@ TEST(Report, PageKeepsLabelsThatLookLikeMarkup) {
 }
 
 TEST(Report, PageShowsFiguresAndTables) {
-  const FidelityResult result = synthetic(12, 6144, 1024);
+  const RecordedRun result = synthetic(12, 6144, 1024);
   const std::string page = drawn(html_of(result));
   if (page.empty()) GTEST_SKIP() << "no Chromium that shows a page";
   EXPECT_FALSE(std::regex_search(page, kNoNumber));
@@ -389,7 +396,7 @@ int lowest_power(const std::string& figure) {
 
 TEST(Report, MethodsChooseTheLowerEndOfTheCurves) {
   const std::vector<std::string> titles(kFigures.begin(), kFigures.begin() + 2);
-  FidelityResult result = synthetic(4, 3072, 1024);
+  RecordedRun result = synthetic(4, 3072, 1024);
   auto& noise = result.methods.back().values[static_cast<std::size_t>(Measure::kl)];
   for (float& value : noise) value = 2e-9F;
   std::string html = drawn(html_of(result));
@@ -415,7 +422,7 @@ TEST(Report, MethodsChooseTheLowerEndOfTheCurves) {
 
   // Without a method that differs from the full cache, the noise floor is all there is to see.
   for (float& value : noise) value = 2e-9F;
-  for (MethodResult& method : result.methods) {
+  for (RecordedMethod& method : result.methods) {
     auto& kl = method.values[static_cast<std::size_t>(Measure::kl)];
     if (method.name != "noise_floor") std::fill(kl.begin(), kl.end(), 0.0F);
   }
@@ -425,7 +432,7 @@ TEST(Report, MethodsChooseTheLowerEndOfTheCurves) {
 }
 
 TEST(Report, SaysLoudlyThatNoBoundaryWasCrossed) {
-  const FidelityResult result = synthetic(3, 1024, 1024);
+  const RecordedRun result = synthetic(3, 1024, 1024);
   const std::string html = html_of(result);
   EXPECT_NE(html.find("No boundary was crossed"), std::string::npos);
   EXPECT_EQ(digest_of(html)["crosses_boundary"], false);
@@ -458,7 +465,7 @@ TEST(Report, TableIsAligned) {
 }
 
 TEST(Report, WorksWithFewMethodsMissingMeasuresAndOneSegment) {
-  FidelityResult result = synthetic(1, 300, 100);
+  RecordedRun result = synthetic(1, 300, 100);
   result.methods.erase(result.methods.begin() + 2, result.methods.end());
   for (auto& values : result.methods[0].values) values.clear();
   result.methods[1].values[static_cast<std::size_t>(Measure::js)].clear();
@@ -480,26 +487,26 @@ TEST(Report, WorksWithFewMethodsMissingMeasuresAndOneSegment) {
 
 /// Two segments of 600 bases, window 100. Each base lies 200 behind its last copy, but for the last 100
 /// positions, which lie 500 behind; sliding forgets all, focus a quarter of what is near and everything far.
-FidelityResult with_copies() {
-  FidelityResult result;
+RecordedRun with_copies() {
+  RecordedRun result;
   result.window = 100;
   result.kmer = 10;
   result.length = 601;
   result.positions = 600;
   result.subject = "focus";
   for (int s = 0; s < 2; ++s) {
-    Segment& segment = result.segments.emplace_back();
+    RecordedSegment& segment = result.segments.emplace_back();
     segment.name = "chr" + std::to_string(s);
-    segment.copied.assign(600, true);
-    for (auto& classes : segment.classes) classes.assign(600, 0);
-    auto& distances = segment.classes[static_cast<std::size_t>(Grouping::last_copy)];
+    segment.positions.copied.assign(600, true);
+    for (auto& classes : segment.positions.classes) classes.assign(600, 0);
+    auto& distances = segment.positions.classes[static_cast<std::size_t>(Grouping::last_copy)];
     for (std::size_t p = 0; p < 600; ++p)
       distances[p] = static_cast<uint8_t>(distance_class(p < 500 ? 200 : 500));
     for (std::size_t p = 0; p < 600; p += 3)
-      segment.classes[static_cast<std::size_t>(Grouping::repeat)][p] = 1;
+      segment.positions.classes[static_cast<std::size_t>(Grouping::repeat)][p] = 1;
   }
   const auto method = [&](const std::string& name, float near, float far) {
-    MethodResult& m = result.methods.emplace_back();
+    RecordedMethod& m = result.methods.emplace_back();
     m.name = name;
     for (auto& values : m.values) values.assign(1200, 0.0F);
     for (std::size_t i = 0; i < 1200; ++i) {
@@ -544,11 +551,11 @@ TEST(Report, TellsTheClassesOfPositionsApart) {
 }
 
 TEST(Report, TellsHowManyNeedlesAreGivenBack) {
-  FidelityResult result = with_copies();
+  RecordedRun result = with_copies();
   result.needle_bases = 24;
   result.needle_depths = {0.1, 0.9};
-  for (MethodResult& method : result.methods) method.right_bases = {24, 6, 24, 12};  // two segments
-  MethodResult& full = result.methods[0];
+  for (RecordedMethod& method : result.methods) method.right_bases = {24, 6, 24, 12};  // two segments
+  RecordedMethod& full = result.methods[0];
   full.right_bases = {24, 24, 24, 24};
   full.far_bytes = 1;
   const Folder folder;
@@ -596,7 +603,7 @@ TEST(Report, DistanceClassesArePowersOfTwo) {
 
 TEST(Report, CountsTheDistributionOfDistances) {
   const Folder folder;
-  const FidelityResult result = with_copies();
+  const RecordedRun result = with_copies();
   write_fidelity_report(result, folder / "report");
   std::istringstream lines(read_file(folder / "report/distribution.tsv"));
   int64_t positions = 0, below = 0;
@@ -627,8 +634,8 @@ TEST(Report, MultiqcShowsTheMainTable) {
 }
 
 TEST(Report, EveryOutputSaysThatWeightsAreRandom) {
-  FidelityResult result = with_copies();
-  for (MethodResult& method : result.methods) {
+  RecordedRun result = with_copies();
+  for (RecordedMethod& method : result.methods) {
     for (float& value : method.values[static_cast<std::size_t>(Measure::cross_entropy)]) value += 5;
   }
   EXPECT_EQ(fidelity_table(result).rfind("RANDOM WEIGHTS", 0), 0U);
@@ -636,7 +643,6 @@ TEST(Report, EveryOutputSaysThatWeightsAreRandom) {
   write_fidelity_report(result, folder / "report");
   for (const auto& entry : fs::directory_iterator(folder / "report")) {
     const std::string name = entry.path().filename().string();
-    if (name == "values.h5") continue;
     const std::string text = read_file(entry.path());
     const bool says = text.find("RANDOM WEIGHTS") != std::string::npos ||
                       text.find("\"random_weights\": true") != std::string::npos ||
@@ -646,7 +652,7 @@ TEST(Report, EveryOutputSaysThatWeightsAreRandom) {
 }
 
 TEST(Report, RefusesInconsistentResultsAndUnwritableFolders) {
-  FidelityResult result = synthetic(2, 300, 100);
+  RecordedRun result = synthetic(2, 300, 100);
   result.methods[1].values[2].pop_back();
   EXPECT_THROW(fidelity_table(result), InternalError);
   result = synthetic(2, 300, 100);

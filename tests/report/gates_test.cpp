@@ -7,14 +7,15 @@
 
 #include "focus/core/error.h"
 #include "focus/report/fidelity_report.h"
+#include "recorded_run.h"
 #include "support/temporary_folder.h"
 
 namespace focus::report {
 namespace {
 
 /// Segments of 20 positions in windows of 8; every value of a method in segment s is `level` + s / 100.
-FidelityResult run(double fitted, double cross_entropy = 1.2, int64_t segments = 6) {
-  FidelityResult result;
+RecordedRun run(double fitted, double cross_entropy = 1.2, int64_t segments = 6) {
+  RecordedRun result;
   result.window = 8;
   result.kmer = 4;
   result.length = 21;
@@ -22,10 +23,10 @@ FidelityResult run(double fitted, double cross_entropy = 1.2, int64_t segments =
   result.config_json = "{}";
   result.provenance["fasta_digest"] = "f";
   for (int64_t s = 0; s < segments; ++s)
-    result.segments.push_back({"chr", 100 * s, 0, std::vector<bool>(20, s < 2)});
+    result.segments.push_back({{"chr", 100 * s}, {std::vector<bool>(20, s < 2), {}}});
   for (const auto& [name, level] :
        {std::pair{"full", 0.0}, std::pair{"state_only", 0.4}, std::pair{"fitted", fitted}}) {
-    MethodResult& method = result.methods.emplace_back();
+    RecordedMethod& method = result.methods.emplace_back();
     method.name = name;
     method.kept_bytes = 12;
     for (auto& values : method.values) {
@@ -91,14 +92,14 @@ TEST_F(GatesTest, ABaselineIsComparedSegmentBySegment) {
   EXPECT_FALSE(against(run(0.10)));
   EXPECT_TRUE(against(run(0.11)));
   EXPECT_TRUE(against(run(0.12)));
-  FidelityResult mixed = run(0.11);  // worse in some, better in others
+  RecordedRun mixed = run(0.11);  // worse in some, better in others
   for (std::size_t i = 0; i < 60; ++i) mixed.methods[2].values[0][i] -= 0.05F;
   for (std::size_t i = 60; i < 120; ++i) mixed.methods[2].values[0][i] += 0.05F;
   EXPECT_TRUE(against(mixed));
-  FidelityResult elsewhere = run(0.1);
+  RecordedRun elsewhere = run(0.1);
   elsewhere.segments[2].begin += 1;
   EXPECT_THROW(against(elsewhere), ConfigError);
-  FidelityResult of_other_letters = run(0.1);
+  RecordedRun of_other_letters = run(0.1);
   of_other_letters.provenance["fasta_digest"] = "g";
   EXPECT_THROW(against(of_other_letters), ConfigError);
 }
@@ -112,11 +113,11 @@ TEST_F(GatesTest, WhatCannotBeAnsweredIsRefused) {
   EXPECT_EQ(gated_method({"full", "b", "a", "fitted"}, {"a", "b"}), "b");
   EXPECT_EQ(gated_method({"full", "fitted"}, {}), "fitted");
 
-  FidelityResult within = run(0.1);
+  RecordedRun within = run(0.1);
   within.window = 64;
   EXPECT_THROW(check_gates({.max_kl = 1}, written(within, "within"), "fitted", {}), ConfigError);
-  FidelityResult unique = run(0.1);
-  for (Segment& segment : unique.segments) segment.copied.assign(20, false);
+  RecordedRun unique = run(0.1);
+  for (RecordedSegment& segment : unique.segments) segment.positions.copied.assign(20, false);
   EXPECT_THROW(check_gates({.min_recall = 0}, written(unique, "unique"), "fitted", {}), ConfigError);
   const RunSummary single = written(run(0.1, 1.2, 1), "single");
   EXPECT_THROW(check_gates({.baseline = "single"}, single, "fitted", single), ConfigError);

@@ -14,6 +14,7 @@
 #include "focus/config/fields.h"
 #include "focus/distributed/ranks.h"
 #include "focus/report/fidelity_result.h"
+#include "focus/report/values_file.h"
 #include "focus/weights/load_model.h"
 
 namespace focus::eval {
@@ -71,6 +72,7 @@ struct FidelityConfig {
   OracleConfig oracle;
   int64_t chunk = 0;  // bases per forward call; 0 = one window
   int64_t bootstrap_draws = 1000;
+  bool positions = false;  // every value into values.h5
   int64_t seed = 42;
   std::string dtype = "fp32";
   weights::Fp8 fp8 = weights::Fp8::emulate;
@@ -105,26 +107,27 @@ std::string method_in_question(const FidelityConfig& config);
 class FidelityCache;  // what runs of one process share
 
 /// Measures. Segments go one at a time (batch 1), and one method after the other: besides the model and one
-/// method's memory, the logits of one segment are held twice (fp32, length x vocabulary: 2 KiB per base with
-/// 512 tokens), and the result, 32 bytes per position and method.
+/// method's memory, full memory's logits of one segment are held (fp32, length x vocabulary: 2 KiB per base
+/// with 512 tokens), a chunk of the method's, and 32 bytes per base. The result grows by about 1 KiB per
+/// method and segment, whatever their length.
 ///
 /// The first call of a stream is one base shorter than the others: calls then end one base before a window
 /// does, where its open part is largest, so that `open_bytes` is the peak but for one base. Kept entries and
 /// bytes are those at the segment's end.
 ///
 /// A segment that crosses no window boundary measures nothing; that is allowed, with a warning. Progress and
-/// warnings go to the log. Ranks take the segments in turn, each on its own `device`, and put their values
-/// together at the end: the result is the same on all, and but for the times that of one process. More ranks
-/// than segments is allowed, with a warning.
+/// warnings go to the log. Ranks take the segments in turn, each on its own `device`, and tell each other
+/// their values: the result is the same on all, and but for the times that of one process. `on_values` is
+/// told of all segments. More ranks than segments is allowed, with a warning.
 ///
 /// Throws ConfigError, DataError, WeightsError, CheckpointError as the parts do; CheckFailed for logits that
 /// are not finite, naming method, segment and position; Interrupted after Ctrl-C, between two calls of the
 /// model; DeviceError when another rank was lost.
 report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device,
                                     c10::ScalarType dtype, distributed::Ranks& ranks,
-                                    FidelityCache* cache = nullptr);
+                                    FidelityCache* cache = nullptr, const report::OnValues& on_values = {});
 /// The same in one process.
 report::FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device,
-                                    c10::ScalarType dtype);
+                                    c10::ScalarType dtype, const report::OnValues& on_values = {});
 
 }  // namespace focus::eval

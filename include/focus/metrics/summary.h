@@ -1,27 +1,20 @@
-// Statistics over positions and segments. A table of values is laid out [segment * positions + position]; NaN
-// means "not measured".
+// Statistics over positions and segments.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
-namespace focus::metrics {
+#include "focus/metrics/quantile_sketch.h"
 
-/// Statistics of all values that are not NaN; NaN throughout (count 0) when there is none. Quantiles
-/// interpolate linearly between neighbours (the default of NumPy and R).
-struct Summary {
-  int64_t count = 0;
-  double mean = 0, median = 0, q25 = 0, q75 = 0, p99 = 0, max = 0;
-};
-Summary summarise(std::span<const float> values);
+namespace focus::metrics {
 
 /// How values lie over many orders of magnitude: counts in steps of an eighth of a decade.
 class Histogram {
  public:
   static constexpr int kPerDecade = 8, kLowest = -8, kHighest = 2, kBins = kPerDecade * (kHighest - kLowest);
-  /// NaN is not counted; what lies beyond the last bin counts there.
-  void add(std::span<const float> values);
+  /// Not NaN; what lies beyond the last bin counts there.
+  void add(float value);
   /// Values below 10^kLowest, zero among them.
   int64_t below() const { return below_; }
   /// Bin i begins at 10^(kLowest + i / kPerDecade).
@@ -32,7 +25,7 @@ class Histogram {
   std::vector<int64_t> counts_ = std::vector<int64_t>(kBins);
 };
 
-/// Sum and count of the values that are not NaN; pooled means are sums of sums over sums of counts.
+/// Sum and count of values; pooled means are sums of sums over sums of counts.
 struct Total {
   double sum = 0;
   int64_t count = 0;
@@ -49,9 +42,13 @@ struct Total {
   double mean() const;
 };
 
-/// One total per segment over positions [first_position, positions).
-std::vector<Total> segment_totals(std::span<const float> values, int64_t positions,
-                                  int64_t first_position = 0);
+/// NaN throughout (count 0) when there is no value. Quantiles as QuantileSketch.
+struct Summary {
+  int64_t count = 0;
+  double mean = 0, median = 0, q25 = 0, q75 = 0, p99 = 0, max = 0;
+};
+/// `total` and `values` are of the same values.
+Summary summarise(const Total& total, const QuantileSketch& values);
 
 /// A 95% interval; NaN where fewer than two segments leave nothing to resample.
 struct Interval {
@@ -86,14 +83,20 @@ struct Bin {
   Total total;
 };
 
+/// Empty bins, and of each position of a segment the bin that takes its value.
+struct Binning {
+  static constexpr int32_t kNone = -1;
+  std::vector<Bin> bins;
+  std::vector<int32_t> bin_of;  // [position]; kNone: none
+};
+
 /// By position: bins of equal width within every window, none across a boundary, about `max_bins` in all.
 /// Window w is positions [w * window, (w + 1) * window).
-std::vector<Bin> bin_by_position(std::span<const float> values, int64_t positions, int64_t window,
-                                 int64_t max_bins = 256);
+Binning bin_by_position(int64_t positions, int64_t window, int64_t max_bins = 256);
 
 /// By offset behind the last boundary, for the positions behind the first one (position >= window): offset =
 /// position % window. Bins are single offsets at first and widen in proportion, as what a boundary costs
-/// changes fast right behind it. Empty when positions <= window.
-std::vector<Bin> bin_by_offset(std::span<const float> values, int64_t positions, int64_t window);
+/// changes fast right behind it. None when positions <= window.
+Binning bin_by_offset(int64_t positions, int64_t window);
 
 }  // namespace focus::metrics

@@ -1,4 +1,4 @@
-// What a fidelity run measured: plain arrays, no torch, so that reports, tests and files need nothing else.
+// What a fidelity run measured: sums and counts, no torch, so that reports, tests and files need nothing else.
 #pragma once
 
 #include <array>
@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "focus/metrics/summary.h"
+
 namespace focus::report {
 
 /// Per-position quantities, in this order everywhere (files, tables, plots).
@@ -14,6 +16,11 @@ enum class Measure : int { kl, l1, l2, hellinger, js, cross_entropy, kl_acgt, to
 inline constexpr int kNumMeasures = 8;
 inline constexpr std::array<const char*, kNumMeasures> kMeasureNames = {
     "kl", "l1", "l2", "hellinger", "js", "cross_entropy", "kl_acgt", "top1_agreement"};
+
+/// The measures of how far two distributions lie apart come first.
+inline constexpr int kNumDistances = static_cast<int>(Measure::js) + 1;
+/// The measures, and one derived from two methods: the cross entropy less full memory's.
+inline constexpr int kDeltaCrossEntropy = kNumMeasures, kNumColumns = kNumMeasures + 1;
 
 /// What the sequence says of a base before any model has seen it. Positions are sorted into classes by each
 /// of these, and statistics are told for every class.
@@ -31,23 +38,57 @@ int distance_class(int64_t distance);
 /// The least distance of a class of `last_copy`.
 int64_t distance_from(int distance_class);
 
+/// Segments whose repeat share is at least this are "repeat-rich" in the reports, the others "ordinary".
+inline constexpr double kRepeatRich = 0.1;
+
 struct Segment {
   std::string name;   // record name
   int64_t begin = 0;  // 0-based first base in the record
   double repeat =
       0;  // share of positions whose preceding 32-mer occurred >= window bases earlier in the segment
-  std::vector<bool> copied;  // [position] whether the base that it predicts is one of these; empty: not known
-  /// [grouping][position] the class of the base that it predicts; empty: not known.
+  int64_t copied = 0;  // SegmentPositions::copied that are true
+};
+
+/// What the letters of a segment say of its positions; empty: not known.
+struct SegmentPositions {
+  std::vector<bool> copied;  // [position] whether recall stands on the base that it predicts
+  /// [grouping][position] the class of the base that it predicts.
   std::array<std::vector<uint8_t>, kNumGroupings> classes;
+};
+
+/// A method's values in one segment, [measure][position]; a measure that is empty was not measured. Position p
+/// holds the prediction of base p+1 from bases 0..p. cross_entropy is the method's own. NaN where the next
+/// base is not A, C, G or T.
+struct PositionValues {
+  std::array<std::vector<float>, kNumMeasures> values;
+};
+
+/// A method's sums over one segment. "Behind" is behind the first boundary; where none is crossed, everything.
+struct SegmentTotals {
+  struct Column {
+    metrics::Total before, behind;
+  };
+  struct Class {
+    metrics::Total kl, cross_entropy, delta_cross_entropy;
+  };
+  std::array<Column, kNumColumns> columns;
+  metrics::Total copied;  // delta_cross_entropy at copied positions
+  /// [grouping][class] behind; no longer than the largest class that occurs.
+  std::array<std::vector<Class>, kNumGroupings> classes;
+};
+
+/// A column of a method over all segments.
+struct ColumnTally {
+  metrics::QuantileSketch before, repeat_rich, ordinary;  // the last two behind the first boundary
+  std::vector<metrics::Bin> by_position, by_offset;       // as metrics::bin_by_position, bin_by_offset
+  metrics::Histogram distribution;                        // of a distance, behind the first boundary
 };
 
 struct MethodResult {
   std::string name;         // short, as in tables: "focus", "sliding", ...
   std::string description;  // one line: policy, unit, k, beta, ...
-  /// [measure][segment * positions + position]; position p holds the prediction of base p+1 from bases 0..p.
-  /// cross_entropy is the method's own; the baseline's is in the method called "full". NaN where the next
-  /// base is not A, C, G or T.
-  std::array<std::vector<float>, kNumMeasures> values;
+  std::vector<SegmentTotals> segments;  // as FidelityResult::segments
+  std::array<ColumnTally, kNumColumns> columns;
   /// [segment * questions + question] how many bases of a needle's value its answer has in place; empty where
   /// nothing was asked.
   std::vector<float> right_bases;
