@@ -114,6 +114,28 @@ TEST_P(PolicyTest, StaysWithinTheBudgetAfterEveryWindow) {
   }
 }
 
+TEST(MixtureTest, ItsPlanStaysWithinTheBudgetAndSpendsIt) {
+  for (const at::ScalarType type : {at::kFloat, at::kBFloat16}) {
+    const auto backbone = small_model(type);
+    for (const int64_t window : {16, 24, 64, 100, 130, 1024}) {
+      for (const int64_t k : {1, 4, 5, 16, 25, 100, 400}) {
+        if (k > window) continue;
+        SCOPED_TRACE(concat("window ", window, ", k ", k, ", ", toString(type)));
+        const MemoryConfig config = config_of(window, k);
+        const auto mixture = make_memory("mixture", backbone, config);
+        for (int64_t n = 1; n <= 150; ++n) {
+          ASSERT_LE(mixture->planned_use(n * window).retained_bytes,
+                    budget_after(*backbone, config, n)) << "after window " << n;
+        }
+        const MemoryUse use = mixture->planned_use(150 * window);
+        // But for what is left where every base is held, or where a window has bytes for few codes.
+        if (use.entries >= 150 * window || window < 4 * k) continue;
+        EXPECT_GT(use.retained_bytes, budget_after(*backbone, config, 150) * 9 / 10);
+      }
+    }
+  }
+}
+
 TEST_P(PolicyTest, WorksInBf16) {
   at::NoGradGuard guard;
   const auto backbone = small_model(at::kBFloat16);

@@ -85,12 +85,12 @@ FocusConfig mixture_within(const Budget& budget, const model::Backbone& backbone
     return std::max<int64_t>(bytes, 0) * window / per_window;
   };
   // What is paid once, sinks and the scales of two blocks that are not full, the first window has to hold too.
-  // Half of its codes at most are given for sinks.
+  // For more than one sink half of its codes are given at most.
   for (layer.sinks = std::min(kMixtureSinks, layer.k);; --layer.sinks) {
     const int64_t given = LayerRules::kCodesPerSink * layer.sinks;
     layer.recent.bases =
         std::min(codes_in(room), given + codes_in(room - layer.sinks * entry - 2 * scales));
-    if (2 * given <= layer.recent.bases) break;
+    if (std::min<int64_t>(layer.sinks, 2) * given <= layer.recent.bases) break;
   }
   if (codes_in(room) >= window) {
     layer.recent.bases = window;
