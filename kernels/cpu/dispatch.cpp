@@ -138,12 +138,12 @@ void rms_norm<Bf16>(const RmsNorm<Bf16>& args) {
   chosen().tables->rms_norm_bf16(args);
 }
 template <>
-void rotate<float>(float* x, const float* cosine, const float* sine, int64_t half) {
-  chosen().tables->rotate_f32(x, cosine, sine, half);
+void rotate<float>(const float* from, float* to, const float* cosine, const float* sine, int64_t half) {
+  chosen().tables->rotate_f32(from, to, cosine, sine, half);
 }
 template <>
-void rotate<Bf16>(Bf16* x, const float* cosine, const float* sine, int64_t half) {
-  chosen().tables->rotate_bf16(x, cosine, sine, half);
+void rotate<Bf16>(const Bf16* from, Bf16* to, const float* cosine, const float* sine, int64_t half) {
+  chosen().tables->rotate_bf16(from, to, cosine, sine, half);
 }
 
 template <>

@@ -5,8 +5,7 @@
 #include "hyena.h"
 #include "linear.h"
 #include "modal_scan.h"
-#include "rms_norm.h"
-#include "rotary.h"
+#include "rows.h"
 #include "table.h"
 
 namespace focus::kernels {

@@ -33,8 +33,8 @@ struct Tables {
   LinearTable<Bf16> linear_bf16;
   void (*rms_norm_f32)(const RmsNorm<float>&);
   void (*rms_norm_bf16)(const RmsNorm<Bf16>&);
-  void (*rotate_f32)(float*, const float*, const float*, int64_t);
-  void (*rotate_bf16)(Bf16*, const float*, const float*, int64_t);
+  void (*rotate_f32)(const float*, float*, const float*, const float*, int64_t);
+  void (*rotate_bf16)(const Bf16*, Bf16*, const float*, const float*, int64_t);
   void (*attention_f32)(const Attention<float>&, int64_t, int64_t);
   void (*attention_bf16)(const Attention<Bf16>&, int64_t, int64_t);
   void (*attention_gradient_f32)(const AttentionGradient<float>&, int64_t, int64_t, int64_t, int64_t);

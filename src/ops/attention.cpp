@@ -1,5 +1,6 @@
 #include "focus/ops/attention.h"
 
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "device_kernels.h"
@@ -16,13 +17,38 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+/// [L, E/2], of the type that is computed in.
+Tensor angles_of(const Tensor& positions, const Tensor& inv_freq, double scaling, at::ScalarType compute) {
+  return (positions.to(compute) / scaling).unsqueeze(-1) * inv_freq.to(compute);
+}
+
+constexpr int64_t kWork = 1 << 15;  // numbers of one thread at the least
+
+/// Rows of [B, H, L, E] on the CPU, turned by the angles whose cosines and sines [L, E/2] are given.
+template <class T>
+void turn_rows(const Tensor& in, const Tensor& out, const float* cosine, const float* sine) {
+  const int64_t heads = in.size(1), length = in.size(2), half = in.size(3) / 2;
+  const auto* from = static_cast<const T*>(in.const_data_ptr());
+  auto* to = static_cast<T*>(out.mutable_data_ptr());
+  at::parallel_for(0, in.size(0) * heads * length, std::max<int64_t>(1, kWork / (2 * half)),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t i = begin; i < end; ++i) {
+                       const int64_t b = i / (heads * length), h = i / length % heads, row = i % length;
+                       const auto at = [&](const Tensor& t) {
+                         return b * t.stride(0) + h * t.stride(1) + row * t.stride(2);
+                       };
+                       kernels::rotate<T>(from + at(in), to + at(out), cosine + row * half, sine + row * half,
+                                          half);
+                     }
+                   });
+}
+
 // By which queries, and keys if there are any, are turned; all as the kernels take it.
 struct Angles {
   Tensor positions, inv_freq;
   double scaling;
 
-  variable_list turn(const DeviceKernels& kernels, const variable_list& in, bool in_place,
-                     bool backwards) const {
+  variable_list turn(const variable_list& in, bool in_place, bool backwards) const {
     DeviceKernels::Turn turns[2];
     variable_list out;
     for (std::size_t i = 0; i < in.size(); ++i) {
@@ -35,55 +61,57 @@ struct Angles {
       out.push_back(turns[i].out);
     }
     if (!turns[0].in.defined()) std::swap(turns[0], turns[1]);
-    if (turns[0].in.defined()) kernels.rotate(turns[0], turns[1], positions, inv_freq, scaling, backwards);
+    if (!turns[0].in.defined()) return out;
+    if (turns[0].in.is_cpu()) {
+      turn_on_cpu(turns, backwards);
+    } else {
+      device_kernels(turns[0].in)->rotate(turns[0], turns[1], positions, inv_freq, scaling, backwards);
+    }
     return out;
+  }
+
+ private:
+  void turn_on_cpu(const DeviceKernels::Turn (&turns)[2], bool backwards) const {
+    const Tensor angle = angles_of(positions, inv_freq, scaling, at::kFloat).contiguous(),
+                 cosine = angle.cos(), sine = backwards ? angle.sin().neg_() : angle.sin();
+    for (const auto& [in, out] : turns) {
+      if (!in.defined()) continue;
+      const auto rows = in.scalar_type() == at::kFloat ? turn_rows<float> : turn_rows<kernels::Bf16>;
+      rows(in, out, cosine.const_data_ptr<float>(), sine.const_data_ptr<float>());
+    }
   }
 };
 
-struct DeviceRotate : torch::autograd::Function<DeviceRotate> {
+struct Rotate : torch::autograd::Function<Rotate> {
   static variable_list forward(AutogradContext* ctx, const Tensor& q, const std::optional<Tensor>& k,
                                const Tensor& positions, const Tensor& inv_freq, double scaling) {
     ctx->save_for_backward({positions, inv_freq});
     ctx->saved_data["scaling"] = scaling;
     ctx->set_materialize_grads(false);
-    return Angles{positions, inv_freq, scaling}.turn(
-        *device_kernels(q), k.has_value() ? variable_list{q, *k} : variable_list{q}, false, false);
+    return Angles{positions, inv_freq, scaling}.turn(k.has_value() ? variable_list{q, *k} : variable_list{q},
+                                                     false, false);
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    variable_list out = Angles{saved[0], saved[1], ctx->saved_data["scaling"].toDouble()}.turn(
-        *device_kernels(saved[0]), grads, false, true);
+    variable_list out =
+        Angles{saved[0], saved[1], ctx->saved_data["scaling"].toDouble()}.turn(grads, false, true);
     out.resize(5);
     return out;
   }
 };
 
-// Null where the kernels do not take these.
-const DeviceKernels* rotary_kernels(const Tensor& x, const Tensor& positions, const Tensor& inv_freq) {
+/// Whether a kernel, the CPU's or a device's, takes these.
+bool turned_by_kernel(const Tensor& x, const Tensor& positions, const Tensor& inv_freq) {
   const bool fits = x.dim() == 4 && positions.dim() == 1 && positions.size(0) == x.size(2) &&
                     positions.device() == x.device() && inv_freq.device() == x.device() &&
                     inv_freq.scalar_type() == at::kFloat && inv_freq.numel() * 2 == x.size(3);
-  return fits ? float_kernels({x}) : nullptr;
+  return fits && (x.is_cpu() ? x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16
+                             : float_kernels({x}) != nullptr);
 }
 // As the kernels take them: whole numbers as int64, others in fp32.
 Tensor exact_positions(const Tensor& positions) {
   return positions.to(at::isIntegralType(positions.scalar_type(), false) ? at::kLong : at::kFloat)
       .contiguous();
-}
-
-/// [L, E/2], of the type that is computed in.
-Tensor angles_of(const Tensor& positions, const Tensor& inv_freq, double scaling, at::ScalarType compute) {
-  return (positions.to(compute) / scaling).unsqueeze(-1) * inv_freq.to(compute);
-}
-
-template <class T>
-void rotate_rows(const Tensor& x, const float* cosine, const float* sine) {
-  for (int64_t b = 0; b < x.size(0); ++b) {
-    for (int64_t h = 0; h < x.size(1); ++h) {
-      T* row = static_cast<T*>(x.mutable_data_ptr()) + b * x.stride(0) + h * x.stride(1);
-      kernels::rotate<T>(row, cosine, sine, x.size(3) / 2);
-    }
-  }
 }
 
 }  // namespace
@@ -122,11 +150,11 @@ Tensor causal_attention(const Tensor& q_BHQE, const Tensor& k_BGSE, const Tensor
 }
 
 Tensor rotate(const Tensor& x, const Tensor& positions, const Tensor& inv_freq, double scaling) {
-  if (const DeviceKernels* kernels = rotary_kernels(x, positions, inv_freq); kernels != nullptr) {
+  if (turned_by_kernel(x, positions, inv_freq)) {
     const Angles angles{exact_positions(positions), inv_freq.contiguous(), scaling};
     return (tracked({x})
-                ? DeviceRotate::apply(x, std::optional<Tensor>(), angles.positions, angles.inv_freq, scaling)
-                : angles.turn(*kernels, {x}, false, false))[0];
+                ? Rotate::apply(x, std::optional<Tensor>(), angles.positions, angles.inv_freq, scaling)
+                : angles.turn({x}, false, false))[0];
   }
   const auto compute = x.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
   const Tensor angle = angles_of(positions, inv_freq, scaling, compute);
@@ -138,29 +166,15 @@ Tensor rotate(const Tensor& x, const Tensor& positions, const Tensor& inv_freq, 
 
 std::pair<Tensor, Tensor> rotate_in_place(const Tensor& q_BHLE, const Tensor& k_BGLE, const Tensor& positions,
                                           const Tensor& inv_freq, double scaling) {
-  // A decoded base.
-  const auto one_row = [&](const Tensor& x) {
-    return x.is_cpu() && x.dim() == 4 && x.size(2) == 1 && x.stride(3) == 1 &&
-           x.size(3) == 2 * inv_freq.numel() &&
-           (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16);
-  };
-  if (one_row(q_BHLE) && one_row(k_BGLE) && positions.numel() == 1 && !tracked({q_BHLE, k_BGLE})) {
-    const Tensor angle = angles_of(positions, inv_freq, scaling, at::kFloat).contiguous(),
-                 cosine = angle.cos(), sine = angle.sin();
-    for (const Tensor& x : {q_BHLE, k_BGLE}) {
-      const auto rows = x.scalar_type() == at::kFloat ? rotate_rows<float> : rotate_rows<kernels::Bf16>;
-      rows(x, cosine.const_data_ptr<float>(), sine.const_data_ptr<float>());
-    }
-    return {q_BHLE, k_BGLE};
-  }
-  const DeviceKernels* kernels = rotary_kernels(q_BHLE, positions, inv_freq);
-  if (kernels == nullptr || rotary_kernels(k_BGLE, positions, inv_freq) == nullptr ||
+  if (!turned_by_kernel(q_BHLE, positions, inv_freq) || !turned_by_kernel(k_BGLE, positions, inv_freq) ||
       k_BGLE.scalar_type() != q_BHLE.scalar_type() || k_BGLE.size(0) != q_BHLE.size(0))
     return {rotate(q_BHLE, positions, inv_freq, scaling), rotate(k_BGLE, positions, inv_freq, scaling)};
   const Angles angles{exact_positions(positions), inv_freq.contiguous(), scaling};
-  const auto out = tracked({q_BHLE, k_BGLE}) ? DeviceRotate::apply(q_BHLE, std::optional(k_BGLE),
-                                                                   angles.positions, angles.inv_freq, scaling)
-                                             : angles.turn(*kernels, {q_BHLE, k_BGLE}, true, false);
+  // On the CPU what follows is faster on rows that lie together, so that only a decoded base stays in place.
+  const bool in_place = !q_BHLE.is_cpu() || q_BHLE.size(2) == 1;
+  const auto out = tracked({q_BHLE, k_BGLE}) ? Rotate::apply(q_BHLE, std::optional(k_BGLE), angles.positions,
+                                                             angles.inv_freq, scaling)
+                                             : angles.turn({q_BHLE, k_BGLE}, in_place, false);
   return {out[0], out[1]};
 }
 

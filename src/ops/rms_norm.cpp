@@ -1,5 +1,6 @@
 #include "focus/ops/rms_norm.h"
 
+#include <ATen/Parallel.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include "device_kernels.h"
@@ -14,8 +15,72 @@ using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
+constexpr int64_t kWork = 1 << 15;  // numbers of one thread at the least
+
+// With epsilon inside, more rows than these are left to LibTorch, whose order of summing is another there.
+constexpr int64_t kFewRows = 4;
+
+/// Whether the CPU's kernel takes all of these; undefined ones do not count.
+bool fits_kernel(const Tensor& x, std::initializer_list<Tensor> others) {
+  const auto type = x.scalar_type();
+  const auto fits = [&](const Tensor& t) {
+    return !t.defined() || (t.is_cpu() && t.scalar_type() == type && t.is_contiguous());
+  };
+  return (type == at::kFloat || type == at::kBFloat16) && x.numel() > 0 && fits(x) &&
+         std::all_of(others.begin(), others.end(), fits);
+}
+
+/// Row by row; `delta` and `root`, fp32 with one number per row, may be undefined.
+template <class T>
+SummedNorm by_rows(const Tensor& x, const Tensor& delta, const Tensor& scale, double eps, Epsilon place,
+                   const Tensor& root) {
+  const int64_t width = x.size(-1);
+  const SummedNorm out{delta.defined() ? at::empty(x.sizes(), x.options()) : x,
+                       at::empty(x.sizes(), x.options())};
+  const auto row_of = [width](const Tensor& t, int64_t row) {
+    return t.defined() ? static_cast<const T*>(t.const_data_ptr()) + row * width : nullptr;
+  };
+  T *const sums = delta.defined() ? static_cast<T*>(out.sum.mutable_data_ptr()) : nullptr,
+           *const normed = static_cast<T*>(out.normed.mutable_data_ptr());
+  float* const roots = root.defined() ? root.mutable_data_ptr<float>() : nullptr;
+  at::parallel_for(0, x.numel() / width, std::max<int64_t>(1, kWork / width),
+                   [&](int64_t begin, int64_t end) {
+                     for (int64_t row = begin; row < end; ++row) {
+                       kernels::rms_norm<T>({.x = row_of(x, row),
+                                             .delta = row_of(delta, row),
+                                             .scale = row_of(scale, 0),
+                                             .sum = sums != nullptr ? sums + row * width : nullptr,
+                                             .y = normed + row * width,
+                                             .root = roots != nullptr ? roots + row : nullptr,
+                                             .width = width,
+                                             .eps = static_cast<float>(eps),
+                                             .eps_inside = place == Epsilon::inside});
+                     }
+                   });
+  return out;
+}
+
+/// By the CPU's kernel; nothing where it does not take these. `delta` may be undefined.
+std::optional<SummedNorm> by_cpu_kernel(const Tensor& x, const Tensor& delta, const Tensor& scale, double eps,
+                                        Epsilon place) {
+  if (!fits_kernel(x, {delta, scale}) || tracked({x, delta, scale}) ||
+      (place == Epsilon::inside && x.numel() > kFewRows * x.size(-1)) ||
+      (delta.defined() && delta.sizes() != x.sizes()))
+    return std::nullopt;
+  return x.scalar_type() == at::kFloat ? by_rows<float>(x, delta, scale, eps, place, {})
+                                       : by_rows<kernels::Bf16>(x, delta, scale, eps, place, {});
+}
+
 struct RmsNorm : torch::autograd::Function<RmsNorm> {
   static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& scale, double eps) {
+    if (fits_kernel(x, {scale}) && x.scalar_type() == at::kFloat) {
+      auto sizes = x.sizes().vec();
+      sizes.back() = 1;
+      const Tensor rms = at::empty(sizes, x.options());
+      const Tensor y = by_rows<float>(x, {}, scale, eps, Epsilon::outside, rms).normed;
+      ctx->save_for_backward({x, scale, rms, (rms + eps).reciprocal_()});
+      return y;
+    }
     const Tensor rms = at::linalg_vector_norm(x, 2, at::IntArrayRef{-1}, true)
                            .mul_(1.0 / std::sqrt(static_cast<double>(x.size(-1))));
     const Tensor inverse = (rms + eps).reciprocal_();
@@ -73,47 +138,6 @@ struct DeviceRmsNorm : torch::autograd::Function<DeviceRmsNorm> {
   }
 };
 
-// Few rows, as in decoding, cost many small calls in LibTorch. More rows stay LibTorch's, on whose order of
-// summing recorded scores depend.
-constexpr int64_t kFewRows = 4;
-
-template <class T>
-SummedNorm few_rows(const Tensor& x, const Tensor& delta, const Tensor& scale, double eps, Epsilon place) {
-  const int64_t width = x.size(-1);
-  const SummedNorm out{delta.defined() ? at::empty(x.sizes(), x.options()) : x,
-                       at::empty(x.sizes(), x.options())};
-  const auto row_of = [width](const Tensor& t, int64_t row) {
-    return t.defined() ? static_cast<const T*>(t.const_data_ptr()) + row * width : nullptr;
-  };
-  for (int64_t row = 0; row < x.numel() / width; ++row) {
-    kernels::rms_norm<T>(
-        {.x = row_of(x, row),
-         .delta = row_of(delta, row),
-         .scale = row_of(scale, 0),
-         .sum = delta.defined() ? static_cast<T*>(out.sum.mutable_data_ptr()) + row * width : nullptr,
-         .y = static_cast<T*>(out.normed.mutable_data_ptr()) + row * width,
-         .width = width,
-         .eps = static_cast<float>(eps),
-         .eps_inside = place == Epsilon::inside});
-  }
-  return out;
-}
-
-/// By the CPU's kernel; nothing where it does not take these. `delta` may be undefined.
-std::optional<SummedNorm> few_rows_on_cpu(const Tensor& x, const Tensor& delta, const Tensor& scale,
-                                          double eps, Epsilon place) {
-  const auto type = x.scalar_type();
-  const auto fits = [&](const Tensor& t) {
-    return t.is_cpu() && t.scalar_type() == type && t.is_contiguous();
-  };
-  if (!fits(x) || !fits(scale) || (type != at::kFloat && type != at::kBFloat16) || x.numel() == 0 ||
-      x.numel() > kFewRows * x.size(-1) || tracked({x, delta, scale}) ||
-      (delta.defined() && (!fits(delta) || delta.sizes() != x.sizes())))
-    return std::nullopt;
-  return type == at::kFloat ? few_rows<float>(x, delta, scale, eps, place)
-                            : few_rows<kernels::Bf16>(x, delta, scale, eps, place);
-}
-
 void check(const Tensor& x, const Tensor& scale) {
   if (scale.dim() != 1 || x.size(-1) != scale.size(0))
     fail<ShapeError>("rms_norm: scale ", scale.sizes(), " does not fit x ", x.sizes());
@@ -123,7 +147,7 @@ void check(const Tensor& x, const Tensor& scale) {
 
 Tensor rms_norm(const Tensor& x, const Tensor& scale, double eps, Epsilon place) {
   check(x, scale);
-  if (const auto out = few_rows_on_cpu(x, {}, scale, eps, place)) return out->normed;
+  if (const auto out = by_cpu_kernel(x, {}, scale, eps, place)) return out->normed;
   if (const DeviceKernels* kernels = float_kernels({x, scale}); kernels != nullptr) {
     return tracked({x, scale})
                ? DeviceRmsNorm::apply(x, scale, std::optional<Tensor>(), eps, place == Epsilon::inside)[0]
@@ -139,7 +163,7 @@ Tensor rms_norm(const Tensor& x, const Tensor& scale, double eps, Epsilon place)
 SummedNorm add_rms_norm(const Tensor& x, const Tensor& delta, const Tensor& scale, double eps,
                         Epsilon place) {
   check(x, scale);
-  if (const auto out = few_rows_on_cpu(x, delta, scale, eps, place)) return *out;
+  if (const auto out = by_cpu_kernel(x, delta, scale, eps, place)) return *out;
   if (const DeviceKernels* kernels = float_kernels({x, delta, scale});
       kernels != nullptr && x.sizes() == delta.sizes()) {
     if (tracked({x, delta, scale})) {

@@ -1,4 +1,4 @@
-// Norms, rotary positions and gates: on the CPU the reference, on a card kernels of focus's own.
+// Norms, rotary positions and gates: on a card, and the first two on the CPU, kernels of focus's own.
 #include <gtest/gtest.h>
 #include <torch/csrc/autograd/autograd.h>
 
@@ -125,6 +125,60 @@ TEST_P(NormDeviceTest, EitherOutputOfASumAloneCarriesGradient) {
   }
 }
 INSTANTIATE_TEST_SUITE_P(Devices, NormDeviceTest, testing::kDevices);
+
+class RowsOnCpuTest : public ::testing::TestWithParam<std::tuple<at::ScalarType, int>> {
+ protected:
+  void SetUp() override { at::set_num_threads(std::get<1>(GetParam())); }
+  void TearDown() override { at::set_num_threads(threads_); }
+  static Tensor rows(at::IntArrayRef sizes) { return at::randn(sizes).to(std::get<0>(GetParam())); }
+
+ private:
+  int threads_ = at::get_num_threads();
+};
+
+// Recorded scores were made by these operations.
+TEST_P(RowsOnCpuTest, NormsGiveTheNumbersOfLibTorchsOperations) {
+  at::manual_seed(4);
+  const int64_t width = 136;
+  const Tensor x = rows({3, 130, width}), delta = rows({3, 130, width}), scale = rows({width});
+  const Tensor sum = x + delta, wide = sum.to(at::kFloat);
+  const Tensor rms = at::linalg_vector_norm(wide, 2, at::IntArrayRef{-1}, true) * (1.0 / std::sqrt(136.0));
+  const Tensor expected = (wide * (rms + 0.01).reciprocal() * scale.to(at::kFloat)).to(x.scalar_type());
+  const auto out = add_rms_norm(x, delta, scale, 0.01);
+  EXPECT_TRUE(at::equal(out.sum, sum));
+  EXPECT_TRUE(at::equal(out.normed, expected));
+  const Tensor tracked = rms_norm(sum.clone().set_requires_grad(true), scale, 0.01).detach();
+  EXPECT_TRUE(at::equal(tracked, out.normed));
+}
+
+TEST_P(RowsOnCpuTest, RotationsGiveTheBitsOfLibTorchsOperations) {
+  at::manual_seed(5);
+  const int64_t dim = 24, length = 517;
+  const Tensor positions = at::arange(length) + 70000, freq = at::rand({dim / 2});
+  const auto expected = [&](const Tensor& x) {
+    const Tensor angle = (positions.to(at::kFloat) / 4.0).unsqueeze(-1) * freq;
+    const auto halves = x.to(at::kFloat).chunk(2, -1);
+    return at::cat({halves[0] * angle.cos() - halves[1] * angle.sin(),
+                    halves[0] * angle.sin() + halves[1] * angle.cos()},
+                   -1)
+        .to(x.scalar_type());
+  };
+  const Tensor qkv = rows({2, length, 3, 3, dim});
+  const Tensor q = qkv.select(2, 0).transpose(1, 2), k = qkv.select(2, 1).transpose(1, 2);
+  const Tensor expected_q = expected(q), expected_k = expected(k);
+  const auto out = rotate_in_place(q, k, positions, freq, 4.0);
+  EXPECT_TRUE(at::equal(out.first, expected_q));
+  EXPECT_TRUE(at::equal(out.second, expected_k));
+  const Tensor weights = rows({2, 3, length, dim});
+  const auto gradient = [&](const std::function<Tensor(const Tensor&)>& f) {
+    const Tensor leaf = q.detach().clone().set_requires_grad(true);
+    return torch::autograd::grad({f(leaf)}, {leaf}, {weights})[0];
+  };
+  EXPECT_TRUE(at::equal(gradient([&](const Tensor& x) { return rotate(x, positions, freq, 4.0); }),
+                        gradient(expected)));
+}
+
+INSTANTIATE_TEST_SUITE_P(TypesAndThreads, RowsOnCpuTest, ::testing::Combine(kTypes, ::testing::Values(1, 3)));
 
 struct RotaryCase {
   int64_t batch, heads, key_heads, length, dim;

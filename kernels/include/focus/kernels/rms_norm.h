@@ -16,6 +16,7 @@ struct RmsNorm {
   const T* scale;
   T* sum;  // null without delta
   T* y;
+  float* root;  // or null: receives rms(x); not with eps_inside
   int64_t width;
   float eps;
   bool eps_inside;

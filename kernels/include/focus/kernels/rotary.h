@@ -7,9 +7,9 @@
 
 namespace focus::kernels {
 
-/// Turns x [2 half] in place: channels i and i + half by the angle whose cosine and sine [half] are given. In
-/// fp32, rounded once. T: float or Bf16.
+/// Turns a row [2 half], in place where `to` is `from`: channels i and i + half by the angle whose cosine and
+/// sine [half] are given. In fp32, each product rounded, then to T. T: float or Bf16.
 template <class T>
-void rotate(T* x, const float* cosine, const float* sine, int64_t half);
+void rotate(const T* from, T* to, const float* cosine, const float* sine, int64_t half);
 
 }  // namespace focus::kernels
