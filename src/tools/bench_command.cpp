@@ -286,13 +286,18 @@ void run(const BenchCommand& c) {
   std::vector<double> prefills;
   for (int64_t i = 0; i < c.repeats; ++i) {
     stream = memory.begin_stream(c.prefill + c.decode);
+    const std::clock_t before = std::clock();
     prefills.push_back(seconds_of([&] {
       for (int64_t t = 0; t < c.prefill; t += chunk)
         hidden = stream->forward(prompt.narrow(1, t, std::min(chunk, c.prefill - t)));
       hidden = hidden.narrow(1, hidden.size(1) - 1, 1).clone();
       hidden.sum().item<double>();
     }));
+    const double processor = static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC;
     out.number(concat("prefill_s.", i + 1), prefills.back(), rounded(prefills.back()));
+    if (on_cpu)
+      out.number(concat("prefill_processor_s.", i + 1), processor,
+                 concat(rounded(processor), " (of all threads)"));
   }
   const int64_t width = on_card ? 8192 : model.shape().width;
   const double gemm =
