@@ -17,6 +17,8 @@ void add_pack(CLI::App& app, const std::string& command_line);
 void add_calibrate(CLI::App& app, const std::string& command_line);
 /// focus-eval sweep.
 void add_sweep(CLI::App& app, const std::string& command_line);
+/// focus-eval report.
+void add_report(CLI::App& app, const std::string& command_line);
 /// focus-infer score.
 void add_score(CLI::App& app, const std::string& command_line);
 

@@ -122,5 +122,6 @@ int main(int argc, char** argv) {
   focus::cli::add_fidelity(app, command_line);
   focus::cli::add_calibrate(app, command_line);
   focus::cli::add_sweep(app, command_line);
+  focus::cli::add_report(app, command_line);
   return focus::cli::run_program(app, argc, argv);
 }

@@ -112,14 +112,18 @@ FidelityResult describe_run(const FidelityConfig& config, const compress::Window
   out.skipped_n_rich = sample.skipped_n_rich;
   for (const auto& segment : sample.segments) out.segments.push_back({segment.name, segment.begin});
   if (config.needles.size > 0) {
-    out.needle_bases = config.needles.size;
     out.needle_depths = needle_depths(config.needles);
+    for (const auto& segment : sample.segments) {
+      const auto needles = make_needles(config.needles, static_cast<uint64_t>(config.seed), segment);
+      for (std::size_t q = 0; q < out.needle_depths.size(); ++q)
+        out.questions.push_back({needles[q].key, needles[q].value});
+    }
   }
   for (const Method& method : methods) {
     MethodResult& m = out.methods.emplace_back();
     m.name = method.name;
     m.description = method.description;
-    m.right_bases.assign(sample.segments.size() * out.needle_depths.size(), kNan);
+    m.answers.resize(out.questions.size());
   }
   return out;
 }
@@ -137,8 +141,6 @@ class SegmentRun {
     input_ = read_segment(segment, backbone_.vocabulary());
     tokens_BL_ = at::tensor(input_.tokens, at::kLong).unsqueeze(0).to(backbone_.device());
     full_ = cache_ != nullptr ? cache_->logits(place) : Tensor();
-    if (config_.needles.size > 0)
-      needles_ = make_needles(config_.needles, static_cast<uint64_t>(config_.seed), segment);
   }
 
   /// The method's values; `first`: it is full memory, with whose logits the others are compared.
@@ -171,7 +173,8 @@ class SegmentRun {
     if (known != nullptr) return known->values[place_];
     const std::size_t questions = out_.needle_depths.size();
     for (std::size_t q = 0; q < questions; ++q) {
-      result.right_bases[place_ * questions + q] = static_cast<float>(right_bases(streamed, needles_[q]));
+      const std::size_t at = place_ * questions + q;
+      result.answers[at] = answer(streamed, out_.questions[at]);
       on_bases(0, concat("question ", q + 1, " of ", questions));
     }
     result.seconds += std::chrono::duration<double>(Clock::now() - start - measuring).count();
@@ -191,7 +194,6 @@ class SegmentRun {
   std::size_t place_ = 0;
   std::string where_;
   Input input_;
-  std::vector<Needle> needles_;
   Tensor tokens_BL_, full_;  // full_: full memory's logits, [L, V]
 };
 
@@ -200,7 +202,8 @@ class SegmentRun {
 FidelityResult run_methods(const FidelityConfig& config, const compress::WindowPlan& plan,
                            const data::SegmentSample& sample, const model::Backbone& backbone,
                            const std::vector<Method>& methods, const std::string& label,
-                           distributed::Ranks& ranks, FidelityCache* cache, const report::OnValues& on_values) {
+                           distributed::Ranks& ranks, FidelityCache* cache,
+                           const report::OnValues& on_values) {
   FidelityResult out = describe_run(config, plan, sample, methods);
   for (std::size_t m = 0; cache != nullptr && m < methods.size(); ++m) {
     if (const FidelityCache::Known* known = cache->known(methods[m].name)) {
@@ -262,7 +265,8 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
 }
 
 FidelityResult run_fidelity(const FidelityConfig& config, const std::string& device, c10::ScalarType dtype,
-                            distributed::Ranks& ranks, FidelityCache* cache, const report::OnValues& on_values) {
+                            distributed::Ranks& ranks, FidelityCache* cache,
+                            const report::OnValues& on_values) {
   config.validate();
   const at::NoGradGuard no_grad;
   const compress::MemoryConfig memory = resolve_memory(config);
@@ -293,7 +297,8 @@ FidelityResult run_fidelity(const FidelityConfig& config, const std::string& dev
   const std::vector<Method> methods = make_methods(config, memory, loaded.model, loaded.digest);
   auto provenance = provenance_of(config, loaded, device);
   if (cache != nullptr) cache->open(config, plan, sample.segments.size());
-  FidelityResult out = run_methods(config, plan, sample, *loaded.model, methods, "fidelity", ranks, cache, on_values);
+  FidelityResult out =
+      run_methods(config, plan, sample, *loaded.model, methods, "fidelity", ranks, cache, on_values);
   FidelityConfig resolved = config;
   resolved.plan = {memory.window.size, memory.focus.k};
   resolved.methods.clear();

@@ -1,6 +1,7 @@
 #include "fidelity_ranks.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "focus/compress/focus/adapter_file.h"
 #include "focus/formats/digest.h"
@@ -52,18 +53,34 @@ report::PositionValues shared(distributed::Ranks& ranks, int64_t from, const rep
   return out;
 }
 
+namespace {
+
+/// All ranks' answers, as numbers of bases, all of one size; `questions` behind each segment.
+void merge_answers(distributed::Ranks& ranks, std::size_t questions, std::size_t bases,
+                   std::vector<std::string>& answers) {
+  constexpr std::string_view kBases = "ACGT";
+  std::vector<float> numbers(answers.size() * bases);  // in a sum, what another rank has is 0 here
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    if (!is_own(ranks, i / questions)) continue;
+    for (std::size_t b = 0; b < bases; ++b)
+      numbers[i * bases + b] = static_cast<float>(kBases.find(answers[i][b]));
+  }
+  ranks.all_reduce_sum({at::from_blob(numbers.data(), {static_cast<int64_t>(numbers.size())}, at::kFloat)});
+  for (std::size_t i = 0; i < answers.size(); ++i) {
+    answers[i].resize(bases);
+    for (std::size_t b = 0; b < bases; ++b)
+      answers[i][b] = kBases[static_cast<std::size_t>(numbers[i * bases + b])];
+  }
+}
+
+}  // namespace
+
 void merge_costs(distributed::Ranks& ranks, FidelityResult& out) {
   if (ranks.size() == 1) return;
   std::vector<double> largest, seconds;
   for (MethodResult& method : out.methods) {
-    if (const std::size_t questions = out.needle_depths.size(); questions > 0) {
-      std::vector<float>& right = method.right_bases;
-      for (std::size_t s = 0; s < out.segments.size(); ++s) {
-        if (!is_own(ranks, s))
-          std::fill_n(right.begin() + static_cast<std::ptrdiff_t>(s * questions), questions, 0.0F);
-      }
-      ranks.all_reduce_sum({at::from_blob(right.data(), {static_cast<int64_t>(right.size())}, at::kFloat)});
-    }
+    if (!out.questions.empty())
+      merge_answers(ranks, out.needle_depths.size(), out.questions[0].value.size(), method.answers);
     largest.insert(largest.end(),
                    {static_cast<double>(method.kept_entries), static_cast<double>(method.kept_bytes),
                     static_cast<double>(method.open_bytes), static_cast<double>(method.far_bytes)});

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <numeric>
+#include <span>
+#include <utility>
 
 #include "focus/core/error.h"
 #include "focus/core/hash.h"
@@ -77,21 +79,23 @@ void hide(const std::vector<Needle>& needles, data::SampledSegment& segment) {
                              needle.key + needle.value);
 }
 
-int64_t right_bases(const Streamed& streamed, const Needle& needle) {
+std::string answer(const Streamed& streamed, const report::Question& question) {
   const model::Backbone& backbone = *streamed.backbone;
-  const auto tokens_of = [&](const std::string& bases) {
-    const std::vector<uint8_t> letters(bases.begin(), bases.end());
-    return at::tensor(backbone.vocabulary().encode(letters, "a needle", 0), at::kLong);
-  };
+  const model::Vocabulary& vocabulary = backbone.vocabulary();
+  const std::vector<uint8_t> key(question.key.begin(), question.key.end());
+  const at::Tensor key_BL = at::tensor(vocabulary.encode(key, "a needle"), at::kLong).unsqueeze(0);
   auto stream = streamed.read->fork();
-  const at::Tensor hidden = stream->forward(tokens_of(needle.key).unsqueeze(0).to(backbone.device()));
-  const auto& bases = backbone.vocabulary().bases;
+  const at::Tensor hidden = stream->forward(key_BL.to(backbone.device()));
   infer::DecodeOptions options;
   options.choice.temperature = 0;
-  options.allowed.assign(bases.begin(), bases.end());
+  options.allowed.assign(vocabulary.bases.begin(), vocabulary.bases.end());
   infer::Decoder decoder(backbone, std::move(stream), hidden.narrow(1, hidden.size(1) - 1, 1), options);
-  const at::Tensor value = tokens_of(needle.value);
-  return decoder.next(value.size(0))[0].eq(value).sum().item<int64_t>();
+  const at::Tensor tokens = decoder.next(static_cast<int64_t>(question.value.size()))[0];
+  std::string bases;
+  for (const int64_t token : std::span(tokens.const_data_ptr<int64_t>(), question.value.size()))
+    bases +=
+        "ACGT"[std::find(options.allowed.begin(), options.allowed.end(), token) - options.allowed.begin()];
+  return bases;
 }
 
 }  // namespace focus::eval

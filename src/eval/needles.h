@@ -3,13 +3,12 @@
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "fidelity_methods.h"
 #include "focus/data/segments.h"
 #include "focus/eval/fidelity.h"
-#include "focus/model/vocabulary.h"
+#include "focus/report/fidelity_result.h"
 
 namespace focus::eval {
 
@@ -30,8 +29,8 @@ std::vector<Needle> make_needles(const NeedleConfig& config, uint64_t seed,
 /// Writes them into the segment, in upper case.
 void hide(const std::vector<Needle>& needles, data::SampledSegment& segment);
 
-/// What a method makes of a key behind what it has read: as many of the likeliest bases as the value has, one
-/// after the other, and how many of them are the value's. `streamed` stays as it is.
-int64_t right_bases(const Streamed& streamed, const Needle& needle);
+/// What a method makes of a question behind what it has read: as many of the likeliest bases as the value
+/// has, one after the other. `streamed` stays as it is.
+std::string answer(const Streamed& streamed, const report::Question& question);
 
 }  // namespace focus::eval

@@ -278,6 +278,7 @@ report::SweepResult Sweep::result() const {
     report::SweepCell& row = out.cells.emplace_back();
     row.id = cell.id;
     row.values = cell.values;
+    row.folder = "cells/" + cell.id;
     row.train_seconds = kNan;
     if (is_done(cell)) {
       row.run = report::read_run_summary(folder_of(cell));

@@ -159,6 +159,23 @@ std::string needles_tsv(const ReportDigest& digest) {
   return out.str();
 }
 
+std::string answers_tsv(const ReportDigest& digest) {
+  const FidelityResult& result = *digest.result;
+  std::ostringstream out;
+  out << preamble(digest) << "method\tlooks_at_question\tsegment\tdepth\tkey\tvalue\tanswer\n";
+  const std::size_t depths = result.needle_depths.size();
+  for (const MethodResult& method : result.methods) {
+    for (std::size_t i = 0; i < method.answers.size(); ++i) {
+      const Segment& segment = result.segments[i / depths];
+      out << method.name << '\t' << (looks_at_question(method) ? "yes" : "no") << '\t' << segment.name << ':'
+          << segment.begin + 1 << '-' << segment.begin + result.length << '\t'
+          << exact(result.needle_depths[i % depths]) << '\t' << result.questions[i].key << '\t'
+          << result.questions[i].value << '\t' << method.answers[i] << '\n';
+    }
+  }
+  return out.str();
+}
+
 double bin_begin(std::size_t bin) {
   return std::pow(10.0, metrics::Histogram::kLowest +
                             static_cast<double>(bin) / static_cast<double>(metrics::Histogram::kPerDecade));
@@ -217,7 +234,7 @@ Json summary_of(const ReportDigest& digest) {
   root["main_scope"] = kScopeNames[static_cast<std::size_t>(digest.main_scope)];
   root["skipped_n_rich"] = result.skipped_n_rich;
   root["copied_positions"] = digest.copied_positions;
-  if (!result.needle_depths.empty()) root["needle_bases"] = result.needle_bases;
+  if (!result.questions.empty()) root["needle_bases"] = result.questions[0].value.size();
   root["subject"] = result.subject;
   root["random_weights"] = digest.random_weights;
   root["methods"] = Json::array();
@@ -370,7 +387,10 @@ void write_fidelity_report(const FidelityResult& result, const std::filesystem::
   write_file(folder / "segments.tsv", segments_tsv(digest));
   write_file(folder / "by_class.tsv", by_class_tsv(digest));
   write_file(folder / "distribution.tsv", distribution_tsv(digest));
-  if (!result.needle_depths.empty()) write_file(folder / "needles.tsv", needles_tsv(digest));
+  if (!result.questions.empty()) {
+    write_file(folder / "needles.tsv", needles_tsv(digest));
+    write_file(folder / "answers.tsv", answers_tsv(digest));
+  }
   write_multiqc(folder, digest);
   const Json summary = summary_of(digest);
   write_file(folder / "report.html", page(digest, summary));

@@ -1,6 +1,6 @@
 #include "needles.h"
 
-#include <cmath>
+#include <string>
 #include <vector>
 
 namespace focus::report {
@@ -9,12 +9,13 @@ NeedleStatistics needle_statistics(const FidelityResult& result, const MethodRes
                                    std::optional<std::size_t> depth) {
   const std::size_t questions = result.needle_depths.size();
   std::vector<metrics::Total> exact(result.segments.size()), bases(result.segments.size());
-  for (std::size_t i = 0; i < method.right_bases.size(); ++i) {
-    const auto right = static_cast<double>(method.right_bases[i]);
-    if (std::isnan(right) || (depth && i % questions != *depth)) continue;
-    const auto size = static_cast<double>(result.needle_bases);
-    exact[i / questions].add(right == size ? 1.0 : 0.0);
-    bases[i / questions].add(right / size);
+  for (std::size_t i = 0; i < method.answers.size(); ++i) {
+    if (depth && i % questions != *depth) continue;
+    const std::string &answer = method.answers[i], &value = result.questions[i].value;
+    double right = 0;
+    for (std::size_t b = 0; b < value.size(); ++b) right += answer.at(b) == value[b] ? 1 : 0;
+    exact[i / questions].add(answer == value ? 1.0 : 0.0);
+    bases[i / questions].add(right / static_cast<double>(value.size()));
   }
   metrics::Total all_exact, all_bases;
   for (std::size_t s = 0; s < exact.size(); ++s) {

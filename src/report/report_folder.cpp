@@ -14,13 +14,10 @@ namespace fs = std::filesystem;
 // A calibration's plan. Alone it may be a training's result.
 constexpr std::string_view kPlan = "adapter.safetensors";
 
-constexpr std::array<std::string_view, 14> kReportFiles = {"summary.tsv",      "by_position.tsv",
-                                                           "by_offset.tsv",    "segments.tsv",
-                                                           "summary.json",     "values.h5",
-                                                           "report.html",      "by_class.tsv",
-                                                           "distribution.tsv", kMultiqcFile,
-                                                           "blocks.tsv",       "memory.json",
-                                                           "needles.tsv",      kPlan};
+constexpr std::array<std::string_view, 18> kReportFiles = {
+    "summary.tsv", "by_position.tsv", "by_offset.tsv", "segments.tsv", "summary.json",     "values.h5",
+    "report.html", "by_class.tsv",    "needles.tsv",   "answers.tsv",  "distribution.tsv", "sweep.tsv",
+    "sweep.json",  "sweep.html",      kMultiqcFile,    "blocks.tsv",   "memory.json",      kPlan};
 
 // Replacing a folder removes it, so it must be one that a report made.
 void check_replaceable(const fs::path& folder, bool replace) {

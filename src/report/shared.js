@@ -279,7 +279,7 @@ function memory_chart(title, caption, y, points, columns, {more_is_better = fals
     return series(p.s, (ends ? path('stroke-width="1.4"', `M${px(p.x)} ${px(ends[0])}V${px(ends[1])}` + cap(p, ends[0]) + cap(p, ends[1])) : '') +
       marker_of(p.s.style, p.x, p.y, p.tooltip));
   }).join('');
-  const named = points.filter(p => points.length <= 14 || !p.s.off);
+  const named = points.filter(p => points.length <= 14 || (!p.s.off && !grey.has(p)));
   return figure(title, caption, x, y, (begin ? vertical_rule(at_x(begin)) : '') + rule + body + labels(named),
     points.map(({s}) => ({...s, off: points.every(p => p.s.name !== s.name || p.s.off)})).filter((s, i, all) => all.findIndex(o => o.name === s.name) === i),
     [columns, points.map(p => [p.label || p.s.name, p.bytes, p.value, ...(p.interval || [null, null]), grey.has(p) ? 'dominated' : ''])], {with_markers: true});

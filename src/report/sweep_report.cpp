@@ -76,6 +76,7 @@ const std::vector<Column>& columns() {
       {"far_bytes", [](C, M m) { return std::to_string(m.far_bytes); }},
       {"weights", [](C c, M) { return std::string(c.run->is_random() ? "RANDOM" : "not random"); }},
       {"state", [](C c, M) { return std::string(c.run->crosses_boundary ? "done" : "ONE WINDOW"); }},
+      {"folder", [](C c, M) { return c.folder; }},
       {"seconds", [](C, M m) { return exact(m.seconds); }},
       {"train_seconds", [](C c, M) { return exact(c.train_seconds); }},
   };
@@ -137,6 +138,7 @@ Json value_of(const std::string& text) {
 Json document(const SweepResult& result) {
   Json root;
   root["focus"] = version_line();
+  root["title"] = result.title;
   for (const SweepCell& cell : result.cells) {
     if (cell.run && !root.contains("subject")) root["subject"] = cell.run->subject;
   }
@@ -185,6 +187,19 @@ void write_multiqc(const SweepResult& result, const std::filesystem::path& folde
   write_multiqc(folder, "Focus: a sweep over memories", text, multiqc_columns(), rows);
 }
 
+bool same_segments(const SweepResult& result) {
+  std::set<std::string> seen;
+  for (const SweepCell& cell : result.cells) {
+    if (!cell.run) continue;
+    const auto digest = cell.run->provenance.find("fasta_digest");
+    std::string text =
+        concat(cell.run->length, " ", digest == cell.run->provenance.end() ? "" : digest->second);
+    for (const std::string& segment : cell.run->segments) text += " " + segment;
+    seen.insert(std::move(text));
+  }
+  return seen.size() <= 1;
+}
+
 }  // namespace
 
 std::vector<std::string> sweep_notes(const SweepResult& result) {
@@ -223,6 +238,8 @@ std::vector<std::string> sweep_notes(const SweepResult& result) {
   if (no_copy > 0)
     notes.push_back(concat("not measured: recall in ", counted(no_copy, measured),
                            ", where no 32 letters of a segment occur again behind a window"));
+  if (result.keys == std::vector<std::string>{"run"} && !same_segments(result))
+    notes.push_back("the runs measured different segments: compare methods within a run, not across runs");
   if (no_noise > 0)
     notes.push_back(concat("not measured: what rounding does in ", counted(no_noise, measured),
                            ", without the method noise_floor"));

@@ -66,8 +66,7 @@ void write_run(const FidelityResult& result, const data::Hdf5Output& out, const 
             repeats.data());
 }
 
-void write_method(const FidelityResult& result, const MethodResult& method, const data::Hdf5Output& out,
-                  const Hdf5Handle& entry) {
+void write_method(const MethodResult& method, const data::Hdf5Output& out, const Hdf5Handle& entry) {
   out.attribute(entry, "name", method.name);
   out.attribute(entry, "description", method.description);
   out.attribute(entry, "kept_entries", method.kept_entries);
@@ -75,10 +74,6 @@ void write_method(const FidelityResult& result, const MethodResult& method, cons
   out.attribute(entry, "open_bytes", method.open_bytes);
   out.attribute(entry, "far_bytes", method.far_bytes);
   out.attribute(entry, "seconds", method.seconds);
-  if (method.right_bases.empty()) return;
-  out.write(out.dataset(entry, "right_bases", H5T_IEEE_F32LE,
-                        {static_cast<hsize_t>(result.segments.size()), result.needle_depths.size()}, {}),
-            "right_bases", H5T_NATIVE_FLOAT, method.right_bases.data());
 }
 
 }  // namespace
@@ -114,12 +109,13 @@ void ValuesFile::write(const FidelityResult& run, std::size_t method, std::size_
                             {1, std::min(positions, kChunkPositions)});
     const std::array<hsize_t, 2> begin = {segment, 0}, size = {1, positions};
     const Hdf5Handle file_space = out.open(H5Dget_space(dataset), H5Sclose, "a data space"),
-                     memory_space = out.open(H5Screate_simple(2, size.data(), nullptr), H5Sclose, "a data space");
+                     memory_space =
+                         out.open(H5Screate_simple(2, size.data(), nullptr), H5Sclose, "a data space");
     out.check(H5Sselect_hyperslab(file_space, H5S_SELECT_SET, begin.data(), nullptr, size.data(), nullptr),
               "a selection");
-    out.check(H5Dwrite(dataset, H5T_NATIVE_FLOAT, memory_space, file_space, H5P_DEFAULT,
-                       values.values[m].data()),
-              std::string("dataset ") + kMeasureNames[m]);
+    out.check(
+        H5Dwrite(dataset, H5T_NATIVE_FLOAT, memory_space, file_space, H5P_DEFAULT, values.values[m].data()),
+        std::string("dataset ") + kMeasureNames[m]);
   }
 }
 
@@ -129,7 +125,7 @@ void ValuesFile::finish(const FidelityResult& result) {
     const data::Hdf5Section section;
     write_run(result, file_->out, file_->hdf5);
     for (std::size_t m = 0; m < result.methods.size(); ++m)
-      write_method(result, result.methods[m], file_->out, file_->entries[m]);
+      write_method(result.methods[m], file_->out, file_->entries[m]);
     for (auto& datasets : file_->values) {
       for (std::size_t m = 0; m < kNumMeasures; ++m)
         file_->out.check(datasets[m].reset() ? 0 : -1, std::string("dataset ") + kMeasureNames[m]);

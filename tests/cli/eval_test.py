@@ -200,6 +200,44 @@ class EvalTest(ProgramTest):
             self.assertNotEqual(done.returncode, 0)
             self.assertIn(mention, done.stderr)
 
+    def report(self, *args):
+        return self.run_program("focus-eval", "report", "-q", *args)
+
+    def test_several_runs_on_one_page(self):
+        needles = {"size": 4, "questions": 2}
+        self.assert_ok(self.fidelity("-c", self.fidelity_config(methods=["state_only", "fitted"], needles=needles), "-o", self.path("a")))
+        self.assert_ok(self.fidelity("-c", self.fidelity_config(methods=["sliding"], needles=needles), "-o", self.path("b")))
+        said = self.assert_ok(self.report("a", "sliding=b", "-o", "page"))
+        self.assertNotIn("different segments", said)
+        rows = [dict(zip(self.table(self.path("page"), "sweep.tsv")[0], row)) for row in self.table(self.path("page"), "sweep.tsv")[1:]]
+        self.assertEqual([(row["run"], row["method"]) for row in rows], [("a", "full"), ("a", "state_only"), ("a", "fitted"), ("sliding", "full"), ("sliding", "sliding")])
+        self.assertEqual({row["folder"] for row in rows}, {"../a", "../b"})
+        self.assertEqual(rows[0]["kl"], "0")
+        self.assertIn(b'"title":"Runs"', read(self.path("page", "sweep.html")))
+        self.assert_clear(self.report("a", "-o", "page"), USAGE, "page", "--force")
+        self.assert_ok(self.report("a", "-o", "page", "--force"))
+        self.assert_ok(self.fidelity("-c", self.fidelity_config(methods=["sliding"]), "--seed", "7", "-o", self.path("c")))
+        self.assertIn("different segments", self.assert_ok(self.report("a", "c", "-o", "other")))
+        self.assert_clear(self.report("a", "a", "-o", "twice"), USAGE, "two runs", "NAME=FOLDER")
+        self.assert_clear(self.report("a"), USAGE, "--output", "--kvpress")
+        self.assert_clear(self.report("none", "-o", "x"), DATA, "none", "summary.json")
+
+        # The answers as kvpress writes them.
+        self.assert_ok(self.report("a", "--kvpress", "press"))
+        self.assertEqual(sorted(os.listdir(self.path("press"))), ["fitted", "full", "state_only"])
+        with open(self.path("press", "fitted", "predictions.csv"), newline="") as file:
+            predictions = list(csv.DictReader(file))
+        answers = [row for row in self.table(self.path("a"), "answers.tsv")[1:] if row[0] == "fitted"]
+        self.assertEqual([(row["question"], row["answer"], row["predicted_answer"]) for row in predictions], [tuple(row[4:]) for row in answers])
+        self.assertEqual(len(predictions), 4)
+        metrics = json.loads(read(self.path("press", "fitted", "metrics.json")))
+        self.assertAlmostEqual(metrics["exact_match"]["mean"], sum(row["answer"] == row["predicted_answer"] for row in predictions) / 4)
+        settings = dict(line.split(": ", 1) for line in read(self.path("press", "state_only", "config.yaml")).decode().splitlines())
+        self.assertEqual((settings["press_name"], settings["compression_ratio"], settings["query_aware"]), ('"state_only"', "1.0", "false"))
+        self.assertEqual(json.loads(settings["focus"])["length"], 100)
+        self.assert_clear(self.report("c", "--kvpress", "x"), DATA, "answers.tsv", "needles.size")
+        self.assert_clear(self.report("a", "b", "--kvpress", "x"), USAGE, "--kvpress", "one run")
+
     # Several ranks.
 
     def ranks(self, count, *args, **options):
@@ -219,8 +257,8 @@ class EvalTest(ProgramTest):
             tables = [self.assert_ok(each) for each in done]
             self.assertIn(os.path.join(report, "report.html"), tables[0])
             self.assertEqual(tables[1:], [""] * (count - 1))
-            self.assertEqual(sorted(os.listdir(report)), sorted(REPORT_FILES + ["needles.tsv", "values.h5"]))
-            for name in ("summary.tsv", "segments.tsv", "by_position.tsv", "by_offset.tsv", "needles.tsv"):
+            self.assertEqual(sorted(os.listdir(report)), sorted(REPORT_FILES + ["needles.tsv", "answers.tsv", "values.h5"]))
+            for name in ("summary.tsv", "segments.tsv", "by_position.tsv", "by_offset.tsv", "needles.tsv", "answers.tsv"):
                 self.assertEqual(self.table(report, name), self.table(self.path("one"), name), name)
 
     def test_more_ranks_than_segments(self):

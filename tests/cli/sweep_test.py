@@ -174,6 +174,38 @@ class SweepTest(ProgramTest):
             self.assertRegex(planned, rf"(?m)^{count} cell\(s\): 0 done, {count} to measure, {trainings} training\(s\) before$")
             self.assertRegex(planned, r"about .* of evaluation and .* of training")
 
+    def test_protocols_run_on_the_shipped_data(self):
+        short = {
+            "ablate_w_k": ["length=1100", "sweep.window.size=[256, 512]", "sweep.focus.k=[50]"],
+            "chromosomes": ["length=1100"],
+            "genome_niah": ["sweep.length=[2048]", "needles.questions=2"],
+            "grch38_fidelity": ["sweep.length=[1024, 2048]"],
+            "length_curve": ["sweep.length=[1000, 2100]"],
+            "long_length_curve": ["sweep.length=[2100]"],
+            "many_variants": ["length=2048", "needles.questions=8"],
+            "memory_curve": ["sweep.length=[2100, 4200]"],
+            "msl39_viruses": ["sweep.length=[1024, 2048]"],
+            "opengenome2": ["sweep.length=[1024, 2048]"],
+            "pareto": ["length=1100", "planted.distance=600", "sweep.focus.k=[50, 200]"],
+            "recall": ["sweep.length, planted.distance=[[1600, 1280]]"],
+        }
+        # No cell is skipped, and none without figures; windows of 512 bases cross boundaries sooner.
+        for name, settings in short.items():
+            with self.subTest(name):
+                args = [part for setting in ["scale=0.0001", "bootstrap_draws=20", *settings] for part in ("--set", setting)]
+                if name not in ("ablate_w_k", "length_curve", "grch38_fidelity", "msl39_viruses", "opengenome2"):
+                    args += ["--set", "window.size=512"]
+                self.assert_ok(self.sweep("-c", os.path.join("configs", "protocols", name + ".json"), "-o", self.path(name), "-t", "1", *args, cwd=SOURCE))
+                rows = self.rows(self.path(name))
+                self.assertLessEqual({row["segments"] for row in rows}, {"1", "2"})  # of each record
+                self.assertEqual({row["weights"] for row in rows}, {"not random"})
+                self.assertLessEqual({row["state"] for row in rows}, {"done", "ONE WINDOW"})
+                self.assertIn("done", {row["state"] for row in rows})
+                asked = name in ("genome_niah", "many_variants")
+                self.assertEqual({row["exact_match"] == "NA" for row in rows}, {not asked})
+        folder = os.path.join("configs", "protocols")
+        self.assertEqual(sorted(short), sorted(name[:-5] for name in os.listdir(os.path.join(SOURCE, folder))))
+
     def test_the_papers_run_on_a_genome_of_24_records(self):
         names = [f"chr{n}" for n in [*range(1, 23), "X", "Y"]]
         write(self.path("GRCh38.fa"), fasta([(name, bases(600, seed=n)) for n, name in enumerate(names)]))

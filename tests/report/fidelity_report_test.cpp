@@ -552,11 +552,11 @@ TEST(Report, TellsTheClassesOfPositionsApart) {
 
 TEST(Report, TellsHowManyNeedlesAreGivenBack) {
   RecordedRun result = with_copies();
-  result.needle_bases = 24;
   result.needle_depths = {0.1, 0.9};
-  for (RecordedMethod& method : result.methods) method.right_bases = {24, 6, 24, 12};  // two segments
+  result.questions = {{"AC", "ACGT"}, {"CC", "CCCC"}, {"GG", "GGGG"}, {"TG", "TTTT"}};  // two segments
+  for (RecordedMethod& method : result.methods) method.answers = {"ACGT", "CAAA", "GGGG", "ATTA"};
   RecordedMethod& full = result.methods[0];
-  full.right_bases = {24, 24, 24, 24};
+  full.answers = {"ACGT", "CCCC", "GGGG", "TTTT"};
   full.far_bytes = 1;
   const Folder folder;
   write_fidelity_report(result, folder / "report");
@@ -568,15 +568,16 @@ TEST(Report, TellsHowManyNeedlesAreGivenBack) {
   EXPECT_EQ(at("full yes all", "exact_match"), 1);
   EXPECT_EQ(at("focus no all", "questions"), 4);
   EXPECT_EQ(at("focus no all", "exact_match"), 0.5);
-  EXPECT_NEAR(at("focus no all", "base_accuracy"), 66.0 / 96, 1e-8);
+  EXPECT_NEAR(at("focus no all", "base_accuracy"), 11.0 / 16, 1e-8);
   EXPECT_EQ(at("focus no 0.1", "exact_match"), 1);
   EXPECT_EQ(at("focus no 0.9", "exact_match"), 0);
-  EXPECT_EQ(at("focus no 0.9", "base_accuracy"), 18.0 / 48);
+  EXPECT_EQ(at("focus no 0.9", "base_accuracy"), 3.0 / 8);
   EXPECT_EQ(at("focus no 0.9", "base_accuracy_low"), 0.25);
   EXPECT_EQ(at("focus no 0.9", "base_accuracy_high"), 0.5);
+  EXPECT_EQ(read_tsv(folder / "report/answers.tsv", 7).count("focus no chr1:1-601 0.9 TG TTTT ATTA"), 1U);
   const RunSummary run = read_run_summary(folder / "report");
   EXPECT_EQ(run.find("focus")->exact_match.mean, 0.5);
-  EXPECT_NEAR(run.find("focus")->base_accuracy.mean, 66.0 / 96, 1e-8);
+  EXPECT_NEAR(run.find("focus")->base_accuracy.mean, 11.0 / 16, 1e-8);
   if (const std::string page = drawn(read_file(folder / "report/report.html")); !page.empty()) {
     EXPECT_FALSE(std::regex_search(page, kNoNumber));
     EXPECT_NE(page.find("gives back <b>50.0 %</b> exactly (full memory 100.00 %)"), std::string::npos);

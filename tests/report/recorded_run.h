@@ -34,8 +34,8 @@ struct RecordedRun {
   int64_t window = 0, kmer = 0, length = 0, positions = 0;
   std::vector<RecordedSegment> segments;
   std::vector<RecordedMethod> methods;
-  int64_t needle_bases = 0;
   std::vector<double> needle_depths;
+  std::vector<Question> questions;
   int64_t skipped_n_rich = 0;
   std::string subject;
   std::map<std::string, std::string> provenance;
@@ -50,7 +50,7 @@ struct RecordedRun {
     out.kmer = kmer;
     out.length = length;
     out.positions = positions;
-    out.needle_bases = needle_bases;
+    out.questions = questions;
     out.needle_depths = needle_depths;
     out.skipped_n_rich = skipped_n_rich;
     out.subject = subject;

@@ -17,6 +17,7 @@ namespace focus::report {
 ///   by_class.tsv     figures in the classes of each grouping
 ///   distribution.tsv counts of the distances
 ///   needles.tsv      where needles were asked for: answers per method, of all questions and by depth
+///   answers.tsv      every one of them
 ///   segments.tsv     every segment with its repeat share and each method's mean KL
 ///   summary.json     all of summary.tsv and segments.tsv, the run's provenance and resolved configuration
 ///   focus_mqc.json   the main table for MultiQC

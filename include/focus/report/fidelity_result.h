@@ -1,4 +1,5 @@
-// What a fidelity run measured: sums and counts, no torch, so that reports, tests and files need nothing else.
+// What a fidelity run measured: sums and counts, no torch, so that reports, tests and files need nothing
+// else.
 #pragma once
 
 #include <array>
@@ -56,14 +57,21 @@ struct SegmentPositions {
   std::array<std::vector<uint8_t>, kNumGroupings> classes;
 };
 
-/// A method's values in one segment, [measure][position]; a measure that is empty was not measured. Position p
-/// holds the prediction of base p+1 from bases 0..p. cross_entropy is the method's own. NaN where the next
+/// A needle that was asked for behind a segment: its key was read again, its value would have been the
+/// answer.
+struct Question {
+  std::string key, value;  // bases
+};
+
+/// A method's values in one segment, [measure][position]; a measure that is empty was not measured. Position
+/// p holds the prediction of base p+1 from bases 0..p. cross_entropy is the method's own. NaN where the next
 /// base is not A, C, G or T.
 struct PositionValues {
   std::array<std::vector<float>, kNumMeasures> values;
 };
 
-/// A method's sums over one segment. "Behind" is behind the first boundary; where none is crossed, everything.
+/// A method's sums over one segment. "Behind" is behind the first boundary; where none is crossed,
+/// everything.
 struct SegmentTotals {
   struct Column {
     metrics::Total before, behind;
@@ -85,18 +93,16 @@ struct ColumnTally {
 };
 
 struct MethodResult {
-  std::string name;         // short, as in tables: "focus", "sliding", ...
-  std::string description;  // one line: policy, unit, k, beta, ...
+  std::string name;                     // short, as in tables: "focus", "sliding", ...
+  std::string description;              // one line: policy, unit, k, beta, ...
   std::vector<SegmentTotals> segments;  // as FidelityResult::segments
   std::array<ColumnTally, kNumColumns> columns;
-  /// [segment * questions + question] how many bases of a needle's value its answer has in place; empty where
-  /// nothing was asked.
-  std::vector<float> right_bases;
-  int64_t kept_entries = 0;  // per attention layer, at the end of a segment (open window not counted)
-  int64_t kept_bytes = 0;    // bytes really held by retained entries, all layers
-  int64_t open_bytes = 0;    // bytes of the open window's raw KV, all layers
-  int64_t far_bytes = 0;     // bytes of far memory: its store in all layers, and the letters' index
-  double seconds = 0;        // time spent on this method, all segments
+  std::vector<std::string> answers;  // [segment * questions + question] bases; empty where nothing was asked
+  int64_t kept_entries = 0;          // per attention layer, at the end of a segment (open window not counted)
+  int64_t kept_bytes = 0;            // bytes really held by retained entries, all layers
+  int64_t open_bytes = 0;            // bytes of the open window's raw KV, all layers
+  int64_t far_bytes = 0;             // bytes of far memory: its store in all layers, and the letters' index
+  double seconds = 0;                // time spent on this method, all segments
 };
 
 struct FidelityResult {
@@ -107,8 +113,8 @@ struct FidelityResult {
   std::vector<Segment> segments;
   std::vector<MethodResult>
       methods;  // methods[0] is "full"; a method called "noise_floor" is full with other chunk sizes
-  int64_t needle_bases = 0;           // of a needle's key, and of its value; 0: nothing was asked
   std::vector<double> needle_depths;  // of the questions behind each segment, as shares of its length
+  std::vector<Question> questions;    // [segment * depths + depth]
   int64_t bootstrap_draws = 1000;     // of the reports' intervals
   uint64_t bootstrap_seed = 42;
   int64_t skipped_n_rich = 0;  // candidate segments skipped for too many N

@@ -13,14 +13,16 @@
 namespace focus::report {
 
 struct SweepCell {
-  std::string id;                   // the cell's folder is cells/<id>
+  std::string id;
   std::vector<std::string> values;  // of SweepResult::keys
+  std::string folder;               // of its run, as seen from the report's folder
   std::string missing;              // why there is no `run`: one line
   std::optional<RunSummary> run;
   double train_seconds = 0;  // NaN: nothing was trained, or in several starts
 };
 
 struct SweepResult {
+  std::string title = "Sweep";                    // the page's head
   std::vector<std::string> keys;                  // the settings of the grid
   std::vector<SweepCell> cells;                   // in the grid's order
   double scale = 1;                               // SweepConfig::scale
