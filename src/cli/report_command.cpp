@@ -1,6 +1,7 @@
 #include <filesystem>
 #include <iostream>
 #include <limits>
+#include <map>
 #include <memory>
 #include <set>
 #include <string>
@@ -29,9 +30,10 @@ struct ReportCommand {
 struct NamedRun {
   std::string name;
   fs::path folder;
+  report::RunSummary run;
 };
 
-/// NAME=FOLDER or FOLDER, which is its name; of a sweep's folder every cell that is done.
+/// NAME=FOLDER or FOLDER, which is its name. Of a sweep's folder every cell that is done, by its settings.
 std::vector<NamedRun> named_runs(const std::vector<std::string>& given) {
   std::vector<NamedRun> runs;
   for (const std::string& text : given) {
@@ -40,15 +42,18 @@ std::vector<NamedRun> named_runs(const std::vector<std::string>& given) {
     const fs::path folder = named ? text.substr(equals + 1) : text;
     const std::string name = named ? text.substr(0, equals) : folder.lexically_normal().string();
     if (!fs::is_directory(folder / "cells")) {
-      runs.push_back({name, folder});
+      runs.push_back({name, folder, report::read_run_summary(folder)});
       continue;
     }
-    std::set<fs::path> cells;
+    std::map<std::string, fs::path> cells;
     for (const auto& entry : fs::directory_iterator(folder / "cells")) {
-      if (fs::exists(entry.path() / "cell.json")) cells.insert(entry.path());
+      if (!fs::exists(entry.path() / "cell.json")) continue;
+      cells[report::read_run_summary(entry.path()).provenance.at("cell")] = entry.path();
     }
     if (cells.empty()) fail<DataError>("the sweep '", folder.string(), "' has no cell that is done");
-    for (const fs::path& cell : cells) runs.push_back({name, cell});
+    for (const auto& [settings, cell] : cells)
+      runs.push_back(
+          {given.size() > 1 ? concat(name, ", ", settings) : settings, cell, report::read_run_summary(cell)});
   }
   return runs;
 }
@@ -71,15 +76,12 @@ void run_report(const ReportCommand& c, const std::string& command_line) {
     fail<ConfigError>("--kvpress is for one run, ", runs.size(),
                       " are named; name one, or a cell of a sweep");
   for (const NamedRun& run : runs) {
+    if (!names.insert(run.name).second)
+      fail<ConfigError>("two runs are called '", run.name, "'; name them: NAME=FOLDER");
     report::SweepCell& cell = result.cells.emplace_back();
-    cell.run = report::read_run_summary(run.folder);
-    const auto settings = cell.run->provenance.find("cell");
-    std::string name = run.name;
-    if (settings != cell.run->provenance.end()) name += ", " + settings->second;
-    if (!names.insert(name).second)
-      fail<ConfigError>("two runs are called '", name, "'; name them: NAME=FOLDER");
-    cell.id = name;
-    cell.values = {name};
+    cell.id = run.name;
+    cell.values = {run.name};
+    cell.run = run.run;
     cell.train_seconds = std::numeric_limits<double>::quiet_NaN();
     if (!c.output.empty()) cell.folder = plain(run.folder).lexically_relative(plain(c.output)).string();
   }

@@ -6,6 +6,7 @@
 #include "digest.h"
 #include "focus/core/error.h"
 #include "focus/core/units.h"
+#include "needles.h"
 #include "text.h"
 
 namespace focus::report {
@@ -14,6 +15,8 @@ std::string fidelity_table(const FidelityResult& result) {
   std::vector<std::vector<std::string>> rows{{"method", "entries", "kept", "KL mean", "95% interval",
                                               "KL median", "L1", "L2", "Hellinger", "JS", "CE", "dCE",
                                               "top-1", "R", "recall"}};
+  const bool asked = !result.questions.empty();
+  if (asked) rows[0].insert(rows[0].end(), {"exact", "bases"});
   for (std::size_t m = 0; m < digest.methods.size(); ++m) {
     const ScopeStatistics& statistics = digest.main(m);
     const auto of = [&](Measure measure) -> const ColumnStatistics& {
@@ -33,6 +36,10 @@ std::string fidelity_table(const FidelityResult& result) {
          percent(of(Measure::top1_agreement).summary.mean),
          is_full ? "\u2013" : percent(statistics.recovered.share),
          is_full ? "\u2013" : percent(digest.methods[m].recall.share)});
+    if (!asked) continue;
+    const NeedleStatistics needles = needle_statistics(result, method);
+    rows.back().push_back(percent(needles.exact_match));
+    rows.back().push_back(percent(needles.base_accuracy));
   }
   std::vector<std::size_t> widths(rows[0].size(), 0);
   for (const auto& row : rows) {
@@ -42,8 +49,8 @@ std::string fidelity_table(const FidelityResult& result) {
   if (digest.random_weights) text = concat(kRandomWeights, ".\n");
   if (digest.crosses_boundary) {
     text += concat(result.segments.size(), " segment(s) of ", format_count(result.length), " bases, window ",
-                  format_count(result.window), ", k ", format_count(result.kmer),
-                  "; means over the positions behind the first boundary\n");
+                   format_count(result.window), ", k ", format_count(result.kmer),
+                   "; means over the positions behind the first boundary\n");
   } else {
     text += concat(
         "NO BOUNDARY WAS CROSSED: segments of ", format_count(result.length),

@@ -180,20 +180,21 @@ document.addEventListener('click', ({target}) => {
 // A figure of what is drawn between two axes. `legend`: the series shown, {name, style, off}; `data`: [columns, rows].
 function figure(title, caption, x, y, body, legend, data, {with_markers = false, boundary = false} = {}) {
   const at_x = scale(x, L, R), at_y = scale(y, F, T), x_ticks = ticks_of(x);
-  const slant = x.ticks && Math.max(...x_ticks.map(([, text]) => text.length)) * 7.4 > (R - L) / x_ticks.length - 6;
+  const longest = Math.max(0, ...x_ticks.map(([, text]) => text.length)), slant = x.ticks && longest * 7.4 > (R - L) / x_ticks.length - 6;
+  const height = slant ? Math.max(400, F + 24 + 3.2 * longest) : 400;
   const swatch = inner => `<svg class="swatch" viewBox="0 0 34 14" aria-hidden="true">${inner}</svg>`;
   const sample = s => `<g ${colour(s.style)}>${with_markers ? marker_of(s.style, 17, 7) : line_of(s.style, 'M1 7H33')}</g>`;
   behind.set(title, data);
   return `<figure><header><h3>${title}</h3><button type="button" class="save" data-save="tsv" title="The values behind this figure">TSV</button>
 <button type="button" class="save" data-save="svg" title="This figure as a file">SVG</button></header>
-<svg viewBox="0 0 760 400" role="img" aria-label="${title}">
+<svg viewBox="0 0 760 ${px(height)}" role="img" aria-label="${title}">
 ${ticks_of(y).map(([v, text]) => path('class="grid"', `M${L} ${px(at_y(v))}H${R}`) +
     `<text class="tick" text-anchor="end" x="${L - 8}" y="${px(at_y(v) + 4)}">${text}</text>`).join('')}
 ${x_ticks.map(([v, text]) => path('class="axis"', `M${px(at_x(v))} ${F}v5`) + `<text class="tick" text-anchor="${slant ? 'end' : 'middle'}"
 transform="translate(${px(at_x(v))} ${F + (slant ? 14 : 20)}) rotate(${slant ? -24 : 0})">${esc(text)}</text>`).join('')}
 <svg x="${L}" y="${T - 8}" width="${R - L + 8}" height="${F - T + 8}" viewBox="${L} ${T - 8} ${R - L + 8} ${F - T + 8}">${body}</svg>
 ${path('class="axis"', `M${L} ${T}V${F}H${R}`)}
-<text text-anchor="middle" x="${(L + R) / 2}" y="${slant ? 396 : 384}">${x.label}</text>
+<text text-anchor="middle" x="${(L + R) / 2}" y="${slant ? px(height - 4) : 384}">${x.label}</text>
 <text text-anchor="middle" transform="translate(18 ${(T + F) / 2}) rotate(-90)">${y.label}</text></svg>
 <ul class="legend">${legend.map(s => `<li><button type="button" data-s="${esc(s.name)}" aria-pressed="${!s.off}">${swatch(sample(s))}${
     esc(s.name)}</button></li>`).join('')}
@@ -224,10 +225,11 @@ function groups(items, apart) {
 function labels(points) {
   for (const group of groups(points, 16)) {
     // Points side by side have their labels beside the whole group, so that no text covers a neighbour's marker.
-    const first = group[0].x, last = group.at(-1).x, width = p => 7.4 * (p.label || p.s.name).length;
+    for (const p of group) p.text = (p.label || p.s.name).replace(/^(.{14}).{8,}(.{24})$/, '$1 … $2');
+    const first = group[0].x, last = group.at(-1).x, width = p => 7.4 * p.text.length;
     const flip = last + 12 + Math.max(...group.map(width)) > R;
     for (const p of group) {
-      const left = flip ? first - 12 - width(p) : last + 12;
+      const left = flip ? Math.max(L + 4, first - 12 - width(p)) : last + 12;
       Object.assign(p, {left, right: left + width(p), baseline: p.y + 4});
     }
   }
@@ -247,7 +249,7 @@ function labels(points) {
   return points.map(p => {
     const end = p.left < p.x ? p.right + 2 : p.left - 2, far = Math.abs(p.baseline - p.y - 4) > 9 || Math.abs(end - p.x) > 22;
     return series(p.s, (far ? path('class="leader"', `M${px(p.x)} ${px(p.y)}L${px(end)} ${px(p.baseline - 4)}`) : '') +
-      `<text class="halo" x="${px(p.left)}" y="${px(p.baseline)}">${esc(p.label || p.s.name)}</text>`);
+      `<text class="halo" x="${px(p.left)}" y="${px(p.baseline)}">${esc(p.text)}</text>`);
   }).join('');
 }
 // Of points {bytes, value}: those that another beats in both, or in one with the other equal. `sign`: -1 where more is better.
@@ -266,7 +268,7 @@ function byte_axis(label, sizes) {
 }
 // What each point {s, bytes, value, interval, tooltip, label} is worth against what it holds; grey where another holds no more and is no worse.
 function memory_chart(title, caption, y, points, columns, {more_is_better = false, rule = ''} = {}) {
-  const [x, zero, begin] = byte_axis('bytes kept behind closed windows, all layers', points.map(p => p.bytes));
+  const [x, zero, begin] = byte_axis('bytes held of closed windows, all layers', points.map(p => p.bytes));
   const at_x = scale(x, L, R), at_y = scale(y, F, T), grey = new Set(dominated(points, more_is_better ? -1 : 1));
   for (const p of points) Object.assign(p, {x: at_x(p.bytes || zero), y: at_y(p.value), s: {...p.s, off: p.s.off || (grey.has(p) && !p.s.subject)}});
   for (const group of groups([...points], 9)) {

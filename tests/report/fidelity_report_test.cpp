@@ -218,7 +218,7 @@ const std::vector<std::string> kFigures = {
     "KL divergence by position", "KL divergence behind a boundary",
     "Loss against memory",       "Distribution over positions",
     "Cross entropy by position", "Cross entropy less that of the full cache",
-    "Distance from full memory"};
+    "Distance from full memory", "Loss against fast memory"};
 
 TEST(Report, WritesTablesThatHoldTheStatistics) {
   const Folder folder;
@@ -359,7 +359,7 @@ TEST(Report, PageKeepsLabelsThatLookLikeMarkup) {
   if (page.empty()) GTEST_SKIP() << "no Chromium that shows a page";
   EXPECT_EQ(page.find("<b>&amp;"), std::string::npos);
   EXPECT_NE(page.find("&lt;/script&gt;&lt;b&gt;&amp;&lt;!--"), std::string::npos);
-  EXPECT_EQ(count_of(page, "<figure>"), 7);
+  EXPECT_EQ(count_of(page, "<figure>"), 8);
 }
 
 TEST(Report, PageShowsFiguresAndTables) {
@@ -369,7 +369,7 @@ TEST(Report, PageShowsFiguresAndTables) {
   EXPECT_FALSE(std::regex_search(page, kNoNumber));
   for (const std::string& title : kFigures)
     EXPECT_NE(page.find("<h3>" + title + "</h3>"), std::string::npos) << title;
-  EXPECT_EQ(count_of(page, "<figure>"), 7);
+  EXPECT_EQ(count_of(page, "<figure>"), 8);
   EXPECT_EQ(count_of(page, "<table>"), 8);
   EXPECT_NE(page.find("chrX&lt;1&gt;:100,001-106,144"), std::string::npos);
   EXPECT_NE(page.find("&lt;x&gt; &amp; more"), std::string::npos);
@@ -481,7 +481,7 @@ TEST(Report, WorksWithFewMethodsMissingMeasuresAndOneSegment) {
   EXPECT_EQ(rows.count("focus ordinary kl"), 0U);
   if (const std::string page = drawn(read_file(folder / "report/report.html")); !page.empty()) {
     EXPECT_FALSE(std::regex_search(page, kNoNumber));
-    EXPECT_EQ(count_of(page, "<figure>"), 6);  // no difference from a full cache without values
+    EXPECT_EQ(count_of(page, "<figure>"), 7);  // no difference from a full cache without values
   }
 }
 
