@@ -224,7 +224,18 @@ TEST(Divergences, EqualSciPys) {
       {"one-sided",
        {[](double i) { return i == 3 ? 60.0 : 0.0; }, [](double) { return 0.0; }},
        {1.9374999999379998, 0.98425098421998003, 0.90731352058070258, 0.62312842018906989,
-        3.4657359019121654}}};
+        3.4657359019121654}},
+      {"vanishing, 1e-300",
+       {[](double i) { return i == 0 ? 0.0 : -690.7755; },
+        [](double i) { return std::fmod(i, 2) == 1 ? 0.0 : -690.7755; }},
+       {1.9999999999359996, 1.03077640637143, 0.99999749998937493, 0.69314718032836498, 27.631021114659251}},
+      {"wide",
+       {[](double i) { return -40 - 40 * std::sin(2.3 * i); },
+        [](double i) { return -40 - 40 * std::sin(2.3 * i + 0.5); }},
+       {1.897717157016918, 0.86013597900394967, 0.86983875580746195, 0.59242807684485843, 4.999851957861253}},
+      {"equal",
+       {[](double i) { return 3 * std::sin(1.7 * i); }, [](double i) { return 3 * std::sin(1.7 * i); }},
+       {0, 0, 0, 0, 0}}};
   for (const Case& c : cases) {
     std::array<std::vector<float>, 2> rows;
     for (std::size_t side = 0; side < 2; ++side) {
