@@ -94,9 +94,9 @@ FOCUS_INLINE void js_series(const Lanes& u2, Lanes& g) {
   g = g * u2 + 1.0 / 6.0;
   g = g * u2 + 1.0;
 }
-double js_term(double p, double q) {
-  const double m = 0.5 * (p + q);
-  return p * std::log(p / m) + q * std::log(q / m);
+double js_term(double p, double q, double log_p, double log_q) {
+  const double log_m = std::log(0.5 * (p + q));
+  return p * (log_p - log_m) + q * (log_q - log_m);
 }
 
 typedef float Floats __attribute__((vector_size(8 * kLanes)));
@@ -240,7 +240,7 @@ FOCUS_VECTOR_CLONES Divergences compare(const Distribution& a, const Distributio
     for (int64_t j = 0; j < kLanes; ++j) any |= beyond[j];
     if (any != 0) {
       for (int64_t j = 0; j < count; ++j) {
-        if (beyond[j] != 0) terms[j] = js_term(x[j], y[j]);
+        if (beyond[j] != 0) terms[j] = js_term(x[j], y[j], lx[j], ly[j]);
       }
     }
     js += terms;
