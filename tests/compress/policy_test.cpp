@@ -124,8 +124,8 @@ TEST(MixtureTest, ItsPlanStaysWithinTheBudgetAndSpendsIt) {
         const MemoryConfig config = config_of(window, k);
         const auto mixture = make_memory("mixture", backbone, config);
         for (int64_t n = 1; n <= 150; ++n) {
-          ASSERT_LE(mixture->planned_use(n * window).retained_bytes,
-                    budget_after(*backbone, config, n)) << "after window " << n;
+          ASSERT_LE(mixture->planned_use(n * window).retained_bytes, budget_after(*backbone, config, n))
+              << "after window " << n;
         }
         const MemoryUse use = mixture->planned_use(150 * window);
         // But for what is left where every base is held, or where a window has bytes for few codes.

@@ -28,8 +28,8 @@ Budget budget_of(const model::Backbone& backbone, const MemoryConfig& config) {
     kmer += static_cast<double>(focus->entries_per_kmer * entry_bytes * config.focus.k) /
             static_cast<double>(focus->k);
     const StorageFormat codes = StorageFormat::codes(focus->recent.bits);
-    const int64_t recent_bytes =
-        codes.bytes_of(std::min(focus->recent.bases, rules.plan().window_bases()), shape.num_kv_heads, shape.head_dim, backbone.dtype());
+    const int64_t recent_bytes = codes.bytes_of(std::min(focus->recent.bases, rules.plan().window_bases()),
+                                                shape.num_kv_heads, shape.head_dim, backbone.dtype());
     kmer += static_cast<double>(recent_bytes) /
             static_cast<double>(WindowPlan(config.window, config.focus.k).num_kmers(1));
     const int64_t tail = rules.plan().window(1).begin - rules.tail_begin(1);

@@ -40,8 +40,8 @@ class LayerRules {
   /// First of the bases that are held as codes when the windows before `window` have closed; the window's
   /// begin where there are none.
   int64_t recent_begin(int64_t window) const;
-  /// Each sink takes the place of so many codes, in 4 bits about the bytes of a base in fp32, unless all bases
-  /// are held.
+  /// Each sink takes the place of so many codes, in 4 bits about the bytes of a base in fp32, unless all
+  /// bases are held.
   static constexpr int64_t kCodesPerSink = 8;
   int64_t codes_for_sinks() const;
   /// The k-mer of a base, or the stretch without a k-mer (`remainder: drop`) that the base lies in.
