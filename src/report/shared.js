@@ -181,7 +181,7 @@ document.addEventListener('click', ({target}) => {
 function figure(title, caption, x, y, body, legend, data, {with_markers = false, boundary = false} = {}) {
   const at_x = scale(x, L, R), at_y = scale(y, F, T), x_ticks = ticks_of(x);
   const longest = Math.max(0, ...x_ticks.map(([, text]) => text.length)), slant = x.ticks && longest * 7.4 > (R - L) / x_ticks.length - 6;
-  const height = slant ? Math.max(400, F + 24 + 3.2 * longest) : 400;
+  const height = slant ? Math.max(400, F + 24 + 4.6 * longest) : 400;
   const swatch = inner => `<svg class="swatch" viewBox="0 0 34 14" aria-hidden="true">${inner}</svg>`;
   const sample = s => `<g ${colour(s.style)}>${with_markers ? marker_of(s.style, 17, 7) : line_of(s.style, 'M1 7H33')}</g>`;
   behind.set(title, data);
@@ -225,7 +225,7 @@ function groups(items, apart) {
 function labels(points) {
   for (const group of groups(points, 16)) {
     // Points side by side have their labels beside the whole group, so that no text covers a neighbour's marker.
-    for (const p of group) p.text = (p.label || p.s.name).replace(/^(.{14}).{8,}(.{24})$/, '$1 … $2');
+    for (const p of group) p.text = (p.label || p.s.name).replace(/^(.{10}).{8,}(.{16})$/, '$1 … $2');
     const first = group[0].x, last = group.at(-1).x, width = p => 7.4 * p.text.length;
     const flip = last + 12 + Math.max(...group.map(width)) > R;
     for (const p of group) {
