@@ -228,8 +228,10 @@ class SweepTest(ProgramTest):
         for n, name in enumerate(names):
             write(self.path("genome", f"{n:02}.fa"), fasta([(name, bases(600, seed=n))]))
         self.assert_ok(self.sweep(*fidelity, "--fasta", self.path("genome"), "-o", self.path("folder")))
-        again = [{key: value for key, value in row.items() if key != "cell"} for row in self.rows(self.path("folder"))]
-        self.assertEqual(again, [{key: value for key, value in row.items() if key != "cell"} for row in rows])
+        def figures(rows):
+            return [{key: value for key, value in row.items() if key not in ("cell", "folder")} for row in rows]
+
+        self.assertEqual(figures(self.rows(self.path("folder"))), figures(rows))
         write(self.path("genome", "99.fa"), fasta([("chr7", bases(600))]))
         done = self.sweep(*fidelity, "--fasta", self.path("genome"), "-o", self.path("twice"))
         self.assertEqual(done.returncode, DATA)
