@@ -167,6 +167,7 @@ class SegmentRun {
       if (known == nullptr) eval::measure(full_, begin, own_LV, input_, where, values);
       measuring += Clock::now() - start;
     };
+    if (method.prepare) method.prepare(tokens_BL_);
     const auto start = Clock::now();
     const Streamed streamed = method.stream(tokens_BL_, on_logits, on_bases);
     if (first && cache_ != nullptr) cache_->keep_logits(place_, full_);

@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "focus/cache/known_output.h"
 #include "focus/compress/compressed_model.h"
 #include "focus/compress/plan/config.h"
 #include "focus/eval/fidelity.h"
@@ -38,13 +39,17 @@ struct Method {
   std::function<Streamed(const at::Tensor& tokens_BL, const OnLogits& on_logits, const OnBases& on_bases)>
       stream;
   int64_t passes = 1;  // times that stream() reports each base as done
+  /// Does what several methods share, which is not this one's time; stream() does it where it is not done.
+  std::function<void(const at::Tensor& tokens_BL)> prepare = {};
   /// What it will hold after so many bases; empty: known only when it is done.
   std::function<compress::MemoryUse(int64_t num_bases)> planned = {};
 };
 
-/// Through any compressed model, in chunks.
+/// Through any compressed model, in chunks. `first`: what the blocks before the first attention block give
+/// for these tokens in the same chunks, if that is known; else null.
 Streamed stream_in_chunks(const std::shared_ptr<const compress::CompressedModel>& model, int64_t chunk,
-                          const at::Tensor& tokens_BL, const OnLogits& on_logits, const OnBases& on_bases);
+                          const at::Tensor& tokens_BL, const OnLogits& on_logits, const OnBases& on_bases,
+                          const cache::KnownOutput* first = nullptr);
 
 /// Puts the logits of a whole sequence together.
 class WholeLogits {

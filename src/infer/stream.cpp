@@ -262,6 +262,11 @@ StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel>
   };
 }
 
+std::unique_ptr<Stream> compressed_stream(std::shared_ptr<const compress::CompressedModel> model,
+                                          std::string description, compress::CompressedStream begun) {
+  return std::make_unique<MemoryStream>(std::move(model), std::move(description), std::move(begun));
+}
+
 void save_stream(const Stream& stream, const Tensor& last_hidden, const StreamOrigin& origin,
                  const StreamPlace& place, const std::filesystem::path& path) {
   cache::TensorMap tensors = stream.save();

@@ -3,6 +3,7 @@
 #include <array>
 #include <utility>
 
+#include "focus/cache/known_output.h"
 #include "focus/core/error.h"
 #include "focus/ops/attention.h"
 #include "focus/ops/recompute.h"
@@ -72,7 +73,21 @@ Tensor Backbone::forward_embedded(const Tensor& x_BLD, cache::StreamState* state
     }
   }
   Tensor x = x_BLD;
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+  std::size_t first = 0;
+  for (std::size_t i = state != nullptr ? blocks_.size() : 0; i-- > 0;) {
+    const auto* known = dynamic_cast<const cache::KnownOutput*>(state->layers[i].get());
+    if (known == nullptr) continue;
+    if (position < known->length()) {
+      FOCUS_CHECK(stretch == nullptr, "a stretch runs every block");
+      x = known->rows(position, x_BLD.size(1));
+      first = i + 1;
+    } else {
+      cache::KnownOutput::States own = known->after();
+      std::move(own.begin(), own.end(), state->layers.begin());
+    }
+    break;
+  }
+  for (std::size_t i = first; i < blocks_.size(); ++i) {
     if (!devices_.empty()) x = x.to(devices_[i]);
     x = run_block(i, x, position, state != nullptr ? state->layers[i].get() : nullptr, hook);
   }

@@ -1,5 +1,7 @@
 #include <gtest/gtest.h>
 
+#include "focus/cache/known_output.h"
+#include "focus/core/error.h"
 #include "support/golden.h"
 #include "support/tensors.h"
 
@@ -20,6 +22,41 @@ TEST(StreamTest, AForkedStreamLeavesItsOriginAlone) {
   const Tensor first = model->forward(other, &fork);
   model->forward(tokens, &fork);
   EXPECT_TRUE(at::equal(model->forward(other, &state), first));
+}
+
+TEST(StreamTest, FirstBlocksWhoseOutputIsKnownAreRunFromThereOn) {
+  at::NoGradGuard guard;
+  const auto model = golden_model("tiny7b", at::kFloat);
+  at::manual_seed(6);
+  const Tensor tokens = at::randint(65, 85, {1, 60}, at::kLong);
+  const auto chunk = [&](int64_t begin) { return tokens.narrow(1, begin, 20); };
+  const auto states = std::make_shared<cache::KnownOutput::States>();
+  for (int64_t i = 0; i < 2; ++i) states->push_back(model->block(i).make_state(nullptr, 0));
+  std::vector<Tensor> outputs;
+  for (const int64_t begin : {0, 20}) {
+    Tensor x = model->embed(chunk(begin));
+    for (std::size_t i = 0; i < 2; ++i)
+      x = model->block(static_cast<int64_t>(i)).forward(x, begin, (*states)[i].get(), nullptr);
+    outputs.push_back(x);
+  }
+  cache::StreamState whole, rest;
+  for (int64_t i = 0; i < model->num_blocks(); ++i)
+    rest.layers.push_back(model->block(i).make_state(nullptr, 0));
+  rest.layers[1] = std::make_unique<cache::KnownOutput>(at::cat(outputs, 1), states);
+  for (const int64_t begin : {0, 20})
+    EXPECT_TRUE(at::equal(model->forward(chunk(begin), &rest), model->forward(chunk(begin), &whole)));
+  EXPECT_TRUE(rest.layers[0]->save().empty()) << "has run, though the output of the block behind it is known";
+  // A fork, and then the stream itself, go on as if they had run all blocks.
+  cache::StreamState fork = rest.clone();
+  for (cache::StreamState* stream : {&fork, &rest}) {
+    cache::StreamState expected = whole.clone();
+    EXPECT_TRUE(at::equal(model->forward(chunk(40), stream), model->forward(chunk(40), &expected)));
+    EXPECT_EQ(stream->layers[1]->num_bytes(), expected.layers[1]->num_bytes());
+  }
+  cache::StreamState across = rest.clone();
+  across.layers[1] = std::make_unique<cache::KnownOutput>(at::cat(outputs, 1), states);
+  across.position = 30;
+  EXPECT_THROW(model->forward(chunk(40), &across), InternalError);
 }
 
 TEST(StreamTest, NoOutputSeesALaterBase) {

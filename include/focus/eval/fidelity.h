@@ -108,8 +108,8 @@ class FidelityCache;  // what runs of one process share
 
 /// Measures. Segments go one at a time (batch 1), and one method after the other: besides the model and one
 /// method's memory, full memory's logits of one segment are held (fp32, length x vocabulary: 2 KiB per base
-/// with 512 tokens), a chunk of the method's, and 32 bytes per base. The result grows by about 1 KiB per
-/// method and segment, whatever their length.
+/// with 512 tokens), what goes into its first attention block, a chunk of the method's logits, and 32 bytes
+/// per base. The result grows by about 1 KiB per method and segment, whatever their length.
 ///
 /// The first call of a stream is one base shorter than the others: calls then end one base before a window
 /// does, where its open part is largest, so that `open_bytes` is the peak but for one base. Kept entries and

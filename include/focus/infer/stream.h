@@ -65,6 +65,9 @@ StreamFactory plain_stream(model::Backbone& model);
 /// Focus or a rival. Streams share the model.
 StreamFactory compressed_stream(std::shared_ptr<const compress::CompressedModel> model,
                                 std::string description);
+/// One that goes on from `begun`.
+std::unique_ptr<Stream> compressed_stream(std::shared_ptr<const compress::CompressedModel> model,
+                                          std::string description, compress::CompressedStream begun);
 
 /// What computes a stream. A saved one goes on only under the same.
 struct StreamOrigin {

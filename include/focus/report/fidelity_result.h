@@ -102,7 +102,7 @@ struct MethodResult {
   int64_t kept_bytes = 0;            // bytes really held by retained entries, all layers
   int64_t open_bytes = 0;            // bytes of the open window's raw KV, all layers
   int64_t far_bytes = 0;             // bytes of far memory: its store in all layers, and the letters' index
-  double seconds = 0;                // time spent on this method, all segments
+  double seconds = 0;                // for all segments, what methods share not counted
 };
 
 struct FidelityResult {
