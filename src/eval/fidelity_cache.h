@@ -61,7 +61,7 @@ class FidelityCache {
   int64_t logits_bytes_;
   std::string model_key_, segments_key_, windows_;  // windows_: their ends
   std::optional<weights::LoadedModel> model_;
-  std::vector<at::Tensor> logits_;  // a segment each
+  std::vector<at::Tensor> logits_;              // a segment each
   std::map<std::string, Known> known_, begun_;  // begun_: without costs yet
 };
 

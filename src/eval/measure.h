@@ -21,7 +21,8 @@ struct Input {
 
 /// Compares the predictions of positions from `begin` on with full memory's, and stores the values there.
 /// Position p predicts token p + 1. Logits: fp32, CPU, `full_LV` of the whole segment, `logits_LV` of these
-/// positions; a part of `full_LV` itself is at no distance. CheckFailed for logits that are not finite, beginning with `where`.
+/// positions; a part of `full_LV` itself is at no distance. CheckFailed for logits that are not finite,
+/// beginning with `where`.
 void measure(const at::Tensor& full_LV, int64_t begin, const at::Tensor& logits_LV, const Input& input,
              const std::string& where, report::PositionValues& out);
 

@@ -11,8 +11,8 @@
 
 namespace focus::eval {
 
-/// As report::SegmentPositions::classes: of position p, which predicts letter p + 1 of `sequence`, letters as in the
-/// file.
+/// As report::SegmentPositions::classes: of position p, which predicts letter p + 1 of `sequence`, letters as
+/// in the file.
 std::array<std::vector<uint8_t>, report::kNumGroupings> position_classes(std::string_view sequence);
 
 /// All that letters say of a segment's positions under windows of so many bases. Fills in the shares and

@@ -23,8 +23,8 @@ void check_result(const FidelityResult& result) {
   for (const MethodResult& method : result.methods) {
     FOCUS_CHECK(names.insert(method.name).second && !method.name.empty(), "method name '", method.name,
                 "' is empty or occurs twice");
-    FOCUS_CHECK(method.segments.size() == result.segments.size(), "method '", method.name, "': ",
-                method.segments.size(), " segments, expected ", result.segments.size());
+    FOCUS_CHECK(method.segments.size() == result.segments.size(), "method '", method.name,
+                "': ", method.segments.size(), " segments, expected ", result.segments.size());
   }
 }
 
@@ -61,7 +61,8 @@ void add_classes(const FidelityResult& result, const metrics::BootstrapOptions& 
       for (MethodDigest& entry : digest.methods) {
         const Totals kl = totals_of(*entry.method, c, &SegmentTotals::Class::kl),
                      delta = totals_of(*entry.method, c, &SegmentTotals::Class::delta_cross_entropy);
-        const metrics::Total entropy = pooled(totals_of(*entry.method, c, &SegmentTotals::Class::cross_entropy));
+        const metrics::Total entropy =
+            pooled(totals_of(*entry.method, c, &SegmentTotals::Class::cross_entropy));
         ClassStatistics& statistics = entry.by_class[g].emplace_back();
         statistics.count = std::max(pooled(kl).count, entropy.count);
         statistics.kl = pooled(kl).mean();
@@ -189,9 +190,8 @@ ReportDigest digest_result(const FidelityResult& result) {
       for (int c = 0; c < kNumColumns; ++c) {
         const auto at = static_cast<std::size_t>(c);
         const Totals totals = scope_totals(method, c, scope);
-        statistics.columns[at] = {
-            metrics::summarise(pooled(totals), scope_values(method.columns[at], scope)),
-            metrics::bootstrap_mean(totals, bootstrap)};
+        statistics.columns[at] = {metrics::summarise(pooled(totals), scope_values(method.columns[at], scope)),
+                                  metrics::bootstrap_mean(totals, bootstrap)};
       }
       statistics.recovered = {kNan, {kNan, kNan}};
       if (digest.state_only < 0 || !digest.crosses_boundary || scope == Scope::all) continue;
@@ -218,7 +218,8 @@ ReportDigest digest_result(const FidelityResult& result) {
       entry.kl_above_subject = pooled(above).mean();
       entry.kl_above_subject_interval = metrics::bootstrap_mean(above, bootstrap);
     }
-    for (const metrics::Total& total : scope_totals(method, column(Measure::cross_entropy), digest.main_scope))
+    for (const metrics::Total& total :
+         scope_totals(method, column(Measure::cross_entropy), digest.main_scope))
       entry.segment_cross_entropy.push_back(total.mean());
   }
   add_classes(result, bootstrap, digest);

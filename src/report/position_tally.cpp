@@ -10,7 +10,8 @@ namespace {
 constexpr int64_t kPositionBins = 160;
 
 /// Adds every value to the bin of its position.
-void fill(const std::vector<float>& values, const metrics::Binning& binning, std::vector<metrics::Bin>& bins) {
+void fill(const std::vector<float>& values, const metrics::Binning& binning,
+          std::vector<metrics::Bin>& bins) {
   if (bins.empty()) bins = binning.bins;
   for (std::size_t p = 0; p < values.size(); ++p) {
     const int32_t bin = binning.bin_of[p];

@@ -47,8 +47,7 @@ class FidelityTest : public ::testing::Test {
     }
     throw std::runtime_error("no method " + name);
   }
-  static const std::vector<float>& values(const Measured& result, const std::string& name,
-                                          Measure measure) {
+  static const std::vector<float>& values(const Measured& result, const std::string& name, Measure measure) {
     return values_of(result, name, measure);
   }
   static double largest(const std::vector<float>& v) {
@@ -339,8 +338,8 @@ TEST_F(FidelityTest, ReportIsComplete) {
   EXPECT_NO_THROW(again.validate());
   EXPECT_EQ(again.methods.size(), result.methods.size());
   write_fidelity_report(result, space_ / "report");
-  for (const char* name : {"summary.tsv", "by_position.tsv", "by_offset.tsv", "segments.tsv", "summary.json",
-                           "report.html"})
+  for (const char* name :
+       {"summary.tsv", "by_position.tsv", "by_offset.tsv", "segments.tsv", "summary.json", "report.html"})
     EXPECT_GT(std::filesystem::file_size(space_ / (std::string("report/") + name)), 100U) << name;
 }
 

@@ -110,8 +110,7 @@ TEST_F(OracleTest, ASegmentWithinOneWindowHasNothingToOptimise) {
   FidelityConfig c = config();
   c.length = 65;
   const Measured result = run(c);
-  for (const float l1 : values_of(result, "oracle", Measure::l1))
-    EXPECT_LT(l1, 1e-4);
+  for (const float l1 : values_of(result, "oracle", Measure::l1)) EXPECT_LT(l1, 1e-4);
 }
 
 TEST_F(OracleTest, OnlyWhenAskedForAndOnlyWhereItCanWork) {

@@ -131,8 +131,8 @@ struct Coverage {
   double normal = 0, skewed = 0, share = 0;
 };
 
-// Segments whose levels differ by chance, and positions that lean on their segment: levels normal, log-normal,
-// and a method's share of a log-normal level.
+// Segments whose levels differ by chance, and positions that lean on their segment: levels normal,
+// log-normal, and a method's share of a log-normal level.
 Coverage coverage(int segments, int trials) {
   constexpr int kPositions = 10;
   std::mt19937 generator(5);

@@ -8,11 +8,11 @@
 
 namespace focus::metrics {
 
-/// Counts values by sign, exponent and the first 8 bits of their mantissa: 256 buckets per power of two, as in
-/// HdrHistogram. A bucket also knows the mean of its values, so that a quantile is off by less than 1/256 of
-/// the value (0.39 %; below 1e-38, by less than 1e-40), and by nothing where the values around it are alike.
-/// All sums are of integers: the order of values and of merges changes nothing. 4 KiB for each power of two
-/// that occurs.
+/// Counts values by sign, exponent and the first 8 bits of their mantissa: 256 buckets per power of two, as
+/// in HdrHistogram. A bucket also knows the mean of its values, so that a quantile is off by less than 1/256
+/// of the value (0.39 %; below 1e-38, by less than 1e-40), and by nothing where the values around it are
+/// alike. All sums are of integers: the order of values and of merges changes nothing. 4 KiB for each power
+/// of two that occurs.
 class QuantileSketch {
  public:
   QuantileSketch() { place_.fill(kNone); }
@@ -25,7 +25,9 @@ class QuantileSketch {
   /// nothing was added.
   double quantile(double share) const;
   /// Exact; NaN when nothing was added.
-  double max() const { return count_ > 0 ? static_cast<double>(max_) : std::numeric_limits<double>::quiet_NaN(); }
+  double max() const {
+    return count_ > 0 ? static_cast<double>(max_) : std::numeric_limits<double>::quiet_NaN();
+  }
 
  private:
   struct Bucket {

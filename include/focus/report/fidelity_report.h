@@ -7,8 +7,8 @@
 
 namespace focus::report {
 
-/// Writes the report of a run into `folder` (created if missing); each file appears whole or not at all. Values
-/// at every position are written while they are measured (ValuesFile).
+/// Writes the report of a run into `folder` (created if missing); each file appears whole or not at all.
+/// Values at every position are written while they are measured (ValuesFile).
 ///   summary.tsv      one row per method, scope (all, after_boundary, repeat_rich, ordinary) and measure:
 ///                    count, mean with the bootstrap 95% interval over segments, median, quartiles, p99, max,
 ///                    kept entries and bytes, and for KL the recovered share R

@@ -27,7 +27,8 @@ class ValuesFile {
   ~ValuesFile();
   /// The values of one segment, in any order. Of `run` its sizes, segments and methods' names are known, and
   /// do not change. DataError when HDF5 cannot write.
-  void write(const FidelityResult& run, std::size_t method, std::size_t segment, const PositionValues& values);
+  void write(const FidelityResult& run, std::size_t method, std::size_t segment,
+             const PositionValues& values);
   /// Everything else, once all is measured. DataError.
   void finish(const FidelityResult& result);
 
