@@ -32,6 +32,10 @@ void add_gates(CLI::App& app, report::Gates& gates) {
   add_bound(app, "--min-recall", gates.min_recall,
             "share of full memory's gain over state_only at bases whose 32 letters before occurred behind "
             "the window");
+  add_bound(app, "--min-memory-drop", gates.min_memory_drop,
+            "share of full memory's bytes that are not held: closed windows, open one and far memory");
+  add_bound(app, "--max-perplexity-rise", gates.max_perplexity_rise,
+            "what is added to full memory's perplexity, as a share of it");
   app.add_option(
       "--baseline", gates.baseline,
       "folder of an earlier run over the same segments: KL no worse than its, by the paired 95% interval");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "focus/core/error.h"
 #include "focus/metrics/summary.h"
@@ -103,6 +104,18 @@ std::vector<GateResult> check_gates(const Gates& gates, const RunSummary& run, c
           "use longer segments, or plant copies (planted.size)");
     out.push_back(bound(where, method, "recall", own->recall, *gates.min_recall, false));
   }
+  if (gates.min_memory_drop) {
+    const auto bytes = [](const MethodSummary& m) {
+      return static_cast<double>(m.kept_bytes + m.open_bytes + m.far_bytes);
+    };
+    const MethodSummary* full = run.find("full");
+    const double drop = full != nullptr && bytes(*full) > 0 ? 1 - bytes(*own) / bytes(*full)
+                                                            : std::numeric_limits<double>::quiet_NaN();
+    out.push_back(bound(where, method, "memory drop", drop, *gates.min_memory_drop, false));
+  }
+  if (gates.max_perplexity_rise)
+    out.push_back(bound(where, method, "perplexity rise", std::expm1(mean("delta_cross_entropy")),
+                        *gates.max_perplexity_rise, true));
   if (baseline) out.push_back(no_worse(where, *own, run, *baseline, gates.baseline));
   return out;
 }

@@ -81,6 +81,17 @@ TEST_F(GatesTest, EachBoundIsHeldOnItsOwn) {
   EXPECT_EQ(passed({.max_kl = 0.13, .min_r = 0.7, .min_top1 = 0.12, .min_recall = 0.74}), "++++");
   EXPECT_EQ(passed({.max_kl = 0.12, .min_r = 0.72, .min_top1 = 0.13, .min_recall = 0.76}), "----");
   EXPECT_EQ(passed({}), "");
+  // Of full memory's 12 bytes all are held; a perplexity is the exponential of the loss.
+  const double rise = std::expm1(summary.find("fitted")->measures.at("delta_cross_entropy").mean);
+  EXPECT_GT(rise, 0);
+  EXPECT_EQ(passed({.min_memory_drop = 0, .max_perplexity_rise = rise + 1e-6}), "++");
+  EXPECT_EQ(passed({.min_memory_drop = 0.01, .max_perplexity_rise = rise - 1e-6}), "--");
+  RecordedRun smaller = run(0.1);
+  smaller.methods[0].kept_bytes = 40, smaller.methods[0].open_bytes = 8;
+  smaller.methods[2].kept_bytes = 12, smaller.methods[2].open_bytes = 9, smaller.methods[2].far_bytes = 3;
+  const RunSummary half = written(smaller, "smaller");
+  EXPECT_TRUE(check_gates({.min_memory_drop = 0.5}, half, "fitted", {}).at(0).passed);
+  EXPECT_FALSE(check_gates({.min_memory_drop = 0.51}, half, "fitted", {}).at(0).passed);
 }
 
 TEST_F(GatesTest, ABaselineIsComparedSegmentBySegment) {

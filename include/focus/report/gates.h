@@ -11,13 +11,16 @@ namespace focus::report {
 
 /// Each bound is on the mean over the run's main scope.
 struct Gates {
-  std::optional<double> max_kl;    // nats
-  std::optional<double> min_r;     // a share
-  std::optional<double> min_top1;    // a share
-  std::optional<double> min_recall;  // a share
-  std::string method;              // empty: gated_method()
-  std::string baseline;            // folder of a fidelity run; empty: none
-  bool any() const { return max_kl || min_r || min_top1 || min_recall || !baseline.empty(); }
+  std::optional<double> max_kl;                       // nats
+  std::optional<double> min_r, min_top1, min_recall;  // shares
+  std::optional<double> min_memory_drop;              // a share: of full memory's bytes, those not held
+  std::optional<double> max_perplexity_rise;          // a share of full memory's perplexity
+  std::string method;                                 // empty: gated_method()
+  std::string baseline;                               // folder of a fidelity run; empty: none
+  bool any() const {
+    return max_kl || min_r || min_top1 || min_recall || min_memory_drop || max_perplexity_rise ||
+           !baseline.empty();
+  }
 };
 
 struct GateResult {
