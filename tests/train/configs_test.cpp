@@ -44,6 +44,10 @@ TEST(ShippedConfigsTest, RunsOfThePaperParseAndHold) {
     config::read_file(folder + "train_grch38_chr1.json", {sibling}, other);
     other.validate();
   }
+  TrainConfig fitted;
+  config::read_file(folder + "train_grch38_chr1_fitted.json", {}, fitted);
+  fitted.validate();
+  EXPECT_GT(fitted.stages.at(0).length, 4 * fitted.memory.window.size);
 }
 
 TEST(TrainConfigTest, SettingsWithoutEffectAreRefused) {
