@@ -42,7 +42,23 @@ template <int M, int N>
   for (int m = 0; m < M; ++m) __builtin_memcpy(to + m * stride, acc[m], sizeof acc[m]);
 }
 
-struct Fp32Products {
+/// Row `row` of tiles of kTile, each [channel][kTile]; null: no row. `room`: for one row.
+template <int kTile, class T>
+inline void put_column(int64_t row, const T* from, int64_t dim, int64_t padded, float* room, float* tiles) {
+  float* to = tiles + row / kTile * kTile * padded + row % kTile;
+  if (from != nullptr) widen_row(from, dim, padded, room);
+  for (int64_t e = 0; e < padded; ++e) to[e * kTile] = from != nullptr ? room[e] : 0.0f;
+}
+
+/// Weights of products in fp32 are put down one register at a time, where the scores stood.
+struct Fp32Weights {
+  static constexpr int kWeights = 1;
+  static void put_weights(float* to, const Floats (&weights)[kWeights]) {
+    __builtin_memcpy(to, weights, sizeof weights);
+  }
+};
+
+struct Fp32Products : Fp32Weights {
 // Registers side by side in a tile of kTile rows: keys of its scores, channels of its sums.
 #if defined(__AVX512F__)
   static constexpr int kTile = 8, kScoreRegisters = 3;
@@ -53,7 +69,6 @@ struct Fp32Products {
 #endif
   static constexpr int kMixRegisters = 2;
   static constexpr int kStrip = kScoreRegisters * kFloats, kWide = kMixRegisters * kFloats;
-  static constexpr int kWeights = 1;  // registers of weights that are put down at a time
   static_assert(kAttentionBlock % kStrip == 0 && kLinearPad % kWide == 0 && kAttentionTile % kTile == 0);
 
   int64_t dim, padded;
@@ -77,9 +92,7 @@ struct Fp32Products {
   /// Null: no row.
   template <class T>
   void put_query(int64_t row, const T* from) {
-    float* to = q + row / kTile * kTile * padded + row % kTile;
-    if (from != nullptr) widen_row(from, dim, padded, rows);
-    for (int64_t e = 0; e < padded; ++e) to[e * kTile] = from != nullptr ? rows[e] : 0.0f;
+    put_column<kTile>(row, from, dim, padded, rows, q);
   }
   float sum(int64_t row, int64_t channel) const {
     return sums[(row / kTile * padded + channel / kWide * kWide) * kTile + row % kTile * kWide +
@@ -115,9 +128,6 @@ struct Fp32Products {
   }
   /// All rows of a tile take part, those that are not there as zeros.
   static int64_t weighed(int64_t) { return kTile; }
-  static void put_weights(float* to, const Floats (&weights)[kWeights]) {
-    __builtin_memcpy(to, weights, sizeof weights);
-  }
   /// sums[m] = factor[m] * sums[m] + sum_n weights[m][n] v[n]
   void mix(int64_t tile, int64_t, int64_t end, const float (&factor)[kTile]) const {
     for (int64_t e = 0; e < dim; e += kWide)
@@ -150,8 +160,8 @@ struct Fp32Products {
 /// For so few rows that packing keys and values takes longer than it saves: a register holds a channel of
 /// many rows, and keys and values are read where they lie, or, where they are not whole registers of fp32,
 /// widened and never transposed. Results are Fp32Products' to the last bit.
-struct InPlaceProducts {
-  static constexpr int kTile = 16, kRegisters = kTile / kFloats, kWeights = 1;
+struct InPlaceProducts : Fp32Weights {
+  static constexpr int kTile = 16, kRegisters = kTile / kFloats;
   static constexpr int kKeys = Fp32Products::kTile / (kRegisters > 2 ? 2 : 1);  // scored at a time
   static constexpr int kRows = Fp32Products::kTile, kMixRegisters = Fp32Products::kMixRegisters;
   static constexpr int kWide = Fp32Products::kWide;
@@ -187,9 +197,7 @@ struct InPlaceProducts {
   /// Null: no row.
   template <class T>
   void put_query(int64_t r, const T* from) {
-    float* to = q + r / kTile * kTile * padded + r % kTile;
-    if (from != nullptr) widen_row(from, dim, padded, row);
-    for (int64_t e = 0; e < padded; ++e) to[e * kTile] = from != nullptr ? row[e] : 0.0f;
+    put_column<kTile>(r, from, dim, padded, row, q);
   }
   float sum(int64_t r, int64_t channel) const { return sums[r * padded + channel]; }
 
@@ -230,9 +238,6 @@ struct InPlaceProducts {
   }
   /// All rows of a tile take part, those that are not there as zeros.
   static int64_t weighed(int64_t) { return kTile; }
-  static void put_weights(float* to, const Floats (&weights)[kWeights]) {
-    __builtin_memcpy(to, weights, sizeof weights);
-  }
   void mix(int64_t tile, int64_t count, int64_t end, const float (&factor)[kTile]) const {
     for (int64_t m = 0; m < count; m += kRows) {
       for (int64_t e = 0; e < dim; e += kWide)

@@ -5,6 +5,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "commands.h"
@@ -45,15 +46,16 @@ std::vector<NamedRun> named_runs(const std::vector<std::string>& given) {
       runs.push_back({name, folder, report::read_run_summary(folder)});
       continue;
     }
-    std::map<std::string, fs::path> cells;
+    std::map<std::string, NamedRun> cells;  // by their settings
     for (const auto& entry : fs::directory_iterator(folder / "cells")) {
       if (!fs::exists(entry.path() / "cell.json")) continue;
-      cells[report::read_run_summary(entry.path()).provenance.at("cell")] = entry.path();
+      report::RunSummary run = report::read_run_summary(entry.path());
+      const std::string settings = run.provenance.at("cell");
+      cells[settings] = {given.size() > 1 ? concat(name, ", ", settings) : settings, entry.path(),
+                         std::move(run)};
     }
     if (cells.empty()) fail<DataError>("the sweep '", folder.string(), "' has no cell that is done");
-    for (const auto& [settings, cell] : cells)
-      runs.push_back(
-          {given.size() > 1 ? concat(name, ", ", settings) : settings, cell, report::read_run_summary(cell)});
+    for (auto& [settings, cell] : cells) runs.push_back(std::move(cell));
   }
   return runs;
 }
